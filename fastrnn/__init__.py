@@ -1,0 +1,74 @@
+"""fastrnn: recurrent networks on the CPU at the speed of the hardware, as functions on NumPy arrays.
+
+Letters in every docstring: N batch, T time steps, D input, H hidden, V vocabulary, W word vector,
+G gates (1 rnn, 4 lstm). Arrays are (N, T, ...), C order, float32 or float64.
+"""
+
+from fastrnn import gradcheck, optim
+from fastrnn.backends import (
+    get_num_threads,
+    set_backend,
+    set_num_threads,
+    show_config,
+    use_backend,
+    use_isa,
+)
+from fastrnn.layers.dense import (
+    affine_backward,
+    affine_forward,
+    temporal_affine_backward,
+    temporal_affine_forward,
+    temporal_fc_backward,
+    temporal_fc_forward,
+    word_embedding_backward,
+    word_embedding_forward,
+)
+from fastrnn.layers.losses import softmax_loss, temporal_softmax_loss
+from fastrnn.layers.recurrent import (
+    lstm_backward,
+    lstm_forward,
+    lstm_step_backward,
+    lstm_step_forward,
+    rnn_backward,
+    rnn_forward,
+    rnn_step_backward,
+    rnn_step_forward,
+)
+
+__all__ = [
+    "affine_backward",
+    "affine_forward",
+    "get_num_threads",
+    "gradcheck",
+    "lstm_backward",
+    "lstm_forward",
+    "lstm_step_backward",
+    "lstm_step_forward",
+    "optim",
+    "rnn_backward",
+    "rnn_forward",
+    "rnn_step_backward",
+    "rnn_step_forward",
+    "set_backend",
+    "set_num_threads",
+    "show_config",
+    "softmax_loss",
+    "temporal_affine_backward",
+    "temporal_affine_forward",
+    "temporal_fc_backward",
+    "temporal_fc_forward",
+    "temporal_softmax_loss",
+    "use_backend",
+    "use_isa",
+    "word_embedding_backward",
+    "word_embedding_forward",
+]
+
+
+def __getattr__(name: str) -> str:
+    # Reading the metadata costs more than the rest of the import, and few ask.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fastrnn")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,119 @@
+"""The seam: which of the two implementations of the same functions runs."""
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+
+from fastrnn.backends import threads
+from fastrnn.backends.threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "get_backend",
+    "get_num_threads",
+    "set_backend",
+    "set_num_threads",
+    "show_config",
+    "use_backend",
+    "use_isa",
+]
+
+_MODULES = {"numpy": "fastrnn.backends.reference", "cython": "fastrnn.backends.compiled"}
+_loaded: dict[str, ModuleType] = {}
+_default = os.environ.get("FASTRNN_BACKEND") or "cython"
+_scoped: ContextVar[str | None] = ContextVar("fastrnn_backend", default=None)
+
+
+def get_backend(name: str | None = None) -> ModuleType:
+    """The module of a backend, "numpy" or "cython"; None is the current one.
+
+    Raises ValueError for another name and ImportError where the extension was not built.
+    """
+    if name is None:
+        name = current_backend()
+    try:
+        return _loaded[name]
+    except KeyError:
+        return _load(name)
+
+
+def current_backend() -> str:
+    """Name of the backend that calls without backend= use."""
+    return _scoped.get() or _default
+
+
+def _load(name: str) -> ModuleType:
+    if name not in _MODULES:
+        raise ValueError(f'backend: expected "numpy" or "cython", got {name!r}')
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ImportError as error:
+        if "_kernels" not in str(error):
+            raise
+        raise ImportError(
+            'backend="cython": the extension is not built here (installed with '
+            'FASTRNN_NO_EXTENSION=1?); reinstall fastrnn with a C compiler, or use backend="numpy"'
+        ) from error
+    if name == "cython" and (isa := os.environ.get("FASTRNN_ISA")):
+        _select_isa(module._kernels, isa, "FASTRNN_ISA")
+    _loaded[name] = module
+    return module
+
+
+def set_backend(name: str) -> None:
+    """Use backend "numpy" or "cython" for calls without backend=, in every thread.
+
+    Raises ValueError for another name and ImportError where the extension was not built.
+    """
+    global _default
+    get_backend(name)
+    _default = name
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Use a backend for calls without backend= inside a with block, in this thread or task alone.
+
+    Raises ValueError for another name and ImportError where the extension was not built.
+    """
+    get_backend(name)
+    token = _scoped.set(name)
+    try:
+        yield
+    finally:
+        _scoped.reset(token)
+
+
+def use_isa(name: str) -> None:
+    """Use the compiled kernels of one instruction set: "baseline", "avx2" or "avx512".
+
+    Raises ValueError where it is not compiled in or this CPU does not run it, and ImportError where
+    the extension was not built.
+    """
+    _select_isa(get_backend("cython")._kernels, name, "name")
+
+
+def _select_isa(kernels: ModuleType, name: str, argument: str) -> None:
+    if name not in kernels.isas():
+        raise ValueError(f"{argument}: expected one of {kernels.isas()} on this CPU, got {name!r}")
+    kernels.use_isa(name)
+
+
+def show_config() -> dict[str, object]:
+    """Print and return what runs: backend, instruction set and those there are, OpenMP, threads."""
+    config: dict[str, object] = {"backend": current_backend()}
+    try:
+        kernels = get_backend("cython")._kernels
+    except ImportError:
+        config["extension"] = "not built"
+    else:
+        config["isa"] = kernels.current_isa()
+        config["isas"] = kernels.isas()
+        config["openmp"] = kernels.openmp
+    config["threads"] = threads.get_num_threads()
+    config["cpus"] = threads.available_cpus()
+    for key, value in config.items():
+        print(f"{key:10} {value}")
+    return config

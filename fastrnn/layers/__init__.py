@@ -1,0 +1,1 @@
+"""What users call: validate, document, dispatch to a backend."""

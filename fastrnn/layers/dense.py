@@ -1,0 +1,112 @@
+"""Layers that act on each row or word by itself: affine, temporal affine, word embedding.
+
+Letters: N batch, T steps, D features in, M features out, V vocabulary, W word vector. dtypes,
+backend= and errors as in layers.recurrent.
+"""
+
+import numpy as np
+
+from fastrnn.backends import get_backend
+from fastrnn.backends.caches import AffineCache, EmbeddingCache
+from fastrnn.layers import checks
+
+_AFFINE = checks.signature(x="N D", w="D M", b="M")
+_TEMPORAL = checks.signature(x="N T D", w="D M", b="M")
+_EMBEDDING = checks.signature(W="V W")
+
+
+def affine_forward(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray, *, backend: str | None = None
+) -> tuple[np.ndarray, AffineCache]:
+    """out = x w + b for every row of x.
+
+    Inputs: x (N, D), or (N, d_1, ..., d_k) with D = d_1 ... d_k; w (D, M), b (M,).
+    Returns: out (N, M), cache for affine_backward.
+    """
+    x = np.asarray(x)
+    rows = x.reshape(len(x), int(np.prod(x.shape[1:]))) if x.ndim > 2 else x
+    rows, w, b = checks.arrays(_AFFINE, rows, w, b)
+    out = get_backend(backend).affine_forward(rows, w, b)
+    return out, AffineCache(rows.reshape(x.shape), w)
+
+
+def affine_backward(
+    dout: np.ndarray, cache: AffineCache, *, backend: str | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of affine_forward.
+
+    Inputs: dout (N, M), cache of affine_forward.
+    Returns: dx in the shape of x, dw (D, M), db (M,).
+    """
+    checks.cache_of("affine_forward", AffineCache, cache, getattr(cache, "x", np.empty(0)).ndim)
+    return _affine_backward(dout, cache, (len(cache.x), cache.w.shape[1]), backend)
+
+
+def temporal_affine_forward(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray, *, backend: str | None = None
+) -> tuple[np.ndarray, AffineCache]:
+    """out = x w + b at every time step.
+
+    Inputs: x (N, T, D), w (D, M), b (M,).
+    Returns: out (N, T, M), cache for temporal_affine_backward.
+    """
+    x, w, b = checks.arrays(_TEMPORAL, x, w, b)
+    out = get_backend(backend).affine_forward(x.reshape(-1, len(w)), w, b)
+    return out.reshape(*x.shape[:2], len(b)), AffineCache(x, w)
+
+
+def temporal_affine_backward(
+    dout: np.ndarray, cache: AffineCache, *, backend: str | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of temporal_affine_forward.
+
+    Inputs: dout (N, T, M), cache of temporal_affine_forward.
+    Returns: dx (N, T, D), dw (D, M), db (M,).
+    """
+    checks.cache_of("temporal_affine_forward", AffineCache, cache, ndim=3)
+    return _affine_backward(dout, cache, (*cache.x.shape[:2], cache.w.shape[1]), backend)
+
+
+temporal_fc_forward = temporal_affine_forward
+temporal_fc_backward = temporal_affine_backward
+
+
+def _affine_backward(dout, cache, out_shape, backend):
+    x, w = cache
+    # What the forward pass returned, as far as shape and dtype go.
+    dout = checks.gradient("dout", dout, np.broadcast_to(x.dtype.type(0), out_shape))
+    D, M = w.shape
+    dx, dw, db = get_backend(backend).affine_backward(dout.reshape(-1, M), x.reshape(-1, D), w)
+    return dx.reshape(x.shape), dw, db
+
+
+def word_embedding_forward(
+    x: np.ndarray, W: np.ndarray, *, backend: str | None = None
+) -> tuple[np.ndarray, EmbeddingCache]:
+    """The vector of every word.
+
+    Inputs: x (N, T), or any shape, integer word indices in [0, V); W (V, W) word vectors.
+    Returns: out (N, T, W), cache for word_embedding_backward.
+    Raises IndexError for an index outside [0, V).
+    """
+    (W,) = checks.arrays(_EMBEDDING, W)
+    x = checks.indices("x", x, np.shape(x), len(W), "V")
+    out = get_backend(backend).word_embedding_forward(x.reshape(-1), W)
+    return out.reshape(*x.shape, W.shape[1]), EmbeddingCache(x, W.shape, W.dtype)
+
+
+def word_embedding_backward(
+    dout: np.ndarray, cache: EmbeddingCache, *, backend: str | None = None
+) -> np.ndarray:
+    """Gradient of the word vectors; words that occur more than once add up.
+
+    Inputs: dout (N, T, W), cache of word_embedding_forward.
+    Returns: dW (V, W).
+    """
+    checks.cache_of(
+        "word_embedding_forward", EmbeddingCache, cache, getattr(cache, "x", np.empty(0)).ndim
+    )
+    V, W = cache.shape
+    like = np.broadcast_to(cache.dtype.type(0), (*cache.x.shape, W))
+    dout = checks.gradient("dout", dout, like)
+    return get_backend(backend).word_embedding_backward(dout.reshape(-1, W), cache.x.reshape(-1), V)

@@ -1,0 +1,59 @@
+"""Softmax cross-entropy, of rows and over time.
+
+Letters: N batch, T steps, C classes, V vocabulary. dtypes, backend= and errors as in
+layers.recurrent.
+"""
+
+import numpy as np
+
+from fastrnn.backends import get_backend
+from fastrnn.layers import checks
+
+_SCORES = checks.signature(x="N C")
+_TEMPORAL_SCORES = checks.signature(x="N T V")
+
+
+def softmax_loss(
+    x: np.ndarray, y: np.ndarray, *, backend: str | None = None
+) -> tuple[float, np.ndarray]:
+    """Cross-entropy averaged over the rows, and its gradient.
+
+    Inputs: x (N, C) scores, y (N,) integer labels in [0, C).
+    Returns: loss (float; 0 where N = 0), dx (N, C).
+    Raises IndexError for a label outside [0, C).
+    """
+    (x,) = checks.arrays(_SCORES, x)
+    N, C = x.shape
+    y = checks.indices("y", y, (N,), C, "C")
+    return get_backend(backend).softmax_loss(x, y, None, 1 / max(N, 1))
+
+
+def temporal_softmax_loss(
+    x: np.ndarray,
+    y: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    verbose: bool = False,
+    backend: str | None = None,
+) -> tuple[float, np.ndarray]:
+    """Cross-entropy of the words that mask counts, summed over time and averaged over the
+    minibatch, and its gradient (course notes on captioning).
+
+    Inputs: x (N, T, V) scores, y (N, T) integer words in [0, V), mask (N, T) bool or real: the
+    weight of each word; what stands where it is 0 is not looked at. None counts every word.
+    verbose prints the shape of the gradient.
+    Returns: loss (float; 0 where N = 0), dx (N, T, V).
+    Raises IndexError for a word outside [0, V).
+    """
+    (x,) = checks.arrays(_TEMPORAL_SCORES, x)
+    N, T, V = x.shape
+    if mask is not None:
+        mask = checks.weights("mask", mask, (N, T), x.dtype).reshape(-1)
+    y = checks.indices("y", y, (N, T), V, "V")
+    loss, dx = get_backend(backend).softmax_loss(
+        x.reshape(-1, V), y.reshape(-1), mask, 1 / max(N, 1)
+    )
+    dx = dx.reshape(x.shape)
+    if verbose:
+        print("dx:", dx.shape)
+    return loss, dx

@@ -1,0 +1,83 @@
+"""First-order update rules, all of one form: rule(w, dw, config) -> next_w, config.
+
+w, dw and next_w are arrays of one shape and dtype; w and dw are not modified. config is a dict that
+holds the hyperparameters (missing ones get the defaults below) and the rule's state; it is updated
+in place and returned. Pass the same dict to the next call for the same parameter. Without a config
+the rule starts afresh. Raises ValueError where dw has not w's shape.
+"""
+
+import numpy as np
+
+Config = dict[str, object]
+
+
+def sgd(w: np.ndarray, dw: np.ndarray, config: Config | None = None) -> tuple[np.ndarray, Config]:
+    """Stochastic gradient descent: next_w = w - learning_rate dw.
+
+    config: learning_rate (1e-2).
+    """
+    config = _with_defaults(w, dw, config, learning_rate=1e-2)
+    return w - config["learning_rate"] * dw, config
+
+
+def sgd_momentum(
+    w: np.ndarray, dw: np.ndarray, config: Config | None = None
+) -> tuple[np.ndarray, Config]:
+    """Stochastic gradient descent with momentum: v = momentum v - learning_rate dw,
+    next_w = w + v (Polyak 1964).
+
+    config: learning_rate (1e-2), momentum (0.9); state velocity, like w.
+    """
+    config = _with_defaults(w, dw, config, learning_rate=1e-2, momentum=0.9)
+    v = config["momentum"] * config.get("velocity", np.zeros_like(w))
+    v -= config["learning_rate"] * dw
+    config["velocity"] = v
+    return w + v, config
+
+
+def rmsprop(
+    w: np.ndarray, dw: np.ndarray, config: Config | None = None
+) -> tuple[np.ndarray, Config]:
+    """Step scaled by a moving average of squared gradients (Tieleman and Hinton 2012).
+
+    config: learning_rate (1e-2), decay_rate (0.99), epsilon (1e-8); state cache, like w.
+    """
+    config = _with_defaults(w, dw, config, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8)
+    decay = config["decay_rate"]
+    cache = decay * config.get("cache", np.zeros_like(w)) + (1 - decay) * dw**2
+    config["cache"] = cache
+    return w - config["learning_rate"] * dw / (np.sqrt(cache) + config["epsilon"]), config
+
+
+def adam(w: np.ndarray, dw: np.ndarray, config: Config | None = None) -> tuple[np.ndarray, Config]:
+    """Adam: bias-corrected moving averages of the gradient and of its square (Kingma and Ba 2015).
+
+    config: learning_rate (1e-3), beta1 (0.9), beta2 (0.999), epsilon (1e-8); state m and v, like w,
+    and t, the number of steps taken.
+    """
+    config = _with_defaults(
+        w, dw, config, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, t=0
+    )
+    beta1, beta2 = config["beta1"], config["beta2"]
+    config["t"] += 1
+    m = config["m"] = beta1 * config.get("m", np.zeros_like(w))
+    m += (1 - beta1) * dw
+    v = config["v"] = beta2 * config.get("v", np.zeros_like(w))
+    v += (1 - beta2) * dw**2
+    step = np.sqrt(v / (1 - beta2 ** config["t"]))
+    step += config["epsilon"]
+    np.divide(m, step, out=step)
+    step *= config["learning_rate"] / (1 - beta1 ** config["t"])
+    return np.subtract(w, step, out=step), config
+
+
+RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
+
+
+def _with_defaults(w, dw, config, **defaults):
+    if dw.shape != w.shape:
+        raise ValueError(f"dw: expected shape {w.shape} like w, got {dw.shape}")
+    config = {} if config is None else config
+    for name, value in defaults.items():
+        config.setdefault(name, value)
+    return config
