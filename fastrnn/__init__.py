@@ -1,4 +1,4 @@
-"""fastrnn: recurrent networks on the CPU at the speed of the hardware, as functions on NumPy arrays.
+"""fastrnn: recurrent networks on the CPU at hardware speed, as functions on NumPy arrays.
 
 Letters in every docstring: N batch, T time steps, D input, H hidden, V vocabulary, W word vector,
 G gates (1 rnn, 4 lstm). Arrays are (N, T, ...), C order, float32 or float64.

@@ -110,7 +110,7 @@ def lstm_backward(dh, cache):
     return _cell_backward(places, dh, cache, cache.c0, cache.c, cache.activations, dc)
 
 
-# ---- layers of rows: x (M, D), dout (M, columns) ----------------------------------------------------
+# ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------
 
 
 def word_embedding_forward(x, W):

@@ -120,7 +120,7 @@ def lstm_backward(dh, cache):
     return _sequence_gradients(da, dprev_h, cache)
 
 
-# ---- layers of rows: x (M, D), dout (M, columns) ----------------------------------------------------
+# ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------
 
 
 def word_embedding_forward(x, W):
