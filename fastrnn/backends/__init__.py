@@ -73,13 +73,14 @@ def set_backend(name: str) -> None:
 
 
 @contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Use a backend for calls without backend= inside a with block, in this thread or task alone.
+def use_backend(name: str | None) -> Iterator[None]:
+    """Use a backend for calls without backend= inside a with block, in this thread or task alone;
+    None changes nothing.
 
     Raises ValueError for another name and ImportError where the extension was not built.
     """
     get_backend(name)
-    token = _scoped.set(name)
+    token = _scoped.set(name or _scoped.get())
     try:
         yield
     finally:

@@ -1,0 +1,71 @@
+"""The command `fastrnn`: one group, a thin file per program, errors in one line."""
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+PROGRAMS = {
+    "bench": "Time the kernels on this machine, backend against backend.",
+    "caption": "Captions for pictures: prepare, train, evaluate, sample.",
+    "info": "What runs here: backend, instruction set, threads.",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        import click
+    except ModuleNotFoundError:
+        sys.exit('fastrnn: the command line needs click: pip install "fastrnn[captioning]"')
+    try:
+        sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", debug, 128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        _fail(f"{' '.join(str(error).split()) or type(error).__name__}", debug, 1)
+
+
+def _fail(message: str, debug: bool, code: int) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"fastrnn: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _group():
+    import click
+
+    class Programs(click.Group):
+        """Imports a program's file when it is asked for, so that --help is quick."""
+
+        def list_commands(self, ctx):
+            return sorted(PROGRAMS)
+
+        def get_command(self, ctx, name):
+            if name not in PROGRAMS:
+                return None
+            return importlib.import_module(f"fastrnn.cli.{name}").command
+
+        def format_commands(self, ctx, formatter):
+            with formatter.section("Programs"):
+                formatter.write_dl(sorted(PROGRAMS.items()))
+
+    @click.group(cls=Programs, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.version_option(package_name="fastrnn")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    def group(debug):
+        """Recurrent networks on the CPU at the speed of the hardware."""
+
+    return group

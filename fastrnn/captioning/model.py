@@ -1,0 +1,204 @@
+"""The captioner of the course: an image's features start a recurrent network that says the words.
+
+Letters: N pictures, T words, D features, W word vector, H hidden, V vocabulary.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fastrnn.backends import use_backend
+from fastrnn.captioning import decode
+from fastrnn.layers import dense, losses, recurrent
+
+NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
+CELLS = {"rnn": 1, "lstm": 4}  # gates
+
+
+class CaptioningRNN:
+    """Image captioning with a recurrent network (course notes on captioning; Karpathy and Fei-Fei
+    2015, Vinyals et al. 2015): h_0 = features W_proj + b_proj, then at every step the word so far
+    goes in and scores for the next word come out.
+
+    Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
+    input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn" or "lstm"; dtype; dropout, the
+    probability of dropping a word vector's or a hidden state's element in training; backend (None:
+    the current one); seed of the initial parameters.
+
+    Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
+    Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn) or 4 (lstm, gates i f o g).
+    Raises ValueError for a parameter out of range.
+    """
+
+    def __init__(
+        self,
+        word_to_idx: Mapping[str, int],
+        input_dim: int = 512,
+        wordvec_dim: int = 128,
+        hidden_dim: int = 128,
+        cell_type: str = "rnn",
+        dtype: type = np.float32,
+        *,
+        dropout: float = 0.0,
+        backend: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if cell_type not in CELLS:
+            raise ValueError(f"cell_type: expected one of {[*CELLS]}, got {cell_type!r}")
+        if NULL not in word_to_idx:
+            raise ValueError(f"word_to_idx: expected an entry for {NULL}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
+        self.word_to_idx = dict(word_to_idx)
+        self.idx_to_word = {i: word for word, i in word_to_idx.items()}
+        self.cell_type = cell_type
+        self.dtype = np.dtype(dtype)
+        self.dropout = dropout
+        self.backend = backend
+        D, W, H, V, G = input_dim, wordvec_dim, hidden_dim, len(word_to_idx), CELLS[cell_type]
+        rng = np.random.default_rng(seed)
+
+        def normal(rows: int, columns: int, scale: float) -> np.ndarray:
+            return (scale * rng.standard_normal((rows, columns))).astype(dtype)
+
+        self.params = {
+            "W_proj": normal(D, H, D**-0.5),
+            "b_proj": np.zeros(H, dtype),
+            "W_embed": normal(V, W, 0.01),
+            "Wx": normal(W, G * H, W**-0.5),
+            "Wh": normal(H, G * H, H**-0.5),
+            "b": np.zeros(G * H, dtype),
+            "W_vocab": normal(H, V, H**-0.5),
+            "b_vocab": np.zeros(V, dtype),
+        }
+
+    # ---- training ------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        features: np.ndarray,
+        captions: np.ndarray,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """Cross-entropy of every word given those before it, summed over time, averaged over the
+        minibatch; <NULL> does not count.
+
+        Inputs: features (N, D); captions (N, T), word indices beginning with <START>; rng, the
+        generator that drops out (None: nothing is dropped).
+        Returns: loss (float), grads, name to array like params.
+        """
+        with use_backend(self.backend):
+            loss, dscores, caches = self._forward(
+                np.asarray(features, self.dtype), np.asarray(captions), rng
+            )
+            return loss, self._backward(dscores, caches)
+
+    def score(self, features: np.ndarray, captions: np.ndarray) -> float:
+        """The loss of captions, without gradients (inputs as loss's)."""
+        with use_backend(self.backend):
+            return self._forward(np.asarray(features, self.dtype), np.asarray(captions), None)[0]
+
+    def _forward(self, features, captions, rng):
+        """Loss, its gradient by the scores, and everything that the backward pass needs."""
+        p = self.params
+        words_in, words_out = captions[:, :-1], captions[:, 1:]
+        h0, proj_cache = dense.affine_forward(features, p["W_proj"], p["b_proj"])
+        x, embed_cache = dense.word_embedding_forward(words_in, p["W_embed"])
+        x, x_mask = self._drop(x, rng)
+        h, cell_cache = self._cell("forward")(x, h0, p["Wx"], p["Wh"], p["b"])
+        h, h_mask = self._drop(h, rng)
+        scores, vocab_cache = dense.temporal_affine_forward(h, p["W_vocab"], p["b_vocab"])
+        counted = words_out != self.word_to_idx[NULL]
+        loss, dscores = losses.temporal_softmax_loss(scores, words_out, counted)
+        return loss, dscores, (proj_cache, embed_cache, x_mask, cell_cache, h_mask, vocab_cache)
+
+    def _backward(self, dscores, caches):
+        proj_cache, embed_cache, x_mask, cell_cache, h_mask, vocab_cache = caches
+        grads = {}
+        dh, grads["W_vocab"], grads["b_vocab"] = dense.temporal_affine_backward(
+            dscores, vocab_cache
+        )
+        if h_mask is not None:
+            dh *= h_mask
+        dx, dh0, grads["Wx"], grads["Wh"], grads["b"] = self._cell("backward")(dh, cell_cache)
+        if x_mask is not None:
+            dx *= x_mask
+        grads["W_embed"] = dense.word_embedding_backward(dx, embed_cache)
+        _, grads["W_proj"], grads["b_proj"] = dense.affine_backward(dh0, proj_cache)
+        return grads
+
+    def _cell(self, direction: str):
+        return getattr(recurrent, f"{self.cell_type}_{direction}")
+
+    def _drop(self, a, rng):
+        """Inverted dropout (Srivastava et al. 2014): the rest is scaled up, so sampling needs no
+        change."""
+        if rng is None or self.dropout == 0:
+            return a, None
+        kept = rng.random(a.shape, dtype=np.float32) >= self.dropout
+        mask = kept * a.dtype.type(1 / (1 - self.dropout))
+        return a * mask, mask
+
+    # ---- saying captions -------------------------------------------------------------------------
+
+    def initial_state(self, features: np.ndarray) -> decode.State:
+        """The recurrent state before the first word: (h,) or (h, c), each (N, H)."""
+        features = np.asarray(features, self.dtype)
+        with use_backend(self.backend):
+            h, _ = dense.affine_forward(features, self.params["W_proj"], self.params["b_proj"])
+        return (h,) if self.cell_type == "rnn" else (h, np.zeros_like(h))
+
+    def step(self, words: np.ndarray, state: decode.State) -> tuple[np.ndarray, decode.State]:
+        """One word in, scores for the next one out; every way to decode goes through here.
+
+        Inputs: words (M,), state as initial_state's with M rows.
+        Returns: scores (M, V), state after the step.
+        """
+        p = self.params
+        with use_backend(self.backend):
+            x, _ = dense.word_embedding_forward(words, p["W_embed"])
+            *state, _ = self._cell("step_forward")(x, *state, p["Wx"], p["Wh"], p["b"])
+            scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
+        return scores, tuple(state)
+
+    def sample(
+        self,
+        features: np.ndarray,
+        max_length: int = 30,
+        *,
+        beam_size: int = 1,
+        length_penalty: float = 1.0,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        suppress_unk: bool = False,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Captions for pictures: greedy by default, beam search with beam_size > 1, random with a
+        temperature (1: the model's own distribution), top_k or top_p.
+
+        Inputs: features (N, D); max_length, most words; beam_size, hypotheses kept a picture, ranked
+        by log-probability / length**length_penalty; top_k, the number of likeliest words to draw
+        from; top_p, the probability they must cover (nucleus, Holtzman et al. 2020); suppress_unk,
+        never say <UNK>; seed of the draw.
+        Returns: captions (N, max_length) of word indices without <START>, <NULL> after <END>; <NULL>
+        and <START> are never said. Raises ValueError for parameters out of range.
+        """
+        special = [word for word in (NULL, START, UNK) if word != UNK or suppress_unk]
+        banned = [self.word_to_idx[word] for word in special if word in self.word_to_idx]
+        missing = [word for word in (START, END) if word not in self.word_to_idx]
+        if missing:
+            raise ValueError(f"word_to_idx: expected an entry for {missing[0]} to sample")
+        vocabulary = decode.Vocabulary(*(self.word_to_idx[w] for w in (NULL, START, END)), banned)
+        state = self.initial_state(features)
+        random = temperature is not None or top_k is not None or top_p is not None
+        if beam_size > 1:
+            if random:
+                raise ValueError("beam_size: a beam is not random; drop temperature, top_k, top_p")
+            return decode.beam_search(
+                self.step, state, vocabulary, max_length, beam_size, length_penalty
+            )
+        choose = decode.likeliest
+        if random:
+            choose = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
+        return decode.generate(self.step, state, vocabulary, max_length, choose)

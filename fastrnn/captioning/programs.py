@@ -1,0 +1,244 @@
+"""What the commands of `fastrnn caption` do, as functions: train, evaluate, sample."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn import storage
+from fastrnn.captioning import data as coco
+from fastrnn.captioning import features, plots, prepare
+from fastrnn.captioning import run as runs
+from fastrnn.captioning.metrics import references_by_image
+from fastrnn.captioning.model import CaptioningRNN
+from fastrnn.captioning.training import CaptioningSolver, generated_bleu
+from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.solver import CHECKPOINT, Solver
+
+# Tuned on 700 photographs (docs/captioning.md has the trials); scenes train with them too.
+DEFAULTS = {
+    "cell": "lstm",
+    "backend": None,
+    "epochs": 20,
+    "hidden": 256,
+    "wordvec": 128,
+    "batch_size": 50,
+    "learning_rate": 2e-3,
+    "lr_decay": 0.9,
+    "update_rule": "adam",
+    "dropout": 0.3,
+    "clip_norm": 5.0,
+    "patience": 6,
+    "max_train": None,
+    "pca": None,
+    "seed": 0,
+}
+SCENES = {"train": 2000, "val": 200}
+GALLERY_IMAGES = 12
+
+
+class Job:
+    """A training run in its folder."""
+
+    def __init__(self, folder: Path, base: Path, settings: dict[str, object]) -> None:
+        self.folder, self.base, self.settings = folder, base, settings
+        pca = settings["pca"]
+        if pca is None:
+            pca = coco.has_pca(base)
+        seed = settings["seed"]
+        self.data = coco.load_coco_data(base, settings["max_train"], pca, seed=seed)
+        model = CaptioningRNN(
+            self.data["word_to_idx"],
+            self.data["train_features"].shape[1],
+            settings["wordvec"],
+            settings["hidden"],
+            settings["cell"],
+            dropout=settings["dropout"],
+            backend=settings["backend"],
+            seed=seed,
+        )
+        self.solver = CaptioningSolver(
+            model,
+            self.data,
+            val_every=1,
+            update_rule=settings["update_rule"],
+            optim_config={"learning_rate": settings["learning_rate"]},
+            lr_decay=settings["lr_decay"],
+            num_epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            clip_norm=settings["clip_norm"],
+            patience=settings["patience"],
+            seed=seed,
+            verbose=False,
+            checkpoint=folder,
+        )
+        reduction = coco.pca_reduction(base) if pca else None
+        self.run = runs.Run(model, settings, str(base), coco.feature_source(base), reduction)
+
+    def summary(self) -> str:
+        """What is about to be trained, in a line."""
+        data, model = self.data, self.run.model
+        parameters = sum(w.size for w in model.params.values())
+        return (
+            f"{self.folder}: {model.cell_type}, {parameters:,} parameters, "
+            f"{len(data['train_captions']):,} captions of {len(data['train_features']):,} "
+            f"pictures, {len(data['val_features']):,} to validate, "
+            f"{len(data['idx_to_word']):,} words"
+        )
+
+    def train(self, on_iteration: Callable[[Solver], None] | None = None) -> None:
+        """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
+        self.solver.on_iteration = on_iteration
+        self.solver.train()
+
+    def finish(self) -> dict[str, dict[str, float]]:
+        """Write the model, metrics.json, curves.png and gallery.png; return the metrics."""
+        runs.write_model(self.folder, self.run)
+        plots.plot_curves(self.folder / "curves.png", self.solver.loss_history, self.solver.history)
+        seconds = sum(epoch["seconds"] for epoch in self.solver.history)
+        captions = self.solver.iteration * self.solver.batch_size
+        training = {
+            "epochs": self.solver.epoch,
+            "seconds": seconds,
+            "captions_per_second": captions / max(seconds, 1e-9),
+        }
+        metrics = _add_metrics(self.folder, {"training": training})
+        if len(self.data["val_captions"]):
+            metrics = evaluate(self.folder, self.base, "val", self.settings["backend"], 1)
+            self._gallery()
+        return metrics
+
+    def _gallery(self) -> None:
+        references = references_by_image(self.data, "val")
+        images = list(references)[:GALLERY_IMAGES]
+        folder = Path(self.run.source.get("images", self.base))
+        paths = [folder / str(url) for url in self.data["val_urls"][images]]
+        shown = [(path, image) for path, image in zip(paths, images, strict=True) if path.is_file()]
+        if not shown:
+            return
+        rows = self.data["val_features"][[image for _, image in shown]]
+        captions = _say(self.run.model, rows, self.data["idx_to_word"], beam_size=5)
+        true = [[" ".join(words) for words in references[image]] for _, image in shown]
+        pictures = [np.asarray(features.open_rgb(path)) for path, _ in shown]
+        plots.plot_gallery(self.folder / "gallery.png", pictures, captions, true)
+
+
+def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> Job:
+    """A new run in a folder that has none yet (None: a new one in runs/), on a data set (None: the
+    scenes, made in the run's folder); settings over DEFAULTS.
+
+    Raises FileExistsError where there is a run already.
+    """
+    if out is None:
+        numbers = range(1, 10**6)
+        names = (Path("runs", f"caption-{number}") for number in numbers)
+        out = next(path for path in names if not path.exists())
+    elif (out / runs.RUN).exists() or (out / CHECKPOINT).exists():
+        raise FileExistsError(f"{out}: has a run already; resume it, or choose another folder")
+    settings = DEFAULTS | settings
+    if data is None:
+        out.mkdir(parents=True, exist_ok=True)
+        data = out / "data"
+        prepare.prepare_scenes(data, **SCENES, seed=settings["seed"])
+    job = Job(out, data.resolve(), settings)
+    out.mkdir(parents=True, exist_ok=True)
+    runs.write_settings(out, job.run)
+    return job
+
+
+def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Job:
+    """The run in a folder, continued from its checkpoint; data and settings over its own.
+
+    Raises FileNotFoundError where there is none, ValueError where they do not fit the checkpoint.
+    """
+    content = runs.read_settings(folder)
+    base = (data or Path(content["data"])).resolve()
+    job = Job(folder, base, content["settings"] | settings)
+    job.solver.restore(folder)
+    runs.write_settings(folder, job.run)
+    return job
+
+
+def evaluate(
+    folder: Path,
+    data: Path | None,
+    split: str,
+    backend: str | None,
+    beam: int,
+    length_penalty: float = 1.0,
+) -> dict[str, dict[str, float]]:
+    """Corpus BLEU-1..4 of a run on a split, added to its metrics.json; returns all metrics in it."""
+    run = runs.read_run(folder)
+    run.model.backend = backend
+    base = data or Path(run.data)
+    if data is None and not base.is_dir():  # the run was moved together with its data
+        base = folder / "data"
+    pca = run.reduction is not None or (run.settings["pca"] is None and coco.has_pca(base))
+    content = coco.load_coco_data(base, pca_features=pca)
+    if content["word_to_idx"] != run.model.word_to_idx:
+        raise ValueError(f"{base}: not the vocabulary that {folder} was trained with")
+    started = time.perf_counter()
+    figures = generated_bleu(
+        run.model,
+        content,
+        split,
+        len(content[f"{split}_features"]),
+        beam_size=beam,
+        length_penalty=length_penalty,
+    )
+    figures["seconds"] = time.perf_counter() - started
+    name = "greedy" if beam == 1 else f"beam {beam}"
+    return _add_metrics(folder, {f"{split} {name}": figures})
+
+
+def _add_metrics(folder: Path, metrics: dict[str, dict[str, float]]) -> dict[str, dict]:
+    path = folder / "metrics.json"
+    merged = (storage.read_json(path) if path.is_file() else {}) | metrics
+    storage.write_json(path, merged)
+    return merged
+
+
+def caption_images(
+    folder: Path,
+    images: Path,
+    weights: str | None = None,
+    backend: str | None = None,
+    *,
+    progress: features.Progress = iter,
+    **options,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Captions of picture files by a run; options go to model.sample.
+
+    Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
+    the run does not know how its features were made, or no picture could be read.
+    """
+    run = runs.read_run(folder)
+    run.model.backend = backend
+    if "backbone" not in run.source:
+        raise ValueError(f"{folder}: trained on features from elsewhere; only evaluate can use it")
+    found = features.list_images(images)
+    weights = weights or run.source["weights"]
+    got = features.extract(found, run.source["backbone"], weights, progress=progress)
+    if not got.names:
+        raise ValueError(f"{images}: none of {len(found)} pictures could be read")
+    rows = got.features
+    if run.reduction is not None:
+        rows = prepare.apply_pca(rows, *run.reduction)
+    idx_to_word = [run.model.idx_to_word[i] for i in range(len(run.model.idx_to_word))]
+    captions = _say(run.model, rows, idx_to_word, **options)
+    return dict(zip(got.names, captions, strict=True)), got.unreadable
+
+
+def _say(model: CaptioningRNN, rows: np.ndarray, idx_to_word: list[str], **options) -> list[str]:
+    """Captions as people read them, without <END>."""
+    options = {"suppress_unk": True} | options
+    decoded = decode_captions(model.sample(rows, **options), idx_to_word)
+    return [caption.removesuffix("<END>").strip() for caption in decoded]
+
+
+def draw_gallery(path: Path, folder: Path, captions: dict[str, str]) -> None:
+    """A PNG of the first pictures of a folder with their captions."""
+    names = list(captions)[:GALLERY_IMAGES]
+    pictures = [np.asarray(features.open_rgb(folder / name)) for name in names]
+    plots.plot_gallery(path, pictures, [captions[name] for name in names])

@@ -1,0 +1,73 @@
+"""CaptioningSolver: the Solver's loss and validation for captions."""
+
+import numpy as np
+
+from fastrnn.captioning.metrics import corpus_bleu, references_by_image
+from fastrnn.captioning.model import CaptioningRNN
+from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.solver import Solver
+
+VALIDATION_IMAGES = 1000
+
+
+class CaptioningSolver(Solver):
+    """Trains a CaptioningRNN on data of load_coco_data; the other parameters are the Solver's.
+
+    With val_every, every that many epochs the loss on validation captions and BLEU-1..4 of captions
+    *generated* for up to 1,000 validation pictures are measured; BLEU-4, with ties broken by BLEU-1,
+    chooses the best model. 0, the default, does not validate, as in the course notebooks.
+    Raises ValueError where the model and the data do not fit.
+    """
+
+    def __init__(
+        self, model: CaptioningRNN, data: dict[str, object], *, val_every: int = 0, **options
+    ) -> None:
+        D, expected = data["train_features"].shape[1], model.params["W_proj"].shape[0]
+        if expected != D:
+            raise ValueError(f"data: expected features of {expected} columns, got {D}")
+        if len(data["idx_to_word"]) != len(model.word_to_idx):
+            raise ValueError(
+                f"data: expected the model's vocabulary of {len(model.word_to_idx)} words, got "
+                f"{len(data['idx_to_word'])}"
+            )
+        super().__init__(model.params, len(data["train_captions"]), **options)
+        self.model, self.data, self.val_every = model, data, val_every
+
+    def loss(self, examples: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        """Loss and gradients of the training captions with these indices."""
+        data = self.data
+        features = data["train_features"][data["train_image_idxs"][examples]]
+        return self.model.loss(features, data["train_captions"][examples], self.rng)
+
+    def validate(self) -> dict[str, float]:
+        """val_loss, bleu1..bleu4 and score; empty in epochs without validation."""
+        if not self.val_every or self.epoch % self.val_every or not len(self.data["val_captions"]):
+            return {}
+        figures = {"val_loss": self._val_loss()} | generated_bleu(self.model, self.data)
+        return figures | {"score": figures["bleu4"] + 1e-3 * figures["bleu1"]}
+
+    def _val_loss(self) -> float:
+        data, total, n = self.data, 0.0, len(self.data["val_captions"])
+        for begin in range(0, n, self.batch_size):
+            captions = data["val_captions"][begin : begin + self.batch_size]
+            images = data["val_image_idxs"][begin : begin + self.batch_size]
+            total += len(captions) * self.model.score(data["val_features"][images], captions)
+        return total / n
+
+
+def generated_bleu(
+    model: CaptioningRNN,
+    data: dict[str, object],
+    split: str = "val",
+    max_images: int = VALIDATION_IMAGES,
+    **options,
+) -> dict[str, float]:
+    """BLEU-1..4 of captions generated for the first max_images pictures of a split; options go to
+    model.sample. Returns: "bleu1" ... "bleu4"."""
+    references = references_by_image(data, split)
+    images = list(references)[:max_images]
+    samples = []
+    for begin in range(0, len(images), 100):
+        features = data[f"{split}_features"][images[begin : begin + 100]]
+        samples += decode_captions(model.sample(features, **options), data["idx_to_word"])
+    return corpus_bleu([references[image] for image in images], samples)

@@ -1,0 +1,217 @@
+"""fastrnn caption prepare | train | evaluate | sample."""
+
+import csv
+import time
+from pathlib import Path
+
+import click
+
+from fastrnn.captioning import programs
+from fastrnn.captioning.model import CELLS
+from fastrnn.cli.progress import TrainingBar, bar
+from fastrnn.storage import replacing
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+BACKEND = click.option(
+    "--backend", type=click.Choice(["cython", "numpy"]), help="Implementation (default: cython)."
+)
+
+
+@click.group("caption")
+def command() -> None:
+    """Captions for pictures.
+
+    \b
+    Examples:
+      fastrnn caption train                                  on made-up scenes
+      fastrnn caption prepare --images photos --captions photos.csv --out data
+      fastrnn caption train data --cell lstm --out run
+      fastrnn caption evaluate run --beam 5
+      fastrnn caption sample run --images new --out new.csv
+    """
+
+
+@command.command("prepare")
+@click.option("--images", type=FOLDER, required=True, help="Folder of pictures.")
+@click.option(
+    "--captions",
+    type=FILE,
+    required=True,
+    help="CSV with the columns image,caption; COCO's captions JSON; or Karpathy's dataset JSON.",
+)
+@click.option("--out", type=FOLDER, required=True, help="Data folder to write.")
+@click.option("--backbone", default="squeezenet1_1", show_default=True, help="torchvision model.")
+@click.option(
+    "--weights",
+    default="default",
+    show_default=True,
+    help='Its weights: a file, "default" (torchvision downloads them) or "none" (random).',
+)
+@click.option("--pca", default=0, show_default="none", help="Keep so many principal components.")
+@click.option(
+    "--val",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.125,
+    show_default=True,
+    help="Validation pictures: a fraction, or from 1 on their number.",
+)
+@click.option("--min-count", default=2, show_default=True, help="Rarer words become <UNK>.")
+@click.option("--max-words", default=20, show_default=True, help="Words of a training caption.")
+@click.option("--strict", is_flag=True, help="Refuse where else something would be left out.")
+@click.option("--seed", default=0, show_default=True, help="Of the split.")
+def prepare(images, captions, out, **options) -> None:
+    """Turn a folder of pictures and their captions into a data set.
+
+    A picture that cannot be read, a caption without a picture or without words and a picture
+    without captions are named, counted and left out; more than half of them lost is an error.
+
+    \b
+    Example:
+      fastrnn caption prepare --images photos --captions captions.csv --out data --pca 512
+    """
+    from fastrnn.captioning.prepare import prepare
+
+    report = prepare(images, captions, out, progress=bar("features", "image"), **options)
+    for problem in report.problems[:20]:
+        click.echo(f"left out: {problem}", err=True)
+    if len(report.problems) > 20:
+        click.echo(f"left out: {len(report.problems) - 20} more", err=True)
+    click.echo(
+        f"{out}: {report.train_images} + {report.val_images} pictures, {report.train_captions} + "
+        f"{report.val_captions} captions, {report.vocabulary} words, {report.features} features, "
+        f"{len(report.problems)} left out"
+    )
+
+
+@command.command("train")
+@click.argument("data", type=FOLDER, required=False)
+@click.option("--out", type=FOLDER, help="Folder of the run (default: a new one in runs/).")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+@click.option("--cell", type=click.Choice([*CELLS]), default="lstm", show_default=True)
+@BACKEND
+@click.option("--epochs", type=click.IntRange(1), help="Most passes over the captions.")
+@click.option("--hidden", type=click.IntRange(1), help="Hidden units.")
+@click.option("--wordvec", type=click.IntRange(1), help="Size of a word vector.")
+@click.option("--batch-size", type=click.IntRange(1), help="Captions a minibatch.")
+@click.option("--learning-rate", type=float)
+@click.option("--lr-decay", type=float, help="Factor on the learning rate after each epoch.")
+@click.option("--update-rule", type=click.Choice(["adam", "rmsprop", "sgd", "sgd_momentum"]))
+@click.option("--dropout", type=float, help="Of word vectors and hidden states.")
+@click.option("--clip-norm", type=float, help="Most global norm of the gradients.")
+@click.option("--patience", type=int, help="Epochs without a better BLEU before it stops.")
+@click.option("--max-train", type=click.IntRange(1), help="Use so many training captions.")
+@click.option("--pca/--no-pca", default=None, help="Reduced features (default: if there are any).")
+@click.option("--seed", default=0, show_default=True)
+def train(data, out, resume, **options) -> None:
+    """Train a captioner on a data set, or without DATA on made-up scenes.
+
+    Every epoch captions are generated for validation pictures; the best model by BLEU-4 is kept.
+    Writes run.json, model.safetensors, metrics.json, curves.png, gallery.png and a checkpoint from
+    which --resume continues exactly, also after Ctrl-C or a crash.
+
+    \b
+    Examples:
+      fastrnn caption train
+      fastrnn caption train data --cell rnn --epochs 30 --out run
+      fastrnn caption train --resume --out run
+    """
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out")
+    given = {
+        name: value
+        for name, value in options.items()
+        if click.get_current_context().get_parameter_source(name).name == "COMMANDLINE"
+    }
+    progress = TrainingBar()
+    try:
+        started = time.perf_counter()
+        if resume:
+            job = programs.resume(out, data, given)
+        else:
+            job = programs.begin(out, data, {k: v for k, v in options.items() if v is not None})
+        click.echo(job.summary())
+        try:
+            job.train(progress)
+        except KeyboardInterrupt:
+            progress.close()
+            click.echo(f"resume with: fastrnn caption train --resume --out {job.folder}", err=True)
+            raise
+    finally:
+        progress.close()
+    metrics = job.finish()
+    _print_metrics(metrics)
+    click.echo(f"{job.folder}: done in {time.perf_counter() - started:.0f} s, see gallery.png")
+
+
+@command.command("evaluate")
+@click.argument("run", type=FOLDER)
+@click.argument("data", type=FOLDER, required=False)
+@click.option("--beam", type=click.IntRange(1), default=1, show_default=True, help="1: greedy.")
+@click.option("--length-penalty", default=1.0, show_default=True, help="Power of the length.")
+@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@BACKEND
+def evaluate(run, data, beam, length_penalty, split, backend) -> None:
+    """Corpus BLEU-1..4 of generated captions, all references counting; adds to metrics.json.
+
+    DATA is where the run was trained unless another data set is given.
+
+    \b
+    Example:
+      fastrnn caption evaluate run --beam 5
+    """
+    metrics = programs.evaluate(run, data, split, backend, beam, length_penalty)
+    _print_metrics(metrics)
+
+
+@command.command("sample")
+@click.argument("run", type=FOLDER)
+@click.option("--images", type=FOLDER, required=True, help="Folder of pictures.")
+@click.option("--out", type=FILE, required=True, help="CSV to write: image,caption.")
+@click.option("--beam", type=click.IntRange(1), default=5, show_default=True, help="1: greedy.")
+@click.option("--temperature", type=float, help="Draw at random instead (1: as the model has it).")
+@click.option("--top-k", type=int, help="Draw from the likeliest words.")
+@click.option("--top-p", type=float, help="Draw from the fewest words that cover this probability.")
+@click.option("--unk/--no-unk", default=False, show_default=True, help="Whether to say <UNK>.")
+@click.option("--weights", help="The backbone's weights, if they have moved since prepare.")
+@click.option("--gallery", type=FILE, help="PNG of the first pictures with their captions.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@BACKEND
+def sample(run, images, out, weights, gallery, backend, unk, beam, **options) -> None:
+    """Captions for a folder of pictures.
+
+    The run remembers its backbone and weights. Pictures that cannot be read are named and left out.
+
+    \b
+    Examples:
+      fastrnn caption sample run --images new --out new.csv
+      fastrnn caption sample run --images new --out new.csv --temperature 0.7 --top-p 0.9
+    """
+    random = any(options[name] is not None for name in ("temperature", "top_k", "top_p"))
+    if random and click.get_current_context().get_parameter_source("beam").name == "COMMANDLINE":
+        raise click.UsageError("--beam is not random: drop it or --temperature, --top-k, --top-p")
+    captions, unreadable = programs.caption_images(
+        run,
+        images,
+        weights,
+        backend,
+        progress=bar("features", "image"),
+        suppress_unk=not unk,
+        beam_size=1 if random else beam,
+        **options,
+    )
+    with replacing(out) as path, path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "caption"])
+        rows.writerows(captions.items())
+    for name, why in unreadable.items():
+        click.echo(f"left out: {name}: cannot be read ({why})", err=True)
+    if gallery:
+        programs.draw_gallery(gallery, Path(images), captions)
+    click.echo(f"{out}: {len(captions)} captions, {len(unreadable)} pictures left out")
+
+
+def _print_metrics(metrics: dict[str, dict[str, float]]) -> None:
+    for name, figures in metrics.items():
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
+        click.echo(f"{name}: {shown}")

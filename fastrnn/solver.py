@@ -1,0 +1,306 @@
+"""Mini-batch training of anything that has parameters and a loss: updates, decay, clipping,
+validation, the best model, early stopping, and checkpoints that resume bit for bit.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn import optim, storage
+
+CHECKPOINT = "checkpoint.json"
+FORMAT = 1
+
+
+def clip_by_global_norm(grads: dict[str, np.ndarray], max_norm: float) -> float:
+    """Scale all gradients by one factor, in place, so that their joint 2-norm is at most max_norm
+    (Pascanu et al. 2013); a norm that is not finite is left alone.
+
+    Returns: the norm before.
+    """
+    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+    if max_norm < norm < math.inf:
+        for g in grads.values():
+            g *= max_norm / norm
+    return norm
+
+
+class Solver:
+    """Trains ``params`` in place. A subclass says what the loss of a batch and a validation are.
+
+    Parameters: params, name to array, replaced entry by entry; num_examples, the number of training
+    examples; update_rule, a name in fastrnn.optim; optim_config, its hyperparameters; lr_decay, the
+    factor on the learning rate after each epoch; num_epochs; batch_size; clip_norm, the most that
+    the global norm of the gradients may be (None: any); patience, epochs without a better
+    validation score before it stops (None: never); seed of the generator that shuffles (and drops
+    out); print_every, iterations between printed losses when verbose; checkpoint, a folder to keep
+    a checkpoint in, written every checkpoint_every iterations, after every epoch and on Ctrl-C;
+    on_iteration, called with the solver after every iteration.
+
+    Attributes: loss_history, the loss of every iteration; history, a dict for every epoch;
+    best_score, best_params of the best validation (None without one); epoch; iteration.
+    Raises ValueError for hyperparameters out of range.
+    """
+
+    def __init__(
+        self,
+        params: dict[str, np.ndarray],
+        num_examples: int,
+        *,
+        update_rule: str = "adam",
+        optim_config: dict[str, float] | None = None,
+        lr_decay: float = 1.0,
+        num_epochs: int = 10,
+        batch_size: int = 100,
+        clip_norm: float | None = None,
+        patience: int | None = None,
+        seed: int = 0,
+        print_every: int = 10,
+        verbose: bool = True,
+        checkpoint: Path | str | None = None,
+        checkpoint_every: int = 500,
+        on_iteration: Callable[["Solver"], None] | None = None,
+    ) -> None:
+        if update_rule not in optim.RULES:
+            raise ValueError(f"update_rule: expected one of {[*optim.RULES]}, got {update_rule!r}")
+        for name, value in (
+            ("num_examples", num_examples),
+            ("batch_size", batch_size),
+            ("print_every", print_every),
+            ("checkpoint_every", checkpoint_every),
+        ):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self.params = params
+        self.num_examples = num_examples
+        self.update_rule = update_rule
+        self.lr_decay = lr_decay
+        self.num_epochs = num_epochs
+        self.batch_size = batch_size
+        self.clip_norm = clip_norm
+        self.patience = patience
+        self.print_every = print_every
+        self.verbose = verbose
+        self.checkpoint = Path(checkpoint) if checkpoint else None
+        self.checkpoint_every = checkpoint_every
+        self.on_iteration = on_iteration
+
+        self.rng = np.random.default_rng(seed)
+        self.optim_configs = {name: dict(optim_config or {}) for name in params}
+        self.epoch = 0
+        self.position = 0  # examples of the epoch already used
+        self.order = self.rng.permutation(num_examples)
+        self.loss_history: list[float] = []
+        self.history: list[dict[str, float]] = []
+        self.best_score: float | None = None
+        self.best_params: dict[str, np.ndarray] | None = None
+
+    # ---- what a subclass provides ----------------------------------------------------------------
+
+    def loss(self, examples: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        """Loss and gradients of the training examples with these indices."""
+        raise NotImplementedError
+
+    def validate(self) -> dict[str, float]:
+        """Figures of the model as it stands; "score", more is better, chooses the best model.
+        Empty: there is no validation."""
+        return {}
+
+    # ---- training ------------------------------------------------------------------------------
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done (int)."""
+        return len(self.loss_history)
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """Mini-batches an epoch (int), the last of which may be smaller."""
+        return math.ceil(self.num_examples / self.batch_size)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether patience ran out."""
+        scores = [epoch["score"] for epoch in self.history if "score" in epoch]
+        if self.patience is None or not scores:
+            return False
+        return len(scores) - 1 - int(np.argmax(scores)) >= self.patience
+
+    def train(self) -> None:
+        """Train until num_epochs epochs are done or patience runs out; then ``params`` are the
+        best validated ones, where there was a validation.
+
+        Raises KeyboardInterrupt on Ctrl-C, after the iteration at hand and its checkpoint, and
+        FloatingPointError where the loss is not finite.
+        """
+        if self.checkpoint and not self.loss_history:
+            self.save()
+        with _deferred_interrupt() as interrupted:
+            while self.epoch < self.num_epochs and not self.stopped_early:
+                started = time.perf_counter()
+                while self.position < self.num_examples:
+                    self._iterate()
+                    if interrupted() or (
+                        self.checkpoint and self.iteration % self.checkpoint_every == 0
+                    ):
+                        self.save()
+                    if interrupted():
+                        raise KeyboardInterrupt
+                self._finish_epoch(time.perf_counter() - started)
+                self.save()
+                if interrupted():
+                    raise KeyboardInterrupt
+        if self.best_params is not None:
+            self.params.update({name: w.copy() for name, w in self.best_params.items()})
+
+    def _iterate(self) -> None:
+        examples = self.order[self.position : self.position + self.batch_size]
+        loss, grads = self.loss(examples)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} at iteration {self.iteration + 1}; a lower learning rate "
+                "or clip_norm may help"
+            )
+        if self.clip_norm is not None:
+            clip_by_global_norm(grads, self.clip_norm)
+        rule = optim.RULES[self.update_rule]
+        for name, w in self.params.items():
+            self.params[name], _ = rule(w, grads[name], self.optim_configs[name])
+        self.position += len(examples)
+        self.loss_history.append(loss)
+        if self.verbose and (self.iteration - 1) % self.print_every == 0:
+            total = self.num_epochs * self.iterations_per_epoch
+            print(f"(Iteration {self.iteration} / {total}) loss: {loss:.6f}")
+        if self.on_iteration:
+            self.on_iteration(self)
+
+    def _finish_epoch(self, seconds: float) -> None:
+        self.epoch += 1
+        losses = self.loss_history[-self.iterations_per_epoch :]
+        figures = {"epoch": self.epoch, "train_loss": float(np.mean(losses)), "seconds": seconds}
+        validated = self.validate()
+        self.history.append(figures | validated)
+        score = validated.get("score")
+        if score is not None and (self.best_score is None or score > self.best_score):
+            self.best_score = score
+            self.best_params = {name: w.copy() for name, w in self.params.items()}
+        if self.verbose and validated:
+            print(" ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))
+        for config in self.optim_configs.values():
+            if "learning_rate" in config:
+                config["learning_rate"] *= self.lr_decay
+        self.position = 0
+        self.order = self.rng.permutation(self.num_examples)
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a folder for it: tensors under a new name, then the JSON
+        file that names them, then the old tensors go. Killed at any moment, one of the two is
+        whole."""
+        if self.checkpoint is None:
+            return
+        self.checkpoint.mkdir(parents=True, exist_ok=True)
+        tensors = {f"params/{name}": w for name, w in self.params.items()}
+        tensors["order"] = self.order
+        for name, w in (self.best_params or {}).items():
+            tensors[f"best/{name}"] = w
+        scalars: dict[str, dict[str, object]] = {}
+        for name, config in self.optim_configs.items():
+            scalars[name] = {}
+            for key, value in config.items():
+                if isinstance(value, np.ndarray):
+                    tensors[f"optim/{name}/{key}"] = value
+                else:
+                    scalars[name][key] = value
+        file = f"checkpoint-{self.iteration:07}-{self.epoch:04}.safetensors"
+        storage.write_tensors(self.checkpoint / file, tensors)
+        state = {
+            "format": FORMAT,
+            "tensors": file,
+            "update_rule": self.update_rule,
+            "num_examples": self.num_examples,
+            "batch_size": self.batch_size,
+            "epoch": self.epoch,
+            "position": self.position,
+            "generator": self.rng.bit_generator.state,
+            "optim": scalars,
+            "best_score": self.best_score,
+            "history": self.history,
+            "loss_history": self.loss_history,
+        }
+        storage.write_json(self.checkpoint / CHECKPOINT, state)
+        for old in self.checkpoint.glob("checkpoint-*.safetensors"):
+            if old.name != file:
+                old.unlink()
+
+    def restore(self, folder: Path | str | None = None) -> None:
+        """Continue from the checkpoint in a folder (None: its own) as if never interrupted.
+
+        Raises FileNotFoundError where there is none, ValueError where it is of another format,
+        model, data set or batch size.
+        """
+        folder = Path(folder or self.checkpoint)
+        path = folder / CHECKPOINT
+        state = storage.read_json(path)
+        for name, expected in (
+            ("format", FORMAT),
+            ("update_rule", self.update_rule),
+            ("num_examples", self.num_examples),
+            ("batch_size", self.batch_size),
+        ):
+            if state.get(name) != expected:
+                raise ValueError(f"{path}: expected {name} {expected!r}, got {state.get(name)!r}")
+        tensors = storage.read_tensors(folder / state["tensors"])
+        groups: dict[str, dict[str, np.ndarray]] = {"params": {}, "best": {}, "optim": {}}
+        self.order = tensors.pop("order")
+        for key, a in tensors.items():
+            group, _, name = key.partition("/")
+            groups[group][name] = a
+        self._check_params(path, groups["params"])
+        self.params.update(groups["params"])
+        self.best_params = groups["best"] or None
+        self.optim_configs = {name: dict(config) for name, config in state["optim"].items()}
+        for key, a in groups["optim"].items():
+            name, _, slot = key.rpartition("/")
+            self.optim_configs[name][slot] = a
+        self.rng.bit_generator.state = state["generator"]
+        self.epoch, self.position = state["epoch"], state["position"]
+        self.best_score = state["best_score"]
+        self.history, self.loss_history = state["history"], state["loss_history"]
+
+    def _check_params(self, path: Path, saved: dict[str, np.ndarray]) -> None:
+        expected = {name: (w.shape, w.dtype) for name, w in self.params.items()}
+        got = {name: (w.shape, w.dtype) for name, w in saved.items()}
+        for name in sorted(expected.keys() | got.keys()):
+            if expected.get(name) != got.get(name):
+                raise ValueError(
+                    f"{path}: parameter {name}: expected {expected.get(name)}, got {got.get(name)}"
+                )
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a flag, so that no update is cut in half; a second one acts at
+    once. Only the main thread may handle signals; in others nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked: list[int] = []
+    previous = signal.getsignal(signal.SIGINT)
+
+    def handle(number, frame):
+        asked.append(number)
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)

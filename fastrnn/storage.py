@@ -1,0 +1,72 @@
+"""Files that are whole or not there: written beside their place, synced, then renamed into it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn.optional import require
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A path to write to that takes the place of ``path`` when the block ends without an error."""
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Write a JSON file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> dict:
+    """Read a JSON object. Raises ValueError that names the file where it is not one."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
+        raise ValueError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a safetensors file atomically."""
+    contiguous = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
+    with replacing(path) as temporary:
+        require("safetensors.numpy").save_file(contiguous, temporary)
+
+
+def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
+    """Read a safetensors file. Raises ValueError that names the file where it is not one."""
+    safetensors = require("safetensors")
+    try:
+        return require("safetensors.numpy").load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file ({error})") from None
