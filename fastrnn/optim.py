@@ -29,7 +29,7 @@ def sgd_momentum(
     config: learning_rate (1e-2), momentum (0.9); state velocity, like w.
     """
     config = _with_defaults(w, dw, config, learning_rate=1e-2, momentum=0.9)
-    v = config["momentum"] * config.get("velocity", np.zeros_like(w))
+    v = config["momentum"] * _state(config, "velocity", w)
     v -= config["learning_rate"] * dw
     config["velocity"] = v
     return w + v, config
@@ -44,7 +44,7 @@ def rmsprop(
     """
     config = _with_defaults(w, dw, config, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8)
     decay = config["decay_rate"]
-    cache = decay * config.get("cache", np.zeros_like(w)) + (1 - decay) * dw**2
+    cache = decay * _state(config, "cache", w) + (1 - decay) * dw**2
     config["cache"] = cache
     return w - config["learning_rate"] * dw / (np.sqrt(cache) + config["epsilon"]), config
 
@@ -60,9 +60,9 @@ def adam(w: np.ndarray, dw: np.ndarray, config: Config | None = None) -> tuple[n
     )
     beta1, beta2 = config["beta1"], config["beta2"]
     config["t"] += 1
-    m = config["m"] = beta1 * config.get("m", np.zeros_like(w))
+    m = config["m"] = beta1 * _state(config, "m", w)
     m += (1 - beta1) * dw
-    v = config["v"] = beta2 * config.get("v", np.zeros_like(w))
+    v = config["v"] = beta2 * _state(config, "v", w)
     v += (1 - beta2) * dw**2
     step = np.sqrt(v / (1 - beta2 ** config["t"]))
     step += config["epsilon"]
@@ -81,3 +81,7 @@ def _with_defaults(w, dw, config, **defaults):
     for name, value in defaults.items():
         config.setdefault(name, value)
     return config
+
+
+def _state(config, name, w):
+    return config[name] if name in config else np.zeros_like(w)

@@ -423,8 +423,8 @@ def embedding_grad(const idx[::1] x,         # IN  (words,)
 
 # ---- the machine ---------------------------------------------------------------------------------
 
-def fma_peak(real one, idx iterations, int threads) -> float:
-    """Run ``iterations`` of the peak loop on each thread in the dtype of ``one``; return the number
+def fma_peak(const real[::1] like, idx iterations, int threads) -> float:
+    """Run ``iterations`` of the peak loop on each thread in the dtype of ``like``; return the number
     of floating-point operations done."""
     cdef const kernel_table *k = tables[sizeof(real) == 8]
     cdef peak_args p

@@ -136,7 +136,7 @@ def _check_split(data: dict[str, object], split: str, features: Path) -> None:
         (f"{split}_image_idxs", images, len(data[f"{split}_features"])),
         (f"{split}_captions", captions, len(data["idx_to_word"])),
     ):
-        if values.size and not (0 <= values.min() and values.max() < limit):
+        if values.size and not (values.min() >= 0 and values.max() < limit):
             raise ValueError(
                 f"{name}: expected indices in [0, {limit}), got {values.min()} to {values.max()} "
                 f"(beside {features})"
@@ -181,9 +181,9 @@ def write_coco_data(
     """Write a data set of the published layout, each file atomically, the captions last.
 
     Inputs: idx_to_word; splits, "train" and "val" to a dict of captions (n, T), image_idxs (n,),
-    features (images, D) and urls (images); source, where the features come from, kept as attributes
-    beside them; reduction, the mean (D,) and components (D, K) of a PCA, kept in the reduced file of
-    the training split, with which each split has features_pca (images, K) too.
+    features (images, D) and urls (images); source, where the features come from, kept as
+    attributes beside them; reduction, the mean (D,) and components (D, K) of a PCA, kept in the
+    reduced file of the training split, with which each split has features_pca (images, K) too.
     """
     base = Path(base_dir)
     base.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ def write_coco_data(
 
 
 def feature_source(base_dir: Path | str) -> dict[str, str]:
-    """Where the features of a data set come from, as write_coco_data was told ({} if it was not)."""
+    """Where the features come from, as write_coco_data was told ({} if it was not)."""
     with _open(Path(base_dir) / _features_file("train", pca=False)) as file:
         return {key: str(value) for key, value in file["features"].attrs.items()}
 

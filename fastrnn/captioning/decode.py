@@ -99,8 +99,8 @@ def beam_search(
     beam_size: int,
     length_penalty: float = 1.0,
 ) -> np.ndarray:
-    """The hypothesis of the highest log-probability / length**length_penalty among those that a beam
-    of that width finds, for all pictures at once (length normalisation: Wu et al. 2016).
+    """The hypothesis of the highest log-probability / length**length_penalty among those that a
+    beam of that width finds, for all pictures at once (length normalisation: Wu et al. 2016).
 
     A hypothesis that says <END> leaves the beam and is kept with its score, so short ones do not
     crowd out those still growing. Returns: captions (N, max_length), <NULL> after <END>.

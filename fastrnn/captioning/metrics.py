@@ -1,4 +1,4 @@
-"""BLEU through nltk: of one caption as in the course notebook, and of a corpus with all references."""
+"""BLEU through nltk: of one caption as in the course notebook, of a corpus with all references."""
 
 import warnings
 from collections import defaultdict
@@ -23,7 +23,7 @@ def _words(caption: str) -> list[str]:
     ]
 
 
-def BLEU_score(gt_caption: str, sample_caption: str) -> float:  # noqa: N802, the notebook's name
+def BLEU_score(gt_caption: str, sample_caption: str) -> float:
     """Unigram BLEU of one caption against one reference (course notebook; Papineni et al. 2002).
 
     Inputs: decoded captions; <START>, <END> and <UNK> do not count.
@@ -72,8 +72,8 @@ def references_by_image(data: dict[str, object], split: str) -> dict[int, list[l
 def corpus_bleu(references: list[list[list[str]]], samples: list[str]) -> dict[str, float]:
     """BLEU-1 to BLEU-4 of a corpus, all references of a picture counting (Papineni et al. 2002).
 
-    Inputs: references, for each picture its captions as lists of words; samples, its decoded caption
-    each. Returns: "bleu1" ... "bleu4", each in [0, 1].
+    Inputs: references, for each picture its captions as lists of words; samples, its decoded
+    caption each. Returns: "bleu1" ... "bleu4", each in [0, 1].
     """
     bleu = require("nltk.translate.bleu_score")
     hypotheses = [

@@ -177,12 +177,12 @@ class CaptioningRNN:
         """Captions for pictures: greedy by default, beam search with beam_size > 1, random with a
         temperature (1: the model's own distribution), top_k or top_p.
 
-        Inputs: features (N, D); max_length, most words; beam_size, hypotheses kept a picture, ranked
-        by log-probability / length**length_penalty; top_k, the number of likeliest words to draw
-        from; top_p, the probability they must cover (nucleus, Holtzman et al. 2020); suppress_unk,
-        never say <UNK>; seed of the draw.
-        Returns: captions (N, max_length) of word indices without <START>, <NULL> after <END>; <NULL>
-        and <START> are never said. Raises ValueError for parameters out of range.
+        Inputs: features (N, D); max_length, most words; beam_size, hypotheses kept a picture,
+        ranked by log-probability / length**length_penalty; top_k, the number of likeliest words to
+        draw from; top_p, the probability they must cover (nucleus, Holtzman et al. 2020);
+        suppress_unk, never say <UNK>; seed of the draw.
+        Returns: captions (N, max_length) of word indices without <START>, <NULL> after <END>;
+        <NULL> and <START> are never said. Raises ValueError for parameters out of range.
         """
         special = [word for word in (NULL, START, UNK) if word != UNK or suppress_unk]
         banned = [self.word_to_idx[word] for word in special if word in self.word_to_idx]

@@ -59,7 +59,7 @@ def plot_gallery(
     """Pictures, each with its generated caption and, below it in grey, two true ones."""
     rows = -(-len(pictures) // columns)
     figure = _figure(3.3 * columns, 3.9 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
     for i, (axis, picture, caption) in enumerate(zip(axes, pictures, captions, strict=False)):

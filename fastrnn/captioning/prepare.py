@@ -102,7 +102,7 @@ def prepare(
     *,
     backbone: str = "squeezenet1_1",
     weights: str = "default",
-    pca: int = 0,
+    pca: int = 512,
     val: float = 0.125,
     min_count: int = 2,
     max_words: int = 20,
@@ -113,7 +113,8 @@ def prepare(
     """Build vocabulary, splits and features and write them in the published layout.
 
     Inputs: images, a folder; captions, a file for read_captions; out, the folder to write; backbone
-    and weights for features.extract; pca, principal components to keep as well (0: none); val, the
+    and weights for features.extract; pca, most principal components of them to keep as well, scaled
+    to unit variance (0: none); val, the
     fraction of pictures, or with 1 and more their number, for validation, drawn by picture from
     seed where the captions file names no splits; min_count, occurrences in training captions below
     which a word is <UNK>; max_words, words kept of a training caption (validation captions stay
@@ -224,22 +225,26 @@ def write(
         len(train["captions"]),
         len(val["captions"]),
         len(idx_to_word),
-        pca or features.shape[1],
+        features.shape[1] if reduction is None else reduction[1].shape[1],
         [],
     )
 
 
 def fit_pca(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (D,) and the first k principal components (D, k), float32, of rows (n, D).
+    """The mean (D,) and at most k principal components (D, k), float32, of rows (n, D), with one
+    factor on all components that makes the reduced features' variance 1 on average: backbones
+    differ by orders of magnitude, and learning rates are found for features of that size.
 
-    Raises ValueError unless 1 <= k <= min(n, D).
+    Raises ValueError unless k is at least 1.
     """
-    if not 1 <= k <= min(features.shape):
-        raise ValueError(f"pca: expected 1 to {min(features.shape)} components, got {k}")
+    if k < 1:
+        raise ValueError(f"pca: expected at least 1 component, got {k}")
     mean = features.mean(axis=0, dtype=np.float64)
     centred = features - mean
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    return mean.astype(np.float32), vectors[:, ::-1][:, :k].astype(np.float32)
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(features))
+    k = min(k, *features.shape)
+    components = vectors[:, ::-1][:, :k] / np.sqrt(max(values[::-1][:k].mean(), 1e-30))
+    return mean.astype(np.float32), components.astype(np.float32)
 
 
 def apply_pca(features: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.ndarray:

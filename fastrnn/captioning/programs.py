@@ -168,7 +168,7 @@ def evaluate(
     beam: int,
     length_penalty: float = 1.0,
 ) -> dict[str, dict[str, float]]:
-    """Corpus BLEU-1..4 of a run on a split, added to its metrics.json; returns all metrics in it."""
+    """Corpus BLEU-1..4 of a run on a split, added to its metrics.json; returns all in there."""
     run = runs.read_run(folder)
     run.model.backend = backend
     base = data or Path(run.data)

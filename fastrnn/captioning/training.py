@@ -14,7 +14,7 @@ class CaptioningSolver(Solver):
     """Trains a CaptioningRNN on data of load_coco_data; the other parameters are the Solver's.
 
     With val_every, every that many epochs the loss on validation captions and BLEU-1..4 of captions
-    *generated* for up to 1,000 validation pictures are measured; BLEU-4, with ties broken by BLEU-1,
+    *generated* for up to 1,000 validation pictures are measured; BLEU-4, ties broken by BLEU-1,
     chooses the best model. 0, the default, does not validate, as in the course notebooks.
     Raises ValueError where the model and the data do not fit.
     """

@@ -48,7 +48,7 @@ def command() -> None:
     show_default=True,
     help='Its weights: a file, "default" (torchvision downloads them) or "none" (random).',
 )
-@click.option("--pca", default=0, show_default="none", help="Keep so many principal components.")
+@click.option("--pca", default=512, show_default=True, help="Most principal components; 0: none.")
 @click.option(
     "--val",
     type=click.FloatRange(min=0, min_open=True),
