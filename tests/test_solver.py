@@ -1,11 +1,11 @@
 """Solver on a least-squares problem whose every number can be checked."""
 
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,7 +198,7 @@ def test_solver_stops_at_a_loss_that_is_not_finite(tmp_path):
     )
     with (
         np.errstate(over="ignore", invalid="ignore"),
-        pytest.raises(FloatingPointError, match="the loss became .* at iteration"),
+        pytest.raises(FloatingPointError, match=r"the loss became .* at iteration"),
     ):
         solver.train()
 
@@ -225,7 +225,7 @@ SCRIPT = """
 
 
 def run_and_signal(folder, number, after_lines):
-    script = textwrap.dedent(SCRIPT).format(tests=os.path.dirname(__file__), folder=str(folder))
+    script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), folder=str(folder))
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,

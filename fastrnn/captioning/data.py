@@ -86,8 +86,9 @@ def load_coco_data(
 ) -> dict[str, object]:
     """Open a data set of the published layout.
 
-    Inputs: base_dir; max_train, so many training captions drawn at random (None: all);
-    pca_features, whether to take the reduced features; seed of the draw.
+    Inputs: base_dir; max_train, so many training captions drawn at random, of different pictures as
+    long as there are any (None: all); pca_features, whether to take the reduced features; seed of
+    the draw.
     Returns: a dict of train_captions (n, T) and val_captions int32, train_image_idxs (n,) and
     val_image_idxs int32 (caption to row of the features), train_features (images, D) and
     val_features (Features, read by minibatch), idx_to_word (list), word_to_idx (dict), train_urls
@@ -118,11 +119,22 @@ def load_coco_data(
     if max_train is not None:
         if max_train < 1:
             raise ValueError(f"max_train: expected at least 1, got {max_train}")
-        n = len(data["train_captions"])
-        chosen = np.random.default_rng(seed).permutation(n)[:max_train]
+        chosen = _draw(data["train_image_idxs"], max_train, np.random.default_rng(seed))
         data["train_captions"] = data["train_captions"][chosen]
         data["train_image_idxs"] = data["train_image_idxs"][chosen]
     return data
+
+
+def _draw(images: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of n random captions, of different pictures as long as there are any left: a model
+    cannot learn two captions of one picture by heart."""
+    order = rng.permutation(len(images))
+    by_image = order[np.argsort(images[order], kind="stable")]
+    _, first, counts = np.unique(images[by_image], return_index=True, return_counts=True)
+    turn = np.arange(len(images)) - np.repeat(first, counts)  # of a caption within its picture
+    turns = np.empty_like(turn)
+    turns[by_image] = turn
+    return order[np.argsort(turns[order], kind="stable")][:n]
 
 
 def _check_split(data: dict[str, object], split: str, features: Path) -> None:

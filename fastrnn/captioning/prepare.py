@@ -89,10 +89,12 @@ def _json_pairs(path: Path, text: str) -> tuple[list[tuple[str, str]], dict[str,
         return pairs, splits
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ValueError(
-            f"{path}: expected COCO's captions or Karpathy's dataset, but {error!r} is missing"
+            f"{path}: expected COCO's captions or Karpathy's dataset, but {error} is missing"
         ) from None
+    except (AttributeError, TypeError):
+        raise ValueError(f"{path}: expected COCO's captions or Karpathy's dataset") from None
 
 
 def prepare(
@@ -105,7 +107,7 @@ def prepare(
     pca: int = 512,
     val: float = 0.125,
     min_count: int = 2,
-    max_words: int = 20,
+    max_words: int = 15,
     strict: bool = False,
     seed: int = 0,
     progress: Progress = iter,
@@ -267,8 +269,8 @@ def prepare_scenes(out: Path | str, train: int, val: int, seed: int) -> Report:
         scenes.features(pictures),
         dict(zip(names, captions, strict=True)),
         {name: "train" if i < train else "val" for i, name in enumerate(names)},
-        pca=0,
+        pca=512,
         min_count=1,
-        max_words=20,
+        max_words=15,
         source={"backbone": scenes.BACKBONE, "weights": "none"},
     )

@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.strerror else str(error), debug, 1)
     except Exception as error:
         _fail(f"{' '.join(str(error).split()) or type(error).__name__}", debug, 1)
 

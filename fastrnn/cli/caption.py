@@ -57,7 +57,7 @@ def command() -> None:
     help="Validation pictures: a fraction, or from 1 on their number.",
 )
 @click.option("--min-count", default=2, show_default=True, help="Rarer words become <UNK>.")
-@click.option("--max-words", default=20, show_default=True, help="Words of a training caption.")
+@click.option("--max-words", default=15, show_default=True, help="Words of a training caption.")
 @click.option("--strict", is_flag=True, help="Refuse where else something would be left out.")
 @click.option("--seed", default=0, show_default=True, help="Of the split.")
 def prepare(images, captions, out, **options) -> None:

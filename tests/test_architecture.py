@@ -1,0 +1,156 @@
+"""The rules of docs/design.md: imports point downward, optional packages stay in their places, both
+backends have the same functions with the same parameters."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastrnn
+from fastrnn.backends import caches, get_backend
+
+ROOT = Path(fastrnn.__file__).parent
+TREE = ROOT.parent
+
+# What each part may import of fastrnn; a part is the first name below fastrnn.
+BELOW = {
+    "optional": set(),
+    "gradcheck": set(),
+    "optim": set(),
+    "storage": {"optional"},
+    "backends": set(),
+    "layers": {"backends"},
+    "solver": {"optim", "storage"},
+    "captioning": {"backends", "layers", "solver", "optional", "storage"},
+    "benchmarks": {"backends", "captioning", "optim", "optional", "storage"},
+    "cli": {"backends", "benchmarks", "captioning", "layers", "solver", "optional", "storage"},
+    "__init__": {"backends", "gradcheck", "layers", "optim"},
+}
+# The only files that may import these (h5py and nltk: folders).
+OPTIONAL = {
+    "torch": {"captioning/features.py"},
+    "torchvision": {"captioning/features.py"},
+    "h5py": {"captioning/data.py", "benchmarks/hdf5_memory.py"},
+    "nltk": {"captioning/metrics.py"},
+    "matplotlib": {"captioning/plots.py", "benchmarks/report.py"},
+    "PIL": {"captioning/features.py", "captioning/prepare.py"},
+    "safetensors": {"storage.py"},
+    "tqdm": {"cli/progress.py"},
+    "click": {"cli/"},
+    "sklearn": set(),
+}
+
+
+def sources():
+    for path in [*ROOT.rglob("*.py")]:
+        yield path.relative_to(ROOT).as_posix(), path
+    for path in (TREE / "benchmarks").glob("*.py"):
+        yield f"benchmarks/{path.name}", path
+
+
+SOURCES = sorted(sources())
+
+
+def imports(path):
+    """Modules that a file imports, by statement or by require("module")."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", "") == "require"
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield node.args[0].value
+
+
+@pytest.mark.parametrize(("name", "path"), SOURCES, ids=[name for name, _ in SOURCES])
+def test_imports_point_downward(name, path):
+    part = name.split("/")[0].removesuffix(".py")
+    allowed = BELOW[part] | {part}
+    for module in imports(path):
+        names = module.split(".")
+        if names[0] == "fastrnn" and len(names) > 1 and names[1] in BELOW:
+            assert names[1] in allowed, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize(("name", "path"), SOURCES, ids=[name for name, _ in SOURCES])
+def test_optional_packages_stay_in_their_places(name, path):
+    standard = sys.stdlib_module_names | {"fastrnn", "numpy"}
+    for module in imports(path):
+        package = module.split(".")[0]
+        if package in standard:
+            continue
+        places = OPTIONAL[package]
+        inside = name in places or any(p.endswith("/") and name.startswith(p) for p in places)
+        assert inside or name == "cli/__init__.py", f"{name} imports {module}"
+
+
+def test_rules_name_only_what_exists():
+    parts = {name.split("/")[0].removesuffix(".py") for name, _ in SOURCES}
+    assert set(BELOW) == parts
+    files = {name for name, _ in SOURCES}
+    for places in OPTIONAL.values():
+        assert all(place in files or place.endswith("/") for place in places)
+
+
+@pytest.mark.parametrize("module", ["fastrnn", "fastrnn.captioning", "fastrnn.solver"])
+def test_import_brings_no_optional_package(module):
+    script = f"import sys, {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "numpy" in loaded
+    assert not set(OPTIONAL) & set(loaded)
+
+
+def public_functions(module):
+    return {
+        name: f
+        for name, f in inspect.getmembers(module, inspect.isfunction)
+        if f.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def test_backends_have_the_same_functions_and_parameters():
+    reference, compiled = (public_functions(get_backend(name)) for name in ("numpy", "cython"))
+    reference.pop("sigmoid")  # part of the specification, not of the seam
+    assert reference.keys() == compiled.keys()
+    for name, f in reference.items():
+        assert inspect.signature(f) == inspect.signature(compiled[name]), name
+
+
+def test_layers_take_backend_and_document_themselves():
+    for name in ("recurrent", "dense", "losses"):
+        for function, f in public_functions(
+            importlib.import_module(f"fastrnn.layers.{name}")
+        ).items():
+            parameter = inspect.signature(f).parameters["backend"]
+            assert parameter.kind is parameter.KEYWORD_ONLY, function
+            assert parameter.default is None, function
+            assert "Returns:" in f.__doc__, function
+            hints = set(inspect.get_annotations(f))
+            assert hints == set(inspect.signature(f).parameters) | {"return"}, function
+
+
+@pytest.mark.parametrize("cache", [caches.RNNCache, caches.LSTMCache])
+def test_caches_begin_with_the_operands(cache):
+    assert cache._fields[:2] == ("x", "h0")
+    assert {"Wx", "Wh", "h"} <= set(cache._fields)
+
+
+def test_public_names_exist():
+    for name in fastrnn.__all__:
+        assert hasattr(fastrnn, name)
+    assert fastrnn.temporal_fc_forward is fastrnn.temporal_affine_forward
+    assert fastrnn.__version__
+    with pytest.raises(AttributeError):
+        _ = fastrnn.no_such_name
