@@ -29,8 +29,7 @@ def sgd_momentum(
     config: learning_rate (1e-2), momentum (0.9); state velocity, like w.
     """
     config = _with_defaults(w, dw, config, learning_rate=1e-2, momentum=0.9)
-    v = config["momentum"] * _state(config, "velocity", w)
-    v -= config["learning_rate"] * dw
+    v = config["momentum"] * _state(config, "velocity", w) - config["learning_rate"] * dw
     config["velocity"] = v
     return w + v, config
 
@@ -60,15 +59,10 @@ def adam(w: np.ndarray, dw: np.ndarray, config: Config | None = None) -> tuple[n
     )
     beta1, beta2 = config["beta1"], config["beta2"]
     config["t"] += 1
-    m = config["m"] = beta1 * _state(config, "m", w)
-    m += (1 - beta1) * dw
-    v = config["v"] = beta2 * _state(config, "v", w)
-    v += (1 - beta2) * dw**2
-    step = np.sqrt(v / (1 - beta2 ** config["t"]))
-    step += config["epsilon"]
-    np.divide(m, step, out=step)
-    step *= config["learning_rate"] / (1 - beta1 ** config["t"])
-    return np.subtract(w, step, out=step), config
+    m = config["m"] = beta1 * _state(config, "m", w) + (1 - beta1) * dw
+    v = config["v"] = beta2 * _state(config, "v", w) + (1 - beta2) * dw**2
+    step = np.sqrt(v / (1 - beta2 ** config["t"])) + config["epsilon"]
+    return w - config["learning_rate"] / (1 - beta1 ** config["t"]) * m / step, config
 
 
 RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
@@ -79,7 +73,9 @@ def _with_defaults(w, dw, config, **defaults):
         raise ValueError(f"dw: expected shape {w.shape} like w, got {dw.shape}")
     config = {} if config is None else config
     for name, value in defaults.items():
-        config.setdefault(name, value)
+        value = config.get(name, value)
+        # A NumPy scalar, unlike a Python number, would turn float32 parameters into its own dtype.
+        config[name] = value.item() if isinstance(value, np.generic) else value
     return config
 
 

@@ -35,7 +35,7 @@ def get_backend(name: str | None = None) -> ModuleType:
         name = current_backend()
     try:
         return _loaded[name]
-    except KeyError:
+    except (KeyError, TypeError):
         return _load(name)
 
 
@@ -45,8 +45,9 @@ def current_backend() -> str:
 
 
 def _load(name: str) -> ModuleType:
-    if name not in _MODULES:
-        raise ValueError(f'backend: expected "numpy" or "cython", got {name!r}')
+    if not isinstance(name, str) or name not in _MODULES:
+        source = "FASTRNN_BACKEND" if name == os.environ.get("FASTRNN_BACKEND") else "backend"
+        raise ValueError(f'{source}: expected "numpy" or "cython", got {name!r}')
     try:
         module = importlib.import_module(_MODULES[name])
     except ImportError as error:

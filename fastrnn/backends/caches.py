@@ -37,5 +37,10 @@ class EmbeddingCache(NamedTuple):
 
 
 class AffineCache(NamedTuple):
-    x: np.ndarray  # (N, T, D); affine: (N, d_1, ..., d_k)
+    x: np.ndarray  # (N, d_1, ..., d_k), D = d_1 ... d_k
+    w: np.ndarray  # (D, M)
+
+
+class TemporalAffineCache(NamedTuple):
+    x: np.ndarray  # (N, T, D)
     w: np.ndarray  # (D, M)

@@ -7,9 +7,11 @@ import functools
 
 import numpy as np
 
-from fastrnn.backends import _kernels
 from fastrnn.backends.caches import LSTMCache, RNNCache
-from fastrnn.backends.threads import for_work
+from fastrnn.backends.threads import for_work, short_spins
+
+with short_spins():
+    from fastrnn.backends import _kernels
 
 _RNN = (0,)
 

@@ -124,7 +124,7 @@ def indices(name: str, x: np.ndarray, shape: Sequence[int | str], limit: int, le
         raise IndexError(
             f"{name}: expected indices in [0, {letter}) = [0, {limit}), got {x[at]} at {at}"
         )
-    return np.ascontiguousarray(x, dtype=np.intp)
+    return np.asarray(x, dtype=np.intp, order="C")
 
 
 def weights(name: str, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -140,9 +140,9 @@ def weights(name: str, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
     return np.ascontiguousarray(mask, dtype=dtype)
 
 
-def cache_of(function: str, kind: type, cache: object, ndim: int) -> None:
-    """Raises TypeError unless cache is what the named function returned."""
-    if type(cache) is not kind or cache.x.ndim != ndim:
+def cache_of(function: str, kind: type, cache: object, ndim: int | None = None) -> None:
+    """Raises TypeError unless cache is what the named function returned, of an x with ndim axes."""
+    if type(cache) is not kind or (ndim is not None and cache.x.ndim != ndim):
         got = type(cache).__name__
         if type(cache) is kind:
             got += f" of an x with {cache.x.ndim} axes"

@@ -7,7 +7,7 @@ backend= and errors as in layers.recurrent.
 import numpy as np
 
 from fastrnn.backends import get_backend
-from fastrnn.backends.caches import AffineCache, EmbeddingCache
+from fastrnn.backends.caches import AffineCache, EmbeddingCache, TemporalAffineCache
 from fastrnn.layers import checks
 
 _AFFINE = checks.signature(x="N D", w="D M", b="M")
@@ -38,13 +38,13 @@ def affine_backward(
     Inputs: dout (N, M), cache of affine_forward.
     Returns: dx in the shape of x, dw (D, M), db (M,).
     """
-    checks.cache_of("affine_forward", AffineCache, cache, getattr(cache, "x", np.empty(0)).ndim)
+    checks.cache_of("affine_forward", AffineCache, cache)
     return _affine_backward(dout, cache, (len(cache.x), cache.w.shape[1]), backend)
 
 
 def temporal_affine_forward(
     x: np.ndarray, w: np.ndarray, b: np.ndarray, *, backend: str | None = None
-) -> tuple[np.ndarray, AffineCache]:
+) -> tuple[np.ndarray, TemporalAffineCache]:
     """out = x w + b at every time step.
 
     Inputs: x (N, T, D), w (D, M), b (M,).
@@ -52,18 +52,18 @@ def temporal_affine_forward(
     """
     x, w, b = checks.arrays(_TEMPORAL, x, w, b)
     out = get_backend(backend).affine_forward(x.reshape(-1, len(w)), w, b)
-    return out.reshape(*x.shape[:2], len(b)), AffineCache(x, w)
+    return out.reshape(*x.shape[:2], len(b)), TemporalAffineCache(x, w)
 
 
 def temporal_affine_backward(
-    dout: np.ndarray, cache: AffineCache, *, backend: str | None = None
+    dout: np.ndarray, cache: TemporalAffineCache, *, backend: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of temporal_affine_forward.
 
     Inputs: dout (N, T, M), cache of temporal_affine_forward.
     Returns: dx (N, T, D), dw (D, M), db (M,).
     """
-    checks.cache_of("temporal_affine_forward", AffineCache, cache, ndim=3)
+    checks.cache_of("temporal_affine_forward", TemporalAffineCache, cache)
     return _affine_backward(dout, cache, (*cache.x.shape[:2], cache.w.shape[1]), backend)
 
 
@@ -103,9 +103,7 @@ def word_embedding_backward(
     Inputs: dout (N, T, W), cache of word_embedding_forward.
     Returns: dW (V, W).
     """
-    checks.cache_of(
-        "word_embedding_forward", EmbeddingCache, cache, getattr(cache, "x", np.empty(0)).ndim
-    )
+    checks.cache_of("word_embedding_forward", EmbeddingCache, cache)
     V, W = cache.shape
     like = np.broadcast_to(cache.dtype.type(0), (*cache.x.shape, W))
     dout = checks.gradient("dout", dout, like)

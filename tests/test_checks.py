@@ -1,0 +1,343 @@
+"""What is refused, in which words, and what is taken as it comes: the same by both backends."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from util import LAYERS, assert_results, assert_same_bits, differentiable, draw, run
+
+import fastrnn
+from fastrnn.layers import checks
+
+SIZES = {"N": 2, "T": 3, "D": 4, "H": 5}
+# The operand that decides the dtype of the others, by layer.
+FIRST = {name: differentiable(layer.operands)[0] for name, layer in LAYERS.items()}
+
+
+@contextmanager
+def refused(exception, text):
+    with pytest.raises(exception) as error:
+        yield
+    assert type(error.value) is exception
+    assert str(error.value) == text
+
+
+@pytest.fixture
+def operands_of(rng):
+    return lambda name: draw(LAYERS[name], rng, np.float64, **SIZES)
+
+
+# ---- shapes --------------------------------------------------------------------------------------
+
+WRONG_SHAPES = [
+    ("rnn", "x", (2, 3), "x: expected shape (N, T, D), got (2, 3)"),
+    ("rnn", "x", (2, 3, 0), "x: expected shape (N, T, D) with D at least 1, got (2, 3, 0)"),
+    ("rnn", "x", (2, 3, 6), "Wx: expected shape (D, H) = (6, 5), got (4, 5)"),
+    ("rnn", "h0", (5,), "h0: expected shape (N, H) = (2, H), got (5,)"),
+    ("rnn", "h0", (3, 5), "h0: expected shape (N, H) = (2, H), got (3, 5)"),
+    ("rnn", "h0", (2, 0), "h0: expected shape (N, H) with H at least 1, got (2, 0)"),
+    ("rnn", "Wx", (5, 4), "Wx: expected shape (D, H) = (4, 5), got (5, 4)"),
+    ("rnn", "Wx", (4, 5, 1), "Wx: expected shape (D, H) = (4, 5), got (4, 5, 1)"),
+    ("rnn", "Wh", (5, 6), "Wh: expected shape (H, H) = (5, 5), got (5, 6)"),
+    ("rnn", "b", (1, 5), "b: expected shape (H,) = (5,), got (1, 5)"),
+    ("rnn", "b", (6,), "b: expected shape (H,) = (5,), got (6,)"),
+    ("rnn_step", "x", (2, 3, 4), "x: expected shape (N, D), got (2, 3, 4)"),
+    ("rnn_step", "prev_h", (1, 5), "prev_h: expected shape (N, H) = (2, H), got (1, 5)"),
+    ("rnn_step", "Wx", (4, 6), "Wx: expected shape (D, H) = (4, 5), got (4, 6)"),
+    ("rnn_step", "Wh", (4, 5), "Wh: expected shape (H, H) = (5, 5), got (4, 5)"),
+    ("rnn_step", "b", (), "b: expected shape (H,) = (5,), got ()"),
+    ("lstm", "x", (4,), "x: expected shape (N, T, D), got (4,)"),
+    ("lstm", "h0", (2, 5, 1), "h0: expected shape (N, H) = (2, H), got (2, 5, 1)"),
+    ("lstm", "h0", (2, 6), "Wx: expected shape (D, 4*H) = (4, 24), got (4, 20)"),
+    ("lstm", "Wx", (4, 5), "Wx: expected shape (D, 4*H) = (4, 20), got (4, 5)"),
+    ("lstm", "Wx", (4, 21), "Wx: expected shape (D, 4*H) = (4, 20), got (4, 21)"),
+    ("lstm", "Wx", (4, 0), "Wx: expected shape (D, 4*H) with 4*H at least 1, got (4, 0)"),
+    ("lstm", "Wh", (20, 5), "Wh: expected shape (H, 4*H) = (5, 20), got (20, 5)"),
+    ("lstm", "b", (5,), "b: expected shape (4*H,) = (20,), got (5,)"),
+    ("lstm_step", "x", (2, 0), "x: expected shape (N, D) with D at least 1, got (2, 0)"),
+    ("lstm_step", "prev_h", (2,), "prev_h: expected shape (N, H) = (2, H), got (2,)"),
+    ("lstm_step", "prev_c", (2, 4), "prev_c: expected shape (N, H) = (2, 5), got (2, 4)"),
+    ("lstm_step", "Wx", (4, 16), "Wx: expected shape (D, 4*H) = (4, 20), got (4, 16)"),
+    ("lstm_step", "Wh", (5, 5), "Wh: expected shape (H, 4*H) = (5, 20), got (5, 5)"),
+    ("lstm_step", "b", (21,), "b: expected shape (4*H,) = (20,), got (21,)"),
+    ("affine", "x", (4,), "x: expected shape (N, D), got (4,)"),
+    ("affine", "x", (), "x: expected shape (N, D), got ()"),
+    ("affine", "w", (5, 4), "w: expected shape (D, M) = (4, M), got (5, 4)"),
+    ("affine", "w", (4, 0), "w: expected shape (D, M) with M at least 1, got (4, 0)"),
+    ("affine", "b", (4,), "b: expected shape (M,) = (5,), got (4,)"),
+    ("affine_of_images", "x", (2, 3, 5), "w: expected shape (D, M) = (15, M), got (12, 5)"),
+    ("temporal_affine", "x", (6, 4), "x: expected shape (N, T, D), got (6, 4)"),
+    ("temporal_affine", "w", (3, 5), "w: expected shape (D, M) = (4, M), got (3, 5)"),
+    ("temporal_affine", "b", (1,), "b: expected shape (M,) = (5,), got (1,)"),
+    ("word_embedding", "W", (5,), "W: expected shape (V, W), got (5,)"),
+    ("word_embedding", "W", (0, 4), "W: expected shape (V, W) with V at least 1, got (0, 4)"),
+    ("word_embedding", "W", (5, 0), "W: expected shape (V, W) with W at least 1, got (5, 0)"),
+    ("softmax_loss", "x", (2,), "x: expected shape (N, C), got (2,)"),
+    ("softmax_loss", "x", (2, 0), "x: expected shape (N, C) with C at least 1, got (2, 0)"),
+    ("temporal_softmax_loss", "x", (2, 3), "x: expected shape (N, T, V), got (2, 3)"),
+    (
+        "temporal_softmax_loss",
+        "x",
+        (2, 3, 0),
+        "x: expected shape (N, T, V) with V at least 1, got (2, 3, 0)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "operand", "shape", "text"), WRONG_SHAPES)
+def test_wrong_shape_is_refused(name, operand, shape, text, backend, operands_of):
+    operands = operands_of(name) | {operand: np.zeros(shape)}
+    with refused(ValueError, text):
+        LAYERS[name].forward(*operands.values())
+
+
+def test_shapes_that_passed_do_not_let_others_pass(backend, operands_of):
+    good = operands_of("rnn")
+    bad = good | {"b": np.zeros(6)}
+    for _ in range(2):
+        fastrnn.rnn_forward(*good.values())
+        with refused(ValueError, "b: expected shape (H,) = (5,), got (6,)"):
+            fastrnn.rnn_forward(*bad.values())
+
+
+def test_memory_of_passed_shapes_is_bounded():
+    expected = checks.signature(x="N D")
+    for n in range(3000):
+        checks.arrays(expected, np.empty((n, 1)))
+    assert 0 < len(expected.passed) <= 1024
+
+
+# ---- dtypes --------------------------------------------------------------------------------------
+
+OTHER_BYTE_ORDER = np.dtype(np.float64).newbyteorder()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["float16", "int64", "bool", "complex128", "O", "U1", OTHER_BYTE_ORDER]
+)
+@pytest.mark.parametrize("name", FIRST)
+def test_dtype_is_float32_or_float64(name, wrong, backend, operands_of):
+    operands = operands_of(name)
+    operands[FIRST[name]] = operands[FIRST[name]].astype(wrong)
+    with refused(TypeError, f"{FIRST[name]}: expected float32 or float64, got {np.dtype(wrong)}"):
+        LAYERS[name].forward(*operands.values())
+
+
+@pytest.mark.parametrize("wrong", ["float32", "int64", OTHER_BYTE_ORDER])
+@pytest.mark.parametrize(
+    ("name", "operand"),
+    [(name, operand) for name in LAYERS for operand in differentiable(LAYERS[name].operands)[1:]],
+)
+def test_mixed_dtypes_are_refused(name, operand, wrong, backend, operands_of):
+    operands = operands_of(name)
+    operands[operand] = operands[operand].astype(wrong)
+    with refused(
+        TypeError, f"{operand}: expected float64 like {FIRST[name]}, got {np.dtype(wrong)}"
+    ):
+        LAYERS[name].forward(*operands.values())
+
+
+# ---- indices and masks ---------------------------------------------------------------------------
+
+WRONG_INDICES = [
+    (IndexError, [[0, 4], [-1, 0]], "expected indices in [0, {V}) = [0, 5), got -1 at (1, 0)"),
+    (IndexError, [[0, 4], [0, 5]], "expected indices in [0, {V}) = [0, 5), got 5 at (1, 1)"),
+    (
+        IndexError,
+        np.array([[0, 4], [0, 2**64 - 1]], np.uint64),
+        f"expected indices in [0, {{V}}) = [0, 5), got {2**64 - 1} at (1, 1)",
+    ),
+    (TypeError, [[0.0, 1.0], [0.0, 1.0]], "expected an integer dtype, got float64"),
+    (TypeError, [[False, True], [True, True]], "expected an integer dtype, got bool"),
+]
+
+
+@pytest.mark.parametrize(("exception", "indices", "text"), WRONG_INDICES)
+def test_wrong_words_and_labels_are_refused(exception, indices, text, backend):
+    with refused(exception, "x: " + text.format(V="V")):
+        fastrnn.word_embedding_forward(indices, np.zeros((5, 3)))
+    with refused(exception, "y: " + text.format(V="V")):
+        fastrnn.temporal_softmax_loss(np.zeros((2, 2, 5)), indices)
+    flat = text.format(V="C").replace("(1, 0)", "(2,)").replace("(1, 1)", "(3,)")
+    with refused(exception, "y: " + flat):
+        fastrnn.softmax_loss(np.zeros((4, 5)), np.ravel(indices))
+
+
+@pytest.mark.parametrize(
+    ("name", "operand", "value", "exception", "text"),
+    [
+        ("softmax_loss", "y", [0], ValueError, "y: expected shape (2,), got (1,)"),
+        ("softmax_loss", "y", [[0, 1]], ValueError, "y: expected shape (2,), got (1, 2)"),
+        ("temporal_softmax_loss", "y", [0, 1], ValueError, "y: expected shape (2, 3), got (2,)"),
+        (
+            "temporal_softmax_loss_bool",
+            "bool_mask",
+            np.ones((3, 2), bool),
+            ValueError,
+            "mask: expected shape (2, 3), got (3, 2)",
+        ),
+        (
+            "temporal_softmax_loss_bool",
+            "bool_mask",
+            1.0,
+            ValueError,
+            "mask: expected shape (2, 3), got ()",
+        ),
+        (
+            "temporal_softmax_loss_real",
+            "real_mask",
+            np.ones((2, 3), complex),
+            TypeError,
+            "mask: expected a bool or real dtype, got complex128",
+        ),
+        (
+            "temporal_softmax_loss_real",
+            "real_mask",
+            np.full((2, 3), "1"),
+            TypeError,
+            "mask: expected a bool or real dtype, got <U1",
+        ),
+    ],
+)
+def test_wrong_labels_and_masks_are_refused(
+    name, operand, value, exception, text, backend, operands_of
+):
+    operands = operands_of(name) | {operand: value}
+    with refused(exception, text):
+        LAYERS[name].forward(*operands.values())
+
+
+@pytest.mark.parametrize("integer", np.typecodes["AllInteger"])
+@pytest.mark.parametrize("name", ["word_embedding", "softmax_loss", "temporal_softmax_loss"])
+def test_any_integer_dtype_holds_indices(name, integer, backend, operands_of):
+    operands = operands_of(name)
+    key = "words" if "words" in operands else "y"
+    same = operands | {key: operands[key].astype(integer)}
+    assert_results(assert_same_bits, run(LAYERS[name], same), run(LAYERS[name], operands))
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (2, 3, 2), (0,)], ids=str)
+def test_words_have_any_shape(shape, backend):
+    words, W = np.ones(shape, int), np.arange(15.0).reshape(5, 3)
+    out, cache = fastrnn.word_embedding_forward(words, W)
+    np.testing.assert_array_equal(out, np.broadcast_to(W[1], (*shape, 3)))
+    dW = fastrnn.word_embedding_backward(np.ones_like(out), cache)
+    np.testing.assert_array_equal(dW, np.eye(5, 1, -1) * words.size * np.ones(3))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_lists_are_taken(name, backend, operands_of):
+    operands = operands_of(name)
+    lists = run(LAYERS[name], operands, arrange=np.ndarray.tolist)
+    assert_results(assert_same_bits, lists, run(LAYERS[name], operands))
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gates", ["ofig", "IFOG", "", None, ["ifog"], 4])
+@pytest.mark.parametrize("name", ["lstm", "lstm_step"])
+def test_unknown_gate_order_is_refused(name, gates, backend, operands_of):
+    orders = "['ifog', 'fico', 'ifgo', 'iofg']"
+    with refused(ValueError, f"gates: expected one of {orders}, got {gates!r}"):
+        LAYERS[name].forward(*operands_of(name).values(), gates=gates)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_unknown_backend_is_refused(name, operands_of):
+    operands = operands_of(name).values()
+    with refused(ValueError, 'backend: expected "numpy" or "cython", got \'torch\''):
+        LAYERS[name].forward(*operands, backend="torch")
+
+
+# ---- what a backward function takes --------------------------------------------------------------
+
+# Names of the upstream gradients.
+BACKWARD = {
+    "rnn": ["dh"],
+    "rnn_step": ["dnext_h"],
+    "lstm": ["dh"],
+    "lstm_step": ["dnext_h", "dnext_c"],
+    "affine": ["dout"],
+    "affine_of_images": ["dout"],
+    "temporal_affine": ["dout"],
+    "word_embedding": ["dout"],
+}
+
+
+@pytest.fixture
+def results_of(operands_of):
+    def results(name):
+        *outputs, cache = LAYERS[name].forward(*operands_of(name).values())
+        return outputs, cache
+
+    return results
+
+
+def forward_name(name):
+    return LAYERS[name].forward.func.__name__
+
+
+FOREIGN = [(a, b) for a in BACKWARD for b in BACKWARD if forward_name(a) != forward_name(b)]
+
+
+@pytest.mark.parametrize(("name", "foreign"), FOREIGN)
+def test_cache_of_another_function_is_refused(name, foreign, backend, results_of):
+    """With no upstream gradient at all: a cache that passes unseen must not reach the kernels."""
+    (_, own), (_, cache) = results_of(name), results_of(foreign)
+    axes = f" of an x with {cache.x.ndim} axes" if type(cache) is type(own) else ""
+    with refused(
+        TypeError,
+        f"cache: expected the cache that {forward_name(name)} returned, got "
+        f"{type(cache).__name__}{axes}",
+    ):
+        LAYERS[name].backward(*[None for _ in BACKWARD[name]], cache)
+
+
+@pytest.mark.parametrize("cache", [None, (), {}, SimpleNamespace(x=3)], ids=repr)
+@pytest.mark.parametrize("name", BACKWARD)
+def test_what_is_no_cache_is_refused(name, cache, backend):
+    with refused(
+        TypeError,
+        f"cache: expected the cache that {forward_name(name)} returned, got {type(cache).__name__}",
+    ):
+        LAYERS[name].backward(*[None for _ in BACKWARD[name]], cache)
+
+
+@pytest.mark.parametrize(("name", "i"), [(n, i) for n in BACKWARD for i in range(len(BACKWARD[n]))])
+def test_upstream_gradient_has_shape_and_dtype_of_its_output(name, i, backend, results_of):
+    outputs, cache = results_of(name)
+    shape = outputs[i].shape
+    for wrong in (shape[:-1], (*shape, 1), (*shape[:-1], shape[-1] + 1), shape[::-1]):
+        with refused(ValueError, f"{BACKWARD[name][i]}: expected shape {shape}, got {wrong}"):
+            outputs[i] = np.zeros(wrong)
+            LAYERS[name].backward(*outputs, cache)
+    for wrong in (np.float32, np.int64, OTHER_BYTE_ORDER):
+        with refused(
+            TypeError,
+            f"{BACKWARD[name][i]}: expected float64 like the forward pass, got {np.dtype(wrong)}",
+        ):
+            outputs[i] = np.zeros(shape, wrong)
+            LAYERS[name].backward(*outputs, cache)
+
+
+# ---- small print ---------------------------------------------------------------------------------
+
+
+def test_losses_are_python_floats(backend, dtype):
+    x = np.zeros((2, 5), dtype)
+    assert type(fastrnn.softmax_loss(x, [0, 1])[0]) is float
+    assert type(fastrnn.temporal_softmax_loss(x[None], [[0, 1]])[0]) is float
+
+
+def test_temporal_softmax_loss_says_the_shape_if_verbose(backend, capsys):
+    fastrnn.temporal_softmax_loss(np.zeros((2, 3, 5)), np.zeros((2, 3), int))
+    assert capsys.readouterr().out == ""
+    fastrnn.temporal_softmax_loss(np.zeros((2, 3, 5)), np.zeros((2, 3), int), verbose=True)
+    assert capsys.readouterr().out == "dx: (2, 3, 5)\n"
+
+
+def test_temporal_fc_is_temporal_affine():
+    assert fastrnn.temporal_fc_forward is fastrnn.temporal_affine_forward
+    assert fastrnn.temporal_fc_backward is fastrnn.temporal_affine_backward

@@ -1,0 +1,306 @@
+"""Oracle 2, the twin: the kernels equal the reference, in every corner where both are defined."""
+
+import pickle
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from util import (
+    CELLS,
+    EXACT,
+    FLOATS,
+    LARGE_SHAPES,
+    LAYERS,
+    SHAPES,
+    TWIN,
+    ULP,
+    assert_close,
+    assert_results,
+    assert_same_bits,
+    differentiable,
+    draw,
+    run,
+    upstream,
+)
+
+import fastrnn
+
+CASES = [(name, shape) for name in LAYERS for shape in SHAPES]
+CASES += [(name, shape) for name in ("rnn", "lstm", "temporal_affine") for shape in LARGE_SHAPES]
+SMALL = (3, 4, 5, 6)
+
+
+@pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
+def test_kernels_equal_reference(name, shape, dtype, isa, small_work_is_split, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *shape)
+    fastrnn.set_num_threads(1)
+    actual = run(layer, operands, "cython")
+    assert_results(assert_close, actual, run(layer, operands, "numpy"), tolerance=TWIN[dtype.name])
+    for n in (2, 3, 4):
+        fastrnn.set_num_threads(n)
+        assert_results(assert_same_bits, run(layer, operands, "cython"), actual)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(
+    st.sampled_from(list(LAYERS)),
+    st.sampled_from(FLOATS),
+    st.tuples(*[st.integers(1, largest) for largest in (14, 9, 40, 70)]),
+)
+def test_kernels_equal_reference_for_any_shape(name, dtype, shape):
+    operands = draw(LAYERS[name], np.random.default_rng(0), dtype, *shape)
+    actual, expected = (run(LAYERS[name], operands, backend) for backend in ("cython", "numpy"))
+    assert_results(assert_close, actual, expected, tolerance=TWIN[dtype])
+
+
+@pytest.mark.parametrize(("forward", "backward"), [("numpy", "cython"), ("cython", "numpy")])
+@pytest.mark.parametrize("name", LAYERS)
+def test_cache_of_one_backend_serves_the_other(name, forward, backward, dtype, rng):
+    operands = draw(LAYERS[name], rng, dtype, *SMALL)
+    actual = run(LAYERS[name], operands, forward, backward)
+    expected = run(LAYERS[name], operands, forward)
+    assert_results(assert_close, actual, expected, tolerance=TWIN[dtype.name])
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"),
+    [
+        (name, axis)
+        for name, layer in LAYERS.items()
+        for axis in next(iter(layer.operands.values())).split()
+        if axis in "NT" and name != "affine_of_images"  # whose T is a part of D
+    ],
+)
+def test_empty_axis_gives_zero_gradients(name, axis, backend, dtype, rng):
+    shape = [0 if letter == axis else n for letter, n in zip("NTDH", SMALL, strict=True)]
+    operands = draw(LAYERS[name], rng, dtype, *shape)
+    results = run(LAYERS[name], operands)
+    assert not results["out_0"].any()
+    for operand in differentiable(operands):
+        assert_same_bits(results[f"d{operand}"], np.zeros_like(operands[operand]))
+
+
+# ---- memory ------------------------------------------------------------------------------------
+
+
+def unaligned(a):
+    memory = np.frombuffer(bytearray(a.nbytes + 1), a.dtype, a.size, offset=1).reshape(a.shape)
+    memory[...] = a
+    return memory
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+LAYOUTS = {
+    "fortran": np.asfortranarray,
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "reversed": lambda a: a[::-1].copy()[::-1],
+    "unaligned": unaligned,
+    "read_only": read_only,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_any_layout_gives_the_same_bits(name, layout, backend, dtype, rng):
+    operands = draw(LAYERS[name], rng, dtype, *SMALL)
+    laid_out = run(LAYERS[name], operands, arrange=lambda a: LAYOUTS[layout](a) if a.ndim else a)
+    assert_results(assert_same_bits, laid_out, run(LAYERS[name], operands))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_nothing_given_is_modified(name, backend, dtype, rng):
+    operands = draw(LAYERS[name], rng, dtype, *SMALL)
+    before = pickle.dumps(operands)
+    *outputs, cache = LAYERS[name].forward(*operands.values())
+    assert pickle.dumps(operands) == before
+    douts = upstream(outputs)
+    before = pickle.dumps((operands, outputs, douts, cache))
+    LAYERS[name].backward(*douts, cache)
+    assert pickle.dumps((operands, outputs, douts, cache)) == before
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_results_are_new_contiguous_arrays_of_the_operands_dtype(name, backend, dtype, rng):
+    operands = draw(LAYERS[name], rng, dtype, *SMALL)
+    results = run(LAYERS[name], operands)
+    new = [a for key, a in results.items() if not key.startswith("cache.") and a.ndim]
+    for a in new:
+        assert a.dtype == dtype and a.flags.c_contiguous and a.flags.writeable
+    for a, b in combinations(new + list(operands.values()), 2):
+        assert not np.shares_memory(a, b)
+
+
+# ---- NaN, infinities, zeros ----------------------------------------------------------------------
+
+SEQUENCES = [(cell, shape) for cell in CELLS for shape in [(2, 3, 5, 9), (5, 6, 7, 17)]]
+
+
+def spoilt(operands, name, at, value=np.nan):
+    a = operands[name].copy()
+    a[at] = value
+    return operands | {name: a}
+
+
+@pytest.mark.parametrize(("cell", "shape"), SEQUENCES, ids=str)
+def test_nan_in_x_spreads_in_its_row_and_to_the_weights(cell, shape, implementation, dtype, rng):
+    operands = draw(LAYERS[cell], rng, dtype, *shape)
+    expected = run(LAYERS[cell], operands)
+    expected["cache.x"] = spoilt(operands, "x", (1, 1, 3))["x"]
+    for name in {"out_0", "cache.h", "cache.c", "cache.activations"} & set(expected):
+        expected[name][1, 1:] = np.nan
+    for name in ("dx", "dh0"):
+        expected[name][1] = np.nan
+    for name in ("dWx", "dWh", "db"):
+        expected[name][...] = np.nan
+    actual = run(LAYERS[cell], spoilt(operands, "x", (1, 1, 3)))
+    assert_results(assert_close, actual, expected, tolerance=EXACT)
+
+
+@pytest.mark.parametrize(("cell", "shape"), SEQUENCES, ids=str)
+def test_nan_in_dh_spreads_to_the_steps_before(cell, shape, implementation, dtype, rng):
+    layer = LAYERS[cell]
+    h, cache = layer.forward(*draw(layer, rng, dtype, *shape).values())
+    dh = upstream([h])[0]
+    dx, dh0, *_ = layer.backward(dh, cache)
+    dh[1, 1, 3] = dx[1, :2] = dh0[1] = np.nan
+    actual_dx, actual_dh0, *weights = layer.backward(dh, cache)
+    np.testing.assert_array_equal(actual_dx, dx)
+    np.testing.assert_array_equal(actual_dh0, dh0)
+    assert all(np.isnan(dw).all() for dw in weights)
+
+
+def test_nan_in_a_row_stays_in_it(implementation, dtype, rng):
+    operands = draw(LAYERS["temporal_affine"], rng, dtype, 5, 6, 7, 17)
+    expected = run(LAYERS["temporal_affine"], operands)
+    expected["cache.x"] = spoilt(operands, "x", (1, 1, 3))["x"]
+    expected["out_0"][1, 1] = expected["dw"][3] = np.nan
+    actual = run(LAYERS["temporal_affine"], spoilt(operands, "x", (1, 1, 3)))
+    assert_results(assert_close, actual, expected, tolerance=EXACT)
+
+
+def test_nan_score_spoils_the_loss_and_the_gradient_of_its_row(implementation, dtype, rng):
+    x, y = draw(LAYERS["temporal_softmax_loss"], rng, dtype, 5, 6, 7, 17).values()
+    _, expected = fastrnn.temporal_softmax_loss(x, y)
+    for word in (0, 16):
+        x[1, 1, word] = np.nan
+        expected[1, 1] = np.nan
+        loss, dx = fastrnn.temporal_softmax_loss(x, y)
+        assert np.isnan(loss)
+        np.testing.assert_array_equal(dx, expected)
+
+
+@pytest.mark.parametrize("huge", [np.inf, -np.inf, 1e30, -1e30])
+def test_gates_saturate(huge, implementation, dtype, rng):
+    operands = spoilt(draw(LAYERS["lstm"], rng, dtype, 2, 1, 5, 9), "x", (0, 0, 3), huge)
+    with np.errstate(invalid="ignore"):  # BLAS multiplies infinity by the zeros that pad its tiles
+        _, cache = fastrnn.lstm_forward(*operands.values())
+    up = (operands["Wx"][3] > 0) == (huge > 0)
+    expected = np.where(up, 1, np.repeat([0, 0, 0, -1], 9))
+    np.testing.assert_array_equal(cache.activations[0, 0], expected)
+
+
+@pytest.mark.parametrize("low", [-np.inf, -1e30])
+def test_impossible_class_has_no_gradient_and_costs_infinity(low, implementation, dtype, rng):
+    x, y = draw(LAYERS["softmax_loss"], rng, dtype, 5, 1, 1, 17).values()
+    impossible = (y + 1) % 17
+    x[np.arange(5), impossible] = low
+    loss, dx = fastrnn.softmax_loss(x, y)
+    assert np.isfinite(loss)
+    np.testing.assert_array_equal(dx[np.arange(5), impossible], 0)
+    loss, _ = fastrnn.softmax_loss(x, impossible)
+    assert loss == pytest.approx(-low, rel=TWIN[dtype.name])
+
+
+def test_scores_beyond_the_range_of_exp_are_no_overflow(implementation, dtype):
+    loss, dx = fastrnn.softmax_loss(np.array([[1e30, 0.0, -1e30]], dtype), [1])
+    assert loss == dtype.type(1e30)
+    np.testing.assert_array_equal(dx, [[1, -1, 0]])
+
+
+@pytest.mark.parametrize("mask_dtype", [bool, int, float])
+def test_masked_scores_are_not_looked_at(mask_dtype, implementation, dtype, rng):
+    x, y, mask = draw(LAYERS["temporal_softmax_loss_bool"], rng, dtype, 5, 6, 7, 17).values()
+    loss, dx = fastrnn.temporal_softmax_loss(x, y, mask)
+    x[~mask] = np.nan
+    spoilt_loss, spoilt_dx = fastrnn.temporal_softmax_loss(x, y, mask.astype(mask_dtype))
+    assert spoilt_loss == loss
+    assert_same_bits(spoilt_dx, dx)
+    assert not spoilt_dx[~mask].any()
+
+
+def test_all_masked_is_zero(implementation, dtype):
+    x, nothing = np.full((2, 3, 5), np.nan, dtype), np.zeros((2, 3))
+    loss, dx = fastrnn.temporal_softmax_loss(x, nothing.astype(int), nothing)
+    assert loss == 0
+    assert_same_bits(dx, np.zeros_like(x))
+
+
+def test_tanh_keeps_the_sign_of_zero(isa, dtype):
+    """The reference is not asked: the zero from which its products start is positive."""
+    zero, one = np.full((1, 1), -0.0, dtype), np.ones((1, 1), dtype)
+    for rows in (1, 20):
+        x = np.repeat(zero, rows, axis=0)
+        h, _ = fastrnn.rnn_step_forward(x, x, one, one, zero[0], backend="cython")
+        assert_same_bits(h, x)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(
+    st.sampled_from(list(LAYERS)),
+    st.sampled_from(FLOATS),
+    st.sampled_from([np.nan, np.inf, -np.inf]),
+    st.integers(0, 2**32 - 1),
+)
+def test_not_numbers_and_infinities_come_out_in_the_same_places(name, dtype, value, seed):
+    rng = np.random.default_rng(seed)
+    operands = draw(LAYERS[name], rng, dtype, *map(int, rng.integers(1, (5, 5, 10, 20))))
+    a = operands[rng.choice(differentiable(operands))]
+    a.flat[rng.integers(a.size)] = value
+    with np.errstate(invalid="ignore"):
+        actual, expected = (run(LAYERS[name], operands, backend) for backend in ("cython", "numpy"))
+    assert_results(assert_close, actual, expected, tolerance=TWIN[dtype])
+
+
+# ---- accuracy ------------------------------------------------------------------------------------
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def ulps(actual, exact):
+    """Largest error in units in the last place of actual's dtype."""
+    unit = np.spacing(np.abs(exact).astype(actual.dtype))
+    return float(np.max(np.abs(actual - exact) / unit))
+
+
+def wide_range(dtype):
+    """Both signs, from the smallest normal number to where sigmoid leaves the normal ones."""
+    info = np.finfo(dtype)
+    largest = -np.log(info.tiny)
+    x = np.concatenate([np.linspace(0, largest, 200_000), np.geomspace(info.tiny, largest, 20_000)])
+    return np.concatenate([-x, x]).astype(dtype)
+
+
+def test_sigmoid_and_tanh_are_accurate(isa, dtype):
+    wider = np.float64 if dtype == np.float32 else np.longdouble
+    if np.finfo(wider).eps == np.finfo(dtype).eps:
+        pytest.skip("long double is no wider than double here")
+    x = wide_range(dtype)[:, None]
+    exact = x[:, 0].astype(wider)
+    zeros, ones = np.zeros_like(x), np.ones((1, 4), dtype)
+    lstm = x, zeros, zeros, ones, 0 * ones, 0 * ones[0]
+    *_, cache = fastrnn.lstm_step_forward(*lstm, backend="cython")
+    for gate, f in zip(cache.activations.T, (sigmoid, sigmoid, sigmoid, np.tanh), strict=True):
+        assert ulps(gate, f(exact)) <= ULP[dtype.name]
+    rnn = x, zeros, ones[:, :1], zeros[:1], zeros[0]
+    h, _ = fastrnn.rnn_step_forward(*rnn, backend="cython")
+    assert ulps(h[:, 0], np.tanh(exact)) <= ULP[dtype.name]
