@@ -5,6 +5,7 @@ backend alone.
 """
 
 import os
+import sys
 import tempfile
 from glob import glob
 from pathlib import Path
@@ -20,7 +21,7 @@ class BuildExt(build_ext):
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
             raise SetupError(
-                "fastrnn: the kernels need GCC or Clang (on Windows: clang-cl or MinGW), not MSVC; "
+                "fastrnn: the kernels need GCC or Clang (on Windows: MinGW), not MSVC; "
                 "FASTRNN_NO_EXTENSION=1 installs the NumPy backend alone"
             )
         if not self.links("int main(void) { return 0; }\n", []):
@@ -57,7 +58,8 @@ kernels = Extension(
     include_dirs=["src_c"],
     depends=sorted(glob("src_c/*.h")),
 )
+without = os.environ.get("FASTRNN_NO_EXTENSION") == "1" and "sdist" not in sys.argv
 setup(
-    ext_modules=[] if os.environ.get("FASTRNN_NO_EXTENSION") == "1" else [kernels],
+    ext_modules=[] if without else [kernels],
     cmdclass={"build_ext": BuildExt},
 )

@@ -23,7 +23,8 @@ def eval_numerical_gradient_array(
 
     Inputs: f, from an array like x to an array like df; x, any shape, float64, changed while f
     runs and then restored; df, the gradient of f's result; h, half the distance of the two points.
-    Returns: an array like x. Raises TypeError unless x is a float64 array.
+    Returns: an array like x. Raises TypeError unless x is a float64 array, ValueError unless df is
+    a number or has the shape of f(x).
     """
     if not isinstance(x, np.ndarray) or x.dtype != np.float64:
         got = getattr(x, "dtype", type(x).__name__)
@@ -31,11 +32,15 @@ def eval_numerical_gradient_array(
     gradient = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         kept = x[i]
-        x[i] = kept + h
-        above = np.array(f(x))
-        x[i] = kept - h
-        below = np.array(f(x))
-        x[i] = kept
+        try:
+            x[i] = kept + h
+            above = np.array(f(x))
+            x[i] = kept - h
+            below = np.array(f(x))
+        finally:
+            x[i] = kept
+        if np.ndim(df) and np.shape(df) != above.shape:
+            raise ValueError(f"df: expected shape {above.shape} like f(x), got {np.shape(df)}")
         gradient[i] = np.sum((above - below) * df) / (2 * h)
     return gradient
 
@@ -85,7 +90,7 @@ def check_vjp(
     gradients = backward(*douts, cache)
     if isinstance(gradients, np.ndarray):
         gradients = (gradients,)
-    worst = 0.0
+    errors = []
     for i, (x, dx) in enumerate(zip(inputs, gradients, strict=True)):
         if dx.shape != x.shape:
             raise ValueError(f"gradients[{i}]: expected shape {x.shape}, got {dx.shape}")
@@ -98,5 +103,5 @@ def check_vjp(
             np.sum(dout * (above - below)) / (2 * h)
             for dout, above, below in zip(douts, *ends, strict=True)
         )
-        worst = max(worst, rel_error(np.array(numerical), np.sum(dx * direction)))
-    return worst
+        errors.append(rel_error(np.array(numerical), np.sum(dx * direction)))
+    return float(np.max(errors, initial=0.0))  # NaN comes through, as max() would not let it

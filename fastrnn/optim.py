@@ -3,7 +3,8 @@
 w, dw and next_w are arrays of one shape and dtype; w and dw are not modified. config is a dict that
 holds the hyperparameters (missing ones get the defaults below) and the rule's state; it is updated
 in place and returned. Pass the same dict to the next call for the same parameter. Without a config
-the rule starts afresh. Raises ValueError where dw has not w's shape.
+the rule starts afresh. Raises ValueError where dw has not w's shape, TypeError where it has
+not its dtype.
 """
 
 import numpy as np
@@ -71,6 +72,8 @@ RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
 def _with_defaults(w, dw, config, **defaults):
     if dw.shape != w.shape:
         raise ValueError(f"dw: expected shape {w.shape} like w, got {dw.shape}")
+    if dw.dtype != w.dtype:
+        raise TypeError(f"dw: expected {w.dtype} like w, got {dw.dtype}")
     config = {} if config is None else config
     for name, value in defaults.items():
         value = config.get(name, value)

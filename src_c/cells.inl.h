@@ -5,9 +5,9 @@
    lstm   i, f, o = sigmoid(a_i, a_f, a_o), g = tanh(a_g), c = f c_prev + i g, h = o tanh(c)
    with   a = x Wx + b + h_prev Wh */
 
-/* ---- gates of one block of rows: m rows from row (n, t), units j.. ---------------------------- */
+/* ---- gates of one block of rows: m rows from row (n, t), units j.. --------------------------- */
 
-/* c of the step before; NULL stands for zeros. */
+/* The state (h or c) of the step before; NULL, of c alone, stands for zeros. */
 INLINE const REAL *FN(previous)(const REAL *states, const REAL *first, const cell_args *s, idx n,
                                 idx t)
 {
@@ -88,7 +88,7 @@ static void FN(lstm_gradients)(const cell_args *s, idx n0, idx m, idx t, const R
     }
 }
 
-/* ---- what the loops below need to know of a cell ---------------------------------------------- */
+/* ---- what the loops below need to know of a cell --------------------------------------------- */
 
 typedef struct {
     idx gates, vectors, max_rows; /* gates == 1: 2 vectors of units a panel, else one a gate */
@@ -102,7 +102,7 @@ static const FN(cell) FN(rnn) = {1, 2, MAX_ROWS_2V, FN(rows_tile), FN(rnn_activa
 static const FN(cell) FN(lstm) = {4, 4, MAX_ROWS_4V, FN(gates_tile), FN(lstm_activate),
                                   FN(lstm_gradients)};
 
-/* ---- forward ----------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------- */
 
 /* out = start + A B in the panels of a cell; with time >= 0 the rows are batch rows n0.. at that
    step and each finished tile is activated. */
@@ -138,7 +138,8 @@ static void FN(gate_product)(const FN(cell) *cell, const cell_args *s, idx R, FN
 
 /* Pre-activations x Wx + b of rows begin..end, steps t0..t1: the longer of the two axes is the one
    that is cut into tiles. */
-static void FN(project)(const FN(cell) *cell, const cell_args *s, idx begin, idx end, idx t0, idx t1)
+static void FN(project)(const FN(cell) *cell, const cell_args *s, idx begin, idx end, idx t0,
+                        idx t1)
 {
     const idx width = cell->gates * s->H;
     const int over_time = t1 - t0 >= end - begin;
@@ -219,7 +220,7 @@ static void FN(forward)(const FN(cell) *cell, const cell_args *s, idx begin, idx
     }
 }
 
-/* ---- backward ---------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------- */
 
 /* The total gradient of h at step t, tile by tile, and from it dgates. */
 static void FN(step_backward)(const FN(cell) *cell, const cell_args *s, idx begin, idx end, idx t)
@@ -278,7 +279,7 @@ static void FN(backward)(const FN(cell) *cell, const cell_args *s, idx begin, id
     }
 }
 
-/* ---- the kernels ------------------------------------------------------------------------------- */
+/* ---- the kernels ----------------------------------------------------------------------------- */
 
 static void FN(rnn_forward)(const void *args, idx begin, idx end)
 {

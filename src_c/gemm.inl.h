@@ -2,7 +2,8 @@
 
    A tile is M rows x NV vectors of accumulators; M and NV are constants after inlining, so they
    live in registers. Every M up to the maximum exists, and rows are cut into blocks of nearly
-   equal height (25 = 9 + 8 + 8, not 12 + 12 + 1), since a low last block would run at a fraction of the speed. */
+   equal height (25 = 9 + 8 + 8, not 12 + 12 + 1), since a low last block would run at a fraction of
+   the speed. */
 
 /* ---- packing ------------------------------------------------------------------------------- */
 
@@ -126,8 +127,8 @@ INLINE void FN(plain_columns)(FN(tile) *t, idx panel, idx columns)
     }
 }
 
-/* out = start + A B over R rows. Loops: a block of B that stays in L2, a depth at which a block of A
-   stays in L1, blocks of rows, panels. */
+/* out = start + A B over R rows. Loops: a block of B that stays in L2, a depth at which a block of
+   A stays in L1, blocks of rows, panels. */
 static void FN(product)(idx R, idx columns, FN(tile) t, idx K, const REAL *packed)
 {
     const idx panels = (columns + 2 * LANES - 1) / (2 * LANES);
@@ -162,7 +163,7 @@ static void FN(matmul)(const void *args, idx begin, idx end)
     FN(product)(end - begin, p->columns, t, p->K, p->packed);
 }
 
-/* ---- the gradient of the weights: C += A^T B -------------------------------------------------- */
+/* ---- the gradient of the weights: C += A^T B ------------------------------------------------- */
 
 /* Features a..a+m of A's rows, laid so that a tile reads them front to back. */
 static void FN(transpose_block)(const weight_grad_args *p, idx D, const REAL *x, const REAL *first,

@@ -6,8 +6,8 @@
    arrays are C-contiguous with the shapes in brackets.
 
    N batch, T time steps, D input, H hidden, G gates a cell (1 rnn, 4 lstm).
-   Every product is one chain of multiply-adds an output element, in ascending order of the summed
-   index; blocking only cuts the chain, so it never changes a bit either. */
+   Every product is one chain of multiply-adds an output element, in the order of the summed index;
+   blocking only cuts the chain, so it never changes a bit either. */
 #ifndef FASTRNN_KERNELS_H
 #define FASTRNN_KERNELS_H
 #include <stddef.h>
@@ -113,10 +113,10 @@ typedef struct {
 
 typedef struct {
     idx iterations; /* of fma_peak: each is PEAK_FMAS multiply-adds a lane */
-    double *sink;
+    double *sink;   /* start in, result out */
 } peak_args;
 
-enum { PEAK_FMAS = 64 };
+enum { PEAK_CHAINS = 12, PEAK_FMAS = 4 * PEAK_CHAINS };
 
 /* The tables this CPU runs, best first; *count receives their number. */
 const kernel_table *const *fastrnn_tables(int is_double, int *count);

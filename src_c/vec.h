@@ -111,8 +111,8 @@ INLINE V FN(exp_nonpositive)(V x)
     return FN(select)((IV)(x < (REAL)EXP_MIN), (V){0}, e.s + e.s * e.q);
 }
 
-/* 1 / (1 + e^-x), at most 2.5 ulp. e^(-x - ln 2) is computed and doubled, so that it overflows to
-   infinity, not through a broken exponent. */
+/* 1 / (1 + e^-x), at most 2.5 ulp, 0 where e^-x overflows. e^(-x - ln 2) is computed and doubled,
+   so that it overflows to infinity, not through a broken exponent. */
 INLINE V FN(sigmoid)(V x)
 {
     const V z = FN(at_least)(FN(at_most)(-x, (REAL)(EXP_MAX)), (REAL)EXP_MIN);
@@ -122,7 +122,8 @@ INLINE V FN(sigmoid)(V x)
     return 1 / (1 + (half + half));
 }
 
-/* m / (m + 2) with m = e^2|x| - 1, at most 2.5 ulp (double: 2.6); the sign is put back last, so -0 stays -0. */
+/* m / (m + 2) with m = e^2|x| - 1, at most 2.5 ulp (double: 2.6); the sign is put back last, so -0
+   stays -0. */
 INLINE V FN(tanh)(V x)
 {
     const IV sign = (IV)x & (IV)FN(splat)((REAL)-0.0);

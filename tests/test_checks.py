@@ -341,3 +341,34 @@ def test_temporal_softmax_loss_says_the_shape_if_verbose(backend, capsys):
 def test_temporal_fc_is_temporal_affine():
     assert fastrnn.temporal_fc_forward is fastrnn.temporal_affine_forward
     assert fastrnn.temporal_fc_backward is fastrnn.temporal_affine_backward
+
+
+# ---- what changes between forward and backward ---------------------------------------------------
+
+
+def test_word_indices_changed_after_forward_do_no_harm(backend):
+    x = np.array([[0, 1, 1]])
+    out, cache = fastrnn.word_embedding_forward(x, np.ones((3, 2)), backend=backend)
+    x[:] = 10**9
+    dW = fastrnn.word_embedding_backward(out, cache, backend=backend)
+    np.testing.assert_array_equal(dW, [[1, 1], [2, 2], [0, 0]])
+
+
+def test_cache_with_arrays_that_do_not_fit_is_refused(backend):
+    shapes = {"x": (2, 3, 4), "h0": (2, 5), "Wx": (4, 20), "Wh": (5, 20), "b": (20,)}
+    h, cache = fastrnn.lstm_forward(*(np.ones(shape) for shape in shapes.values()))
+    with refused(ValueError, "h0: expected shape (N, H) = (2, H), got (1, 5)"):
+        fastrnn.lstm_backward(h, cache._replace(h0=cache.h0[:1]), backend=backend)
+
+
+def test_words_under_a_zero_mask_are_not_looked_at(backend):
+    scores, mask = np.zeros((1, 2, 3)), np.array([[True, False]])
+    loss, _ = fastrnn.temporal_softmax_loss(scores, np.array([[2, -100]]), mask, backend=backend)
+    assert loss == pytest.approx(np.log(3))
+    with pytest.raises(IndexError):
+        fastrnn.temporal_softmax_loss(scores, np.array([[-100, 2]]), mask, backend=backend)
+
+
+def test_set_backend_refuses_none():
+    with refused(ValueError, 'backend: expected "numpy" or "cython", got None'):
+        fastrnn.set_backend(None)

@@ -136,3 +136,14 @@ def test_check_vjp_wants_a_gradient_for_every_input_in_its_shape(rng):
     assert str(error.value) == "gradients[0]: expected shape (3, 4), got (4,)"
     with pytest.raises(ValueError):
         check_vjp(square, lambda dout, x: (x, x), [x])
+
+
+def test_check_vjp_does_not_pass_nan():
+    inputs = [np.ones((2, 3))]
+    wrong = check_vjp(lambda x: (2 * x, None), lambda dout, _: (dout * np.nan,), inputs)
+    assert np.isnan(wrong)
+
+
+def test_numerical_gradient_refuses_a_gradient_of_another_shape():
+    with pytest.raises(ValueError, match="df: expected shape"):
+        eval_numerical_gradient_array(lambda x: 2 * x, np.ones(3), np.ones((3, 1)))

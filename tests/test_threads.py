@@ -259,3 +259,18 @@ def test_forked_process_computes_the_same_bits_on_one_thread():
     parent, child = out.splitlines()
     assert parent.startswith("2 ")
     assert child == parent.replace("2 ", "1 ", 1)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+@pytest.mark.parametrize("N", [1, 3, 25])
+def test_steps_give_the_bits_of_the_sequence(cell, N, isa, dtype, rng):
+    T, D, H, G = 7, 33, 20, {"rnn": 1, "lstm": 4}[cell]
+    x, h, Wx, Wh, b = (
+        rng.standard_normal(shape).astype(dtype)
+        for shape in ((N, T, D), (N, H), (D, G * H), (H, G * H), (G * H,))
+    )
+    sequence, _ = getattr(fastrnn, f"{cell}_forward")(x, h, Wx, Wh, b)
+    state = (h,) if cell == "rnn" else (h, np.zeros_like(h))
+    for t in range(T):
+        *state, _ = getattr(fastrnn, f"{cell}_step_forward")(x[:, t], *state, Wx, Wh, b)
+        np.testing.assert_array_equal(state[0], sequence[:, t])

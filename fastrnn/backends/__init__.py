@@ -1,6 +1,7 @@
 """The seam: which of the two implementations of the same functions runs."""
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,13 +47,14 @@ def current_backend() -> str:
 
 def _load(name: str) -> ModuleType:
     if not isinstance(name, str) or name not in _MODULES:
-        source = "FASTRNN_BACKEND" if name == os.environ.get("FASTRNN_BACKEND") else "backend"
+        from_environment = isinstance(name, str) and name == os.environ.get("FASTRNN_BACKEND")
+        source = "FASTRNN_BACKEND" if from_environment else "backend"
         raise ValueError(f'{source}: expected "numpy" or "cython", got {name!r}')
     try:
         module = importlib.import_module(_MODULES[name])
     except ImportError as error:
-        if "_kernels" not in str(error):
-            raise
+        if importlib.util.find_spec("fastrnn.backends._kernels"):
+            raise  # it is there, but broken
         raise ImportError(
             'backend="cython": the extension is not built here (installed with '
             'FASTRNN_NO_EXTENSION=1?); reinstall fastrnn with a C compiler, or use backend="numpy"'
@@ -69,7 +71,7 @@ def set_backend(name: str) -> None:
     Raises ValueError for another name and ImportError where the extension was not built.
     """
     global _default
-    get_backend(name)
+    _load(name)
     _default = name
 
 
@@ -114,7 +116,7 @@ def show_config() -> dict[str, object]:
         config["isa"] = kernels.current_isa()
         config["isas"] = kernels.isas()
         config["openmp"] = kernels.openmp
-    config["threads"] = threads.get_num_threads()
+    config["threads"] = threads.get_num_threads() if config.get("openmp") else 1
     config["cpus"] = threads.available_cpus()
     for key, value in config.items():
         print(f"{key:10} {value}")

@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: initializedcheck=False, nonecheck=False, embedsignature=True, freethreading_compatible=True
+# cython: initializedcheck=False, nonecheck=False, embedsignature=True
+# cython: freethreading_compatible=True
 """Typed memoryviews in, kernel table calls out: no checks, no GIL while a kernel runs.
 
 Arguments are C-contiguous arrays of one dtype whose shapes the layers have checked; outputs come
@@ -128,7 +129,7 @@ cdef enum:
     # (batch row, step) pairs up to which reading the weights as they lie beats packing them first.
     UNPACKED_ROWS = 6
     # Backward works through chunks of time: as many rows as keep the products at full depth, or
-    # more while their gate gradients stay in cache.
+    # more while their gate gradients, inputs and states stay in cache.
     CHUNK_ROWS = 256
     CHUNK_BYTES = 1 << 20
     # Rows of x and dout that one pass of matmul_grad transposes.
@@ -294,7 +295,7 @@ def cell_backward(tuple places,
                   real[:, ::1] dc=None):        # IN  gradient of the last c, OUT of c0 (N, H)
     cdef const kernel_table *k = tables[sizeof(real) == 8]
     cdef idx N = x.shape[0], T = x.shape[1], D = x.shape[2], H = h0.shape[1], G = len(places)
-    cdef idx rows = max(<idx>CHUNK_ROWS, CHUNK_BYTES // (G * H * <idx>sizeof(real)))
+    cdef idx rows = max(<idx>CHUNK_ROWS, CHUNK_BYTES // ((G * H + D + H) * <idx>sizeof(real)))
     cdef idx steps = min(T, max(1, rows // N))
     cdef idx blocks = ceil_div(D, k.feature_block) + ceil_div(H, k.feature_block)
     cdef idx panels = ceil_div(G * H, k.panel)
@@ -424,11 +425,12 @@ def embedding_grad(const idx[::1] x,         # IN  (words,)
 # ---- the machine ---------------------------------------------------------------------------------
 
 def fma_peak(const real[::1] like, idx iterations, int threads) -> float:
-    """Run ``iterations`` of the peak loop on each thread in the dtype of ``like``; return the number
-    of floating-point operations done."""
+    """Run ``iterations`` of the peak loop on each thread in the dtype of ``like``; return how many
+    floating-point operations that was."""
     cdef const kernel_table *k = tables[sizeof(real) == 8]
     cdef peak_args p
     cdef double sink[256]
+    memset(sink, 0, sizeof(sink))
     p.iterations, p.sink = iterations, sink
     threads = min(threads, 256)
     with nogil:

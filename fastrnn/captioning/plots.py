@@ -58,21 +58,16 @@ def plot_gallery(
 ) -> None:
     """Pictures, each with its generated caption and, below it in grey, two true ones."""
     rows = -(-len(pictures) // columns)
-    figure = _figure(3.3 * columns, 3.9 * rows)
+    figure = _figure(3.3 * columns, 4.7 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
+    for axis in axes[len(pictures) :]:
         axis.axis("off")
     for i, (axis, picture, caption) in enumerate(zip(axes, pictures, captions, strict=False)):
         axis.imshow(picture)
-        axis.set_title(fill(caption, 38), fontsize=9, fontweight="bold", loc="left")
-        for line, reference in enumerate((references[i] if references else ())[:2]):
-            axis.text(
-                0,
-                -0.02 - 0.13 * line,
-                fill(reference, 46),
-                fontsize=7.5,
-                color="0.4",
-                va="top",
-                transform=axis.transAxes,
-            )
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(fill(caption, 44), fontsize=8.5, fontweight="bold", loc="left")
+        lines = [fill(reference, 52) for reference in (references[i] if references else ())[:2]]
+        axis.set_xlabel("\n".join(lines), fontsize=7.5, color="0.4", loc="left")
+        for spine in axis.spines.values():
+            spine.set_visible(False)
     _save(figure, path)

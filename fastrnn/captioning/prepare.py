@@ -271,6 +271,6 @@ def prepare_scenes(out: Path | str, train: int, val: int, seed: int) -> Report:
         {name: "train" if i < train else "val" for i, name in enumerate(names)},
         pca=512,
         min_count=1,
-        max_words=15,
+        max_words=20,
         source={"backbone": scenes.BACKBONE, "weights": "none"},
     )

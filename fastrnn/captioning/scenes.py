@@ -164,16 +164,17 @@ def render(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 # ---- features ------------------------------------------------------------------------------------
 
-GRID = 8  # cells a side in which colour is pooled
-BINS = 8  # of edge direction
+PATCH = 8  # samples a side of what a colour looks like
+GRID = 4  # cells a side of where it is
 
 
 def features(pictures: np.ndarray) -> np.ndarray:
-    """What a linear layer can use: for every colour how much of it lies in each cell of a grid, how
-    its edges run and how its area spreads.
+    """What a linear layer can use: for every colour whether it is there, where its centre lies, how
+    large it is, what it looks like when brought to one place and size, and which cells of a grid it
+    covers.
 
     Inputs: pictures (n, SIZE, SIZE, 3) uint8.
-    Returns: (n, colours * (GRID**2 + BINS + 3)) float32, of the order of 1.
+    Returns: (n, colours * (PATCH**2 + GRID**2 + 4)) float32, of the order of 1.
     Raises ValueError for another shape or dtype.
     """
     pictures = np.asarray(pictures)
@@ -182,34 +183,38 @@ def features(pictures: np.ndarray) -> np.ndarray:
             f"pictures: expected (n, {SIZE}, {SIZE}, 3) uint8, got {pictures.shape} "
             f"{pictures.dtype}"
         )
-    if len(pictures) == 0:
-        return np.empty((0, len(COLOURS) * (GRID**2 + BINS + 3)), np.float32)
-    return np.concatenate(
-        [_features(part) for part in np.array_split(pictures, -(-len(pictures) // 64))]
-    )
+    parts = np.array_split(pictures, max(1, len(pictures) // 64))  # masks take some memory
+    return np.concatenate([_features(part) for part in parts])
 
 
 def _features(pictures: np.ndarray) -> np.ndarray:
-    n, cell = len(pictures), SIZE // GRID
+    n, colours, cell = len(pictures), len(COLOURS), SIZE // GRID
     masks = _colour_masks(pictures / np.float32(255))  # (n, colours, SIZE, SIZE)
-    pooled = masks.reshape(n, -1, GRID, cell, GRID, cell).mean(axis=(3, 5)).reshape(n, -1, GRID**2)
-
-    dy, dx = np.gradient(masks, axis=(2, 3))
-    strength = np.hypot(dx, dy)
-    direction = np.floor((np.arctan2(dy, dx) / (2 * np.pi) + 0.5) * BINS).astype(int) % BINS
-    edges = np.stack(
-        [np.sum(strength * (direction == b), axis=(2, 3)) for b in range(BINS)], axis=2
-    )
-
     area = masks.sum(axis=(2, 3))
-    mass = area + 1  # a pixel's worth, so that an absent colour is at rest in the middle
-    x = (masks * (_X - 0.5)).sum(axis=(2, 3)) / mass
-    y = (masks * (_Y - 0.5)).sum(axis=(2, 3)) / mass
-    spread = (masks * ((_X - 0.5) ** 2 + (_Y - 0.5) ** 2)).sum(axis=(2, 3)) / mass - x**2 - y**2
-    compact = area / (SIZE**2 * spread + 1)  # of a disc: 2 pi; of a ring or cross: less
-    moments = np.stack([np.sqrt(area) / 16, spread * 50, compact / 3], axis=2)
-    parts = [pooled * 2, edges / 16, moments]
-    return np.concatenate(parts, axis=2).reshape(n, -1).astype(np.float32)
+    there = np.clip(area / 30 - 0.5, 0, 1)  # half the smallest shape's pixels; edges have fewer
+    mass = area + 1e-6
+    x = (masks.sum(axis=2) * _X[0]).sum(axis=2) / mass
+    y = (masks.sum(axis=3) * _X[0]).sum(axis=2) / mass
+    distance2 = (_X - x[..., None, None]) ** 2 + (_Y - y[..., None, None]) ** 2
+    radius = np.sqrt((masks * distance2).sum(axis=(2, 3)) / mass)
+
+    # The mask sampled on a square of 3.6 radii of gyration about the centre.
+    steps = 3.6 * ((np.arange(PATCH) + 0.5) / PATCH - 0.5)
+    columns = _pixel(x[..., None] + radius[..., None] * steps)  # (n, colours, PATCH)
+    rows = _pixel(y[..., None] + radius[..., None] * steps)
+    picture, colour = np.arange(n)[:, None, None, None], np.arange(colours)[:, None, None]
+    patch = masks[picture, colour, rows[..., :, None], columns[..., None, :]]
+
+    place = np.stack([np.ones_like(x), 4 * (x - 0.5), 4 * (y - 0.5), 10 * (radius - 0.1)], axis=2)
+    grid = masks.reshape(n, colours, GRID, cell, GRID, cell).mean(axis=(3, 5))
+    looks = np.concatenate([patch.reshape(n, colours, PATCH**2), place], axis=2)
+    parts = [looks * there[..., None], grid.reshape(n, colours, GRID**2)]
+    width = PATCH**2 + GRID**2 + place.shape[2]
+    return np.concatenate(parts, axis=2).reshape(n, colours * width).astype(np.float32)
+
+
+def _pixel(coordinate: np.ndarray) -> np.ndarray:
+    return np.clip((coordinate * SIZE).astype(int), 0, SIZE - 1)
 
 
 def _colour_masks(pictures: np.ndarray) -> np.ndarray:

@@ -105,7 +105,8 @@ def gate_order(gates: str) -> str:
 
 
 def indices(name: str, x: np.ndarray, shape: Sequence[int | str], limit: int, letter: str):
-    """x as C-contiguous np.intp of that shape (letters match any size), in [0, limit).
+    """A copy of x as C-contiguous np.intp of that shape (letters match any size), in [0, limit): a
+    kernel trusts it, whatever becomes of the caller's array.
 
     Raises TypeError for a dtype, ValueError for a shape, IndexError for an index out of range.
     """
@@ -118,13 +119,14 @@ def indices(name: str, x: np.ndarray, shape: Sequence[int | str], limit: int, le
     ):
         text = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
         raise ValueError(f"{name}: expected shape ({text}), got {x.shape}")
+    given, x = x, np.array(x, dtype=np.intp, order="C")
     wrong = (x < 0) | (x >= limit)
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise IndexError(
-            f"{name}: expected indices in [0, {letter}) = [0, {limit}), got {x[at]} at {at}"
+            f"{name}: expected indices in [0, {letter}) = [0, {limit}), got {given[at]} at {at}"
         )
-    return np.asarray(x, dtype=np.intp, order="C")
+    return x
 
 
 def weights(name: str, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -147,6 +149,12 @@ def cache_of(function: str, kind: type, cache: object, ndim: int | None = None) 
         if type(cache) is kind:
             got += f" of an x with {cache.x.ndim} axes"
         raise TypeError(f"cache: expected the cache that {function} returned, got {got}")
+
+
+def cache_arrays(expected: Signature, cache: NamedTuple) -> None:
+    """Raises ValueError or TypeError unless the arrays of a cache, changed since perhaps, still fit
+    together; the kernels trust them."""
+    arrays(expected, *(getattr(cache, name) for name in expected.names))
 
 
 def gradient(name: str, d: np.ndarray, like: np.ndarray) -> np.ndarray:

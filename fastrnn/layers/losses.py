@@ -40,7 +40,8 @@ def temporal_softmax_loss(
     minibatch, and its gradient (course notes on captioning).
 
     Inputs: x (N, T, V) scores, y (N, T) integer words in [0, V), mask (N, T) bool or real: the
-    weight of each word; what stands where it is 0 is not looked at. None counts every word.
+    weight of each word, in the dtype of x; scores and words where it is 0 are not looked at. None
+    counts every word.
     verbose prints the shape of the gradient.
     Returns: loss (float; 0 where N = 0), dx (N, T, V).
     Raises IndexError for a word outside [0, V).
@@ -49,6 +50,9 @@ def temporal_softmax_loss(
     N, T, V = x.shape
     if mask is not None:
         mask = checks.weights("mask", mask, (N, T), x.dtype).reshape(-1)
+        y = np.asarray(y)
+        if y.shape == (N, T):  # else indices() says so
+            y = np.where(mask.reshape(N, T) == 0, 0, y)
     y = checks.indices("y", y, (N, T), V, "V")
     loss, dx = get_backend(backend).softmax_loss(
         x.reshape(-1, V), y.reshape(-1), mask, 1 / max(N, 1)

@@ -3,7 +3,8 @@
 Letters: N batch, T steps, D input, H hidden. Inputs are float32 or float64 arrays of one dtype,
 which is the dtype of every result; they are never modified. Non-contiguous inputs are copied once.
 Every function takes backend="numpy" or "cython" (None: the current one) and raises ValueError for a
-shape or an unknown name, TypeError for a dtype or a foreign cache.
+shape or an unknown name, TypeError for a dtype or a foreign cache. A cache holds the inputs and
+outputs themselves, not copies: do not change them before the backward pass.
 
 Formulas: the course notes on captioning with RNNs and LSTMs; for back-propagation through time
 Werbos (1990).
@@ -19,6 +20,15 @@ _RNN_STEP = checks.signature(x="N D", prev_h="N H", Wx="D H", Wh="H H", b="H")
 _RNN = checks.signature(x="N T D", h0="N H", Wx="D H", Wh="H H", b="H")
 _LSTM_STEP = checks.signature(x="N D", prev_h="N H", prev_c="N H", Wx="D 4*H", Wh="H 4*H", b="4*H")
 _LSTM = checks.signature(x="N T D", h0="N H", Wx="D 4*H", Wh="H 4*H", b="4*H")
+
+_RNN_STEP_CACHE = checks.signature(x="N D", h0="N H", Wx="D H", Wh="H H", h="N H")
+_RNN_CACHE = checks.signature(x="N T D", h0="N H", Wx="D H", Wh="H H", h="N T H")
+_LSTM_STEP_CACHE = checks.signature(
+    x="N D", h0="N H", c0="N H", Wx="D 4*H", Wh="H 4*H", h="N H", c="N H", activations="N 4*H"
+)
+_LSTM_CACHE = checks.signature(
+    x="N T D", h0="N H", Wx="D 4*H", Wh="H 4*H", h="N T H", c="N T H", activations="N T 4*H"
+)
 
 Gradients = tuple[np.ndarray, ...]
 
@@ -50,6 +60,7 @@ def rnn_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
     checks.cache_of("rnn_step_forward", RNNCache, cache, ndim=2)
+    checks.cache_arrays(_RNN_STEP_CACHE, cache)
     dnext_h = checks.gradient("dnext_h", dnext_h, cache.h)
     return get_backend(backend).rnn_step_backward(dnext_h, cache)
 
@@ -80,6 +91,7 @@ def rnn_backward(dh: np.ndarray, cache: RNNCache, *, backend: str | None = None)
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
     checks.cache_of("rnn_forward", RNNCache, cache, ndim=3)
+    checks.cache_arrays(_RNN_CACHE, cache)
     dh = checks.gradient("dh", dh, cache.h)
     return get_backend(backend).rnn_backward(dh, cache)
 
@@ -117,6 +129,7 @@ def lstm_step_backward(
     gates in the order of the forward pass.
     """
     checks.cache_of("lstm_step_forward", LSTMCache, cache, ndim=2)
+    checks.cache_arrays(_LSTM_STEP_CACHE, cache)
     dnext_h = checks.gradient("dnext_h", dnext_h, cache.h)
     dnext_c = checks.gradient("dnext_c", dnext_c, cache.c)
     return get_backend(backend).lstm_step_backward(dnext_h, dnext_c, cache)
@@ -151,5 +164,6 @@ def lstm_backward(dh: np.ndarray, cache: LSTMCache, *, backend: str | None = Non
     of the forward pass.
     """
     checks.cache_of("lstm_forward", LSTMCache, cache, ndim=3)
+    checks.cache_arrays(_LSTM_CACHE, cache)
     dh = checks.gradient("dh", dh, cache.h)
     return get_backend(backend).lstm_backward(dh, cache)
