@@ -37,8 +37,8 @@ class Solver:
     Parameters: params, name to array, replaced entry by entry; num_examples, the number of training
     examples; update_rule, a name in fastrnn.optim; optim_config, its hyperparameters; lr_decay, the
     factor on the learning rate after each epoch; num_epochs; batch_size; clip_norm, the most that
-    the global norm of the gradients may be (None: any); patience, epochs without a better
-    validation score before it stops (None: never); seed of the generator that shuffles (and drops
+    the global norm of the gradients may be (None: any); patience, validations without a better
+    score before it stops (None: never); seed of the generator that shuffles (and drops
     out); print_every, iterations between printed losses when verbose; checkpoint, a folder to keep
     a checkpoint in, written every checkpoint_every iterations, after every epoch and on Ctrl-C;
     on_iteration, called with the solver after every iteration.
@@ -77,6 +77,13 @@ class Solver:
         ):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        for name, value in (
+            ("lr_decay", lr_decay),
+            ("clip_norm", clip_norm),
+            ("patience", patience),
+        ):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}: expected a number above 0, got {value}")
         self.params = params
         self.num_examples = num_examples
         self.update_rule = update_rule
@@ -95,11 +102,13 @@ class Solver:
         self.optim_configs = {name: dict(optim_config or {}) for name in params}
         self.epoch = 0
         self.position = 0  # examples of the epoch already used
+        self.seconds = 0.0  # the epoch has taken so far
         self.order = self.rng.permutation(num_examples)
         self.loss_history: list[float] = []
         self.history: list[dict[str, float]] = []
         self.best_score: float | None = None
         self.best_params: dict[str, np.ndarray] | None = None
+        self._restored = False
 
     # ---- what a subclass provides ----------------------------------------------------------------
 
@@ -136,14 +145,17 @@ class Solver:
         """Train until num_epochs epochs are done or patience runs out; then ``params`` are the
         best validated ones, where there was a validation.
 
-        Raises KeyboardInterrupt on Ctrl-C, after the iteration at hand and its checkpoint, and
-        FloatingPointError where the loss is not finite.
+        Raises KeyboardInterrupt on Ctrl-C, after the iteration at hand and its checkpoint,
+        FloatingPointError where the loss is not finite, and FileExistsError where the checkpoint of
+        another run would be overwritten.
         """
-        if self.checkpoint and not self.loss_history:
+        if self.checkpoint and not self._restored:
+            if (self.checkpoint / CHECKPOINT).exists():
+                raise FileExistsError(f"{self.checkpoint}: has a checkpoint; restore() it")
             self.save()
+            self._restored = True
         with _deferred_interrupt() as interrupted:
             while self.epoch < self.num_epochs and not self.stopped_early:
-                started = time.perf_counter()
                 while self.position < self.num_examples:
                     self._iterate()
                     if interrupted() or (
@@ -152,7 +164,7 @@ class Solver:
                         self.save()
                     if interrupted():
                         raise KeyboardInterrupt
-                self._finish_epoch(time.perf_counter() - started)
+                self._finish_epoch()
                 self.save()
                 if interrupted():
                     raise KeyboardInterrupt
@@ -160,6 +172,7 @@ class Solver:
             self.params.update({name: w.copy() for name, w in self.best_params.items()})
 
     def _iterate(self) -> None:
+        started = time.perf_counter()
         examples = self.order[self.position : self.position + self.batch_size]
         loss, grads = self.loss(examples)
         if not math.isfinite(loss):
@@ -174,16 +187,21 @@ class Solver:
             self.params[name], _ = rule(w, grads[name], self.optim_configs[name])
         self.position += len(examples)
         self.loss_history.append(loss)
+        self.seconds += time.perf_counter() - started
         if self.verbose and (self.iteration - 1) % self.print_every == 0:
             total = self.num_epochs * self.iterations_per_epoch
             print(f"(Iteration {self.iteration} / {total}) loss: {loss:.6f}")
         if self.on_iteration:
             self.on_iteration(self)
 
-    def _finish_epoch(self, seconds: float) -> None:
+    def _finish_epoch(self) -> None:
         self.epoch += 1
         losses = self.loss_history[-self.iterations_per_epoch :]
-        figures = {"epoch": self.epoch, "train_loss": float(np.mean(losses)), "seconds": seconds}
+        figures = {
+            "epoch": self.epoch,
+            "train_loss": float(np.mean(losses)),
+            "seconds": self.seconds,
+        }
         validated = self.validate()
         self.history.append(figures | validated)
         score = validated.get("score")
@@ -195,7 +213,7 @@ class Solver:
         for config in self.optim_configs.values():
             if "learning_rate" in config:
                 config["learning_rate"] *= self.lr_decay
-        self.position = 0
+        self.position, self.seconds = 0, 0.0
         self.order = self.rng.permutation(self.num_examples)
 
     # ---- checkpoints -----------------------------------------------------------------------------
@@ -229,6 +247,7 @@ class Solver:
             "batch_size": self.batch_size,
             "epoch": self.epoch,
             "position": self.position,
+            "seconds": self.seconds,
             "generator": self.rng.bit_generator.state,
             "optim": scalars,
             "best_score": self.best_score,
@@ -236,9 +255,10 @@ class Solver:
             "loss_history": self.loss_history,
         }
         storage.write_json(self.checkpoint / CHECKPOINT, state)
-        for old in self.checkpoint.glob("checkpoint-*.safetensors"):
-            if old.name != file:
-                old.unlink()
+        for pattern in ("checkpoint-*.safetensors", ".checkpoint-*"):  # and what kills left behind
+            for old in self.checkpoint.glob(pattern):
+                if old.name != file:
+                    old.unlink()
 
     def restore(self, folder: Path | str | None = None) -> None:
         """Continue from the checkpoint in a folder (None: its own) as if never interrupted.
@@ -272,8 +292,10 @@ class Solver:
             self.optim_configs[name][slot] = a
         self.rng.bit_generator.state = state["generator"]
         self.epoch, self.position = state["epoch"], state["position"]
+        self.seconds = state["seconds"]
         self.best_score = state["best_score"]
         self.history, self.loss_history = state["history"], state["loss_history"]
+        self._restored = True
 
     def _check_params(self, path: Path, saved: dict[str, np.ndarray]) -> None:
         expected = {name: (w.shape, w.dtype) for name, w in self.params.items()}

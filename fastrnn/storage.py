@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +16,11 @@ from fastrnn.optional import require
 def replacing(path: Path | str) -> Iterator[Path]:
     """A path to write to that takes the place of ``path`` when the block ends without an error."""
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
         _sync_folder(path.parent)
     finally:

@@ -373,6 +373,50 @@ def test_prepare_refuses_other_caption_files(photos, content, message):
     assert str(path) in str(error.value)
 
 
+def test_captions_keep_commas_and_line_breaks(tmp_path):
+    path = tmp_path / "captions.csv"
+    path.write_text(
+        'image,caption\na.png,a dog, running\nb.png,"a cat\nsits"\nc.png,one\u2028two\n'
+    )
+    captions = prep.read_captions(path).captions
+    assert captions == {
+        "a.png": ["a dog, running"],
+        "b.png": ["a cat\nsits"],
+        "c.png": ["one\u2028two"],
+    }
+
+
+def test_annotations_without_a_picture_are_named(photos):
+    coco = {
+        "images": [{"id": i, "file_name": f"p{i}.png"} for i in range(12)],
+        "annotations": [{"image_id": i, "caption": f"A cat {i}"} for i in range(13)],
+    }
+    path = photos.parent / "captions.json"
+    path.write_text(json.dumps(coco))
+    assert prepare(photos, path).problems == ["id 12: 1 captions, but no such picture"]
+    coco["annotations"][0]["caption"] = None
+    path.write_text(json.dumps(coco))
+    with pytest.raises(ValueError, match=r"p0\.png: expected text for a caption, got None"):
+        prepare(photos, path)
+
+
+def test_splits_of_the_file_must_not_be_empty(photos):
+    images = [
+        {"filename": f"p{i}.png", "split": "val", "sentences": [{"raw": "A cat"}]}
+        for i in range(12)
+    ]
+    path = photos.parent / "captions.json"
+    path.write_text(json.dumps({"images": images}))
+    with pytest.raises(ValueError, match="no pictures of the split train"):
+        prepare(photos, path)
+    for i, image in enumerate(images):
+        image["split"] = ["train", "val", "test"][i % 3]
+    path.write_text(json.dumps({"images": images}))
+    report = prepare(photos, path)
+    assert report[:2] == (4, 4)
+    assert report.problems == [f"p{i}.png: of the split test" for i in (11, 2, 5, 8)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

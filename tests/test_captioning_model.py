@@ -212,8 +212,8 @@ def test_steps_say_what_the_sequence_scores(rng, backend, cell):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"temperature": 1.5, "seed": 0}, {"top_k": 5, "seed": 1}, {"top_p": 0.9, "seed": 2},
-     {"beam_size": 4}],
+    [{}, {"temperature": 1.5, "seed": 0}, {"temperature": 1e-320}, {"top_k": 5, "seed": 1},
+     {"top_p": 0.9, "seed": 2}, {"beam_size": 4}],
 )  # fmt: skip
 @pytest.mark.parametrize("suppress_unk", [False, True])
 def test_sampling_never_says_null_or_start(rng, options, suppress_unk):
@@ -258,6 +258,8 @@ def test_a_seed_repeats_a_draw(rng):
     ("options", "message"),
     [
         ({"temperature": 0.0}, "temperature: expected a number above 0"),
+        ({"temperature": np.inf}, "temperature: expected a number above 0"),
+        ({"beam_size": 0}, "beam_size: expected at least 1"),
         ({"top_k": 0}, "top_k: expected at least 1"),
         ({"top_p": 1.1}, "top_p: expected a probability"),
         ({"beam_size": 2, "temperature": 1.0}, "beam_size: a beam is not random"),

@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -188,6 +190,8 @@ def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path):
         ["caption", "sample", "run", "--images", "x", "--out", "y", "--beam", "2", "--top-k", "3"],
         ["bench", "--shape", "1,2,3"],
         ["bench", "--cells", "tree"],
+        ["bench", "--isa", "nonsense"],
+        ["caption", "sample", "run", "--images", "x", "--out", "no/such/folder/y.csv"],
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, args):
@@ -226,6 +230,57 @@ def test_train_does_not_overwrite_a_run(capsys, data, trained):
     assert code == 1
     assert "has a run already" in err
     assert before == {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "option", [["--learning-rate", "1e-9"], ["--seed", "5"], ["--hidden", "9"]]
+)
+def test_resume_refuses_to_become_another_run(capsys, trained, option):
+    before = (trained / "run.json").read_text()
+    code, _, err = call(capsys, "caption", "train", "--resume", "--out", trained, *option)
+    assert code == 1
+    assert "a resumed run keeps its settings" in err
+    assert (trained / "run.json").read_text() == before
+
+
+def test_run_moves_with_its_data_and_resumes_without_a_checkpoint(capsys, tmp_path, monkeypatch):
+    """As after a kill before the first checkpoint."""
+    monkeypatch.setattr(programs, "SCENES", {"train": 30, "val": 6})
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert call(capsys, "caption", "train", "--out", old, *QUICK)[0] == 0
+    expected = run.read_run(old).model.params
+    for path in old.glob("*checkpoint*"):
+        path.unlink()
+    old.rename(new)
+    assert call(capsys, "caption", "train", "--resume", "--out", new)[0] == 0
+    for name, w in run.read_run(new).model.params.items():
+        np.testing.assert_array_equal(w, expected[name])
+
+
+@pytest.mark.parametrize("pca", [True, False])
+def test_train_takes_the_published_layout_as_it_comes(capsys, data, tmp_path, pca):
+    """One of the two kinds of features alone, of unknown origin."""
+    base = tmp_path / "published"
+    shutil.copytree(data, base)
+    for split in ("train", "val"):
+        (base / f"{split}2014_vgg16_fc7{'' if pca else '_pca'}.h5").unlink()
+        with h5py.File(base / f"{split}2014_vgg16_fc7{'_pca' if pca else ''}.h5", "r+") as file:
+            file["features"].attrs.clear()
+            for name in {"mean", "components"} & set(file):
+                del file[name]
+        (base / f"{split}2014_urls.txt").write_text(
+            "".join(f"http://host/{i}.jpg\n" for i in range(40 if split == "train" else 10))
+        )
+    out = tmp_path / "run"
+    code, text, _ = call(capsys, "caption", "train", base, "--out", out, *QUICK)
+    assert code == 0
+    assert "see curves.png" in text
+    assert call(capsys, "caption", "evaluate", out, "--beam", 2)[0] == 0
+    code, _, err = call(
+        capsys, "caption", "sample", out, "--images", data / "images", "--out", tmp_path / "s.csv"
+    )
+    assert code == 1
+    assert "trained on features from elsewhere" in err
 
 
 def test_run_of_another_format_is_refused(capsys, trained, tmp_path):

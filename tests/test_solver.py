@@ -203,6 +203,25 @@ def test_solver_stops_at_a_loss_that_is_not_finite(tmp_path):
         solver.train()
 
 
+def test_train_does_not_overwrite_a_checkpoint(tmp_path):
+    LeastSquares(checkpoint=tmp_path).train()
+    with pytest.raises(FileExistsError, match="has a checkpoint"):
+        LeastSquares(checkpoint=tmp_path).train()
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "patience", "lr_decay"])
+def test_solver_refuses_hyperparameters_that_are_not_positive(name):
+    for value in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=f"{name}: expected a number above 0, got {value}"):
+            LeastSquares(**{name: value})
+
+
+def test_save_clears_what_kills_left_behind(tmp_path):
+    (tmp_path / ".checkpoint-0000001-77-88.safetensors").write_bytes(b"half")
+    LeastSquares(num_epochs=1, checkpoint=tmp_path).train()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_verbose_prints_as_the_notebooks_do(capsys):
     LeastSquares(verbose=True, print_every=5, num_epochs=2).train()
     lines = capsys.readouterr().out.splitlines()

@@ -35,11 +35,16 @@ def _features_file(split: str, pca: bool) -> str:
 
 class Features:
     """Rows of a dataset in an HDF5 file, read when they are asked for, so that memory stays bounded
-    by a minibatch: features[indices] (len(indices), D) float32, in any order, with repeats."""
+    by a minibatch: features[indices] (len(indices), D) float32, indices >= 0 in any order, also
+    repeated."""
 
     def __init__(self, path: Path | str, name: str = "features") -> None:
         self.path = Path(path)
-        self._dataset = _open(self.path)[name]
+        file = _open(self.path)
+        if name not in file:
+            file.close()
+            raise ValueError(f"{path}: no dataset {name}")
+        self._dataset = file[name]
         self.shape = self._dataset.shape
         self.dtype = self._dataset.dtype
 
@@ -97,7 +102,11 @@ def load_coco_data(
     """
     base = Path(base_dir)
     vocabulary = read_json(base / VOCABULARY)
-    data: dict[str, object] = {key: vocabulary[key] for key in ("idx_to_word", "word_to_idx")}
+    data: dict[str, object] = {}
+    for key in ("idx_to_word", "word_to_idx"):
+        if key not in vocabulary:
+            raise ValueError(f"{base / VOCABULARY}: no {key}")
+        data[key] = vocabulary[key]
     with _open(base / CAPTIONS) as file:
         for name in ("captions", "image_idxs"):
             for split in SPLITS:
@@ -138,6 +147,9 @@ def _draw(images: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _check_split(data: dict[str, object], split: str, features: Path) -> None:
+    urls, images = len(data[f"{split}_urls"]), len(data[f"{split}_features"])
+    if urls != images:
+        raise ValueError(f"{split}_urls: expected {images} lines to go with {features}, got {urls}")
     captions, images = data[f"{split}_captions"], data[f"{split}_image_idxs"]
     if captions.ndim != 2 or images.shape != captions.shape[:1]:
         raise ValueError(
@@ -175,11 +187,8 @@ def sample_coco_minibatch(
         raise ValueError(f"split: {split} has no captions")
     chosen = np.random.default_rng(rng).integers(n, size=batch_size)
     images = data[f"{split}_image_idxs"][chosen]
-    return (
-        data[f"{split}_captions"][chosen],
-        data[f"{split}_features"][images],
-        (data[f"{split}_urls"][images]),
-    )
+    names = (f"{split}_features", f"{split}_urls")
+    return data[f"{split}_captions"][chosen], *(data[name][images] for name in names)
 
 
 def write_coco_data(
@@ -223,9 +232,9 @@ def write_coco_data(
             file[f"{split}_image_idxs"] = np.asarray(content["image_idxs"], np.int32)
 
 
-def feature_source(base_dir: Path | str) -> dict[str, str]:
+def feature_source(base_dir: Path | str, pca: bool = False) -> dict[str, str]:
     """Where the features come from, as write_coco_data was told ({} if it was not)."""
-    with _open(Path(base_dir) / _features_file("train", pca=False)) as file:
+    with _open(Path(base_dir) / _features_file("train", pca)) as file:
         return {key: str(value) for key, value in file["features"].attrs.items()}
 
 

@@ -40,7 +40,7 @@ class Draw:
     def __init__(
         self, temperature: float, top_k: int | None, top_p: float | None, seed: int | None
     ) -> None:
-        if not temperature > 0:
+        if not 0 < temperature < np.inf:
             raise ValueError(f"temperature: expected a number above 0, got {temperature}")
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k: expected at least 1, got {top_k}")
@@ -52,7 +52,9 @@ class Draw:
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         order = np.argsort(-scores, axis=1, kind="stable")
         ranked = np.take_along_axis(scores, order, axis=1)
-        p = np.exp(log_softmax(ranked / self.temperature))
+        with np.errstate(over="ignore"):  # near temperature 0 all but the likeliest become -inf
+            ranked = (ranked.astype(np.float64) - ranked[:, :1]) / self.temperature
+        p = np.exp(log_softmax(ranked))
         if self.top_k is not None:
             p[:, self.top_k :] = 0
         if self.top_p is not None:
@@ -102,8 +104,8 @@ def beam_search(
     """The hypothesis of the highest log-probability / length**length_penalty among those that a
     beam of that width finds, for all pictures at once (length normalisation: Wu et al. 2016).
 
-    A hypothesis that says <END> leaves the beam and is kept with its score, so short ones do not
-    crowd out those still growing. Returns: captions (N, max_length), <NULL> after <END>.
+    A hypothesis that says <END> leaves the beam, so short ones do not crowd out those still
+    growing; the best of them is kept. Returns: captions (N, max_length), <NULL> after <END>.
     """
     N, B, L = len(state[0]), beam_size, max_length
     null, start, end, banned = vocabulary
@@ -115,8 +117,8 @@ def beam_search(
     last = np.full((N, B), start, dtype=np.intp)
     total = np.full((N, B), -np.inf)
     total[:, 0] = 0  # all beams begin alike: one of them counts
-    done_words = np.full((N, B, L), null, dtype=np.intp)
-    done_score = np.full((N, B), -np.inf)
+    best_words = np.full((N, L), null, dtype=np.intp)
+    best_score = np.full(N, -np.inf)
     for t in range(L):
         scores, state = step(last.reshape(-1), state)
         scores[:, banned] = -np.inf
@@ -132,10 +134,10 @@ def beam_search(
 
         ended = word == end
         score = np.where(ended, value / (t + 1) ** length_penalty, -np.inf)
-        pool_score = np.concatenate([done_score, score], axis=1)
-        pool_words = np.concatenate([done_words, grown], axis=1)
-        best = np.argsort(-pool_score, axis=1, kind="stable")[:, :B]
-        done_score, done_words = pool_score[rows, best], pool_words[rows, best]
+        first = score.argmax(axis=1)
+        better = score[rows[:, 0], first] > best_score
+        best_score[better] = score[better, first[better]]
+        best_words[better] = grown[better, first[better]]
 
         alive = np.argsort(ended, axis=1, kind="stable")[:, :B]
         total = np.where(ended[rows, alive], -np.inf, value[rows, alive])
@@ -144,8 +146,8 @@ def beam_search(
         # Log-probabilities only fall, so the best a live one can still reach is its value now over
         # the greatest length (for a penalty of 0: over 1).
         reachable = total.max(axis=1) / L**length_penalty
-        if (done_score[:, -1] >= reachable).all():
+        if (best_score >= reachable).all():
             break
-    unfinished = ~np.isfinite(done_score[:, 0])
-    done_words[unfinished, 0] = words[unfinished, 0]
-    return done_words[:, 0]
+    unfinished = ~np.isfinite(best_score)
+    best_words[unfinished] = words[unfinished, 0]
+    return best_words

@@ -61,8 +61,9 @@ def extract(
     for path in progress(paths):
         try:
             batch.append(load(path))
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's errors for broken files
-            unreadable[path.name] = str(error).replace(str(path), path.name)
+        except Exception as error:  # Pillow raises whatever a broken file leads it to
+            reason = str(error).replace(str(path), path.name)
+            unreadable[path.name] = reason or type(error).__name__
             continue
         names.append(path.name)
         if len(batch) == batch_size:

@@ -13,6 +13,7 @@ from fastrnn.layers import dense, losses, recurrent
 
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 CELLS = {"rnn": 1, "lstm": 4}  # gates
+SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
 
 
 class CaptioningRNN:
@@ -190,15 +191,22 @@ class CaptioningRNN:
         if missing:
             raise ValueError(f"word_to_idx: expected an entry for {missing[0]} to sample")
         vocabulary = decode.Vocabulary(*(self.word_to_idx[w] for w in (NULL, START, END)), banned)
-        state = self.initial_state(features)
+        if beam_size < 1:
+            raise ValueError(f"beam_size: expected at least 1, got {beam_size}")
         random = temperature is not None or top_k is not None or top_p is not None
-        if beam_size > 1:
-            if random:
-                raise ValueError("beam_size: a beam is not random; drop temperature, top_k, top_p")
-            return decode.beam_search(
-                self.step, state, vocabulary, max_length, beam_size, length_penalty
-            )
+        if beam_size > 1 and random:
+            raise ValueError("beam_size: a beam is not random; drop temperature, top_k, top_p")
         choose = decode.likeliest
         if random:
             choose = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
-        return decode.generate(self.step, state, vocabulary, max_length, choose)
+
+        def say(rows: np.ndarray) -> np.ndarray:
+            state = self.initial_state(rows)
+            if beam_size > 1:
+                return decode.beam_search(
+                    self.step, state, vocabulary, max_length, beam_size, length_penalty
+                )
+            return decode.generate(self.step, state, vocabulary, max_length, choose)
+
+        blocks = range(0, max(1, len(features)), SAMPLE_ROWS)
+        return np.concatenate([say(features[i : i + SAMPLE_ROWS]) for i in blocks])

@@ -1,6 +1,7 @@
 """A data set of the published layout from a folder of pictures and a file of captions."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn.captioning import scenes
-from fastrnn.captioning.data import write_coco_data
+from fastrnn.captioning.data import SPLITS, write_coco_data
 from fastrnn.captioning.features import Progress, extract, list_images
 from fastrnn.captioning.vocabulary import build_vocabulary, encode, tokenize
 from fastrnn.optional import require
@@ -66,14 +67,22 @@ def read_captions(path: Path | str) -> CaptionFile:
 
 
 def _csv_pairs(path: Path, text: str) -> list[tuple[str, str]]:
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     if not {"image", "caption"} <= set(rows.fieldnames or ()):
         raise ValueError(f"{path}: expected the columns image,caption, got {rows.fieldnames}")
     pairs = []
-    for row in rows:
-        if not row["image"] or row["caption"] is None:
-            raise ValueError(f"{path}:{rows.line_num}: expected image,caption, got {row}")
-        pairs.append((row["image"], row["caption"]))
+    try:
+        for row in rows:
+            # An unquoted comma belongs to the caption where that is the last column.
+            surplus = row.pop(None, [])
+            if surplus and rows.fieldnames[-1] == "caption":
+                row["caption"] = ",".join([row["caption"], *surplus])
+                surplus = []
+            if not row["image"] or row["caption"] is None or surplus:
+                raise ValueError(f"{path}:{rows.line_num}: expected image,caption, got {row}")
+            pairs.append((row["image"], row["caption"]))
+    except csv.Error as error:
+        raise ValueError(f"{path}:{rows.line_num}: {error}") from None
     return pairs
 
 
@@ -83,10 +92,13 @@ def _json_pairs(path: Path, text: str) -> tuple[list[tuple[str, str]], dict[str,
         images = content["images"]
         if "annotations" in content:  # COCO
             names = {image["id"]: image["file_name"] for image in images}
-            return [(names[a["image_id"]], a["caption"]) for a in content["annotations"]], {}
-        pairs = [(i["filename"], s["raw"]) for i in images for s in i["sentences"]]
-        splits = {i["filename"]: i["split"].replace("restval", "train") for i in images}
-        return pairs, splits
+            notes = content["annotations"]
+            # A name that no picture has stands for an annotation whose picture is not listed.
+            pairs = [(names.get(a["image_id"], f"id {a['image_id']}"), a["caption"]) for a in notes]
+            splits = {}
+        else:
+            pairs = [(i["filename"], s["raw"]) for i in images for s in i["sentences"]]
+            splits = {i["filename"]: i["split"].replace("restval", "train") for i in images}
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
     except KeyError as error:
@@ -95,6 +107,10 @@ def _json_pairs(path: Path, text: str) -> tuple[list[tuple[str, str]], dict[str,
         ) from None
     except (AttributeError, TypeError):
         raise ValueError(f"{path}: expected COCO's captions or Karpathy's dataset") from None
+    for name, caption in pairs:
+        if not isinstance(name, str) or not isinstance(caption, str):
+            raise ValueError(f"{path}: {name}: expected text for a caption, got {caption!r}")
+    return pairs, splits
 
 
 def prepare(
@@ -122,8 +138,8 @@ def prepare(
     which a word is <UNK>; max_words, words kept of a training caption (validation captions stay
     whole); strict, to refuse where otherwise something is left out.
     A picture that cannot be read, a caption whose picture is missing, a caption without words and a
-    picture without captions are left out and named in the report; with strict, or where more than
-    half of the pictures are lost, nothing is written.
+    picture without captions are left out and named in the report; with strict, or where half of the
+    pictures or more are lost, nothing is written.
     Raises ValueError or FileNotFoundError.
     """
     paths = {path.name: path for path in list_images(images)}
@@ -133,23 +149,26 @@ def prepare(
         problems.append(f"{name}: {len(file.captions[name])} captions, but no such picture")
     for name in paths.keys() - file.captions.keys():
         problems.append(f"{name}: no captions")
-    wanted = sorted(
-        name
-        for name in file.captions.keys() & paths.keys()
-        if file.splits.get(name, "train") in ("train", "val")
-    )
-    if strict and problems:
-        raise ValueError(f"{len(problems)} problems, first {min(problems)}")
+    wanted = []
+    for name in sorted(file.captions.keys() & paths.keys()):
+        split = file.splits.get(name, "train")
+        if split in SPLITS:
+            wanted.append(name)
+        else:
+            problems.append(f"{name}: of the split {split}")
+    _refuse(strict, problems)
     got = extract([paths[name] for name in wanted], backbone, weights, progress=progress)
     problems += [f"{name}: cannot be read ({why})" for name, why in got.unreadable.items()]
-    if strict and got.unreadable:
-        raise ValueError(f"{len(problems)} problems, first {min(problems)}")
+    _refuse(strict, problems)
     if 2 * len(got.names) <= len(file.captions):
         raise ValueError(
             f"{images}: only {len(got.names)} of the {len(file.captions)} pictures in {captions} "
             f"can be used; first problem: {min(problems, default='none is left')}"
         )
     splits = file.splits or split_randomly(got.names, val, seed)
+    for split in SPLITS:
+        if split not in {splits[name] for name in got.names}:
+            raise ValueError(f"{captions}: no pictures of the split {split}")
     report = write(
         out,
         got.names,
@@ -166,6 +185,11 @@ def prepare(
         },
     )
     return report._replace(problems=sorted(problems))
+
+
+def _refuse(strict: bool, problems: list[str]) -> None:
+    if strict and problems:
+        raise ValueError(f"{len(problems)} problems, first {min(problems)}")
 
 
 def _remembered(weights: str) -> str:
@@ -194,9 +218,7 @@ def write(
 ) -> Report:
     """Encode and write what has been read; source is remembered beside the features."""
     words = {name: [tokenize(caption) for caption in captions[name]] for name in names}
-    members = {
-        s: [i for i, name in enumerate(names) if splits[name] == s] for s in ("train", "val")
-    }
+    members = {s: [i for i, name in enumerate(names) if splits[name] == s] for s in SPLITS}
     idx_to_word = build_vocabulary(
         (caption for i in members["train"] for caption in words[names[i]]), min_count
     )

@@ -45,10 +45,9 @@ class Job:
 
     def __init__(self, folder: Path, base: Path, settings: dict[str, object]) -> None:
         self.folder, self.base, self.settings = folder, base, settings
-        pca = settings["pca"]
-        if pca is None:
-            pca = coco.has_pca(base)
-        seed = settings["seed"]
+        if settings["pca"] is None:
+            settings["pca"] = coco.has_pca(base)
+        pca, seed = settings["pca"], settings["seed"]
         self.data = coco.load_coco_data(base, settings["max_train"], pca, seed=seed)
         model = CaptioningRNN(
             self.data["word_to_idx"],
@@ -69,14 +68,14 @@ class Job:
             lr_decay=settings["lr_decay"],
             num_epochs=settings["epochs"],
             batch_size=settings["batch_size"],
-            clip_norm=settings["clip_norm"],
-            patience=settings["patience"],
+            clip_norm=settings["clip_norm"] or None,
+            patience=settings["patience"] or None,
             seed=seed,
             verbose=False,
             checkpoint=folder,
         )
         reduction = coco.pca_reduction(base) if pca else None
-        self.run = runs.Run(model, settings, str(base), coco.feature_source(base), reduction)
+        self.run = runs.Run(model, settings, str(base), coco.feature_source(base, pca), reduction)
 
     def summary(self) -> str:
         """What is about to be trained, in a line."""
@@ -99,7 +98,7 @@ class Job:
         runs.write_model(self.folder, self.run)
         plots.plot_curves(self.folder / "curves.png", self.solver.loss_history, self.solver.history)
         seconds = sum(epoch["seconds"] for epoch in self.solver.history)
-        captions = self.solver.iteration * self.solver.batch_size
+        captions = self.solver.epoch * self.solver.num_examples
         training = {
             "epochs": self.solver.epoch,
             "seconds": seconds,
@@ -149,17 +148,38 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> J
     return job
 
 
-def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Job:
-    """The run in a folder, continued from its checkpoint; data and settings over its own.
+# What a resumed run may change: anything else would make it another run.
+RESUMABLE = {"epochs", "patience", "backend"}
 
-    Raises FileNotFoundError where there is none, ValueError where they do not fit the checkpoint.
+
+def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Job:
+    """The run in a folder, continued from its checkpoint, or begun again where it was killed before
+    the first one; data is where its data set has moved to, settings may change what is RESUMABLE.
+
+    Raises FileNotFoundError where there is no run, ValueError for other settings or other data.
     """
     content = runs.read_settings(folder)
-    base = (data or Path(content["data"])).resolve()
-    job = Job(folder, base, content["settings"] | settings)
-    job.solver.restore(folder)
+    fixed = sorted(settings.keys() - RESUMABLE)
+    if fixed:
+        raise ValueError(
+            f"{folder}: a resumed run keeps its settings, {', '.join(fixed)} among them"
+        )
+    job = Job(folder, _data_of(folder, content["data"], data), content["settings"] | settings)
+    if job.run.model.word_to_idx != content["word_to_idx"]:
+        raise ValueError(f"{job.base}: not the vocabulary that {folder} was trained with")
+    if (folder / CHECKPOINT).exists():
+        job.solver.restore(folder)
     runs.write_settings(folder, job.run)
     return job
+
+
+def _data_of(folder: Path, recorded: str, given: Path | None) -> Path:
+    """The data set of a run: the one given, the recorded one, or, where the run was moved together
+    with its data, the one in its folder."""
+    base = given or Path(recorded)
+    if given is None and not base.is_dir() and (folder / "data").is_dir():
+        base = folder / "data"
+    return base.resolve()
 
 
 def evaluate(
@@ -173,11 +193,8 @@ def evaluate(
     """Corpus BLEU-1..4 of a run on a split, added to its metrics.json; returns all in there."""
     run = runs.read_run(folder)
     run.model.backend = backend
-    base = data or Path(run.data)
-    if data is None and not base.is_dir():  # the run was moved together with its data
-        base = folder / "data"
-    pca = run.reduction is not None or (run.settings["pca"] is None and coco.has_pca(base))
-    content = coco.load_coco_data(base, pca_features=pca)
+    base = _data_of(folder, run.data, data)
+    content = coco.load_coco_data(base, pca_features=run.settings["pca"])
     if content["word_to_idx"] != run.model.word_to_idx:
         raise ValueError(f"{base}: not the vocabulary that {folder} was trained with")
     started = time.perf_counter()

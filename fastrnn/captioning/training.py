@@ -1,5 +1,7 @@
 """CaptioningSolver: the Solver's loss and validation for captions."""
 
+from functools import cached_property
+
 import numpy as np
 
 from fastrnn.captioning.metrics import corpus_bleu, references_by_image
@@ -43,8 +45,13 @@ class CaptioningSolver(Solver):
         """val_loss, bleu1..bleu4 and score; empty in epochs without validation."""
         if not self.val_every or self.epoch % self.val_every or not len(self.data["val_captions"]):
             return {}
-        figures = {"val_loss": self._val_loss()} | generated_bleu(self.model, self.data)
+        bleu = generated_bleu(self.model, self.data, references=self._references)
+        figures = {"val_loss": self._val_loss()} | bleu
         return figures | {"score": figures["bleu4"] + 1e-3 * figures["bleu1"]}
+
+    @cached_property
+    def _references(self) -> dict[int, list[list[str]]]:
+        return references_by_image(self.data, "val")
 
     def _val_loss(self) -> float:
         data, total, n = self.data, 0.0, len(self.data["val_captions"])
@@ -60,11 +67,15 @@ def generated_bleu(
     data: dict[str, object],
     split: str = "val",
     max_images: int = VALIDATION_IMAGES,
+    references: dict[int, list[list[str]]] | None = None,
     **options,
 ) -> dict[str, float]:
-    """BLEU-1..4 of captions generated for the first max_images pictures of a split; options go to
-    model.sample. Returns: "bleu1" ... "bleu4"."""
-    references = references_by_image(data, split)
+    """BLEU-1..4 of captions generated for the first max_images pictures of a split; references of
+    references_by_image, if they are at hand; options go to model.sample.
+
+    Returns: "bleu1" ... "bleu4".
+    """
+    references = references or references_by_image(data, split)
     images = list(references)[:max_images]
     samples = []
     for begin in range(0, len(images), 100):

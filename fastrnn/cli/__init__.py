@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.strerror else str(error), debug, 1)
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror}" if error.strerror else str(error), debug, 1)
     except Exception as error:
         _fail(f"{' '.join(str(error).split()) or type(error).__name__}", debug, 1)
 

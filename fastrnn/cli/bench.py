@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 import fastrnn
+from fastrnn.backends import get_backend
 from fastrnn.captioning.model import CELLS
 from fastrnn.cli.progress import bar
 
@@ -59,6 +60,9 @@ def command(cells, shapes, dtype, isa, threads, rounds, quick, out) -> None:
     unknown = set(names) - set(CELLS)
     if unknown:
         raise click.BadParameter(f"expected some of {','.join(CELLS)}, got {cells}")
+    known = ["best", *get_backend("cython")._kernels.isas()]
+    if isa not in known:
+        raise click.BadParameter(f"expected one of {', '.join(known)}, got {isa}")
     chosen = cases.layer_cases(names, shapes or cases.SHAPES, dtype)
     if not shapes:
         chosen += cases.captioning_cases(names, dtype)

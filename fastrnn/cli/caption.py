@@ -48,7 +48,13 @@ def command() -> None:
     show_default=True,
     help='Its weights: a file, "default" (torchvision downloads them) or "none" (random).',
 )
-@click.option("--pca", default=512, show_default=True, help="Most principal components; 0: none.")
+@click.option(
+    "--pca",
+    type=click.IntRange(0),
+    default=512,
+    show_default=True,
+    help="Most principal components; 0: none.",
+)
 @click.option(
     "--val",
     type=click.FloatRange(min=0, min_open=True),
@@ -56,15 +62,27 @@ def command() -> None:
     show_default=True,
     help="Validation pictures: a fraction, or from 1 on their number.",
 )
-@click.option("--min-count", default=2, show_default=True, help="Rarer words become <UNK>.")
-@click.option("--max-words", default=15, show_default=True, help="Words of a training caption.")
+@click.option(
+    "--min-count",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Rarer words become <UNK>.",
+)
+@click.option(
+    "--max-words",
+    type=click.IntRange(1),
+    default=15,
+    show_default=True,
+    help="Words of a training caption.",
+)
 @click.option("--strict", is_flag=True, help="Refuse where else something would be left out.")
 @click.option("--seed", default=0, show_default=True, help="Of the split.")
 def prepare(images, captions, out, **options) -> None:
     """Turn a folder of pictures and their captions into a data set.
 
     A picture that cannot be read, a caption without a picture or without words and a picture
-    without captions are named, counted and left out; more than half of them lost is an error.
+    without captions are named, counted and left out; half of the pictures lost is an error.
 
     \b
     Example:
@@ -98,8 +116,14 @@ def prepare(images, captions, out, **options) -> None:
 @click.option("--lr-decay", type=float, help="Factor on the learning rate after each epoch.")
 @click.option("--update-rule", type=click.Choice(["adam", "rmsprop", "sgd", "sgd_momentum"]))
 @click.option("--dropout", type=float, help="Of word vectors and hidden states.")
-@click.option("--clip-norm", type=float, help="Most global norm of the gradients.")
-@click.option("--patience", type=int, help="Epochs without a better BLEU before it stops.")
+@click.option(
+    "--clip-norm", type=click.FloatRange(0), help="Most global norm of the gradients; 0: any."
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    help="Epochs without a better BLEU before it stops; 0: never.",
+)
 @click.option("--max-train", type=click.IntRange(1), help="Use so many training captions.")
 @click.option("--pca/--no-pca", default=None, help="Reduced features (default: if there are any).")
 @click.option("--seed", default=0, show_default=True)
@@ -108,7 +132,8 @@ def train(data, out, resume, **options) -> None:
 
     Every epoch captions are generated for validation pictures; the best model by BLEU-4 is kept.
     Writes run.json, model.safetensors, metrics.json, curves.png, gallery.png and a checkpoint from
-    which --resume continues exactly, also after Ctrl-C or a crash.
+    which --resume continues exactly, also after Ctrl-C or a crash; it may change --epochs,
+    --patience and --backend.
 
     \b
     Examples:
@@ -141,7 +166,9 @@ def train(data, out, resume, **options) -> None:
         progress.close()
     metrics = job.finish()
     _print_metrics(metrics)
-    click.echo(f"{job.folder}: done in {time.perf_counter() - started:.0f} s, see gallery.png")
+    pictures = [name for name in ("gallery.png", "curves.png") if (job.folder / name).exists()]
+    seconds = time.perf_counter() - started
+    click.echo(f"{job.folder}: done in {seconds:.0f} s, see {' and '.join(pictures)}")
 
 
 @command.command("evaluate")
@@ -187,6 +214,8 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, **options) ->
       fastrnn caption sample run --images new --out new.csv
       fastrnn caption sample run --images new --out new.csv --temperature 0.7 --top-p 0.9
     """
+    if not out.absolute().parent.is_dir():
+        raise click.BadParameter(f"{out.parent}: no such folder", param_hint="--out")
     random = any(options[name] is not None for name in ("temperature", "top_k", "top_p"))
     if random and click.get_current_context().get_parameter_source("beam").name == "COMMANDLINE":
         raise click.UsageError("--beam is not random: drop it or --temperature, --top-k, --top-p")
