@@ -60,10 +60,21 @@ def adam(w: np.ndarray, dw: np.ndarray, config: Config | None = None) -> tuple[n
     )
     beta1, beta2 = config["beta1"], config["beta2"]
     config["t"] += 1
-    m = config["m"] = beta1 * _state(config, "m", w) + (1 - beta1) * dw
-    v = config["v"] = beta2 * _state(config, "v", w) + (1 - beta2) * dw**2
-    step = np.sqrt(v / (1 - beta2 ** config["t"])) + config["epsilon"]
-    return w - config["learning_rate"] / (1 - beta1 ** config["t"]) * m / step, config
+    m = config["m"] = _state(config, "m", w)
+    v = config["v"] = _state(config, "v", w)
+    # In place, since parameters do not fit the cache and every temporary is a trip to memory.
+    m *= beta1
+    m += (1 - beta1) * dw
+    v *= beta2
+    v += (1 - beta2) * dw**2
+    next_w = np.empty_like(w)
+    np.multiply(v, 1 / (1 - beta2 ** config["t"]), out=next_w)
+    np.sqrt(next_w, out=next_w)
+    next_w += config["epsilon"]
+    np.divide(m, next_w, out=next_w)
+    next_w *= -config["learning_rate"] / (1 - beta1 ** config["t"])
+    next_w += w
+    return next_w, config
 
 
 RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
