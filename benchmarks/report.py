@@ -58,7 +58,8 @@ def _draw(path: Path, rows: list[dict[str, object]]) -> None:
     left.axvline(1, color="0.3", lw=1)
     left.set(xscale="log", xlabel="NumPy's time / cython's", yticks=at)
     left.set_yticklabels([row["name"] for row in rows], fontsize=8)
-    left.invert_yaxis()
+    left.set_ylim(len(rows) - 0.4, -0.6)
+    left.set_xlim(right=1.6 * max(row["ratio"] for row in rows))
     for y, row in zip(at, rows, strict=True):
         left.text(row["ratio"], y, f" {row['ratio']:.1f}", va="center", fontsize=7.5)
     right.barh(at, [row["share_of_peak"] for row in rows], color=colours)
