@@ -35,8 +35,14 @@ DEFAULTS = {
     "seed": 0,
 }
 # The scenes are many and hold more to learn: which colour goes with which shape, and what is where.
-SCENES = {"train": 6000, "val": 250}
-SCENES_DEFAULTS = {"epochs": 8, "learning_rate": 3e-3, "lr_decay": 0.75, "dropout": 0.1}
+SCENES = {"train": 5000, "val": 250}
+SCENES_DEFAULTS = {
+    "epochs": 10,
+    "batch_size": 100,
+    "learning_rate": 5e-3,
+    "lr_decay": 0.8,
+    "dropout": 0.1,
+}
 GALLERY_IMAGES = 12
 
 
