@@ -179,6 +179,7 @@ def test_corpus_bleu_uses_all_references_and_no_unknown_word():
     assert mixed["bleu1"] == pytest.approx(1.0)
     assert corpus_bleu(references, ["the cat <UNK> <END>"])["bleu1"] == pytest.approx(2 / 3)
     assert corpus_bleu(references, ["<END>"])["bleu1"] == 0
+    assert corpus_bleu(references, ["cat a <END>"])["bleu2"] == 0
 
 
 def test_evaluate_model_averages_greedy_bleu(base, capsys):

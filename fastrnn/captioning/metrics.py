@@ -86,4 +86,5 @@ def corpus_bleu(references: list[list[list[str]]], samples: list[str]) -> dict[s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a score of 0 has no overlap
         scores = bleu.corpus_bleu(references, hypotheses, weights)
-    return {f"bleu{n}": float(score) for n, score in enumerate(scores, 1)}
+    # Where no n-gram matches nltk takes the smallest float for 0; its roots are not scores.
+    return {f"bleu{n}": float(s) if s > 1e-9 else 0.0 for n, s in enumerate(scores, 1)}
