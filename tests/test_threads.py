@@ -274,3 +274,12 @@ def test_steps_give_the_bits_of_the_sequence(cell, N, isa, dtype, rng):
     for t in range(T):
         *state, _ = getattr(fastrnn, f"{cell}_step_forward")(x[:, t], *state, Wx, Wh, b)
         np.testing.assert_array_equal(state[0], sequence[:, t])
+
+
+def test_set_backend_keeps_the_instruction_set(monkeypatch):
+    """FASTRNN_ISA is heeded once, when the extension is loaded; use_isa stands after that."""
+    best, last = isas()[0], isas()[-1]
+    fastrnn.use_isa(best)
+    monkeypatch.setenv("FASTRNN_ISA", last)
+    fastrnn.set_backend("cython")
+    assert compiled._kernels.current_isa() == best

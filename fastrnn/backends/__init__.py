@@ -32,8 +32,10 @@ def get_backend(name: str | None = None) -> ModuleType:
 
     Raises ValueError for another name and ImportError where the extension was not built.
     """
-    if name is None:
-        name = current_backend()
+    return _module(current_backend() if name is None else name)
+
+
+def _module(name: str) -> ModuleType:
     try:
         return _loaded[name]
     except (KeyError, TypeError):
@@ -71,7 +73,7 @@ def set_backend(name: str) -> None:
     Raises ValueError for another name and ImportError where the extension was not built.
     """
     global _default
-    _load(name)
+    _module(name)
     _default = name
 
 
