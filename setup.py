@@ -10,6 +10,7 @@ import tempfile
 from glob import glob
 from pathlib import Path
 
+import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError, SetupError
@@ -29,7 +30,9 @@ class BuildExt(build_ext):
                 f"fastrnn: no working C compiler ({' '.join(self.compiler.compiler_so)}); install "
                 "GCC or Clang, or set FASTRNN_NO_EXTENSION=1 for the NumPy backend alone"
             )
-        flags = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fvisibility=hidden"]
+        flags = ["-O3", "-std=gnu11", "-fvisibility=hidden"]
+        # Multiply-adds may be fused; sqrt need not set errno. Nothing of -ffast-math.
+        flags += ["-ffp-contract=fast", "-fno-math-errno"]
         openmp = os.environ.get("FASTRNN_OPENMP", "1") != "0"
         if openmp and not self.links(OPENMP_PROGRAM, ["-fopenmp"]):
             print("fastrnn: the compiler has no OpenMP; building single-threaded kernels")
@@ -52,14 +55,19 @@ class BuildExt(build_ext):
         return True
 
 
+numpy_api = {
+    "include_dirs": ["src_c", numpy.get_include()],
+    "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+}
+checks = Extension("fastrnn.layers._plain", ["fastrnn/layers/_plain.pyx"], **numpy_api)
 kernels = Extension(
     "fastrnn.backends._kernels",
     ["fastrnn/backends/_kernels.pyx", *sorted(glob("src_c/*.c"))],
-    include_dirs=["src_c"],
-    depends=sorted(glob("src_c/*.h")),
+    **numpy_api,
+    depends=sorted([*glob("src_c/*.h"), *glob("fastrnn/backends/*.px[di]")]),
 )
 without = os.environ.get("FASTRNN_NO_EXTENSION") == "1" and "sdist" not in sys.argv
 setup(
-    ext_modules=[] if without else [kernels],
+    ext_modules=[] if without else [checks, kernels],
     cmdclass={"build_ext": BuildExt},
 )

@@ -1,5 +1,9 @@
-"""The races: cases.py what is run, worker.py one peer in its own process, race.py the rounds,
-report.py table, JSON and pictures, hdf5_memory.py the lazily read features.
+"""fastrnn against its peers on this machine, each in its own process.
+
+cases.py, operands.py: what is raced; peers/: how each peer runs it; process.py, worker.py,
+memory.py: a peer in its own process; race.py: the rounds; results.py: what the rows say; tables.py,
+report.py, charts.py, readme.py: how it is shown; guard.py: two runs compared. hdf5_memory.py stands
+alone.
 
 Installed as fastrnn.benchmarks, so that `fastrnn bench` finds them.
 """

@@ -1,45 +1,59 @@
-"""What is raced: recurrent layers over shapes, and whole captioning iterations.
+"""What is raced. A case names the work; operands.py draws its arrays, peers/ run it."""
 
-A case builds operands from a seed and returns a function to time; build(case) with the reference
-backend gives what the others must match.
-"""
-
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-import fastrnn
-from fastrnn import optim
-from fastrnn.captioning.model import CELLS, CaptioningRNN
+from fastrnn.captioning.model import CELLS as GATES
+
+Shape = tuple[int, int, int, int]
+
+CELLS = tuple(GATES)
 
 # (N, T, D, H) and why
-SHAPES = {
+SHAPES: dict[Shape, str] = {
     (1, 1, 64, 64): "one step of a small stream: the cost of a call",
     (1, 100, 64, 64): "a small sequence alone: nothing to share between rows",
     (1, 100, 128, 256): "weights larger than L1, one row: bandwidth",
     (10, 17, 256, 512): "captioning, the notebook's RNN batch",
     (25, 17, 256, 512): "captioning, the notebook's LSTM batch",
     (32, 50, 100, 128): "text classification",
-    (64, 100, 300, 256): "text classification with large vectors",
     (128, 50, 64, 64): "many small sequences",
+    (64, 100, 300, 256): "text classification with large vectors",
+    (64, 30, 512, 1024): "weights larger than L2",
     (256, 100, 256, 512): "throughput",
 }
-DIRECTIONS = ("forward", "forward+backward")
+# With --quick they are left out.
+LARGEST_SHAPES = {(64, 100, 300, 256), (64, 30, 512, 1024), (256, 100, 256, 512)}
+LENGTHS_SHAPES = ((25, 17, 256, 512), (32, 50, 100, 128), (64, 100, 300, 256), (256, 100, 256, 512))
+MEMORY_SHAPES = ((64, 100, 300, 256), (256, 100, 256, 512))
+STEP_SIZES = (32, 64, 128, 256, 512)
+# One of T, N and H grows, the others stay.
+SCALING = {
+    "T": [(16, T, 128, 128) for T in (1, 4, 16, 64, 256)],
+    "N": [(N, 50, 128, 128) for N in (1, 4, 16, 64, 256)],
+    "H": [(16, 50, H, H) for H in (32, 64, 128, 256, 512)],
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """kind "layer" (then direction is one of DIRECTIONS) or "captioning" (one iteration: loss,
-    gradients, adam; N captions of T words from D features with word vectors W and V words)."""
+    """One row of a race.
 
-    kind: str
+    direction: "forward" or "forward+backward" of a layer; "step", one time step by the step
+    function; "stream", by a streaming object; "iteration", loss, gradients and adam of the
+    captioner (N captions of T words from D features, word vectors of W, V words). In the race
+    "lengths" every sequence ends at its own length.
+    """
+
+    race: str
     cell: str
+    direction: str
     N: int
     T: int
     D: int
     H: int
-    direction: str = "iteration"
     dtype: str = "float32"
     W: int = 0
     V: int = 0
@@ -47,86 +61,117 @@ class Case:
     @property
     def name(self) -> str:
         """Unique among cases."""
-        sizes = ",".join(map(str, (self.N, self.T, self.D, self.H)))
-        return f"{self.cell} {self.direction} ({sizes}) {self.dtype}"
+        return f"{self.race} {self.cell} {self.direction} {self.shape} {self.dtype}"
+
+    @property
+    def shape(self) -> str:
+        """(N,T,D,H) as text."""
+        return f"({self.N},{self.T},{self.D},{self.H})"
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """(N,) lengths, uniform in 1..T, where the race has them."""
+        if self.race != "lengths":
+            return None
+        return np.random.default_rng(0).integers(1, self.T + 1, size=self.N)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all sequences together."""
+        return self.N * self.T if self.lengths is None else int(self.lengths.sum())
 
     @property
     def flops(self) -> float:
         """Floating-point operations of its matrix products; a backward pass counts twice."""
-        G = CELLS[self.cell]
-        rows = self.N * self.T
         inputs = self.W or self.D
-        products = 2.0 * rows * (inputs + self.H) * G * self.H
-        if self.kind == "captioning":
-            products += 2.0 * (rows * self.H * self.V + self.N * self.D * self.H)
-        return products * (1 if self.direction == "forward" else 3)
+        products = 2.0 * self.steps * (inputs + self.H) * GATES[self.cell] * self.H
+        if self.direction == "iteration":
+            products += 2.0 * (self.steps * self.H * self.V + self.N * self.D * self.H)
+        return products * (3 if self.direction in ("forward+backward", "iteration") else 1)
 
     def asdict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON; Case.of reads it."""
         return asdict(self)
 
-
-def layer_cases(cells, shapes, dtype) -> list[Case]:
-    """Both directions of every cell and shape."""
-    return [
-        Case("layer", cell, *shape, direction=direction, dtype=dtype)
-        for cell in cells
-        for shape in shapes
-        for direction in DIRECTIONS
-    ]
+    @classmethod
+    def of(cls, row: dict[str, object]) -> "Case":
+        """The case of a result's row."""
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
-def captioning_cases(cells, dtype) -> list[Case]:
+@dataclass(frozen=True)
+class Choice:
+    """What the races have in common: cells, dtype, shapes instead of the standard ones (empty:
+    those); quick leaves out the largest shapes and every other point of a line of sizes.
+    """
+
+    cells: Sequence[str]
+    dtype: str
+    shapes: Sequence[Shape] = ()
+    quick: bool = False
+
+    def among(self, shapes: Iterable[Shape]) -> list[Shape]:
+        """The shapes to race of a race's standard ones."""
+        left_out = LARGEST_SHAPES if self.quick else ()
+        return [*self.shapes] or [shape for shape in shapes if shape not in left_out]
+
+    def of_line(self, points: Sequence) -> Sequence:
+        """The points to race of a line of sizes."""
+        return points[::2] if self.quick else points
+
+    def cases(self, race: str, directions: Iterable[str], shapes: Iterable[Shape]) -> list[Case]:
+        """Every cell in every direction over every shape, one after the other."""
+        shapes = [*shapes]
+        return [
+            Case(race, cell, direction, *shape, dtype=self.dtype)
+            for cell in self.cells
+            for shape in shapes
+            for direction in directions
+        ]
+
+
+def choose(races: Iterable[str], choice: Choice) -> list[Case]:
+    """The cases of some races."""
+    return [case for race in races for case in RACES[race](choice)]
+
+
+BOTH = ("forward+backward",)
+
+
+def _layers(choice: Choice) -> list[Case]:
+    return choice.cases("layers", ("forward", *BOTH), choice.among(SHAPES))
+
+
+def _captioning(choice: Choice) -> list[Case]:
     """The captioner of the notebooks: 25 captions of 17 words, 1,004 words in the vocabulary."""
-    return [Case("captioning", c, 25, 16, 512, 512, dtype=dtype, W=256, V=1004) for c in cells]
+    drawn = choice.cases("captioning", ("iteration",), [(25, 16, 512, 512)])
+    return [replace(case, W=256, V=1004) for case in drawn]
 
 
-def build(case: Case) -> Callable[[], list[np.ndarray]]:
-    """The function to time; it returns everything that it computed, to be compared."""
-    return _layer(case) if case.kind == "layer" else _captioning(case)
+def _steps(choice: Choice) -> list[Case]:
+    shapes = [(1, 1, H, H) for H in choice.of_line(STEP_SIZES)]
+    return choice.cases("step", ("step", "stream"), shapes)
 
 
-def _layer(case: Case) -> Callable[[], list[np.ndarray]]:
-    rng = np.random.default_rng(0)
-    N, T, D, H, G = case.N, case.T, case.D, case.H, CELLS[case.cell]
-
-    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
-        return (scale * rng.standard_normal(shape)).astype(case.dtype)
-
-    x, h0, dh = normal(N, T, D), normal(N, H), normal(N, T, H)
-    Wx, Wh, b = normal(D, G * H, scale=D**-0.5), normal(H, G * H, scale=H**-0.5), normal(G * H)
-    forward = getattr(fastrnn, f"{case.cell}_forward")
-    backward = getattr(fastrnn, f"{case.cell}_backward")
-    if case.direction == "forward":
-        return lambda: [forward(x, h0, Wx, Wh, b)[0]]
-
-    def both() -> list[np.ndarray]:
-        h, cache = forward(x, h0, Wx, Wh, b)
-        return [h, *backward(dh, cache)]
-
-    return both
+def _lengths(choice: Choice) -> list[Case]:
+    return choice.cases("lengths", BOTH, choice.among(LENGTHS_SHAPES))
 
 
-def _captioning(case: Case) -> Callable[[], list[np.ndarray]]:
-    words = ["<NULL>", "<START>", "<END>", "<UNK>", *(f"w{i}" for i in range(case.V - 4))]
-    model = CaptioningRNN(
-        {word: i for i, word in enumerate(words)},
-        case.D,
-        case.W,
-        case.H,
-        case.cell,
-        np.dtype(case.dtype).type,
-        seed=0,
-    )
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((case.N, case.D)).astype(case.dtype)
-    captions = rng.integers(4, case.V, size=(case.N, case.T + 1))
-    states: dict[str, dict[str, object]] = {name: {} for name in model.params}
+def _memory(choice: Choice) -> list[Case]:
+    return choice.cases("memory", BOTH, choice.shapes or choice.of_line(MEMORY_SHAPES))
 
-    def iteration() -> list[np.ndarray]:
-        loss, grads = model.loss(features, captions)
-        for name, dw in grads.items():
-            model.params[name], _ = optim.adam(model.params[name], dw, states[name])
-        return [np.array(loss), *grads.values()]
 
-    return iteration
+def _scaling(choice: Choice) -> list[Case]:
+    # A shape that lies on two lines is raced once.
+    points = dict.fromkeys(shape for line in SCALING.values() for shape in choice.of_line(line))
+    return choice.cases("scaling", BOTH, points)
+
+
+RACES = {
+    "layers": _layers,
+    "captioning": _captioning,
+    "step": _steps,
+    "lengths": _lengths,
+    "memory": _memory,
+    "scaling": _scaling,
+}

@@ -5,7 +5,6 @@ Prints the size of the file, minibatches a second, and how much the process grew
 """
 
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastrnn.benchmarks.memory import peak_resident_bytes
 from fastrnn.captioning.data import Features
 from fastrnn.optional import require
 
@@ -30,12 +30,6 @@ def write_features(path: Path, images: int, columns: int) -> None:
             dataset[begin : begin + rows] = rng.random((rows, columns), dtype=np.float32)
 
 
-def peak_megabytes() -> float:
-    """Largest resident size of this process so far."""
-    scale = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-
-
 def main(folder: Path, images: int = IMAGES, columns: int = COLUMNS) -> dict[str, float]:
     """Generate, read, report; returns the figures."""
     path = folder / "features.h5"
@@ -45,7 +39,7 @@ def main(folder: Path, images: int = IMAGES, columns: int = COLUMNS) -> dict[str
     )
     writer.start()
     writer.join()
-    before = peak_megabytes()
+    before = peak_resident_bytes()
     features = Features(path)
     rng = np.random.default_rng(0)
     begun = time.perf_counter()
@@ -54,7 +48,7 @@ def main(folder: Path, images: int = IMAGES, columns: int = COLUMNS) -> dict[str
     seconds = time.perf_counter() - begun
     figures = {
         "file_megabytes": path.stat().st_size / 2**20,
-        "grown_megabytes": peak_megabytes() - before,
+        "grown_megabytes": (peak_resident_bytes() - before) / 2**20,
         "minibatches_per_second": BATCHES / seconds,
     }
     path.unlink()

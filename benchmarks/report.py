@@ -1,40 +1,37 @@
-"""A race's rows as a table, as JSON and as a picture."""
+"""A run as tables, as JSON, as Markdown and as pictures."""
 
 import platform
+from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 from fastrnn import storage
-from fastrnn.optional import require
+from fastrnn.backends.threads import available_cpus
+from fastrnn.benchmarks import charts, results
+from fastrnn.benchmarks.cases import Case
+from fastrnn.benchmarks.peers import PACKAGES, SUBJECT
+from fastrnn.benchmarks.race import Row
+from fastrnn.benchmarks.tables import Table, markdown, text
+
+TITLES = {
+    "layers": "Layers",
+    "captioning": "Captioning, one iteration (loss, gradients, adam)",
+    "step": "One time step of one row",
+    "lengths": "Sequences of different lengths",
+    "memory": "Memory, the growth of the process at its largest",
+    "scaling": "Growing T, N and H",
+}
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """Text columns: case, time by peer, GFLOP/s, share of the FMA peak, ratio to NumPy."""
-    head = f"{'case':48} {'numpy':>11} {'cython':>11} {'GFLOP/s':>8} {'of peak':>8} {'ratio':>6}"
-    lines = [head, "-" * len(head)]
-    for row in rows:
-        numpy, cython = (_time(row["seconds"][peer]) for peer in ("numpy", "cython"))
-        lines.append(
-            f"{row['name']:48} {numpy:>11} {cython:>11} {row['gflops']:8.1f} "
-            f"{row['share_of_peak']:8.0%} {row['ratio']:6.1f}"
-        )
-    ratios = [row["ratio"] for row in rows]
-    mean = np.exp(np.mean(np.log(ratios)))
-    lines.append(f"cython is {mean:.1f} times as fast (geometric mean), {min(ratios):.1f} at least")
-    return "\n".join(lines)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
-
-
-def write(out: Path, rows: list[dict[str, object]], config: dict[str, object]) -> None:
-    """Write bench.json and bench.png into a folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": _processor(), "python": platform.python_version()}
-    storage.write_json(out / "bench.json", {"machine": machine, "config": config, "rows": rows})
-    _draw(out / "bench.png", rows)
+def result(rows: list[Row], config: dict[str, object]) -> dict[str, object]:
+    """What bench.json holds: the rows, what was asked for, and where it ran."""
+    packages = {"numpy", *(p for peer in results.peers(rows) for p in PACKAGES[peer])}
+    machine = {
+        "processor": _processor(),
+        "cpus": available_cpus(),
+        "python": platform.python_version(),
+        "versions": {package: metadata.version(package) for package in sorted(packages)},
+    }
+    return {"format": results.FORMAT, "machine": machine, "config": config, "rows": rows}
 
 
 def _processor() -> str:
@@ -45,27 +42,73 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _draw(path: Path, rows: list[dict[str, object]]) -> None:
-    """Two bars a case: how many times as fast as NumPy, and the share of the FMA peak."""
-    figure = require("matplotlib.figure").Figure(
-        figsize=(11, 1.4 + 0.24 * len(rows)), layout="constrained"
-    )
-    require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, sharey=True)
-    at = np.arange(len(rows))
-    colours = ["tab:blue" if "rnn" in row["name"] else "tab:orange" for row in rows]
-    left.barh(at, [row["ratio"] for row in rows], color=colours)
-    left.axvline(1, color="0.3", lw=1)
-    left.set(xscale="log", xlabel="NumPy's time / cython's", yticks=at)
-    left.set_yticklabels([row["name"] for row in rows], fontsize=8)
-    left.set_ylim(len(rows) - 0.4, -0.6)
-    left.set_xlim(right=1.6 * max(row["ratio"] for row in rows))
-    for y, row in zip(at, rows, strict=True):
-        left.text(row["ratio"], y, f" {row['ratio']:.1f}", va="center", fontsize=7.5)
-    right.barh(at, [row["share_of_peak"] for row in rows], color=colours)
-    right.set(xlim=(0, 1), xlabel="share of the measured FMA peak")
-    for axis in (left, right):
-        axis.grid(axis="x", alpha=0.3)
-        axis.set_axisbelow(True)
-    with storage.replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+def where(result: dict[str, object]) -> str:
+    """One sentence on the machine and the settings."""
+    machine, config = result["machine"], result["config"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    threads = "1 thread" if config["threads"] == 1 else f"{config['threads']} threads"
+    return f"{machine['processor']}, {threads}, {config['isa']}, {config['dtype']}; {versions}."
+
+
+def tables(rows: list[Row]) -> list[Table]:
+    """A table a race: the ratio is the time (or memory) of a peer / of fastrnn."""
+    return [_table(race, some) for race, some in results.by_race(rows).items()]
+
+
+def write(out: Path, result: dict[str, object]) -> list[str]:
+    """Write bench.json, bench.md and the pictures into a folder; returns the files' names."""
+    out.mkdir(parents=True, exist_ok=True)
+    storage.write_json(out / "bench.json", result)
+    sections = [f"# fastrnn bench\n\n{where(result)}", *map(markdown, tables(result["rows"]))]
+    with storage.replacing(out / "bench.md") as temporary:
+        temporary.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return ["bench.json", "bench.md", *charts.draw(out, result["rows"])]
+
+
+def as_text(rows: list[Row]) -> str:
+    """The tables for a terminal."""
+    return "\n\n".join(map(text, tables(rows)))
+
+
+def _table(race: str, rows: list[Row]) -> Table:
+    peers = results.peers(rows)
+    figures = _memory if race == "memory" else _lengths if race == "lengths" else _times
+    columns = [figures(row) for row in rows]
+    lines = []
+    for row, column in zip(rows, columns, strict=True):
+        name, ratio = results.best(row)
+        ratios = results.by_peer(row)
+        shown = [f"{ratios[peer]:.2f}" if peer in ratios else "" for peer in peers]
+        case = Case.of(row)
+        what = [f"{case.cell} {case.direction}", case.shape]
+        lines.append([*what, *column.values(), name, name and f"{ratio:.2f}", *shown])
+    head = ["case", "(N,T,D,H)", *columns[0], "best peer", "ratio", *peers]
+    return Table(TITLES[race], head, lines, _notes(rows))
+
+
+def _notes(rows: list[Row]) -> list[str]:
+    cells = results.group(rows, lambda row: row["cell"])
+    notes = [f"ratio, {cell}: {results.summary(some)}" for cell, some in cells.items()]
+    return notes + [f"ratio, all cells: {results.summary(rows)}"] * (len(cells) > 1)
+
+
+def _times(row: Row) -> dict[str, str]:
+    return {
+        "time": duration(row["seconds"][SUBJECT]),
+        "GFLOP/s": f"{row['gflops']:.1f}",
+        "of peak": f"{row['share_of_peak']:.0%}",
+    }
+
+
+def _lengths(row: Row) -> dict[str, str]:
+    cost = results.cost_of_lengths(row, Case.of(row).steps)
+    return {**_times(row), "step's cost": "" if cost is None else f"{cost:.2f}"}
+
+
+def _memory(row: Row) -> dict[str, str]:
+    return {"MB": f"{row['bytes'][SUBJECT] / 2**20:.0f}"}
+
+
+def duration(seconds: float) -> str:
+    """With the unit that suits it."""
+    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"

@@ -1,81 +1,152 @@
-"""One peer in its own process: python -m fastrnn.benchmarks.worker BACKEND THREADS ISA.
+"""One peer in its own process: python -m fastrnn.benchmarks.worker PEER.
 
-Reads a JSON command a line from stdin, answers with a JSON line. Peers do not share a process since
-their thread pools spin and slow each other down.
+Reads a JSON command a line from stdin and answers with a JSON line: {"answer": value} or
+{"error": text}. Between two commands it is idle: an answer is given when the threads of its pools
+have gone to sleep.
 """
 
 import json
+import os
 import statistics
 import sys
 import time
+from dataclasses import replace
+from timeit import Timer
+from typing import TextIO
 
 import numpy as np
 
-import fastrnn
-from fastrnn.backends import get_backend
-from fastrnn.benchmarks.cases import Case, build
+from fastrnn.backends import get_backend, get_num_threads
+from fastrnn.benchmarks import memory, operands, peers
+from fastrnn.benchmarks.cases import Case
+from fastrnn.benchmarks.peers import Idiom
 
 # Largest difference from the reference, relative to the largest element: rounding of sums over up
 # to 25,600 rows in another order.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
+# A shorter sample would time the clock.
+SAMPLE_SECONDS = 1e-4
+# A first call that takes longer is a sample; else what it loses by waking threads would show.
+WARM_SECONDS = 0.5
+# Pools that spin after a call stop by then.
+SETTLE_SECONDS = 0.5
 
 
-def check(case: Case, backend: str) -> None:
-    """Raises AssertionError unless the backend's results are the reference's."""
-    with fastrnn.use_backend("numpy"):
-        expected = build(case)()
-    with fastrnn.use_backend(backend):
-        got = build(case)()
-    for i, (a, b) in enumerate(zip(got, expected, strict=True)):
+class Worker:
+    """A peer's commands; each public method is one."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+        self._idioms: dict[str, Idiom] = {}
+
+    def expect(self, case: dict, path: str) -> None:
+        """Write the results of a case, which other workers are compared with, to an npz file."""
+        (idiom,) = self._built(Case(**case)).values()
+        np.savez(path, **results(idiom))
+
+    def build(self, case: dict, path: str | None) -> list[str]:
+        """Make a case ready and compare its results with those of a file (None: with nothing).
+
+        Returns: the names of the idioms that can be timed.
+        Raises ValueError where a result differs.
+        """
+        self._idioms = {}  # the last case's memory
+        self._idioms = self._built(Case(**case))
+        if path:
+            with np.load(path) as file:
+                expected = dict(file)
+            for idiom in self._idioms.values():
+                if idiom.collect:
+                    check(results(idiom), expected, TOLERANCE[case["dtype"]])
+        return [*self._idioms]
+
+    def time(self, idiom: str, seconds: float) -> float:
+        """Median seconds of a call."""
+        return measure(self._idioms[idiom], seconds)
+
+    def grow(self, case: dict) -> int | None:
+        """Bytes by which this process grows at most while it runs a case; None where it cannot."""
+        case = Case(**case)
+        for idiom in self._built(replace(case, N=1, T=1)).values():
+            idiom.run()  # loads what every case needs
+        idioms = [*self._built(case).values()]
+        if not idioms:
+            return None
+        before = memory.resident_bytes()
+        idioms[0].run()
+        return memory.peak_resident_bytes() - before
+
+    def peak(self, dtype: str) -> float:
+        """Floating-point operations a second of fastrnn's multiply-add loop, the best of three."""
+        kernels, one, best = get_backend("cython")._kernels, np.ones(1, dtype), 0.0
+        for _ in range(3):
+            begun = time.perf_counter()
+            done = kernels.fma_peak(one, 400_000, get_num_threads())
+            best = max(best, done / (time.perf_counter() - begun))
+        return best
+
+    def _built(self, case: Case) -> dict[str, Idiom]:
+        return peers.find(self._peer).build(case, operands.draw(case))
+
+
+def results(idiom: Idiom) -> dict[str, np.ndarray]:
+    """Everything that an idiom computes, by name."""
+    with idiom.within():
+        return idiom.collect(idiom.run())
+
+
+def check(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
+    """Raises ValueError unless each expected array is among the results, within tolerance of its
+    largest element."""
+    for name, b in expected.items():
+        a = got.get(name)
+        if a is None or a.shape != b.shape:
+            raise ValueError(f"{name}: expected shape {b.shape}, got {getattr(a, 'shape', None)}")
         worst = np.max(np.abs(a - b)) / np.max(np.abs(b))
-        if not worst <= TOLERANCE[case.dtype]:
-            raise AssertionError(f"{case.name}: result {i} differs by {worst:.1e}")
+        if not worst <= tolerance:  # a NaN is not
+            raise ValueError(f"{name} differs from the reference by {worst:.1e} of its largest")
 
 
-def measure(run, seconds: float) -> float:
-    """Median seconds of a call over at least so many seconds and three calls."""
-    times: list[float] = []
-    stop = time.perf_counter() + seconds
-    while time.perf_counter() < stop or len(times) < 3:
-        begun = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times)
+def measure(idiom: Idiom, seconds: float) -> float:
+    """Median seconds of a call, of as many samples as the time allows after a first call."""
+    timer = Timer(idiom.run)
+    with idiom.within():
+        first = timer.timeit(1)  # wakes the threads
+        if first >= max(seconds, WARM_SECONDS):
+            return first
+        calls = max(1, round(SAMPLE_SECONDS / first))
+        samples: list[float] = []
+        stop = time.perf_counter() + seconds
+        while not samples or time.perf_counter() < stop:
+            samples.append(timer.timeit(calls) / calls)
+    return statistics.median(samples)
 
 
-def peak(dtype: str, threads: int) -> float:
-    """Floating-point operations a second of the multiply-add loop, the best of three."""
-    kernels = get_backend("cython")._kernels
-    one = np.ones(1, dtype)
-    best = 0.0
-    for _ in range(3):
-        begun = time.perf_counter()
-        done = kernels.fma_peak(one, 400_000, threads)
-        best = max(best, done / (time.perf_counter() - begun))
-    return best
+def settle() -> None:
+    """Wait until no thread of this process is busy."""
+    stop = time.perf_counter() + SETTLE_SECONDS
+    while time.perf_counter() < stop:
+        used = time.process_time()
+        time.sleep(0.005)
+        if time.process_time() - used < 0.001:
+            return
 
 
-def main(backend: str, threads: str, isa: str) -> None:
-    """Serve commands until stdin ends."""
-    fastrnn.set_num_threads(int(threads))
-    if isa != "best":
-        fastrnn.use_isa(isa)
-    fastrnn.set_backend(backend)
-    case, run = None, None
-    for line in sys.stdin:
+def serve(peer: str, commands: TextIO, answers: TextIO) -> None:
+    """Obey commands until there are no more."""
+    worker = Worker(peer)
+    for line in commands:
         command = json.loads(line)
-        answer: object = None
-        if command["do"] == "build":
-            case = Case(**command["case"])
-            check(case, backend)
-            run = build(case)
-            run()
-        elif command["do"] == "time":
-            answer = measure(run, command["seconds"])
-        elif command["do"] == "peak":
-            answer = peak(command["dtype"], int(threads))
-        print(json.dumps(answer), flush=True)
+        try:
+            answer = {"answer": getattr(worker, command.pop("do"))(**command)}
+        except Exception as error:
+            answer = {"error": " ".join(str(error).split()) or type(error).__name__}
+        settle()
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    # Whatever a library prints goes to stderr, not between the answers.
+    stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.argv[1], sys.stdin, stdout)

@@ -1,7 +1,7 @@
 """fastrnn: recurrent networks on the CPU at hardware speed, as functions on NumPy arrays.
 
 Letters in every docstring: N batch, T time steps, D input, H hidden, V vocabulary, W word vector,
-G gates (1 rnn, 4 lstm). Arrays are (N, T, ...), C order, float32 or float64.
+G gates (1 rnn, 4 lstm, 3 gru). Arrays are (N, T, ...), C order, float32 or float64.
 """
 
 from fastrnn import gradcheck, optim
@@ -24,7 +24,12 @@ from fastrnn.layers.dense import (
     word_embedding_forward,
 )
 from fastrnn.layers.losses import softmax_loss, temporal_softmax_loss
+from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.layers.recurrent import (
+    gru_backward,
+    gru_forward,
+    gru_step_backward,
+    gru_step_forward,
     lstm_backward,
     lstm_forward,
     lstm_step_backward,
@@ -34,17 +39,25 @@ from fastrnn.layers.recurrent import (
     rnn_step_backward,
     rnn_step_forward,
 )
+from fastrnn.layers.streaming import Stream
 
 __all__ = [
+    "PreparedWeights",
+    "Stream",
     "affine_backward",
     "affine_forward",
     "get_num_threads",
     "gradcheck",
+    "gru_backward",
+    "gru_forward",
+    "gru_step_backward",
+    "gru_step_forward",
     "lstm_backward",
     "lstm_forward",
     "lstm_step_backward",
     "lstm_step_forward",
     "optim",
+    "prepare",
     "rnn_backward",
     "rnn_forward",
     "rnn_step_backward",

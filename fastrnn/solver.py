@@ -34,7 +34,7 @@ def clip_by_global_norm(grads: dict[str, np.ndarray], max_norm: float) -> float:
 class Solver:
     """Trains ``params`` in place. A subclass says what the loss of a batch and a validation are.
 
-    Parameters: params, name to array, replaced entry by entry; num_examples, the number of training
+    Parameters: params, name to array, updated in place; num_examples, the number of training
     examples; update_rule, a name in fastrnn.optim; optim_config, its hyperparameters; lr_decay, the
     factor on the learning rate after each epoch; num_epochs; batch_size; clip_norm, the most that
     the global norm of the gradients may be (None: any); patience, validations without a better
@@ -184,7 +184,7 @@ class Solver:
             clip_by_global_norm(grads, self.clip_norm)
         rule = optim.RULES[self.update_rule]
         for name, w in self.params.items():
-            self.params[name], _ = rule(w, grads[name], self.optim_configs[name])
+            rule(w, grads[name], self.optim_configs[name], out=w)
         self.position += len(examples)
         self.loss_history.append(loss)
         self.seconds += time.perf_counter() - started

@@ -10,9 +10,8 @@
 const kernel_table FN(JOIN(fastrnn, ISA)) = {
     .isa = STRING(ISA),
     .lanes = LANES,
-    .panel = 2 * LANES,
-    .feature_block = MAX_ROWS_2V,
-#define X(name, args, item) .name = FN(name),
+    .feature_block = MAX_ROWS(2),
+#define X(name, args, split) .name = FN(name),
     FASTRNN_KERNELS(X)
 #undef X
 };
@@ -21,14 +20,23 @@ const kernel_table FN(JOIN(fastrnn, ISA)) = {
 #undef IV
 #undef LANES
 #undef REAL
+#undef REAL_BYTES
+#undef LOW_LANES
+#undef HIGH_LANES
 #undef INT
+#undef SQRT
+#undef VECTOR_MIN
+#undef VECTOR_MAX
 #undef SUFFIX
 #undef MANTISSA_BITS
+#undef COMPENSATED
 #undef ROUND_MAGIC
 #undef LOG2_E
 #undef LN2_HIGH
 #undef LN2_LOW
 #undef EXP_MIN
-#undef EXP_MAX
+#undef SIGMOID_MIN
+#undef SIGMOID_MAX
+#undef SIGMOID_SCALE
 #undef TANH_MAX
 #undef EXP_TAYLOR

@@ -1,250 +1,427 @@
 /* Products with a packed B: packing, the register tile, and the plain and transposed GEMM over it.
 
-   A tile is M rows x NV vectors of accumulators; M and NV are constants after inlining, so they
-   live in registers. Every M up to the maximum exists, and rows are cut into blocks of nearly
-   equal height (25 = 9 + 8 + 8, not 12 + 12 + 1), since a low last block would run at a fraction of
-   the speed. */
+   A tile is M rows x NV vectors x P panels of accumulators; all three are constants after inlining,
+   so they live in registers. Every M up to the maximum exists, and rows are cut into blocks of
+   nearly equal height (25 = 9 + 8 + 8, not 12 + 12 + 1), since a low last block would run at a
+   fraction of the speed. Few rows take several panels at once for the same reason. */
 
 /* ---- packing ------------------------------------------------------------------------------- */
 
-static void FN(pack_panel)(const pack_args *p, idx panel, REAL *to)
+/* Vectors of neighbouring units that a panel holds of each gate. */
+#define UNIT_VECTORS(gates) ((gates) == 1 ? 2 : 1)
+
+/* LANES rows of LANES columns, in registers: each round interleaves the rows of the two halves. */
+INLINE void FN(transpose)(V rows[VEC_BYTES / sizeof(REAL)])
 {
-    const REAL *const source = p->source;
-    const idx units = p->gates == 1 ? 2 : 1, vectors = p->gates * units;
-    for (idx v = 0; v < vectors; v++) {
-        const idx gate = v / units, unit = (panel * units + v % units) * LANES;
-        const idx column = p->offset[gate] + unit;
-        const idx n = MAX(0, MIN(LANES, p->columns - unit));
-        REAL *out = to + v * LANES;
-        if (!p->transposed) {
-            for (idx k = 0; k < p->K; k++)
-                FN(store)(out + k * vectors * LANES, FN(load_n)(source + k * p->ld + column, n));
-            continue;
+#pragma GCC unroll 4
+    for (idx round = 1; round < LANES; round *= 2) {
+        V next[VEC_BYTES / sizeof(REAL)];
+#pragma GCC unroll 8
+        for (idx i = 0; i < LANES / 2; i++) {
+            next[2 * i] = FN(zip_low)(rows[i], rows[i + LANES / 2]);
+            next[2 * i + 1] = FN(zip_high)(rows[i], rows[i + LANES / 2]);
         }
-        for (idx j = 0; j < LANES; j++) {
-            const REAL *const row = source + (column + j) * p->ld;
-            for (idx k = 0; k < p->K; k++)
-                out[k * vectors * LANES + j] = j < n ? row[k] : 0;
-        }
+        memcpy(rows, next, sizeof next);
     }
 }
 
-static void FN(pack)(const void *args, idx begin, idx end)
+/* n columns, at most LANES, of the transpose: rows source, source + ld, ... of K elements. */
+static void FN(pack_transposed)(const REAL *source, idx ld, idx n, idx K, REAL *out, idx out_row)
+{
+    for (idx k = 0; k < K; k += LANES) {
+        const idx m = MIN(LANES, K - k);
+        V rows[VEC_BYTES / sizeof(REAL)];
+        for (idx j = 0; j < LANES; j++)
+            rows[j] = j < n ? FN(load_n)(source + j * ld + k, m) : (V){0};
+        FN(transpose)(rows);
+        for (idx i = 0; i < m; i++)
+            FN(store)(out + (k + i) * out_row, rows[i]);
+    }
+}
+
+static void FN(pack_vector)(const pack_args *p, idx gate, idx unit, REAL *out, idx out_row)
+{
+    const idx column = p->offset[gate] + unit, n = MAX(0, MIN(LANES, p->columns - unit));
+    V bias = {0};
+    if (p->bias)
+        bias = FN(load_n)((const REAL *)p->bias + column, n);
+    if (p->more_bias && gate < p->more_gates)
+        bias += FN(load_n)((const REAL *)p->more_bias + column, n);
+    FN(store)(out, bias);
+    out += out_row;
+    if (p->transposed)
+        FN(pack_transposed)((const REAL *)p->source + column * p->ld, p->ld, n, p->K, out, out_row);
+    else
+        for (idx k = 0; k < p->K; k++)
+            FN(store)(out + k * out_row, FN(load_n)((const REAL *)p->source + k * p->ld + column, n));
+}
+
+static void FN(pack)(const void *args, idx part, idx parts)
 {
     const pack_args *const p = args;
-    const idx size = p->K * p->gates * (p->gates == 1 ? 2 : 1) * LANES;
-    for (idx panel = begin; panel < end; panel++)
-        FN(pack_panel)(p, panel, (REAL *)p->packed + panel * size);
+    const idx units = UNIT_VECTORS(p->gates), row = p->gates * units * LANES;
+    const idx panels = CEIL_DIV(p->columns, units * LANES);
+    for (idx panel = panels * part / parts; panel < panels * (part + 1) / parts; panel++)
+        for (idx v = 0; v < p->gates * units; v++)
+            FN(pack_vector)(p, v / units, (panel * units + v % units) * LANES,
+                            (REAL *)p->packed + panel * (p->K + 1) * row + v * LANES, row);
 }
 
 /* ---- the register tile --------------------------------------------------------------------- */
 
-/* acc[i][v] += sum_k a[i * row + k * depth] b[k][v] */
-INLINE void FN(accumulate)(const int M, const int NV, V acc[MAX_ROWS_2V][MAX_VECTORS], idx K,
-                           const REAL *a, idx row, idx depth, const REAL *b)
+/* out[i][v] = start[i][v] + sum_k a[i][k] b[k][v] for P neighbouring panels. The vectors v >=
+   started start from the first row of the panel instead, which holds the bias. There is no call in
+   a tile, not even for the columns past the last whole vector: with one GCC keeps the accumulators
+   in memory. */
+typedef struct {
+    idx K, a_row, b_panel, started;
+    const REAL *a, *b;
+    const REAL *start;
+    REAL *out;
+    idx start_row, start_panel, out_row, out_panel;
+    const idx *out_rows; /* row i lies at out_rows[i] of start and out; NULL: at i */
+} FN(tile);
+
+typedef void FN(tile_fn)(const FN(tile) *);
+
+INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile) *t, idx row,
+                          idx depth)
 {
-    for (idx k = 0; k < K; k++, a += depth, b += NV * LANES) {
-        V bv[MAX_VECTORS];
+    V acc[ACCUMULATORS];
+#pragma GCC unroll 12
+    for (int i = 0; i < M; i++) {
+        const idx at = t->out_rows ? t->out_rows[i] : i;
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; v++)
-            bv[v] = FN(load)(b + v * LANES);
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++) {
+                acc[(i * P + p) * NV + v] = v < t->started
+                    ? FN(load)(t->start + at * t->start_row + p * t->start_panel + v * LANES)
+                    : FN(load)(t->b + p * t->b_panel + v * LANES);
+                __builtin_prefetch(t->out + at * t->out_row + p * t->out_panel + v * LANES, 1);
+            }
+    }
+    const REAL *a = t->a, *b = t->b + NV * LANES;
+    for (idx k = 0; k < t->K; k++, a += depth, b += NV * LANES) {
+        V bv[ACCUMULATORS];
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                bv[p * NV + v] = FN(load)(b + p * t->b_panel + v * LANES);
 #pragma GCC unroll 12
         for (int i = 0; i < M; i++) {
             const V ai = FN(splat)(a[i * row]);
+#pragma GCC unroll 16
+            for (int v = 0; v < P * NV; v++)
+                acc[i * P * NV + v] += ai * bv[v];
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < M; i++) {
+        const idx at = t->out_rows ? t->out_rows[i] : i;
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++)
-                acc[i][v] += ai * bv[v];
-        }
+                FN(store)(t->out + at * t->out_row + p * t->out_panel + v * LANES,
+                          acc[(i * P + p) * NV + v]);
     }
 }
 
-/* out[i][v] = start[i][v] + sum_k a[i][k] b[k][v] for one panel. Vector v begins at column[v] of
-   start and of out and has n[v] columns. */
-typedef struct {
-    idx K, a_row, start_row, out_row; /* start_row 0: a bias */
-    const REAL *a, *b, *start;        /* start NULL: 0 */
-    REAL *out;
-    idx column[MAX_VECTORS], n[MAX_VECTORS];
-} FN(tile);
+/* Panels that a tile of so many accumulators a panel takes at once. */
+#define WIDTH(n) ((n) * 4 <= ACCUMULATORS ? 4 : (n) * 2 <= ACCUMULATORS ? 2 : 1)
 
-INLINE void FN(tile_body)(const int M, const int NV, const FN(tile) *t, idx row, idx depth)
-{
-    V acc[MAX_ROWS_2V][MAX_VECTORS];
-#pragma GCC unroll 12
-    for (int i = 0; i < M; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) {
-            const REAL *const start = t->start + i * t->start_row + t->column[v];
-            acc[i][v] = t->start ? FN(load_n)(start, t->n[v]) : (V){0};
-            __builtin_prefetch(t->out + i * t->out_row + t->column[v], 1);
-        }
-    FN(accumulate)(M, NV, acc, t->K, t->a, row, depth, t->b);
-#pragma GCC unroll 12
-    for (int i = 0; i < M; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++)
-            FN(store_n)(t->out + i * t->out_row + t->column[v], acc[i][v], t->n[v]);
-}
+#define TILES(M, NV)                                              \
+    static void FN(tile_##NV##v_##M)(const FN(tile) *t)           \
+    {                                                             \
+        FN(tile_body)(M, NV, 1, t, t->a_row, 1);                  \
+    }                                                             \
+    static void FN(wide_##NV##v_##M)(const FN(tile) *t)           \
+    {                                                             \
+        FN(tile_body)(M, NV, WIDTH(M * NV), t, t->a_row, 1);      \
+    }
+#define X(M) TILES(M, 2)
+HEIGHTS_2V(X)
+#undef X
+#define X(M) TILES(M, 3)
+HEIGHTS_3V(X)
+#undef X
+#define X(M) TILES(M, 4)
+HEIGHTS_4V(X)
+#undef X
+#undef TILES
 
-/* A function a height M: of rows of A as they lie, of blocks of transpose_rows, of gate panels. */
-typedef void FN(tile_fn)(const FN(tile) *);
-#define X(M)                                                    \
-    static void FN(rows_tile_##M)(const FN(tile) *t)            \
-    {                                                           \
-        FN(tile_body)(M, 2, t, t->a_row, 1);                    \
-    }                                                           \
-    static void FN(features_tile_##M)(const FN(tile) *t)        \
-    {                                                           \
-        FN(tile_body)(M, 2, t, 1, MAX_ROWS_2V);                 \
+/* The same over blocks of transpose_rows. */
+#define X(M)                                                      \
+    static void FN(features_##M)(const FN(tile) *t)               \
+    {                                                             \
+        FN(tile_body)(M, 2, 1, t, 1, MAX_ROWS(2));                \
     }
 HEIGHTS_2V(X)
 #undef X
-#define X(M)                                                    \
-    static void FN(gates_tile_##M)(const FN(tile) *t)           \
-    {                                                           \
-        FN(tile_body)(M, 4, t, t->a_row, 1);                    \
-    }
-HEIGHTS_4V(X)
+#define X(M) FN(features_##M),
+static FN(tile_fn) *const FN(features)[] = {0, HEIGHTS_2V(X)};
 #undef X
 
-#define X(M) FN(rows_tile_##M),
-static FN(tile_fn) *const FN(rows_tile)[] = {0, HEIGHTS_2V(X)};
+#define X(M) {FN(tile_2v_##M), FN(wide_2v_##M)},
+static FN(tile_fn) *const FN(tiles_2v)[][2] = {{0}, HEIGHTS_2V(X)};
 #undef X
-#define X(M) FN(features_tile_##M),
-static FN(tile_fn) *const FN(features_tile)[] = {0, HEIGHTS_2V(X)};
+#define X(M) {FN(tile_3v_##M), FN(wide_3v_##M)},
+static FN(tile_fn) *const FN(tiles_3v)[][2] = {{0}, HEIGHTS_3V(X)};
 #undef X
-#define X(M) FN(gates_tile_##M),
-static FN(tile_fn) *const FN(gates_tile)[] = {0, HEIGHTS_4V(X)};
+#define X(M) {FN(tile_4v_##M), FN(wide_4v_##M)},
+static FN(tile_fn) *const FN(tiles_4v)[][2] = {{0}, HEIGHTS_4V(X)};
 #undef X
 
-/* ---- a plain product ------------------------------------------------------------------------ */
-
-INLINE void FN(plain_columns)(FN(tile) *t, idx panel, idx columns)
+/* A tile of m rows of one panel that only the first `columns` columns of start and out have. */
+static void FN(run_partial)(FN(tile_fn) *run, const FN(tile) *t, idx m, idx NV, idx columns)
 {
-    for (idx v = 0; v < 2; v++) {
-        t->column[v] = (2 * panel + v) * LANES;
-        t->n[v] = MAX(0, MIN(LANES, columns - t->column[v]));
-    }
+    REAL scratch[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
+    FN(tile) inside = *t;
+    inside.start = inside.out = scratch;
+    inside.start_row = inside.out_row = NV * LANES;
+    inside.out_rows = 0;
+    for (idx i = 0; i < m && t->started; i++)
+        memcpy(scratch + i * NV * LANES,
+               t->start + (t->out_rows ? t->out_rows[i] : i) * t->start_row, columns * sizeof(REAL));
+    run(&inside);
+    for (idx i = 0; i < m; i++)
+        memcpy(t->out + (t->out_rows ? t->out_rows[i] : i) * t->out_row, scratch + i * NV * LANES,
+               columns * sizeof(REAL));
 }
 
-/* out = start + A B over R rows. Loops: a block of B that stays in L2, a depth at which a block of
-   A stays in L1, blocks of rows, panels. */
-static void FN(product)(idx R, idx columns, FN(tile) t, idx K, const REAL *packed)
+/* Computes up to `panels` panels of NV vectors, which have so many columns together; returns how
+   many panels it was. */
+INLINE idx FN(run_tile)(const FN(tile) *t, idx m, idx NV, idx panels, idx columns)
 {
-    const idx panels = (columns + 2 * LANES - 1) / (2 * LANES);
-    const idx blocks = (R + MAX_ROWS_2V - 1) / MAX_ROWS_2V;
-    const idx block_panels = MAX(1, B_BLOCK_BYTES / (2 * VEC_BYTES * MAX(1, MIN(K, MAX_DEPTH))));
-    const REAL *const a = t.a, *const start = t.start;
-    REAL *const out = t.out;
-    const idx start_row = t.start_row;
-    for (idx p0 = 0; p0 < panels; p0 += block_panels)
-        for (idx k0 = 0; k0 < MAX(1, K); k0 += MAX_DEPTH) {
-            t.K = MIN(MAX_DEPTH, K - k0);
-            t.start_row = k0 ? t.out_row : start_row;
+    FN(tile_fn) *const(*const tiles)[2] = NV == 2 ? FN(tiles_2v) : NV == 3 ? FN(tiles_3v)
+                                                                           : FN(tiles_4v);
+    const idx width = WIDTH(m * NV);
+    if (panels >= width && columns >= width * NV * LANES) {
+        tiles[m][1](t);
+        return width;
+    }
+    if (columns >= NV * LANES)
+        tiles[m][0](t);
+    else
+        FN(run_partial)(tiles[m][0], t, m, NV, columns);
+    return 1;
+}
+
+/* ---- a product of many rows ------------------------------------------------------------------ */
+
+/* Panels p0..p1 of out = bias + A B. */
+typedef struct {
+    idx rows, K, vectors, p0, p1;
+    const REAL *a; /* row i: a + i * a_row, or a_rows[i] */
+    idx a_row;
+    const REAL *const *a_rows;
+    const REAL *packed;
+    REAL *out; /* row i of panel p: out + p * out_panel + i * out_row, or out_rows[i] * out_row */
+    idx out_row, out_panel, columns;
+    const idx *out_rows;
+} FN(product_args);
+
+/* Rows r..r+m of A, columns k..k+K, to lie together: rows of user arrays may lie anywhere, and far
+   apart by a power of two they would share few sets of the cache. */
+static void FN(gather)(const FN(product_args) *p, idx r, idx m, idx k, idx K, REAL *to)
+{
+    for (idx i = r; i < r + m; i++, to += K)
+        memcpy(to, (p->a_rows ? p->a_rows[i] : p->a + i * p->a_row) + k, K * sizeof(REAL));
+}
+
+/* Loops: a block of B that stays in L2, a depth at which a block of A stays in L1, blocks of rows,
+   panels. */
+static void FN(product)(const FN(product_args) *p)
+{
+    const idx NV = p->vectors, width = NV * LANES, max_rows = ACCUMULATORS / NV;
+    const idx depth = MIN(MAX_DEPTH, p->K), blocks = CEIL_DIV(p->rows, max_rows);
+    const idx block_panels = MAX(4, B_BLOCK_BYTES / (NV * VEC_BYTES * depth));
+    REAL a[MAX_ROWS(2) * MAX_DEPTH];
+    for (idx q = p->p0; q < p->p1; q += block_panels)
+        for (idx k = 0; k < p->K; k += depth)
             for (idx block = 0; block < blocks; block++) {
-                const idx r = R * block / blocks, m = R * (block + 1) / blocks - r;
-                t.a = a + r * t.a_row + k0;
-                t.out = out + r * t.out_row;
-                t.start = k0 ? t.out : start ? start + r * start_row : 0;
-                for (idx panel = p0; panel < MIN(panels, p0 + block_panels); panel++) {
-                    FN(plain_columns)(&t, panel, columns);
-                    t.b = packed + (panel * K + k0) * 2 * LANES;
-                    FN(rows_tile)[m](&t);
+                const idx r = p->rows * block / blocks, m = p->rows * (block + 1) / blocks - r;
+                const idx end = MIN(p->p1, q + block_panels);
+                FN(tile) t = {.K = MIN(depth, p->K - k), .a = a, .a_row = MIN(depth, p->K - k),
+                              .b_panel = (p->K + 1) * width, .started = k ? NV : 0,
+                              .start_row = p->out_row, .start_panel = p->out_panel,
+                              .out_row = p->out_row, .out_panel = p->out_panel};
+                FN(gather)(p, r, m, k, t.K, a);
+                t.out_rows = p->out_rows ? p->out_rows + r : 0;
+                for (idx panel = q, done; panel < end; panel += done) {
+                    t.b = p->packed + (panel * (p->K + 1) + k) * width;
+                    t.out = p->out + (panel - p->p0) * p->out_panel
+                        + (p->out_rows ? 0 : r * p->out_row);
+                    t.start = t.out;
+                    done = FN(run_tile)(&t, m, NV, end - panel, p->columns - panel * width);
                 }
             }
-        }
 }
 
-static void FN(matmul)(const void *args, idx begin, idx end)
+/* ---- few rows: B as it lies ------------------------------------------------------------------ */
+
+/* NV vectors of z += a W. */
+INLINE void FN(add_stripe)(const int NV, REAL *z, const REAL *a, const REAL *W, idx ld, idx K)
+{
+    V sum[STRIPE];
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; v++)
+        sum[v] = FN(load)(z + v * LANES);
+    for (idx k = 0; k < K; k++, W += ld) {
+        const V ak = FN(splat)(a[k]);
+#pragma GCC unroll 16
+        for (int v = 0; v < NV; v++)
+            sum[v] += ak * FN(load)(W + v * LANES);
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < NV; v++)
+        FN(store)(z + v * LANES, sum[v]);
+}
+
+static void FN(add_last_columns)(REAL *z, const REAL *a, const REAL *W, idx ld, idx K, idx columns)
+{
+    V sum = FN(load_n)(z, columns);
+    for (idx k = 0; k < K; k++)
+        sum += FN(splat)(a[k]) * FN(load_n)(W + k * ld, columns);
+    FN(store_n)(z, sum, columns);
+}
+
+/* z += a W, in stripes of columns. */
+static void FN(add_vector_product)(REAL *z, const REAL *a, const REAL *W, idx ld, idx K,
+                                   idx columns)
+{
+    idx j = 0;
+    for (; j + STRIPE * LANES <= columns; j += STRIPE * LANES)
+        FN(add_stripe)(STRIPE, z + j, a, W + j, ld, K);
+    for (; j + 4 * LANES <= columns; j += 4 * LANES)
+        FN(add_stripe)(4, z + j, a, W + j, ld, K);
+    for (; j + LANES <= columns; j += LANES)
+        FN(add_stripe)(1, z + j, a, W + j, ld, K);
+    if (j < columns)
+        FN(add_last_columns)(z + j, a, W + j, ld, K, columns - j);
+}
+
+/* ---- C = bias + A B --------------------------------------------------------------------------- */
+
+/* Columns, not rows, are split. */
+static void FN(matmul_unpacked)(const matmul_args *p, idx part, idx parts)
+{
+    const idx blocks = CEIL_DIV(p->columns, 2 * LANES), begin = blocks * part / parts * 2 * LANES;
+    const idx columns = MIN(p->columns, blocks * (part + 1) / parts * 2 * LANES) - begin;
+    for (idx i = 0; i < p->rows && columns > 0; i++) {
+        REAL *const out = (REAL *)p->C + (p->out_rows ? p->out_rows[i] : i) * p->columns + begin;
+        if (p->bias)
+            memcpy(out, (const REAL *)p->bias + begin, columns * sizeof(REAL));
+        else
+            memset(out, 0, columns * sizeof(REAL));
+        FN(add_vector_product)(out, (const REAL *)p->A + i * p->a_row,
+                               (const REAL *)p->B + begin, p->columns, p->K, columns);
+    }
+}
+
+static void FN(matmul)(const void *args, idx part, idx parts)
 {
     const matmul_args *const p = args;
-    const FN(tile) t = {.a = (const REAL *)p->A + begin * p->K, .a_row = p->K, .start = p->bias,
-                        .out = (REAL *)p->C + begin * p->columns, .out_row = p->columns};
-    FN(product)(end - begin, p->columns, t, p->K, p->packed);
+    const idx begin = p->rows * part / parts, end = p->rows * (part + 1) / parts;
+    if (!p->packed) {
+        FN(matmul_unpacked)(p, part, parts);
+        return;
+    }
+    const FN(product_args) product = {
+        .rows = end - begin, .K = p->K, .vectors = 2, .p1 = CEIL_DIV(p->columns, 2 * LANES),
+        .a = (const REAL *)p->A + begin * p->a_row, .a_row = p->a_row, .packed = p->packed,
+        .out = (REAL *)p->C + (p->out_rows ? 0 : begin * p->columns), .out_row = p->columns,
+        .out_panel = 2 * LANES, .columns = p->columns,
+        .out_rows = p->out_rows ? p->out_rows + begin : 0};
+    if (begin < end)
+        FN(product)(&product);
 }
 
 /* ---- the gradient of the weights: C += A^T B ------------------------------------------------- */
 
-/* Features a..a+m of A's rows, laid so that a tile reads them front to back. */
-static void FN(transpose_block)(const weight_grad_args *p, idx D, const REAL *x, const REAL *first,
-                                idx feature, REAL *to)
+/* Blocks of MAX_ROWS(2) features of the rows of A, laid so that a tile reads them front to back. */
+static void FN(transpose_rows)(const void *args, idx part, idx parts)
 {
-    const idx m = MIN(MAX_ROWS_2V, D - feature);
-    for (idx n = 0; n < p->N; n++)
-        for (idx t = p->t0; t < p->t1; t++, to += MAX_ROWS_2V) {
-            const REAL *const row = first == 0 ? x + (n * p->T + t) * D
-                : t == 0 ? first + n * D : x + (n * p->T + t - 1) * D;
-            for (idx i = 0; i < m; i++)
-                to[i] = row[feature + i];
+    const weight_grad_list *const list = args;
+    for (idx job = 0; job < list->jobs; job++) {
+        const weight_grad_args *const p = &list->job[job];
+        const idx blocks = CEIL_DIV(p->K, MAX_ROWS(2));
+        if (!p->A && !p->a_rows)
+            continue; /* another job has the same A and transposes it */
+        for (idx block = blocks * part / parts; block < blocks * (part + 1) / parts; block++) {
+            REAL *to = (REAL *)p->blocks + block * p->rows * MAX_ROWS(2);
+            const idx feature = block * MAX_ROWS(2), m = MIN(MAX_ROWS(2), p->K - feature);
+            for (idx r = 0; r < p->rows; r++, to += MAX_ROWS(2)) {
+                const REAL *const row = p->a_rows ? p->a_rows[r]
+                                                  : (const REAL *)p->A + r * p->a_row;
+                if (m == MAX_ROWS(2))
+                    memcpy(to, row + feature, MAX_ROWS(2) * sizeof(REAL));
+                else
+                    memcpy(to, row + feature, m * sizeof(REAL));
+            }
         }
-}
-
-static void FN(transpose_rows)(const void *args, idx begin, idx end)
-{
-    const weight_grad_args *const p = args;
-    const idx rows = p->N * (p->t1 - p->t0);
-    const idx x_blocks = (p->D + MAX_ROWS_2V - 1) / MAX_ROWS_2V;
-    for (idx block = begin; block < end; block++) {
-        REAL *const to = (REAL *)p->blocks + block * rows * MAX_ROWS_2V;
-        if (block < x_blocks)
-            FN(transpose_block)(p, p->D, p->x, 0, block * MAX_ROWS_2V, to);
-        else
-            FN(transpose_block)(p, p->H, p->h, p->h0, (block - x_blocks) * MAX_ROWS_2V, to);
     }
 }
 
-/* Rows r..r+K of columns of dgates as one panel, and their sum into db. */
-static void FN(gradient_panel)(const weight_grad_args *p, const FN(tile) *t, idx r, idx K, REAL *to)
+/* Rows r..r+K of a panel of columns of B, and their sum into bias. */
+static void FN(gradient_panel)(const weight_grad_args *p, idx column, idx r, idx K, REAL *to)
 {
-    const idx steps = p->t1 - p->t0;
-    REAL *const db = p->db;
+    const idx n = p->columns - column;
     V sum[2] = {{0}, {0}};
-    for (idx v = 0; v < 2; v++)
-        if (!p->first || r)
-            sum[v] = FN(load_n)(db + t->column[v], t->n[v]);
+    for (idx v = 0; v < 2; v++) {
+        if (p->dbias && (!p->first || r))
+            sum[v] = FN(load_n)((REAL *)p->dbias + column + v * LANES, n - v * LANES);
+        FN(store)(to + v * LANES, (V){0});
+    }
     for (idx k = 0; k < K; k++) {
-        const idx n = (r + k) / steps, step = (r + k) % steps;
-        const REAL *const row = (const REAL *)p->dgates + (n * p->dgates_T + step) * p->columns;
+        const REAL *const row = (const REAL *)p->B + (r + k) * p->b_row + column;
         for (idx v = 0; v < 2; v++) {
-            const V g = FN(load_n)(row + t->column[v], t->n[v]);
-            FN(store)(to + (2 * k + v) * LANES, g);
+            const V g = FN(load_n)(row + v * LANES, n - v * LANES);
+            FN(store)(to + (2 * (k + 1) + v) * LANES, g);
             sum[v] += g;
         }
     }
-    for (idx v = 0; v < 2; v++)
-        FN(store_n)(db + t->column[v], sum[v], t->n[v]);
+    if (p->dbias)
+        for (idx v = 0; v < 2; v++)
+            FN(store_n)((REAL *)p->dbias + column + v * LANES, sum[v], n - v * LANES);
 }
 
-/* One panel of columns of dW [D, columns]: all blocks of features over rows r..r+t.K. */
-static void FN(grad_rows)(const weight_grad_args *p, FN(tile) t, idx D, idx r, const REAL *blocks,
-                          REAL *dW)
+/* Panels of columns panel..panel+count of C over the rows r..r+K. */
+static void FN(gradient_block)(const weight_grad_args *p, idx panel, idx count, idx r, idx K,
+                               REAL *room)
 {
-    const idx rows = p->N * (p->t1 - p->t0);
-    t.start_row = t.out_row = p->columns;
-    for (idx d = 0; d < D; d += MAX_ROWS_2V) {
-        t.a = blocks + (d / MAX_ROWS_2V * rows + r) * MAX_ROWS_2V;
-        t.out = dW + d * p->columns;
-        t.start = p->first && r == 0 ? 0 : t.out;
-        FN(features_tile)[MIN(MAX_ROWS_2V, D - d)](&t);
+    const idx size = (MAX_DEPTH + 1) * 2 * LANES;
+    for (idx i = 0; i < count; i++)
+        FN(gradient_panel)(p, (panel + i) * 2 * LANES, r, K, room + i * size);
+    for (idx feature = 0; feature < p->K; feature += MAX_ROWS(2)) {
+        const idx m = MIN(MAX_ROWS(2), p->K - feature);
+        FN(tile) t = {.K = K, .started = p->first && r == 0 ? 0 : 2, .start_row = p->c_row,
+                      .out_row = p->c_row};
+        t.a = (const REAL *)p->blocks + feature * p->rows + r * MAX_ROWS(2);
+        for (idx i = 0; i < count; i++) {
+            t.b = room + i * size;
+            t.start = t.out = (REAL *)p->C + feature * p->c_row + (panel + i) * 2 * LANES;
+            if (p->columns >= (panel + i + 1) * 2 * LANES)
+                FN(features)[m](&t);
+            else
+                FN(run_partial)(FN(features)[m], &t, m, 2, p->columns - (panel + i) * 2 * LANES);
+        }
     }
 }
 
-static void FN(weight_grad)(const void *args, idx begin, idx end)
+static void FN(weight_grad)(const void *args, idx part, idx parts)
 {
-    const weight_grad_args *const p = args;
-    const idx rows = p->N * (p->t1 - p->t0);
-    const idx x_blocks = (p->D + MAX_ROWS_2V - 1) / MAX_ROWS_2V;
-    REAL *const room = (REAL *)p->panels + begin * MAX_DEPTH * 2 * LANES;
-    FN(tile) t = {.b = room};
-    /* rows == 0 runs once too, with K = 0: the gradients are 0, not what np.empty held. */
-    for (idx r = 0; r < MAX(1, rows); r += MAX_DEPTH) {
-        t.K = MIN(MAX_DEPTH, rows - r);
-        for (idx panel = begin; panel < end; panel++) {
-            FN(plain_columns)(&t, panel, p->columns);
-            FN(gradient_panel)(p, &t, r, t.K, room);
-            FN(grad_rows)(p, t, p->D, r, p->blocks, p->dWx);
-            FN(grad_rows)(p, t, p->H, r, (const REAL *)p->blocks + x_blocks * rows * MAX_ROWS_2V,
-                          p->dWh);
-        }
+    const weight_grad_list *const list = args;
+    REAL *const room = (REAL *)list->room + part * GRAD_PANELS * (MAX_DEPTH + 1) * 2 * LANES;
+    for (idx job = 0; job < list->jobs; job++) {
+        const weight_grad_args *const p = &list->job[job];
+        const idx panels = CEIL_DIV(p->columns, 2 * LANES), end = panels * (part + 1) / parts;
+        /* Without rows once too, with K = 0: the gradients are 0, not what the buffer held. */
+        for (idx r = 0; r < MAX(1, p->rows); r += MAX_DEPTH)
+            for (idx panel = panels * part / parts; panel < end; panel += GRAD_PANELS)
+                FN(gradient_block)(p, panel, MIN(GRAD_PANELS, end - panel), r,
+                                   MIN(MAX_DEPTH, p->rows - r), room);
     }
 }

@@ -1,4 +1,5 @@
 /* Compiles every body for float, then for double, and fills the two tables of one ISA. */
+#include "barrier.h"
 #include "kernels.h"
 #include <math.h>
 #include <stdint.h>
@@ -13,47 +14,71 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
-enum {
-    MAX_VECTORS = 4,                /* a tile is that wide at most */
-    B_BLOCK_BYTES = 512 * 1024,     /* of packed B that stay in L2 while rows pass */
-    PROJECTION_BYTES = 1024 * 1024, /* of pre-activations still in cache for the recurrence */
-};
-
-#if MAX_ROWS_2V == 12
-#define HEIGHTS_2V(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-#elif MAX_ROWS_2V == 6
-#define HEIGHTS_2V(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))
+#define MAX_ROWS(vectors) (ACCUMULATORS / (vectors))
+/* Of constant lanes: clang and GCC each have their own, GCC both from 12 on. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (IV){__VA_ARGS__})
 #endif
-#if MAX_ROWS_4V == 6
+
+enum { B_BLOCK_BYTES = 512 * 1024 };     /* of packed B that stay in L2 while rows pass */
+enum { STRIPE = ACCUMULATORS * 2 / 3 }; /* vectors of a row that a product with one vector adds to */
+
+/* Accumulators and what a tile reads must fit the registers: 32, or 16. */
+#if ACCUMULATORS == 24
+#define HEIGHTS_2V(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#define HEIGHTS_3V(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 #define HEIGHTS_4V(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#elif MAX_ROWS_4V == 3
+#elif ACCUMULATORS == 12
+#define HEIGHTS_2V(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define HEIGHTS_3V(X) X(1) X(2) X(3) X(4)
 #define HEIGHTS_4V(X) X(1) X(2) X(3)
 #endif
 
 #define REAL float
+#define REAL_BYTES 4
 #define INT int32_t
+#define SQRT sqrtf
 #define SUFFIX f32
+#ifdef MIN_f32
+#define VECTOR_MIN MIN_f32
+#define VECTOR_MAX MAX_f32
+#endif
 #define MANTISSA_BITS 23
+#define COMPENSATED 0 /* double needs it to stay within 2 ulp */
 #define ROUND_MAGIC 0x1.8p23
 #define LOG2_E 0x1.715476p0
 #define LN2_HIGH 0x1.63p-1
 #define LN2_LOW -0x1.bd0106p-13
 #define EXP_MIN -87.3
-#define EXP_MAX 89.0 /* e^89 overflows; n stays at most 128 */
+#define SIGMOID_MIN -40.0 /* below, 1 + e^x is 1; above SIGMOID_MAX e^-x is 0 */
+#define SIGMOID_MAX 104.0
+#define SIGMOID_SCALE 0x1p-32
 #define TANH_MAX 20.0
 #define EXP_TAYLOR {1.f / 2, 1.f / 6, 1.f / 24, 1.f / 120, 1.f / 720, 1.f / 5040}
 #include "bodies.h"
 
 #define REAL double
+#define REAL_BYTES 8
 #define INT int64_t
+#define SQRT sqrt
 #define SUFFIX f64
+#ifdef MIN_f64
+#define VECTOR_MIN MIN_f64
+#define VECTOR_MAX MAX_f64
+#endif
 #define MANTISSA_BITS 52
+#define COMPENSATED 1
 #define ROUND_MAGIC 0x1.8p52
 #define LOG2_E 0x1.71547652b82fep0
 #define LN2_HIGH 0x1.62e42feep-1
 #define LN2_LOW 0x1.a39ef35793c76p-33
 #define EXP_MIN -708.0
-#define EXP_MAX 710.0
+#define SIGMOID_MIN -60.0
+#define SIGMOID_MAX 746.0
+#define SIGMOID_SCALE 0x1p-64
 #define TANH_MAX 40.0
 #define EXP_TAYLOR                                                                         \
     {1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,      \

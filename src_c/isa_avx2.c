@@ -1,4 +1,7 @@
 #if defined(__x86_64__)
+#include "barrier.h"
+#include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__clang__)
@@ -9,8 +12,12 @@
 #endif
 #define ISA avx2
 #define VEC_BYTES 32
-#define MAX_ROWS_2V 6
-#define MAX_ROWS_4V 3
+#define FUSED /* multiply-add rounds once */
+#define ACCUMULATORS 12
+#define MIN_f32 _mm256_min_ps
+#define MAX_f32 _mm256_max_ps
+#define MIN_f64 _mm256_min_pd
+#define MAX_f64 _mm256_max_pd
 #include "instantiate.h"
 #if defined(__clang__)
 #pragma clang attribute pop

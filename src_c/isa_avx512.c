@@ -1,4 +1,7 @@
 #if defined(__x86_64__)
+#include "barrier.h"
+#include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__clang__)
@@ -9,8 +12,13 @@
 #endif
 #define ISA avx512
 #define VEC_BYTES 64
-#define MAX_ROWS_2V 12
-#define MAX_ROWS_4V 6
+#define FUSED /* multiply-add rounds once */
+#define ACCUMULATORS 24
+#define ESTIMATE_RECIPROCAL(x) _mm512_rcp14_ps((__m512)(x))
+#define MIN_f32 _mm512_min_ps
+#define MAX_f32 _mm512_max_ps
+#define MIN_f64 _mm512_min_pd
+#define MAX_f64 _mm512_max_pd
 #include "instantiate.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,5 +1,7 @@
 #define ISA baseline
 #define VEC_BYTES 16 /* SSE2 or NEON: what the platform guarantees */
-#define MAX_ROWS_2V 6
-#define MAX_ROWS_4V 3
+#if defined(__aarch64__)
+#define FUSED
+#endif
+#define ACCUMULATORS 12
 #include "instantiate.h"

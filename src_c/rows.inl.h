@@ -1,4 +1,4 @@
-/* Kernels that walk over rows: softmax loss, word embedding, the measured peak. */
+/* Kernels that walk over rows or elements: softmax loss, word embedding, update rules, the peak. */
 
 /* ---- softmax loss ---------------------------------------------------------------------------- */
 
@@ -11,10 +11,10 @@ static REAL FN(row_max)(const REAL *x, idx n)
     return best;
 }
 
-static void FN(softmax)(const void *args, idx begin, idx end)
+static void FN(softmax)(const void *args, idx part, idx parts)
 {
     const softmax_args *const p = args;
-    for (idx row = begin; row < end; row++) {
+    for (idx row = p->rows * part / parts; row < p->rows * (part + 1) / parts; row++) {
         const REAL *const x = (const REAL *)p->x + row * p->classes;
         REAL *const dx = (REAL *)p->dx + row * p->classes;
         const REAL weight = p->weight ? ((const REAL *)p->weight)[row] : 1;
@@ -41,18 +41,19 @@ static void FN(softmax)(const void *args, idx begin, idx end)
 
 /* ---- word embedding -------------------------------------------------------------------------- */
 
-static void FN(embedding)(const void *args, idx begin, idx end)
+static void FN(embedding)(const void *args, idx part, idx parts)
 {
     const embedding_args *const p = args;
-    for (idx i = begin; i < end; i++)
+    for (idx i = p->words * part / parts; i < p->words * (part + 1) / parts; i++)
         memcpy((REAL *)p->out + i * p->W, (const REAL *)p->in + p->x[i] * p->W,
                p->W * sizeof(REAL));
 }
 
 /* Columns, not words, are split between threads: a word may occur anywhere in x. */
-static void FN(embedding_grad)(const void *args, idx begin, idx end)
+static void FN(embedding_grad)(const void *args, idx part, idx parts)
 {
     const embedding_args *const p = args;
+    const idx begin = p->W * part / parts, end = p->W * (part + 1) / parts;
     REAL *const dW = p->out;
     for (idx v = 0; v < p->vocabulary; v++)
         memset(dW + v * p->W + begin, 0, (end - begin) * sizeof(REAL));
@@ -64,19 +65,53 @@ static void FN(embedding_grad)(const void *args, idx begin, idx end)
     }
 }
 
+/* ---- update rules ---------------------------------------------------------------------------- */
+
+/* One pass over the elements; GCC makes vectors of it. */
+#define UPDATE(...)                          \
+    for (idx i = begin; i < end; i++) {      \
+        const REAL g = dw[i];                \
+        __VA_ARGS__;                         \
+    }                                        \
+    break
+
+static void FN(update)(const void *args, idx part, idx parts)
+{
+    const update_args *const p = args;
+    const idx begin = p->n * part / parts, end = p->n * (part + 1) / parts;
+    const REAL *const w = p->w, *const dw = p->dw;
+    REAL *const out = p->out, *const m = p->m, *const v = p->v;
+    const REAL rate = (REAL)p->rate, decay_m = (REAL)p->decay_m, decay_v = (REAL)p->decay_v;
+    const REAL gain_m = (REAL)p->gain_m, gain_v = (REAL)p->gain_v, epsilon = (REAL)p->epsilon;
+    const REAL correct_v = (REAL)p->correct_v;
+    switch (p->rule) {
+    case SGD:
+        UPDATE(out[i] = w[i] - rate * g);
+    case SGD_MOMENTUM:
+        UPDATE(m[i] = decay_m * m[i] - rate * g; out[i] = w[i] + m[i]);
+    case RMSPROP:
+        UPDATE(v[i] = decay_v * v[i] + gain_v * (g * g);
+               out[i] = w[i] - rate * g / (SQRT(v[i]) + epsilon));
+    case ADAM:
+        UPDATE(m[i] = decay_m * m[i] + gain_m * g; v[i] = decay_v * v[i] + gain_v * (g * g);
+               out[i] = w[i] - rate * (m[i] / (SQRT(v[i] * correct_v) + epsilon)));
+    }
+}
+#undef UPDATE
+
 /* ---- the peak -------------------------------------------------------------------------------- */
 
 /* 12 independent chains, more than latency times width needs, and with their two constants no more
    than 16 registers. They start from memory, so that the compiler can fold none away. */
-static void FN(fma_peak)(const void *args, idx begin, idx end)
+static void FN(fma_peak)(const void *args, idx part, idx parts)
 {
     const peak_args *const p = args;
     V acc[PEAK_CHAINS];
     const V a = FN(splat)((REAL)0.999), b = FN(splat)((REAL)0.001);
-    (void)end;
+    (void)parts;
 #pragma GCC unroll 12
     for (int i = 0; i < PEAK_CHAINS; i++)
-        acc[i] = FN(splat)((REAL)(p->sink[begin] + i));
+        acc[i] = FN(splat)((REAL)(p->sink[part] + i));
     for (idx k = 0; k < p->iterations; k++)
 #pragma GCC unroll 4
         for (int r = 0; r < PEAK_FMAS / PEAK_CHAINS; r++)
@@ -87,5 +122,5 @@ static void FN(fma_peak)(const void *args, idx begin, idx end)
 #pragma GCC unroll 12
     for (int i = 0; i < PEAK_CHAINS; i++)
         sum += acc[i];
-    p->sink[begin] = FN(sum)(sum);
+    p->sink[part] = FN(sum)(sum);
 }

@@ -67,68 +67,143 @@ INLINE REAL FN(sum)(V v)
     return s;
 }
 
+/* a[0] b[0] a[1] b[1] ...: of the lower and of the upper halves of a and b. */
+#if VEC_BYTES / REAL_BYTES == 2
+#define LOW_LANES 0, 2
+#define HIGH_LANES 1, 3
+#elif VEC_BYTES / REAL_BYTES == 4
+#define LOW_LANES 0, 4, 1, 5
+#define HIGH_LANES 2, 6, 3, 7
+#elif VEC_BYTES / REAL_BYTES == 8
+#define LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
+#elif VEC_BYTES / REAL_BYTES == 16
+#define LOW_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH_LANES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+
+INLINE V FN(zip_low)(V a, V b)
+{
+    return SHUFFLE(a, b, LOW_LANES);
+}
+
+INLINE V FN(zip_high)(V a, V b)
+{
+    return SHUFFLE(a, b, HIGH_LANES);
+}
+
 INLINE V FN(select)(IV mask, V yes, V no)
 {
     return (V)((mask & (IV)yes) | (~mask & (IV)no));
 }
 
-/* NaN passes: every comparison with it is false. */
+/* NaN passes: every comparison with it is false, and the instructions return their second operand. */
 INLINE V FN(at_most)(V x, REAL high)
 {
+#ifdef VECTOR_MIN
+    return (V)VECTOR_MIN(FN(splat)(high), x);
+#else
     return FN(select)((IV)(x > high), FN(splat)(high), x);
+#endif
 }
 
 INLINE V FN(at_least)(V x, REAL low)
 {
+#ifdef VECTOR_MAX
+    return (V)VECTOR_MAX(FN(splat)(low), x);
+#else
     return FN(select)((IV)(x < low), FN(splat)(low), x);
+#endif
 }
 
-/* e^x = s + s q with s = 2^n, q = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2. ln 2 is split so that n
+/* scale e^x = s + s q with s = scale 2^n, q = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2. ln 2 is split so that n
    times its high part is exact; the Taylor polynomial of q ends below an eighth of an ulp. */
 typedef struct {
     V s, q;
 } FN(exp_parts);
 
-INLINE FN(exp_parts) FN(split_exp)(V x)
+INLINE FN(exp_parts) FN(split_exp)(V x, REAL scale)
 {
     static const REAL inverse_factorial[] = EXP_TAYLOR;
     const int degree = sizeof inverse_factorial / sizeof *inverse_factorial;
     const V shifted = x * (REAL)LOG2_E + (REAL)ROUND_MAGIC; /* low bits: the integer n */
     const V n = shifted - (REAL)ROUND_MAGIC;
-    const V r = (x - n * (REAL)LN2_HIGH) - n * (REAL)LN2_LOW;
+    const V high = x - n * (REAL)LN2_HIGH, r = high - n * (REAL)LN2_LOW;
     V p = FN(splat)(inverse_factorial[degree - 1]);
 #pragma GCC unroll 16
     for (int i = degree - 2; i >= 0; i--)
         p = p * r + inverse_factorial[i];
-    const IV bits = ((IV)shifted << MANTISSA_BITS) + (IV)FN(splat)(1);
-    return (FN(exp_parts)){(V)bits, r + r * r * p};
+    const IV bits = ((IV)shifted << MANTISSA_BITS) + (IV)FN(splat)(scale);
+    V rest = r * r * p;
+    if (COMPENSATED)
+        rest += (high - r) - n * (REAL)LN2_LOW;
+    return (FN(exp_parts)){(V)bits, r + rest};
 }
 
 /* 1.5 ulp for x <= 0, which is all that softmax needs; 0 where the result would be subnormal. */
 INLINE V FN(exp_nonpositive)(V x)
 {
-    const FN(exp_parts) e = FN(split_exp)(FN(at_least)(x, (REAL)EXP_MIN));
+    const FN(exp_parts) e = FN(split_exp)(FN(at_least)(x, (REAL)EXP_MIN), 1);
     return FN(select)((IV)(x < (REAL)EXP_MIN), (V){0}, e.s + e.s * e.q);
 }
 
-/* 1 / (1 + e^-x), at most 2.5 ulp, 0 where e^-x overflows. e^(-x - ln 2) is computed and doubled,
-   so that it overflows to infinity, not through a broken exponent. */
-INLINE V FN(sigmoid)(V x)
+/* Division takes 16 cycles a vector of AVX-512 on many CPUs; there an estimate of 14 bits and one
+   step of Newton's method, whose last operation rounds as a division does, take 4. Where d is finite
+   and 1 / d is no subnormal. */
+INLINE V FN(reciprocal)(V d)
 {
-    const V z = FN(at_least)(FN(at_most)(-x, (REAL)(EXP_MAX)), (REAL)EXP_MIN);
-    const FN(exp_parts) e = FN(split_exp)(z);
-    const V half_s = (V)((IV)e.s - ((INT)1 << MANTISSA_BITS));
-    const V half = half_s + half_s * e.q;
-    return 1 / (1 + (half + half));
+#if defined(ESTIMATE_RECIPROCAL) && REAL_BYTES == 4
+    const V r = (V)ESTIMATE_RECIPROCAL(d);
+    return r + r * (1 - d * r);
+#else
+    return 1 / d;
+#endif
 }
 
-/* m / (m + 2) with m = e^2|x| - 1, at most 2.5 ulp (double: 2.6); the sign is put back last, so -0
+/* What a + b and a * b + c lose in rounding; c is 0 or the larger one. */
+INLINE V FN(lost_in_sum)(V sum, V a, V b)
+{
+    const V b_seen = sum - a;
+    return (a - (sum - b_seen)) + (b - b_seen);
+}
+
+INLINE V FN(lost_in_fma)(V result, V a, V b, V c)
+{
+    return a * b - (result - c);
+}
+
+/* 1 / (1 + e^-x), at most 2.5 ulp (double: 2). Scaled, so that neither e^-x overflows nor its
+   reciprocal is a subnormal before the last product. */
+INLINE V FN(sigmoid)(V x)
+{
+    const V one = FN(splat)((REAL)SIGMOID_SCALE);
+    const V z = FN(at_least)(FN(at_most)(-x, (REAL)SIGMOID_MAX), (REAL)SIGMOID_MIN);
+    const FN(exp_parts) e = FN(split_exp)(z, (REAL)SIGMOID_SCALE);
+    const V power = e.s + e.s * e.q, d = one + power;
+    V y = FN(reciprocal)(d);
+    if (COMPENSATED)
+        y -= y * (y * (FN(lost_in_sum)(d, one, power) + FN(lost_in_fma)(power, e.s, e.q, e.s)));
+    return y * (REAL)SIGMOID_SCALE;
+}
+
+/* m / (m + 2) with m = e^2|x| - 1, at most 2.5 ulp (double: 2); the sign is put back last, so -0
    stays -0. */
 INLINE V FN(tanh)(V x)
 {
     const IV sign = (IV)x & (IV)FN(splat)((REAL)-0.0);
-    const V a = (V)((IV)x ^ sign);
-    const FN(exp_parts) e = FN(split_exp)(FN(at_most)(a + a, (REAL)TANH_MAX));
-    const V m = e.s * e.q + (e.s - 1);
-    return (V)((IV)(m / (m + 2)) | sign);
+    const V a = (V)((IV)x ^ sign), two = FN(splat)(2);
+    const FN(exp_parts) e = FN(split_exp)(FN(at_most)(a + a, (REAL)TANH_MAX), 1);
+    const V m = e.s * e.q + (e.s - 1), d = m + two, r = FN(reciprocal)(d);
+#ifdef FUSED
+    const V y = m * r;
+    V rest = m - d * y;
+#else
+    const V y = m / d;
+    V rest = {0};
+#endif
+    if (COMPENSATED) {
+        const V lost = FN(lost_in_fma)(m, e.s, e.q, e.s - 1);
+        rest += lost - y * (FN(lost_in_sum)(d, two, m) + lost);
+    }
+    return (V)((IV)(y + r * rest) | sign);
 }

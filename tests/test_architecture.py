@@ -20,23 +20,27 @@ TREE = ROOT.parent
 BELOW = {
     "optional": set(),
     "gradcheck": set(),
-    "optim": set(),
+    "optim": {"backends"},
     "storage": {"optional"},
+    "figures": {"optional", "storage"},
     "backends": set(),
     "layers": {"backends"},
     "solver": {"optim", "storage"},
-    "captioning": {"backends", "layers", "solver", "optional", "storage"},
-    "benchmarks": {"backends", "captioning", "optim", "optional", "storage"},
+    "captioning": {"backends", "figures", "layers", "solver", "optional", "storage"},
+    "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage"},
     "cli": {"backends", "benchmarks", "captioning", "layers", "solver", "optional", "storage"},
     "__init__": {"backends", "gradcheck", "layers", "optim"},
 }
 # The only files that may import these (h5py and nltk: folders).
 OPTIONAL = {
-    "torch": {"captioning/features.py"},
+    "torch": {"captioning/features.py", "benchmarks/peers/torch.py"},
     "torchvision": {"captioning/features.py"},
     "h5py": {"captioning/data.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py"},
-    "matplotlib": {"captioning/plots.py", "benchmarks/report.py"},
+    "matplotlib": {"figures.py"},
+    "onnx": {"benchmarks/peers/onnxruntime.py"},
+    "onnxruntime": {"benchmarks/peers/onnxruntime.py"},
+    "jax": {"benchmarks/peers/jax.py"},
     "PIL": {"captioning/features.py", "captioning/prepare.py"},
     "safetensors": {"storage.py"},
     "tqdm": {"cli/progress.py"},
@@ -48,8 +52,8 @@ OPTIONAL = {
 def sources():
     for path in [*ROOT.rglob("*.py")]:
         yield path.relative_to(ROOT).as_posix(), path
-    for path in (TREE / "benchmarks").glob("*.py"):
-        yield f"benchmarks/{path.name}", path
+    for path in (TREE / "benchmarks").rglob("*.py"):
+        yield path.relative_to(TREE).as_posix(), path
 
 
 SOURCES = sorted(sources())

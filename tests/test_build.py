@@ -69,7 +69,7 @@ def test_sdist_holds_every_source_and_builds_without_openmp(tree, tmp_path):
     for path in [
         *tree.glob("src_c/*.[ch]"),
         *tree.glob("fastrnn/**/*.py*"),
-        *tree.glob("bench*/*"),
+        *tree.glob("benchmarks/**/*.py"),
     ]:
         relative = path.relative_to(tree).as_posix()
         if not relative.endswith((".pyc", "__pycache__")):

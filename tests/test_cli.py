@@ -191,6 +191,9 @@ def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path):
         ["bench", "--shape", "1,2,3"],
         ["bench", "--cells", "tree"],
         ["bench", "--isa", "nonsense"],
+        ["bench", "--peers", "nobody"],
+        ["bench", "--races", "none"],
+        ["bench", "compare", "one.json"],
         ["caption", "sample", "run", "--images", "x", "--out", "no/such/folder/y.csv"],
     ],
 )
@@ -346,21 +349,3 @@ def test_missing_package_names_the_extra(tmp_path, data, package, args, extra):
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert f'pip install "fastrnn[{extra}]"' in done.stderr
-
-
-# ---- bench ---------------------------------------------------------------------------------------
-
-
-def test_bench_races_and_reports(capsys, tmp_path):
-    code, out, _ = call(
-        capsys, "bench", "--quick", "--shape", "3,4,5,6", "--cells", "lstm", "--out", tmp_path
-    )
-    assert code == 0
-    assert "lstm forward+backward (3,4,5,6) float32" in out
-    rows = storage.read_json(tmp_path / "bench.json")["rows"]
-    assert len(rows) == 2
-    for row in rows:
-        assert row["seconds"]["cython"] > 0
-        assert row["gflops"] > 0
-        assert row["peak_gflops"] > row["gflops"]
-    assert (tmp_path / "bench.png").stat().st_size > 10_000

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from util import (
-    CELLS,
     EXACT,
     FLOATS,
+    GATES,
     LARGE_SHAPES,
     LAYERS,
+    SEQUENCES,
     SHAPES,
     TWIN,
     ULP,
@@ -23,12 +24,14 @@ from util import (
     draw,
     run,
     upstream,
+    without,
 )
 
 import fastrnn
 
+LARGE = (*GATES, "lstm_ifgo_c0_lengths", "gru_original_bh_lengths_reverse", "temporal_affine")
 CASES = [(name, shape) for name in LAYERS for shape in SHAPES]
-CASES += [(name, shape) for name in ("rnn", "lstm", "temporal_affine") for shape in LARGE_SHAPES]
+CASES += [(name, shape) for name in LARGE for shape in LARGE_SHAPES]
 SMALL = (3, 4, 5, 6)
 
 
@@ -75,12 +78,184 @@ def test_cache_of_one_backend_serves_the_other(name, forward, backward, dtype, r
     ],
 )
 def test_empty_axis_gives_zero_gradients(name, axis, backend, dtype, rng):
+    """Of no step the last state is the first, and so is its gradient."""
+    layer = LAYERS[name]
     shape = [0 if letter == axis else n for letter, n in zip("NTDH", SMALL, strict=True)]
-    operands = draw(LAYERS[name], rng, dtype, *shape)
-    results = run(LAYERS[name], operands)
+    operands = draw(layer, rng, dtype, *shape)
+    results = run(layer, operands)
     assert not results["out_0"].any()
-    for operand in differentiable(operands):
-        assert_same_bits(results[f"d{operand}"], np.zeros_like(operands[operand]))
+    expected = {operand: np.zeros_like(operands[operand]) for operand in differentiable(operands)}
+    states = [results[f"out_{i}"] for i in range(1 + len(layer.last_states))]
+    for state, value, dvalue in zip(
+        layer.last_states, states[1:], upstream(states)[1:], strict=True
+    ):
+        first = state.replace("T", "0")
+        assert_same_bits(value, operands.get(first, np.zeros_like(value)))
+        if first in expected:
+            expected[first] = dvalue
+    for operand, gradient in expected.items():
+        assert_same_bits(results[f"d{operand}"], gradient)
+
+
+# ---- lengths and direction -----------------------------------------------------------------------
+
+WITH_LENGTHS = [name for name in SEQUENCES if "lengths" in LAYERS[name].operands]
+REVERSED = [name for name in SEQUENCES if "reverse" in LAYERS[name].keywords]
+# One value a step, one a row; what remains, except copies of operands, is a sum over the rows.
+OF_STEPS = ("out_0", "cache.h", "cache.c", "cache.activations", "cache.candidate", "dx")
+OF_ROWS = ("out_1", "out_2", "cache.hT", "cache.cT", "dh0", "dc0")
+OF_ALL = ("dWx", "dWh", "db", "dbh")
+
+
+def one_by_one(layer, operands, douts):
+    """The results of run, put together from those of every row by itself, its steps given in the
+    order in which they are taken."""
+    plain = without(layer, "lengths", "reverse")
+    direction = -1 if layer.keywords.get("reverse") else 1
+    N, T, _ = operands["x"].shape
+    together = {}
+    for n, length in enumerate(operands["lengths"]):
+        row, steps = np.s_[n : n + 1], np.s_[n : n + 1, :length]
+
+        def of_row(a, row=row, steps=steps):
+            return a[row] if a.ndim == 2 else a[steps][:, ::direction]
+
+        alone = {name: operands[name] for name in plain.operands}
+        alone |= {name: of_row(alone[name]) for name in ("x", "h0", "c0") if name in alone}
+        results = run(plain, alone, douts=[of_row(dout) for dout in douts])
+        for key, a in results.items():
+            if key in OF_ALL:
+                together[key] = together.get(key, 0) + a
+            elif key in OF_STEPS + OF_ROWS and a is not None:
+                shape = (N, *a.shape[1:]) if a.ndim == 2 else (N, T, *a.shape[2:])
+                of_row(together.setdefault(key, np.zeros(shape, a.dtype)))[...] = a
+    return together
+
+
+def assert_rows_are_as_if_alone(name, operands, exact):
+    """exact: an output is the same to the bit. A gradient is a sum whose order may depend on N."""
+    layer = LAYERS[name]
+    *outputs, _ = layer.forward(*operands.values())
+    actual, expected = run(layer, operands), one_by_one(layer, operands, upstream(outputs))
+    for key, value in expected.items():
+        if exact and not key.startswith("d"):
+            assert_same_bits(actual[key], value, key)
+        else:
+            assert_close(actual[key], value, TWIN[value.dtype.name], key)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7, 17), (33, 20, 16, 7)], ids=str)
+@pytest.mark.parametrize("name", WITH_LENGTHS)
+def test_rows_are_as_if_alone(name, shape, implementation, dtype, rng):
+    operands = draw(LAYERS[name], rng, dtype, *shape)
+    assert_rows_are_as_if_alone(name, operands, exact=implementation != "numpy")
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(st.data(), st.sampled_from(WITH_LENGTHS), st.sampled_from(FLOATS))
+def test_rows_of_any_lengths_are_as_if_alone(data, name, dtype):
+    N, T, D, H = (data.draw(st.integers(1, largest)) for largest in (9, 9, 20, 40))
+    operands = draw(LAYERS[name], np.random.default_rng(0), dtype, N, T, D, H)
+    lengths = st.lists(st.integers(0, T), min_size=N, max_size=N)
+    operands["lengths"] = np.array(data.draw(lengths))
+    actual, expected = (run(LAYERS[name], operands, backend) for backend in ("cython", "numpy"))
+    assert_results(assert_close, actual, expected, tolerance=TWIN[dtype])
+    with fastrnn.use_backend("cython"):
+        assert_rows_are_as_if_alone(name, operands, exact=True)
+
+
+@pytest.mark.parametrize("name", WITH_LENGTHS)
+def test_full_lengths_are_none(name, implementation, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *SMALL)
+    operands["lengths"][:] = SMALL[1]
+    actual = run(layer, operands)
+    assert_same_bits(actual["cache.lengths"], np.full(SMALL[0], SMALL[1], np.intp))
+    del operands["lengths"]
+    actual["cache.lengths"] = None
+    assert_results(assert_same_bits, actual, run(without(layer, "lengths"), operands))
+
+
+@pytest.mark.parametrize("name", [name for name in REVERSED if name not in WITH_LENGTHS])
+def test_reverse_is_forward_on_flipped_steps(name, implementation, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *SMALL)
+    *outputs, _ = layer.forward(*operands.values())
+    dh, *dlast = upstream(outputs)
+
+    def flip(a):
+        return a[:, ::-1].copy()
+
+    expected = run(
+        without(layer, "reverse"),
+        operands | {"x": flip(operands["x"])},
+        douts=[flip(dh), *dlast],
+    )
+    for key in (*OF_STEPS, "cache.x"):
+        if expected.get(key) is not None:
+            expected[key] = flip(expected[key])
+    expected["cache.reverse"] = True
+    assert_results(assert_same_bits, run(layer, operands), expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", WITH_LENGTHS)
+def test_nothing_past_a_row_s_length_is_looked_at(name, value, implementation, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *SHAPES[-2])
+    *outputs, _ = layer.forward(*operands.values())
+    douts = upstream(outputs)
+    expected = run(layer, operands, douts=douts)
+    for a in (operands["x"], douts[0]):
+        for row, length in zip(a, operands["lengths"], strict=True):
+            row[length:] = value
+    expected["cache.x"] = operands["x"]
+    assert_results(assert_same_bits, run(layer, operands, douts=douts), expected)
+    assert not any(expected[key][2].any() for key in OF_STEPS if expected.get(key) is not None)
+
+
+@pytest.mark.parametrize("name", WITH_LENGTHS)
+def test_nan_state_of_a_row_without_steps_stays_in_it(name, implementation, dtype, rng):
+    operands = draw(LAYERS[name], rng, dtype, *SHAPES[-2])
+    expected = run(LAYERS[name], operands)
+    empty = list(operands["lengths"]).index(0)
+    for first, last in (("h0", "hT"), ("c0", "cT")):
+        if first in operands:
+            operands[first][empty] = np.nan
+            expected[f"cache.{first}"] = operands[first]
+            expected[f"cache.{last}"][empty] = np.nan
+    actual = run(LAYERS[name], operands)
+    assert_results(assert_close, actual, expected, tolerance=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("name", "operand"),
+    [(name, o) for name, layer in LAYERS.items() for o in ("c0", "bh") if o in layer.operands],
+)
+def test_operand_of_zeros_is_the_same_as_none(name, operand, implementation, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *SMALL)
+    operands[operand][...] = 0
+    zeros = run(layer, operands)
+    del operands[operand]
+    none = run(without(layer, operand), operands)
+    for key, value in none.items():
+        if key not in ("cache.c0", "cache.bias") and isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(zeros[key], value)
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_no_gradient_of_a_last_state_is_a_zero_one(name, backend, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *SMALL)
+    *outputs, cache = layer.forward(*operands.values())
+    dh, *dlast = upstream(outputs)
+    for i in range(len(dlast)):
+        zero, none = ([*dlast[:i], d, *dlast[i + 1 :]] for d in (np.zeros_like(dlast[i]), None))
+        for a, b in zip(
+            layer.backward(dh, *zero, cache), layer.backward(dh, *none, cache), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
 
 
 # ---- memory ------------------------------------------------------------------------------------
@@ -140,7 +315,8 @@ def test_results_are_new_contiguous_arrays_of_the_operands_dtype(name, backend, 
 
 # ---- NaN, infinities, zeros ----------------------------------------------------------------------
 
-SEQUENCES = [(cell, shape) for cell in CELLS for shape in [(2, 3, 5, 9), (5, 6, 7, 17)]]
+CELLS = [(cell, shape) for cell in GATES for shape in [(2, 3, 5, 9), (5, 6, 7, 17)]]
+CELLS.append(("gru_original", (5, 6, 7, 17)))
 
 
 def spoilt(operands, name, at, value=np.nan):
@@ -149,14 +325,16 @@ def spoilt(operands, name, at, value=np.nan):
     return operands | {name: a}
 
 
-@pytest.mark.parametrize(("cell", "shape"), SEQUENCES, ids=str)
+@pytest.mark.parametrize(("cell", "shape"), CELLS, ids=str)
 def test_nan_in_x_spreads_in_its_row_and_to_the_weights(cell, shape, implementation, dtype, rng):
     operands = draw(LAYERS[cell], rng, dtype, *shape)
     expected = run(LAYERS[cell], operands)
     expected["cache.x"] = spoilt(operands, "x", (1, 1, 3))["x"]
     for name in {"out_0", "cache.h", "cache.c", "cache.activations"} & set(expected):
         expected[name][1, 1:] = np.nan
-    for name in ("dx", "dh0"):
+    if expected.get("cache.candidate") is not None:
+        expected["cache.candidate"][1, 2:] = np.nan  # of the state before
+    for name in {"out_1", "cache.hT", "cache.cT", "dx", "dh0"} & set(expected):
         expected[name][1] = np.nan
     for name in ("dWx", "dWh", "db"):
         expected[name][...] = np.nan
@@ -164,14 +342,14 @@ def test_nan_in_x_spreads_in_its_row_and_to_the_weights(cell, shape, implementat
     assert_results(assert_close, actual, expected, tolerance=EXACT)
 
 
-@pytest.mark.parametrize(("cell", "shape"), SEQUENCES, ids=str)
+@pytest.mark.parametrize(("cell", "shape"), CELLS, ids=str)
 def test_nan_in_dh_spreads_to_the_steps_before(cell, shape, implementation, dtype, rng):
     layer = LAYERS[cell]
-    h, cache = layer.forward(*draw(layer, rng, dtype, *shape).values())
-    dh = upstream([h])[0]
-    dx, dh0, *_ = layer.backward(dh, cache)
+    *outputs, cache = layer.forward(*draw(layer, rng, dtype, *shape).values())
+    dh, *dlast = upstream(outputs)
+    dx, dh0, *_ = layer.backward(dh, *dlast, cache)
     dh[1, 1, 3] = dx[1, :2] = dh0[1] = np.nan
-    actual_dx, actual_dh0, *weights = layer.backward(dh, cache)
+    actual_dx, actual_dh0, *weights = layer.backward(dh, *dlast, cache)
     np.testing.assert_array_equal(actual_dx, dx)
     np.testing.assert_array_equal(actual_dh0, dh0)
     assert all(np.isnan(dw).all() for dw in weights)
@@ -198,13 +376,14 @@ def test_nan_score_spoils_the_loss_and_the_gradient_of_its_row(implementation, d
 
 
 @pytest.mark.parametrize("huge", [np.inf, -np.inf, 1e30, -1e30])
-def test_gates_saturate(huge, implementation, dtype, rng):
-    operands = spoilt(draw(LAYERS["lstm"], rng, dtype, 2, 1, 5, 9), "x", (0, 0, 3), huge)
+@pytest.mark.parametrize(("cell", "least"), [("lstm", [0, 0, 0, -1]), ("gru", [0, 0, -1])])
+def test_gates_saturate(cell, least, huge, implementation, dtype, rng):
+    layer = LAYERS[cell]
+    operands = spoilt(draw(layer, rng, dtype, 2, 1, 5, 9), "x", (0, 0, 3), huge)
     with np.errstate(invalid="ignore"):  # BLAS multiplies infinity by the zeros that pad its tiles
-        _, cache = fastrnn.lstm_forward(*operands.values())
+        _, cache = layer.forward(*operands.values())
     up = (operands["Wx"][3] > 0) == (huge > 0)
-    expected = np.where(up, 1, np.repeat([0, 0, 0, -1], 9))
-    np.testing.assert_array_equal(cache.activations[0, 0], expected)
+    np.testing.assert_array_equal(cache.activations[0, 0], np.where(up, 1, np.repeat(least, 9)))
 
 
 @pytest.mark.parametrize("low", [-np.inf, -1e30])
@@ -295,12 +474,18 @@ def test_sigmoid_and_tanh_are_accurate(isa, dtype):
     if np.finfo(wider).eps == np.finfo(dtype).eps:
         pytest.skip("long double is no wider than double here")
     x = wide_range(dtype)[:, None]
-    exact = x[:, 0].astype(wider)
+    exact = {sigmoid: sigmoid(x[:, 0].astype(wider)), np.tanh: np.tanh(x[:, 0].astype(wider))}
     zeros, ones = np.zeros_like(x), np.ones((1, 4), dtype)
-    lstm = x, zeros, zeros, ones, 0 * ones, 0 * ones[0]
-    *_, cache = fastrnn.lstm_step_forward(*lstm, backend="cython")
-    for gate, f in zip(cache.activations.T, (sigmoid, sigmoid, sigmoid, np.tanh), strict=True):
-        assert ulps(gate, f(exact)) <= ULP[dtype.name]
-    rnn = x, zeros, ones[:, :1], zeros[:1], zeros[0]
-    h, _ = fastrnn.rnn_step_forward(*rnn, backend="cython")
-    assert ulps(h[:, 0], np.tanh(exact)) <= ULP[dtype.name]
+
+    def step(cell, *states):
+        G = GATES[cell]
+        weights = ones[:, :G], 0 * ones[:, :G], 0 * ones[0, :G]
+        return getattr(fastrnn, f"{cell}_step_forward")(x, *states, *weights, backend="cython")
+
+    *_, lstm = step("lstm", zeros, zeros)
+    *_, gru = step("gru", zeros)
+    h, _ = step("rnn", zeros)
+    gates = [*lstm.activations.T, *gru.activations.T, h[:, 0]]
+    functions = [sigmoid, sigmoid, sigmoid, np.tanh, sigmoid, sigmoid, np.tanh, np.tanh]
+    for gate, f in zip(gates, functions, strict=True):
+        assert ulps(gate, exact[f]) <= ULP[dtype.name]

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from util import CELLS, LAYERS, SHAPES, assert_results, assert_same_bits, draw, run
+from util import (
+    LAYERS,
+    SEQUENCES,
+    SHAPES,
+    assert_results,
+    assert_same_bits,
+    draw,
+    run,
+    without,
+)
 
 import fastrnn
 from fastrnn.backends import compiled, current_backend, threads
@@ -54,7 +63,7 @@ def test_python_threads_compute_at_once(small_work_is_split, rng):
     fastrnn.set_num_threads(2)
     cases = [
         (LAYERS[cell], draw(LAYERS[cell], rng, np.float32, *shape))
-        for cell in CELLS
+        for cell in SEQUENCES
         for shape in SHAPES
     ]
     expected = [run(layer, operands, "cython") for layer, operands in cases]
@@ -261,19 +270,31 @@ def test_forked_process_computes_the_same_bits_on_one_thread():
     assert child == parent.replace("2 ", "1 ", 1)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm"])
 @pytest.mark.parametrize("N", [1, 3, 25])
-def test_steps_give_the_bits_of_the_sequence(cell, N, isa, dtype, rng):
-    T, D, H, G = 7, 33, 20, {"rnn": 1, "lstm": 4}[cell]
-    x, h, Wx, Wh, b = (
-        rng.standard_normal(shape).astype(dtype)
-        for shape in ((N, T, D), (N, H), (D, G * H), (H, G * H), (G * H,))
-    )
-    sequence, _ = getattr(fastrnn, f"{cell}_forward")(x, h, Wx, Wh, b)
-    state = (h,) if cell == "rnn" else (h, np.zeros_like(h))
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("rnn", "rnn_step"),
+        ("lstm_ifgo_c0_lengths", "lstm_ifgo_step"),
+        ("gru", "gru_step"),
+        ("gru_bh_lengths", "gru_bh_step"),
+        ("gru_original", "gru_original_step"),
+    ],
+)
+def test_steps_give_the_bits_of_the_sequence(name, step, N, isa, dtype, rng):
+    T = 7
+    layer = without(LAYERS[name], "lengths")
+    x, *operands = draw(layer, rng, dtype, N, T, 33, 20).values()
+    h, *_, cache = layer.forward(x, *operands)
+    state, weights = operands[:1], operands[1:]
+    if "c0" in layer.operands:
+        state.append(weights.pop())
     for t in range(T):
-        *state, _ = getattr(fastrnn, f"{cell}_step_forward")(x[:, t], *state, Wx, Wh, b)
-        np.testing.assert_array_equal(state[0], sequence[:, t])
+        *state, _ = LAYERS[step].forward(x[:, t], *state, *weights)
+        assert_same_bits(state[0], h[:, t])
+    assert_same_bits(state[0], cache.hT)
+    if "c0" in layer.operands:
+        assert_same_bits(state[1], cache.cT)
 
 
 def test_set_backend_keeps_the_instruction_set(monkeypatch):

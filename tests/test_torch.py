@@ -1,12 +1,11 @@
 """Oracle 3, a stranger: the layers of PyTorch, their values and every gradient by its autograd."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from util import LAYERS, TWIN, assert_close, differentiable, draw, run, upstream
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from util import GATES, LAYERS, TWIN, assert_close, differentiable, draw, run, upstream
 
 from fastrnn.layers.checks import GATE_ORDERS
 
@@ -17,33 +16,71 @@ def in_torch_order(a, gates):
     return torch.cat([places[gate] for gate in "ifgo"], dim=-1)
 
 
-def recurrent(module, x, states, Wx, Wh, b, suffix, **keywords):
-    """A module of PyTorch with our weights; it has a second bias, which is zero here."""
+def call(module, x, states, Wx, Wh, b, bh, suffix, **keywords):
+    """A module of PyTorch with our weights; ours without a second bias are its with zeros."""
+    bh = torch.zeros_like(b) if bh is None else bh
     names = (f"{name}_{end}{suffix}" for name in ("weight", "bias") for end in ("ih", "hh"))
-    parameters = dict(zip(names, (Wx.T, Wh.T, b, torch.zeros_like(b)), strict=True))
-    built = module(*Wx.shape[:1], *Wh.shape[:1], dtype=x.dtype, **keywords)
+    parameters = dict(zip(names, (Wx.T, Wh.T, b, bh), strict=True))
+    D, H = len(Wx), len(Wh)
+    built = module(D, H, dtype=Wx.dtype, **keywords)
     return torch.func.functional_call(built, parameters, (x, states))
 
 
-def rnn(x, h0, Wx, Wh, b):
-    out, _ = recurrent(torch.nn.RNN, x, h0[None], Wx, Wh, b, "_l0", batch_first=True)
-    return (out,)
+def step(cell, x, *operands, bh=None, gates="ifog", reset_after=True):
+    *states, Wx, Wh, b = operands
+    if not reset_after:
+        return (original_gru_step(x, *states, Wx, Wh, b, bh),)
+    if cell == "lstm":
+        weights = [in_torch_order(w, GATE_ORDERS[gates]) for w in (Wx, Wh, b)]
+        return call(torch.nn.LSTMCell, x, tuple(states), *weights, bh, "")
+    module = {"rnn": torch.nn.RNNCell, "gru": torch.nn.GRUCell}[cell]
+    return (call(module, x, *states, Wx, Wh, b, bh, ""),)
 
 
-def rnn_step(x, prev_h, Wx, Wh, b):
-    return (recurrent(torch.nn.RNNCell, x, prev_h, Wx, Wh, b, ""),)
+def original_gru_step(x, h, Wx, Wh, b, bh):
+    """Of which PyTorch has no module: the equations of Cho et al. (2014)."""
+    ar, az, an = (x @ Wx + b).chunk(3, dim=-1)
+    Ur, Uz, Un = Wh.chunk(3, dim=-1)
+    br, bz, bn = (torch.zeros_like(b) if bh is None else bh).chunk(3)
+    r, z = torch.sigmoid(ar + h @ Ur + br), torch.sigmoid(az + h @ Uz + bz)
+    return z * h + (1 - z) * torch.tanh(an + (r * h) @ Un + bn)
 
 
-def lstm(x, h0, *weights, gates):
-    states = h0[None], torch.zeros_like(h0[None])
-    weights = [in_torch_order(w, gates) for w in weights]
-    out, _ = recurrent(torch.nn.LSTM, x, states, *weights, "_l0", batch_first=True)
-    return (out,)
+def sequence(cell, x, h0, Wx, Wh, b, c0=None, bh=None, lengths=None, reverse=False, **keywords):
+    N, T, _ = x.shape
+    lengths = torch.full((N,), T) if lengths is None else lengths
+    t, end = torch.arange(T), lengths[:, None]
+    order = torch.where(t < end, end - 1 - t, t) if reverse else t.expand(N, T)
+
+    def in_order(a):
+        return a.gather(1, order[..., None].expand_as(a))
+
+    h, *last = packed(cell, in_order(x), h0, c0, Wx, Wh, b, bh, lengths, **keywords)
+    return in_order(h), *last
 
 
-def lstm_step(x, prev_h, prev_c, *weights, gates):
-    weights = [in_torch_order(w, gates) for w in weights]
-    return recurrent(torch.nn.LSTMCell, x, (prev_h, prev_c), *weights, "")
+def packed(cell, x, h0, c0, Wx, Wh, b, bh, lengths, gates="ifog", reset_after=True):
+    """h and the last states, time running forwards."""
+    if not reset_after:
+        return original_gru(x, h0, Wx, Wh, b, bh, lengths)
+    states = h0[None]
+    if cell == "lstm":
+        Wx, Wh, b = (in_torch_order(w, GATE_ORDERS[gates]) for w in (Wx, Wh, b))
+        states = h0[None], torch.zeros_like(h0[None]) if c0 is None else c0[None]
+    module = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell]
+    x, T = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False), x.shape[1]
+    h, last = call(module, x, states, Wx, Wh, b, bh, "_l0", batch_first=True)
+    h, _ = pad_packed_sequence(h, batch_first=True, total_length=T)
+    return h, *(state[0] for state in (last if cell == "lstm" else (last,)))
+
+
+def original_gru(x, h, Wx, Wh, b, bh, lengths):
+    steps = []
+    for t, x_t in enumerate(x.unbind(dim=1)):
+        within = (t < lengths)[:, None]
+        h = torch.where(within, original_gru_step(x_t, h, Wx, Wh, b, bh), h)
+        steps.append(torch.where(within, h, torch.zeros_like(h)))
+    return torch.stack(steps, dim=1), h
 
 
 def temporal_softmax_loss(x, y, mask=None):
@@ -53,10 +90,6 @@ def temporal_softmax_loss(x, y, mask=None):
 
 
 STRANGERS = {
-    "rnn": rnn,
-    "rnn_step": rnn_step,
-    "lstm": partial(lstm, gates="ifog"),
-    "lstm_step": partial(lstm_step, gates="ifog"),
     "affine": lambda x, w, b: (F.linear(x, w.T, b),),
     "affine_of_images": lambda x, w, b: (F.linear(x.flatten(1), w.T, b),),
     "temporal_affine": lambda x, w, b: (F.linear(x, w.T, b),),
@@ -66,19 +99,31 @@ STRANGERS = {
     "temporal_softmax_loss_bool": temporal_softmax_loss,
     "temporal_softmax_loss_real": temporal_softmax_loss,
 }
-for name in ("fico", "ifgo", "iofg"):
-    STRANGERS[f"lstm_{name}"] = partial(lstm, gates=GATE_ORDERS[name])
-    STRANGERS[f"lstm_{name}_step"] = partial(lstm_step, gates=GATE_ORDERS[name])
+
+
+def stranger(name, tensors):
+    """Outputs of PyTorch for the operands of a layer, by name."""
+    layer = LAYERS[name]
+    cell = layer.function.removesuffix("_step")
+    if cell not in GATES:
+        return STRANGERS[name](*tensors.values())
+    if cell != layer.function:
+        by_name = {"bh": tensors["bh"]} if "bh" in tensors else {}
+        positional = [a for key, a in tensors.items() if key not in by_name]
+        return step(cell, *positional, **by_name, **layer.keywords)
+    return sequence(cell, **tensors, **layer.keywords)[: 1 + len(layer.last_states)]
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 4, 5), (7, 11, 16, 33)], ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_and_gradients_are_those_of_torch(name, shape, backend, dtype, rng):
     operands = draw(LAYERS[name], rng, dtype, *shape)
+    if "lengths" in operands:
+        operands["lengths"] = np.maximum(operands["lengths"], 1)  # as PyTorch wants them
     ours = run(LAYERS[name], operands)
     tensors = {name: torch.from_numpy(a.copy()) for name, a in operands.items()}
     inputs = {name: tensors[name].requires_grad_() for name in differentiable(tensors)}
-    outputs = STRANGERS[name](*tensors.values())
+    outputs = stranger(name, tensors)
     values = [out.detach().numpy() for out in outputs]
     gradients = torch.autograd.grad(
         outputs, inputs.values(), [torch.from_numpy(dout) for dout in upstream(values)]

@@ -7,13 +7,18 @@ import functools
 
 import numpy as np
 
-from fastrnn.backends.caches import LSTMCache, RNNCache
+from fastrnn.backends import reference
+from fastrnn.backends.caches import GRUCache, LSTMCache, RNNCache
 from fastrnn.backends.threads import for_work, short_spins
 
 with short_spins():
     from fastrnn.backends import _kernels
 
+# An element of an update counts as so many operations: it is bound by memory.
+_UPDATE_WORK = 30
+# Where the kernels' gates stand among the user's: of rnn and gru always so.
 _RNN = (0,)
+_GRU = (0, 1, 2)
 
 
 @functools.cache
@@ -22,94 +27,154 @@ def _places(gates):
     return tuple(gates.index(gate) for gate in "ifog")
 
 
-def _cell_threads(x, Wx, Wh, passes=1):
-    rows = x.size // max(1, x.shape[-1])
-    return for_work(2 * rows * (Wx.size + Wh.size) * passes)
+def _backward(places, dh, dhT, dcT, cache, c0=None, c=None, candidate=None, reset_before=False):
+    """Gradients of x, h0, Wx, Wh, b, and of c0 and bh where the cell has them."""
+    x, h0, Wx, Wh = cache.x, cache.h0, cache.Wx, cache.Wh
+    rows = x.shape[0] * x.shape[1]
+    empty = _kernels.empty_array if cache.lengths is None else np.zeros
+    dx = empty(x.shape, x.dtype)
+    dh0 = np.empty_like(h0)
+    dWx, dWh = (_kernels.empty_array(W.shape, W.dtype) for W in (Wx, Wh))
+    db = np.empty(Wx.shape[1], x.dtype)
+    dc0 = None if c is None else np.empty_like(h0)
+    dbh = np.empty_like(db) if places is _GRU else None
+    activations = None if places is _RNN else cache.activations
+    _kernels.cell_backward(
+        places,
+        reset_before,
+        *(dh, dhT, dcT, x, h0, c0, Wx, Wh, cache.h, c, activations, candidate),
+        *(cache.lengths, cache.reverse, for_work(4 * rows * (Wx.size + Wh.size))),
+        *(dx, dh0, dWx, dWh, db, dc0, dbh),
+    )
+    return dx, dh0, dc0, dWx, dWh, db, dbh
+
+
+def _as_sequence(cache):
+    """A step's cache as that of a sequence of one step."""
+    axes = {
+        name: getattr(cache, name)
+        for name in ("x", "h", "c", "activations", "candidate")
+        if getattr(cache, name, None) is not None
+    }
+    return cache._replace(**{name: a[:, None] for name, a in axes.items()})
 
 
 # ---- vanilla RNN ---------------------------------------------------------------------------------
 
 
-def rnn_step_forward(x, prev_h, Wx, Wh, b):
-    next_h = np.empty_like(prev_h)
-    threads = _cell_threads(x, Wx, Wh)
-    _kernels.cell_step_forward(_RNN, x, prev_h, None, Wx, Wh, b, threads, next_h)
-    return next_h, RNNCache(x, prev_h, Wx, Wh, next_h)
+def rnn_step_forward(x, prev_h, Wx, Wh, b, packed=None):
+    h, *_ = _kernels.cell_forward(
+        _RNN, False, x, prev_h, None, Wx, Wh, b, None, None, False, packed
+    )
+    return h, RNNCache(x, prev_h, Wx, Wh, h)
 
 
 def rnn_step_backward(dnext_h, cache):
-    steps = RNNCache(cache.x[:, None], cache.h0, cache.Wx, cache.Wh, cache.h[:, None])
-    dx, *others = rnn_backward(dnext_h[:, None], steps)
+    dx, *others = rnn_backward(dnext_h[:, None], None, _as_sequence(cache))
     return dx[:, 0], *others
 
 
-def rnn_forward(x, h0, Wx, Wh, b):
-    h = np.empty((*x.shape[:2], h0.shape[1]), x.dtype)
-    _kernels.cell_forward(_RNN, x, h0, Wx, Wh, b, _cell_threads(x, Wx, Wh), h)
-    return h, RNNCache(x, h0, Wx, Wh, h)
-
-
-def rnn_backward(dh, cache):
-    return _cell_backward(_RNN, dh, cache, None, None, None, None)
-
-
-def _cell_backward(places, dh, cache, c0, c, activations, dc):
-    """Gradients of (x, h0, Wx, Wh, b); dc enters as the gradient of the last cell state and leaves
-    as that of the first."""
-    x, h0, Wx, Wh = cache.x, cache.h0, cache.Wx, cache.Wh
-    shapes = x.shape, h0.shape, Wx.shape, Wh.shape, Wx.shape[1]
-    if x.size == 0:
-        return tuple(np.zeros(shape, x.dtype) for shape in shapes)
-    grads = tuple(np.empty(shape, x.dtype) for shape in shapes)
-    threads = _cell_threads(x, Wx, Wh, passes=2)
-    _kernels.cell_backward(
-        places, dh, x, h0, c0, Wx, Wh, cache.h, c, activations, threads, *grads, dc
+def rnn_forward(x, h0, Wx, Wh, b, lengths, reverse, packed=None):
+    h, _, _, _, hT, _ = _kernels.cell_forward(
+        _RNN, False, x, h0, None, Wx, Wh, b, None, lengths, reverse, packed
     )
-    return grads
+    return h, RNNCache(x, h0, Wx, Wh, h, hT, lengths, reverse)
+
+
+def rnn_backward(dh, dhT, cache):
+    dx, dh0, _, dWx, dWh, db, _ = _backward(_RNN, dh, dhT, None, cache)
+    return dx, dh0, dWx, dWh, db
 
 
 # ---- LSTM ----------------------------------------------------------------------------------------
 
 
-def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b, gates):
-    next_h, next_c = np.empty_like(prev_h), np.empty_like(prev_c)
-    activations = np.empty((x.shape[0], Wx.shape[1]), x.dtype)
-    threads = _cell_threads(x, Wx, Wh)
-    _kernels.cell_step_forward(
-        _places(gates), x, prev_h, prev_c, Wx, Wh, b, threads, next_h, next_c, activations
+def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b, gates, packed=None):
+    h, c, activations, _, _, _ = _kernels.cell_forward(
+        _places(gates), False, x, prev_h, prev_c, Wx, Wh, b, None, None, False, packed
     )
-    cache = LSTMCache(x, prev_h, prev_c, Wx, Wh, next_h, next_c, activations, gates)
-    return next_h, next_c, cache
+    # Half the time of the constructor with its defaults.
+    cache = LSTMCache._make(
+        (x, prev_h, prev_c, Wx, Wh, h, c, activations, gates, None, None, None, False)
+    )
+    return h, c, cache
 
 
 def lstm_step_backward(dnext_h, dnext_c, cache):
-    steps = cache._replace(x=cache.x[:, None], h=cache.h[:, None])
-    dprev_c = dnext_c.copy()
-    dx, dprev_h, *others = _cell_backward(
-        _places(cache.gates),
-        dnext_h[:, None],
-        steps,
-        cache.c0,
-        cache.c[:, None],
-        cache.activations[:, None],
-        dprev_c,
+    zeros = np.zeros_like(dnext_h)
+    dx, *others = lstm_backward(zeros[:, None], dnext_h, dnext_c, _as_sequence(cache))
+    return dx[:, 0], *others
+
+
+def lstm_forward(x, h0, c0, Wx, Wh, b, gates, lengths, reverse, packed=None):
+    h, c, activations, _, hT, cT = _kernels.cell_forward(
+        _places(gates), False, x, h0, c0, Wx, Wh, b, None, lengths, reverse, packed
     )
-    return dx[:, 0], dprev_h, dprev_c, *others
+    return h, LSTMCache(x, h0, c0, Wx, Wh, h, c, activations, gates, hT, cT, lengths, reverse)
 
 
-def lstm_forward(x, h0, Wx, Wh, b, gates):
-    h = np.empty((*x.shape[:2], h0.shape[1]), x.dtype)
-    c = np.empty_like(h)
-    activations = np.empty((*x.shape[:2], Wx.shape[1]), x.dtype)
-    threads = _cell_threads(x, Wx, Wh)
-    _kernels.cell_forward(_places(gates), x, h0, Wx, Wh, b, threads, h, c, activations)
-    return h, LSTMCache(x, h0, None, Wx, Wh, h, c, activations, gates)
+def lstm_backward(dh, dhT, dcT, cache):
+    *gradients, _ = _backward(_places(cache.gates), dh, dhT, dcT, cache, cache.c0, cache.c)
+    return gradients
 
 
-def lstm_backward(dh, cache):
-    dc = np.zeros_like(cache.h0)
-    places = _places(cache.gates)
-    return _cell_backward(places, dh, cache, cache.c0, cache.c, cache.activations, dc)
+# ---- GRU -----------------------------------------------------------------------------------------
+
+
+def gru_step_forward(x, prev_h, Wx, Wh, b, bh, reset_after, packed=None):
+    h, _, activations, candidate, _, _ = _kernels.cell_forward(
+        _GRU, not reset_after, x, prev_h, None, Wx, Wh, b, bh, None, False, packed
+    )
+    given = bh is not None
+    return h, GRUCache(x, prev_h, Wx, Wh, h, activations, candidate, given, reset_after)
+
+
+def gru_step_backward(dnext_h, cache):
+    dx, *others = gru_backward(dnext_h[:, None], None, _as_sequence(cache))
+    return dx[:, 0], *others
+
+
+def gru_forward(x, h0, Wx, Wh, b, bh, reset_after, lengths, reverse, packed=None):
+    h, _, activations, candidate, hT, _ = _kernels.cell_forward(
+        _GRU, not reset_after, x, h0, None, Wx, Wh, b, bh, lengths, reverse, packed
+    )
+    given = bh is not None
+    return h, GRUCache(
+        x, h0, Wx, Wh, h, activations, candidate, given, reset_after, hT, lengths, reverse
+    )
+
+
+def gru_backward(dh, dhT, cache):
+    dx, dh0, _, *others = _backward(
+        _GRU, dh, dhT, None, cache, candidate=cache.candidate, reset_before=not cache.reset_after
+    )
+    return dx, dh0, *others
+
+
+# ---- prepared weights ----------------------------------------------------------------------------
+
+
+def _places_of(cell, gates):
+    return _RNN if cell == "rnn" else _GRU if cell == "gru" else _places(gates)
+
+
+def prepare(cell, Wx, Wh, b, bh, gates, reset_after):
+    reset_before = cell == "gru" and not reset_after
+    return _kernels.prepare(_places_of(cell, gates), reset_before, Wx, Wh, b, bh, for_work(Wx.size))
+
+
+def stream(weights, h, c=None):
+    packed = weights.packed
+    if packed is None:
+        packed = prepare(
+            weights.cell,
+            *(weights.Wx, weights.Wh, weights.b, weights.bh),
+            *(weights.gates, weights.reset_after),
+        )
+    reset_before = weights.cell == "gru" and not weights.reset_after
+    threads = for_work(2 * len(h) * (weights.Wx.size + weights.Wh.size))
+    places = _places_of(weights.cell, weights.gates)
+    return _kernels.Stream(places, reset_before, packed, len(weights.Wx), h, c, threads).step
 
 
 # ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------
@@ -146,3 +211,41 @@ def softmax_loss(x, y, weight, scale):
     # An exponential counts as 30 operations.
     _kernels.softmax(x, y, weight, scale, for_work(30 * x.size), losses, dx)
     return scale * float(losses.sum()), dx
+
+
+# ---- update rules --------------------------------------------------------------------------------
+
+
+def _update(rule, w, dw, config, out, states, rate, *factors):
+    """One pass over the elements, or the reference's many where the kernel does not take the
+    arrays: of other dtypes than float32 and float64, or not contiguous."""
+    arrays = w, dw, out, *(config[name] for name in states if name)
+    if w.dtype.char not in "fd" or not all(a.flags.c_contiguous for a in arrays):
+        getattr(reference, rule)(w, dw, config, out)
+        return
+    m, v = (config[name].reshape(-1) if name else None for name in states)
+    flat = w.reshape(-1), dw.reshape(-1), for_work(_UPDATE_WORK * w.size), out.reshape(-1)
+    _kernels.update(_kernels.UPDATE_RULES[rule], *flat, m, v, rate, *factors)
+
+
+def sgd(w, dw, config, out):
+    rate = config["learning_rate"]
+    _update("sgd", w, dw, config, out, (None, None), rate, 0, 0, 0, 0, 0, 0)
+
+
+def sgd_momentum(w, dw, config, out):
+    rate, momentum = config["learning_rate"], config["momentum"]
+    _update("sgd_momentum", w, dw, config, out, ("velocity", None), rate, momentum, 0, 0, 0, 0, 0)
+
+
+def rmsprop(w, dw, config, out):
+    rate, decay, epsilon = (config[name] for name in ("learning_rate", "decay_rate", "epsilon"))
+    factors = 0, 0, decay, 1 - decay, 0, epsilon
+    _update("rmsprop", w, dw, config, out, (None, "cache"), rate, *factors)
+
+
+def adam(w, dw, config, out):
+    beta1, beta2, t = config["beta1"], config["beta2"], config["t"]
+    rate = config["learning_rate"] / (1 - beta1**t)
+    factors = beta1, 1 - beta1, beta2, 1 - beta2, 1 / (1 - beta2**t), config["epsilon"]
+    _update("adam", w, dw, config, out, ("m", "v"), rate, *factors)

@@ -4,15 +4,17 @@ Letters: N pictures, T words, D features, W word vector, H hidden, V vocabulary.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
 from fastrnn.layers import dense, losses, recurrent
+from fastrnn.layers.prepared import PreparedWeights, prepare
 
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
-CELLS = {"rnn": 1, "lstm": 4}  # gates
+CELLS = {"rnn": 1, "lstm": 4, "gru": 3}  # gates
 SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
 
 
@@ -22,12 +24,13 @@ class CaptioningRNN:
     goes in and scores for the next word come out.
 
     Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
-    input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn" or "lstm"; dtype; dropout, the
+    input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm" or "gru"; dtype; dropout, the
     probability of dropping a word vector's or a hidden state's element in training; backend (None:
     the current one); seed of the initial parameters.
 
     Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
-    Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn) or 4 (lstm, gates i f o g).
+    Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
+    or 3 (gru, gates r z n).
     Raises ValueError for a parameter out of range.
     """
 
@@ -147,18 +150,22 @@ class CaptioningRNN:
         features = np.asarray(features, self.dtype)
         with use_backend(self.backend):
             h, _ = dense.affine_forward(features, self.params["W_proj"], self.params["b_proj"])
-        return (h,) if self.cell_type == "rnn" else (h, np.zeros_like(h))
+        return (h, np.zeros_like(h)) if self.cell_type == "lstm" else (h,)
 
-    def step(self, words: np.ndarray, state: decode.State) -> tuple[np.ndarray, decode.State]:
+    def step(
+        self, words: np.ndarray, state: decode.State, weights: PreparedWeights | None = None
+    ) -> tuple[np.ndarray, decode.State]:
         """One word in, scores for the next one out; every way to decode goes through here.
 
-        Inputs: words (M,), state as initial_state's with M rows.
+        Inputs: words (M,), state as initial_state's with M rows; weights, the cell's, prepared for
+        many steps.
         Returns: scores (M, V), state after the step.
         """
         p = self.params
+        cell = (p["Wx"], p["Wh"], p["b"]) if weights is None else (weights,)
         with use_backend(self.backend):
             x, _ = dense.word_embedding_forward(words, p["W_embed"])
-            *state, _ = self._cell("step_forward")(x, *state, p["Wx"], p["Wh"], p["b"])
+            *state, _ = self._cell("step_forward")(x, *state, *cell)
             scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
         return scores, tuple(state)
 
@@ -200,13 +207,17 @@ class CaptioningRNN:
         if random:
             choose = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
 
+        p = self.params
+        weights = prepare(self.cell_type, p["Wx"], p["Wh"], p["b"], backend=self.backend)
+        step = partial(self.step, weights=weights)
+
         def say(rows: np.ndarray) -> np.ndarray:
             state = self.initial_state(rows)
             if beam_size > 1:
                 return decode.beam_search(
-                    self.step, state, vocabulary, max_length, beam_size, length_penalty
+                    step, state, vocabulary, max_length, beam_size, length_penalty
                 )
-            return decode.generate(self.step, state, vocabulary, max_length, choose)
+            return decode.generate(step, state, vocabulary, max_length, choose)
 
         blocks = range(0, max(1, len(features)), SAMPLE_ROWS)
         return np.concatenate([say(features[i : i + SAMPLE_ROWS]) for i in blocks])

@@ -6,20 +6,7 @@ from textwrap import fill
 
 import numpy as np
 
-from fastrnn.optional import require
-from fastrnn.storage import replacing
-
-
-def _figure(width: float, height: float):
-    # A figure of its own, not pyplot's: no global state, no display.
-    figure = require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-    require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure, path: Path | str) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+from fastrnn import figures
 
 
 def plot_curves(
@@ -27,7 +14,7 @@ def plot_curves(
 ) -> None:
     """Training loss by iteration with the validation loss over it; BLEU by epoch beside it."""
     validated = [epoch for epoch in history if "val_loss" in epoch]
-    figure = _figure(10 if validated else 5.5, 4)
+    figure = figures.new(10 if validated else 5.5, 4)
     axes = figure.subplots(1, 2 if validated else 1, squeeze=False)[0]
     iterations = np.arange(1, len(loss_history) + 1)
     axes[0].plot(iterations, loss_history, color="0.75", lw=0.8, label="training, each iteration")
@@ -46,7 +33,7 @@ def plot_curves(
     axes[0].legend()
     for axis in axes:
         axis.grid(alpha=0.3)
-    _save(figure, path)
+    figures.save(figure, path)
 
 
 def plot_gallery(
@@ -58,7 +45,7 @@ def plot_gallery(
 ) -> None:
     """Pictures, each with its generated caption and, below it in grey, two true ones."""
     rows = -(-len(pictures) // columns)
-    figure = _figure(3.3 * columns, 4.7 * rows)
+    figure = figures.new(3.3 * columns, 4.7 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[len(pictures) :]:
         axis.axis("off")
@@ -70,4 +57,4 @@ def plot_gallery(
         axis.set_xlabel("\n".join(lines), fontsize=7.5, color="0.4", loc="left")
         for spine in axis.spines.values():
             spine.set_visible(False)
-    _save(figure, path)
+    figures.save(figure, path)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 PROGRAMS = {
-    "bench": "Time the kernels on this machine, backend against backend.",
+    "bench": "Race fastrnn against other libraries on this machine.",
     "caption": "Captions for pictures: prepare, train, evaluate, sample.",
     "info": "What runs here: backend, instruction set, threads.",
 }

@@ -1,16 +1,31 @@
 """fastrnn bench."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 import fastrnn
 from fastrnn.backends import get_backend
-from fastrnn.captioning.model import CELLS
+from fastrnn.benchmarks import cases, guard, peers, race, readme, report, results, tables
 from fastrnn.cli.progress import bar
 
+FILE = click.Path(path_type=Path, dir_okay=False)
 
-def _shape(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]):
+
+def _some_of(known: Sequence[str]) -> Callable:
+    """A comma-separated list of some names."""
+
+    def read(context: click.Context, parameter: click.Parameter, text: str | None):
+        names = list(dict.fromkeys(text.split(","))) if text else None
+        if names and set(names) - set(known):
+            raise click.BadParameter(f"expected some of {','.join(known)}, got {text}")
+        return names
+
+    return read
+
+
+def _shapes(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]):
     try:
         shapes = [tuple(int(n) for n in value.split(",")) for value in values]
     except ValueError:
@@ -20,66 +35,111 @@ def _shape(context: click.Context, parameter: click.Parameter, values: tuple[str
     return shapes
 
 
-@click.command("bench")
-@click.option("--cells", default=",".join(CELLS), show_default=True, help="Comma-separated.")
+def _isa(context: click.Context, parameter: click.Parameter, name: str | None):
+    kernels = get_backend("cython")._kernels
+    if name and name not in kernels.isas():
+        raise click.BadParameter(f"expected one of {', '.join(kernels.isas())}, got {name}")
+    return name or kernels.current_isa()
+
+
+@click.group("bench", invoke_without_command=True)
+@click.option(
+    "--cells",
+    default=",".join(cases.CELLS),
+    show_default=True,
+    callback=_some_of(cases.CELLS),
+    help="Comma-separated.",
+)
 @click.option(
     "--shape",
     "shapes",
     multiple=True,
-    callback=_shape,
+    callback=_shapes,
     metavar="N,T,D,H",
-    help="Instead of the standard ones; may be repeated.",
+    help="Instead of the standard ones; may be repeated. Then only layers are raced by default.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
-@click.option("--isa", default="best", show_default=True, help="baseline, avx2 or avx512.")
-@click.option("--threads", type=click.IntRange(1), help="Default: the CPUs at hand.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--quick", is_flag=True, help="One short round: a look, not a measurement.")
+@click.option("--isa", callback=_isa, help="baseline, avx2 or avx512. Default: the best here.")
+@click.option("--threads", type=click.IntRange(1), help="A peer's. Default: the CPUs at hand.")
+@click.option(
+    "--peers",
+    "chosen_peers",
+    callback=_some_of(peers.OTHERS),
+    help=f"Some of {','.join(peers.OTHERS)}. Default: those that are installed.",
+)
+@click.option(
+    "--races",
+    callback=_some_of(tuple(cases.RACES)),
+    help=f"Some of {','.join(cases.RACES)}. Default: all.",
+)
+@click.option("--rounds", type=click.IntRange(1), help="Default: 5, and 1 with --quick.")
+@click.option("--quick", is_flag=True, help="Two minutes: a look, not a measurement.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("bench-results"),
     show_default=True,
-    help="Folder for bench.json and bench.png.",
+    help="Folder for bench.json, bench.md and the pictures.",
 )
-def command(cells, shapes, dtype, isa, threads, rounds, quick, out) -> None:
-    """Race the backends on this machine: layers forward and backward, and captioning iterations.
+@click.pass_context
+def command(
+    context, cells, shapes, dtype, isa, threads, chosen_peers, races, rounds, quick, out
+) -> None:
+    """Race fastrnn against other libraries on this machine.
 
-    Each backend runs in its own process and is timed only after its results have matched; the two
-    take turns, and medians of the rounds are shown, with the share of the multiply-add peak that is
-    measured in the same rounds.
+    Every peer runs in its own process, the way its users write it, and is timed only after its
+    results have matched; the peers take turns, and medians of the rounds are shown, with the share
+    of the multiply-add peak that is measured in the same rounds.
 
     \b
     Examples:
       fastrnn bench
-      fastrnn bench --cells lstm --shape 25,17,256,512 --threads 1
+      fastrnn bench --cells lstm --shape 25,17,256,512 --peers torch --threads 1
+      fastrnn bench compare old/bench.json new/bench.json
     """
-    from fastrnn.benchmarks import cases, race, report
-
-    names = cells.split(",")
-    unknown = set(names) - set(CELLS)
-    if unknown:
-        raise click.BadParameter(f"expected some of {','.join(CELLS)}, got {cells}")
-    known = ["best", *get_backend("cython")._kernels.isas()]
-    if isa not in known:
-        raise click.BadParameter(f"expected one of {', '.join(known)}, got {isa}")
-    chosen = cases.layer_cases(names, shapes or cases.SHAPES, dtype)
-    if not shapes:
-        chosen += cases.captioning_cases(names, dtype)
-    threads = threads or fastrnn.get_num_threads()
+    if context.invoked_subcommand:
+        return
+    if chosen_peers is None:
+        chosen_peers = [peer for peer in peers.OTHERS if not peers.missing(peer)]
+    peers.check_installed(chosen_peers)
+    races = races or (["layers"] if shapes else [*cases.RACES])
+    threads, rounds = threads or fastrnn.get_num_threads(), rounds or (1 if quick else 5)
     rows = race.race(
-        chosen,
+        cases.choose(races, cases.Choice(cells, dtype, shapes, quick)),
+        chosen_peers,
         threads=threads,
         isa=isa,
-        rounds=1 if quick else rounds,
-        seconds=0.05 if quick else 0.2,
+        rounds=rounds,
+        seconds=0.03 if quick else 0.2,
         progress=bar("bench", "case"),
     )
-    click.echo(report.table(rows))
-    for row in rows:
-        if row["kind"] == "captioning":
-            rates = {peer: 1 / seconds for peer, seconds in row["seconds"].items()}
-            shown = ", ".join(f"{peer} {rate:.1f}" for peer, rate in rates.items())
-            click.echo(f"{row['cell']} captioning iterations a second: {shown}")
-    report.write(out, rows, {"threads": threads, "isa": isa, "rounds": rounds, "quick": quick})
-    click.echo(f"{out}: bench.json, bench.png")
+    config = {"threads": threads, "isa": isa, "dtype": dtype, "rounds": rounds, "quick": quick}
+    click.echo(report.as_text(rows))
+    click.echo(f"\n{out}: {', '.join(report.write(out, report.result(rows, config)))}")
+
+
+@command.command("compare")
+@click.argument("old", type=FILE)
+@click.argument("new", type=FILE)
+@click.option("--tolerance", type=click.FloatRange(0, 1), default=0.15, show_default=True)
+def compare(old: Path, new: Path, tolerance: float) -> None:
+    """Fail where fastrnn has become slower between two runs.
+
+    A row has where its ratio to every peer that both runs have fell by more than the tolerance; a
+    slower machine changes no ratio. Exit code 1 where there is such a row.
+    """
+    verdicts = guard.compare(results.read(old), results.read(new))
+    slower = guard.slower(verdicts, tolerance)
+    if slower:
+        click.echo(tables.text(guard.table(slower)))
+    click.echo(f"{len(slower)} of {len(verdicts)} rows are slower by more than {tolerance:.0%}")
+    if slower:
+        raise SystemExit(1)
+
+
+@command.command("readme")
+@click.argument("run", type=FILE)
+@click.argument("path", metavar="README", type=FILE)
+def update_readme(run: Path, path: Path) -> None:
+    """Rewrite the benchmark section of a README from a run's bench.json."""
+    readme.update(path, results.read(run))

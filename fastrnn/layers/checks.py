@@ -1,9 +1,16 @@
-"""One clear error before any work is done: shapes, dtypes, labels, gate orders, caches."""
+"""One clear error before any work is done: shapes, dtypes, labels, lengths, gate orders, caches."""
 
+import operator
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
+
+try:
+    from fastrnn.layers._plain import Plain
+except ImportError:  # built without extensions
+    Plain = None
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 # As users know them: the course, its Keras-like notation, PyTorch, ONNX. c~ of "fico" is g.
@@ -15,55 +22,60 @@ Axis = tuple[int, str]  # factor and letter: (4, "H") is 4*H
 
 
 class Signature(NamedTuple):
-    """Names and shapes of a function's arrays, and the combinations of shapes that have passed."""
+    """Names and shapes of a function's arrays, which of them may be None, and, where it is built,
+    the quick check that says whether all is well."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[Axis, ...], ...]
-    passed: set[tuple[tuple[int, ...], ...]]
+    optional: tuple[bool, ...]
+    plain: "Plain | None"
 
 
 def signature(**shapes: str) -> Signature:
-    """Parse shapes such as signature(x="N T D", Wh="H 4*H")."""
+    """Parse shapes such as signature(x="N T D", Wh="H 4*H", c0="N H?"), of which ? may be None."""
 
     def axis(text: str) -> Axis:
         factor, _, letter = text.rpartition("*")
         return int(factor or 1), letter
 
-    parsed = tuple(tuple(map(axis, text.split())) for text in shapes.values())
-    return Signature(tuple(shapes), parsed, set())
+    parsed = tuple(tuple(map(axis, text.rstrip("?").split())) for text in shapes.values())
+    optional = tuple(text.endswith("?") for text in shapes.values())
+    plain = Plain and Plain(parsed, optional, _MAY_BE_EMPTY)
+    return Signature(tuple(shapes), parsed, optional, plain)
 
 
-def arrays(expected: Signature, *given: np.ndarray) -> list[np.ndarray]:
+def arrays(expected: Signature, *given: np.ndarray | None) -> Sequence[np.ndarray | None]:
     """The arrays as C-contiguous ndarrays of one float dtype whose shapes fit together.
 
     Letters are bound from left to right; a non-contiguous array is copied once.
     Raises TypeError for a dtype, ValueError for a shape.
     """
+    if expected.plain is not None and expected.plain(given):
+        return given
     result = [a if type(a) is np.ndarray else np.asarray(a) for a in given]
     dtype = result[0].dtype
     if dtype not in _FLOATS:
         raise TypeError(f"{expected.names[0]}: expected float32 or float64, got {dtype}")
     for i, a in enumerate(result):
         if a.dtype is not dtype and a.dtype != dtype:
+            if given[i] is None and expected.optional[i]:
+                result[i] = None
+                continue
             raise TypeError(
                 f"{expected.names[i]}: expected {dtype} like {expected.names[0]}, got {a.dtype}"
             )
         flags = a.flags
         if not (flags.c_contiguous and flags.aligned):
             result[i] = np.array(a, order="C")
-    # A step of a small cell takes about as long as checking its shapes, so that is done once.
-    shapes = tuple([a.shape for a in result])
-    if shapes not in expected.passed:
-        _check_shapes(expected, shapes)
-        if len(expected.passed) >= 1024:
-            expected.passed.clear()
-        expected.passed.add(shapes)
+    _check_shapes(expected, [None if a is None else a.shape for a in result])
     return result
 
 
-def _check_shapes(expected: Signature, shapes: tuple[tuple[int, ...], ...]) -> None:
+def _check_shapes(expected: Signature, shapes: Sequence[tuple[int, ...] | None]) -> None:
     sizes: dict[str, int] = {}
     for name, axes, shape in zip(expected.names, expected.shapes, shapes, strict=True):
+        if shape is None:
+            continue
         if len(shape) != len(axes):
             raise ValueError(_shape_error(name, axes, sizes, shape))
         for (factor, letter), n in zip(axes, shape, strict=True):
@@ -104,12 +116,46 @@ def gate_order(gates: str) -> str:
         raise ValueError(f"gates: expected one of {list(GATE_ORDERS)}, got {gates!r}") from None
 
 
-def indices(name: str, x: np.ndarray, shape: Sequence[int | str], limit: int, letter: str):
+def gate_places(gates: str) -> None:
+    """Raises ValueError unless gates, of a cache, is what gate_order returns."""
+    if gates not in GATE_ORDERS.values():
+        raise ValueError(f"gates: expected one of {list(GATE_ORDERS.values())}, got {gates!r}")
+
+
+def flag(name: str, value: bool) -> bool:
+    """Raises TypeError unless value is a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected a bool, got {value!r}")
+    return bool(value)
+
+
+def count(name: str, value: int) -> int:
+    """Raises ValueError unless value is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def indices(
+    name: str, x: np.ndarray, shape: Sequence[int | str], limit: int, letter: str
+) -> np.ndarray:
     """A copy of x as C-contiguous np.intp of that shape (letters match any size), in [0, limit): a
     kernel trusts it, whatever becomes of the caller's array.
 
     Raises TypeError for a dtype, ValueError for a shape, IndexError for an index out of range.
     """
+    given, x = _integers(name, x, shape)
+    if (at := _first((x < 0) | (x >= limit))) is not None:
+        raise IndexError(
+            f"{name}: expected indices in [0, {letter}) = [0, {limit}), got {given[at]} at {at}"
+        )
+    return x
+
+
+def _integers(
+    name: str, x: np.ndarray, shape: Sequence[int | str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """x as it is and as a C-contiguous copy in np.intp, where what does not fit is negative."""
     x = np.asarray(x)
     if x.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an integer dtype, got {x.dtype}")
@@ -119,14 +165,30 @@ def indices(name: str, x: np.ndarray, shape: Sequence[int | str], limit: int, le
     ):
         text = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
         raise ValueError(f"{name}: expected shape ({text}), got {x.shape}")
-    given, x = x, np.array(x, dtype=np.intp, order="C")
-    wrong = (x < 0) | (x >= limit)
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise IndexError(
-            f"{name}: expected indices in [0, {letter}) = [0, {limit}), got {given[at]} at {at}"
-        )
-    return x
+    return x, np.array(x, dtype=np.intp, order="C")
+
+
+def _first(wrong: np.ndarray) -> tuple[int, ...] | None:
+    """Where the first True stands."""
+    return tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.any() else None
+
+
+def order(
+    lengths: np.ndarray | None, reverse: bool, shape: tuple[int, ...]
+) -> tuple[np.ndarray | None, bool]:
+    """Which steps a sequence of shape (N, T, D) takes: lengths, None or a copy as C-contiguous
+    np.intp (N,) with values in [0, T], and reverse.
+
+    Raises TypeError for a dtype or a reverse that is no bool, ValueError for a shape or a value.
+    """
+    if lengths is not None:
+        N, T, _ = shape
+        given, lengths = _integers("lengths", lengths, (N,))
+        if (at := _first((lengths < 0) | (lengths > T))) is not None:
+            raise ValueError(
+                f"lengths: expected integers in [0, T] = [0, {T}], got {given[at]} at {at}"
+            )
+    return lengths, flag("reverse", reverse)
 
 
 def weights(name: str, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -151,10 +213,26 @@ def cache_of(function: str, kind: type, cache: object, ndim: int | None = None) 
         raise TypeError(f"cache: expected the cache that {function} returned, got {got}")
 
 
-def cache_arrays(expected: Signature, cache: NamedTuple) -> None:
-    """Raises ValueError or TypeError unless the arrays of a cache, changed since perhaps, still fit
-    together; the kernels trust them."""
-    arrays(expected, *(getattr(cache, name) for name in expected.names))
+def recurrent_cache(
+    function: str, kind: type[NamedTuple], expected: Signature, cache: NamedTuple
+) -> NamedTuple:
+    """The cache of a cell as the kernels trust it, whatever has been changed in it since: arrays
+    that fit together, C-contiguous, and an order of steps.
+
+    Raises TypeError for a foreign cache or a dtype, ValueError for a shape, lengths or an order.
+    """
+    ndim = len(expected.shapes[0])
+    cache_of(function, kind, cache, ndim)
+    given = [getattr(cache, name) for name in expected.names]
+    checked = arrays(expected, *given)
+    if not all(map(operator.is_, checked, given)):
+        cache = cache._replace(**dict(zip(expected.names, checked, strict=True)))
+    if cache.lengths is None and cache.reverse is False:
+        return cache
+    if ndim == 2:
+        raise ValueError(f"cache: {function} takes one step, but it has lengths or is reversed")
+    lengths, reverse = order(cache.lengths, cache.reverse, cache.x.shape)
+    return cache._replace(lengths=lengths, reverse=reverse)
 
 
 def gradient(name: str, d: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -169,3 +247,8 @@ def gradient(name: str, d: np.ndarray, like: np.ndarray) -> np.ndarray:
         raise ValueError(f"{name}: expected shape {like.shape}, got {d.shape}")
     flags = d.flags
     return d if flags.c_contiguous and flags.aligned else np.array(d, order="C")
+
+
+def optional_gradient(name: str, d: np.ndarray | None, like: np.ndarray) -> np.ndarray | None:
+    """The same for a gradient that may be left out, None standing for zeros."""
+    return None if d is None else gradient(name, d, like)

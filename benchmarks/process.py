@@ -1,0 +1,67 @@
+"""A peer's worker seen from outside: its process, its environment, its commands."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+
+
+def environment(peer: str, threads: int, isa: str) -> dict[str, str]:
+    """The environment in which a peer uses that many threads, and fastrnn that instruction set
+    ("best" or a name)."""
+    count = str(threads)
+    env = os.environ | {
+        "OMP_NUM_THREADS": count,
+        # NumPy's BLAS is a peer in one process and only in the way in the others.
+        "OPENBLAS_NUM_THREADS": count if peer == "numpy" else "1",
+        # Its threads sleep after 2**22 cycles: as fast as after its own 100 ms, which others would
+        # have to wait for.
+        "OPENBLAS_THREAD_TIMEOUT": "22",
+        "MKL_NUM_THREADS": count,
+        "NPROC": count,  # what XLA takes for the size of its thread pool
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    if isa != "best":
+        env["FASTRNN_ISA"] = isa
+    return env
+
+
+class Peer:
+    """A worker process; use as a context manager."""
+
+    def __init__(self, name: str, threads: int, isa: str = "best") -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "fastrnn.benchmarks.worker", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(name, threads, isa),
+            start_new_session=True,  # Ctrl-C is this process's business
+        )
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with suppress(BrokenPipeError):  # it has died, and a command was on its way
+            self._process.stdin.close()
+        self._process.stdout.close()
+        if error[0]:
+            self._process.kill()  # it may be in the middle of minutes of work
+        self._process.wait()
+
+    def ask(self, do: str, **arguments: object) -> object:
+        """The answer to a command. Raises RuntimeError with the worker's error, or where it has
+        died."""
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+            answer = json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            raise RuntimeError(f"the peer {self.name} died; its error is above") from None
+        if "error" in answer:
+            raise RuntimeError(f"the peer {self.name}: {answer['error']}")
+        return answer["answer"]

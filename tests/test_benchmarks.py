@@ -1,0 +1,366 @@
+"""The benchmark suite: what it counts, what it refuses, what it says; one race of two peers."""
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastrnn import cli, storage
+from fastrnn.benchmarks import (
+    cases,
+    guard,
+    operands,
+    peers,
+    process,
+    race,
+    readme,
+    report,
+    results,
+    tables,
+    worker,
+)
+from fastrnn.benchmarks.cases import CELLS, Case, Choice
+from fastrnn.benchmarks.peers import conventions
+
+CONFIG = {"threads": 2, "isa": "avx2", "dtype": "float32", "rounds": 2, "quick": False}
+
+
+def call(capsys, *args):
+    """Exit code, stdout, stderr of the command in this process."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(arg) for arg in args])
+    captured = capsys.readouterr()
+    return exit_.value.code or 0, captured.out, captured.err
+
+
+def made_up(case, **ratios):
+    """A row in which fastrnn takes a microsecond and each racer so many."""
+    if case.race == "memory":
+        sizes = {name: ratio * 2**20 for name, ratio in ratios.items()}
+        figures = {"bytes": {"fastrnn": 2**20, **sizes}, "ratios": ratios}
+    else:
+        turns = {name: [ratio * 1e-6] for name, ratio in {"fastrnn": 1, **ratios}.items()}
+        figures = race.figures(case, turns, [1e12])
+    return {**case.asdict(), "name": case.name, **figures}
+
+
+def made_up_run(**ratios):
+    """Every case of every race."""
+    chosen = cases.choose(cases.RACES, Choice(CELLS, "float32"))
+    return report.result([made_up(case, **ratios) for case in chosen], CONFIG)
+
+
+LSTM = Case("layers", "lstm", "forward", 2, 3, 5, 7)
+
+# ---- cases ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cell", "G"), [("rnn", 1), ("lstm", 4), ("gru", 3)])
+def test_flops_of_a_layer(cell, G):
+    forward = 2 * 2 * 3 * (5 + 7) * G * 7
+    assert Case("layers", cell, "forward", 2, 3, 5, 7).flops == forward
+    assert Case("layers", cell, "forward+backward", 2, 3, 5, 7).flops == 3 * forward
+
+
+def test_flops_of_an_iteration_count_every_product():
+    case = Case("captioning", "lstm", "iteration", 2, 3, 5, 7, W=4, V=11)
+    layer, projection, scores = 2 * 6 * (4 + 7) * 28, 2 * 2 * 5 * 7, 2 * 6 * 7 * 11
+    assert case.flops == 3 * (layer + projection + scores)
+
+
+def test_flops_of_lengths_count_the_steps_there_are():
+    full = Case("layers", "gru", "forward+backward", 40, 20, 5, 7)
+    some = Case("lengths", "gru", "forward+backward", 40, 20, 5, 7)
+    assert some.lengths.min() >= 1
+    assert some.lengths.max() <= 20
+    assert some.steps == some.lengths.sum() < full.steps == 800
+    assert some.flops / full.flops == pytest.approx(some.steps / full.steps)
+
+
+def test_names_are_unique_and_rows_give_their_case_back():
+    chosen = cases.choose(cases.RACES, Choice(CELLS, "float32"))
+    assert len({case.name for case in chosen}) == len(chosen)
+    for case in chosen:
+        assert Case.of(json.loads(json.dumps(case.asdict() | {"seconds": {}}))) == case
+    quick = cases.choose(cases.RACES, Choice(CELLS, "float32", quick=True))
+    assert set(quick) < set(chosen)
+
+
+def test_shapes_replace_the_standard_ones():
+    choice = Choice(["gru"], "float64", [(2, 3, 5, 7)])
+    chosen = cases.choose(["layers", "lengths", "memory"], choice)
+    assert [(case.race, case.direction) for case in chosen] == [
+        ("layers", "forward"),
+        ("layers", "forward+backward"),
+        ("lengths", "forward+backward"),
+        ("memory", "forward+backward"),
+    ]
+    assert {(case.shape, case.dtype) for case in chosen} == {("(2,3,5,7)", "float64")}
+
+
+def test_operands_are_the_same_in_every_process():
+    first, second = operands.draw(LSTM), operands.draw(LSTM)
+    for name, a in first.items():
+        np.testing.assert_array_equal(a, second[name])
+        assert a.dtype == "float32"
+
+
+# ---- correctness before timing -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("got", "message"),
+    [
+        ({"h": np.array([1.0, 2.001])}, "h differs from the reference by 5.0e-04"),
+        ({"h": np.array([1.0, np.nan])}, "h differs from the reference by nan"),
+        ({"h": np.ones((2, 1))}, r"h: expected shape \(2,\), got \(2, 1\)"),
+        ({"dx": np.array([1.0, 2.0])}, r"h: expected shape \(2,\), got None"),
+    ],
+)
+def test_wrong_results_are_refused(got, message):
+    expected = {"h": np.array([1.0, 2.0])}
+    worker.check({"h": np.array([1.0, 2.0001])}, expected, 1e-4)
+    with pytest.raises(ValueError, match=message):
+        worker.check(got, expected, 1e-4)
+
+
+def test_worker_times_only_what_has_matched(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "SETTLE_SECONDS", 0)
+    path = str(tmp_path / "expected.npz")
+
+    def serve(*commands):
+        answers = io.StringIO()
+        worker.serve("numpy", io.StringIO("".join(map("{}\n".format, commands))), answers)
+        return [json.loads(line) for line in answers.getvalue().splitlines()]
+
+    def command(do, **arguments):
+        return json.dumps({"do": do, **arguments})
+
+    build = command("build", case=LSTM.asdict(), path=path)
+    time = command("time", idiom="", seconds=0.001)
+    other = Case("layers", "lstm", "forward", 2, 3, 5, 8).asdict()
+    built, timed = serve(command("expect", case=LSTM.asdict(), path=path), build, time)[1:]
+    assert built == {"answer": [""]}
+    assert 0 < timed["answer"] < 1
+    _, refused, _ = serve(command("expect", case=other, path=path), build, time)
+    assert refused == {"error": "h: expected shape (2, 3, 8), got (2, 3, 7)"}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gates_in_another_order_and_back(cell, rng):
+    a = rng.standard_normal((2, 12))
+    ours = conventions.OURS[cell]
+    for theirs in (conventions.TORCH[cell], conventions.ONNX[cell]):
+        assert sorted(ours) == sorted(theirs)
+        there = conventions.reorder(a, ours, theirs)
+        np.testing.assert_array_equal(conventions.reorder(there, theirs, ours), a)
+    f, b = "ifog".index("f"), "iofg".index("f")
+    there = conventions.reorder(a, "ifog", "iofg")
+    np.testing.assert_array_equal(there[:, 3 * b : 3 * b + 3], a[:, 3 * f : 3 * f + 3])
+
+
+def small_cases():
+    """One of each race, cell and direction, in float64."""
+    chosen = cases.choose(cases.RACES, Choice(CELLS, "float64"))
+    kinds = {(case.race, case.cell, case.direction): case for case in chosen}
+    for case in kinds.values():
+        W, V = (3, 11) if case.V else (0, 0)
+        yield replace(case, N=5, T=min(case.T, 4), D=6, H=7, W=W, V=V)
+
+
+@pytest.mark.parametrize("case", [*small_cases()], ids=lambda case: case.name)
+def test_torch_runs_the_same_cases(case, tmp_path):
+    """Values and gradients, through the conversion of weights and layouts."""
+    path = str(tmp_path / "expected.npz")
+    worker.Worker("numpy").expect(case.asdict(), path)
+    assert worker.Worker("torch").build(case.asdict(), path)
+
+
+def test_missing_peer_names_the_extra(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(peers.PACKAGES, "jax", ("no_such_package",))
+    code, _, err = call(capsys, "bench", "--peers", "numpy,jax", "--out", tmp_path / "out")
+    assert code == 1
+    assert err == (
+        "fastrnn: the peer jax needs no_such_package, which is not installed: "
+        'pip install "fastrnn[bench]"\n'
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_environment_bounds_every_pool():
+    env = process.environment("torch", 3, "avx2")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+    assert {env[name] for name in names} == {"3"}
+    assert env["OPENBLAS_NUM_THREADS"] == "1"
+    assert process.environment("numpy", 3, "avx2")["OPENBLAS_NUM_THREADS"] == "3"
+    assert env["FASTRNN_ISA"] == "avx2"
+
+
+# ---- figures -------------------------------------------------------------------------------------
+
+
+def test_ratios_are_taken_round_by_round():
+    """The third round was slow for all."""
+    turns = {"fastrnn": [1, 2, 90], "torch": [2, 6, 180], "torch b": [3, 3, 90]}
+    figures = race.figures(LSTM, turns, [LSTM.flops, LSTM.flops / 2, LSTM.flops])
+    assert figures["seconds"] == {"fastrnn": 2, "torch": 6, "torch b": 3}
+    assert figures["ratios"] == {"torch": 2, "torch b": 1.5}
+    assert figures["share_of_peak"] == 1
+    assert figures["gflops"] == LSTM.flops / 2 / 1e9
+
+
+def test_best_peer_is_the_best_idiom_of_the_fastest():
+    row = made_up(LSTM, **{"numpy": 4, "torch a": 3, "torch b": 1.5, "fastrnn full length": 0.5})
+    assert results.by_peer(row) == pytest.approx({"numpy": 4, "torch": 1.5})
+    assert results.best(row) == ("torch", pytest.approx(1.5))
+    name, ratio = results.best(made_up(LSTM))
+    assert name == ""
+    assert math.isnan(ratio)
+
+
+def test_summary_counts_losses():
+    rows = [made_up(LSTM, torch=4), made_up(LSTM, torch=0.25), made_up(LSTM)]
+    assert results.summary(rows) == "1.00 (geometric mean of 2 rows; least 0.25, 1 below 1)"
+    assert results.summary(rows[:1]) == "4.00"
+    assert results.summary(rows[2:]) == "no peer to compare with"
+
+
+def test_cost_of_lengths():
+    """Half of the steps in half of the time."""
+    row = made_up(Case("lengths", "rnn", "forward+backward", 4, 10, 5, 7), torch=3)
+    row["ratios"]["fastrnn full length"] = 2
+    assert results.cost_of_lengths(row, steps=20) == 1
+    del row["ratios"]["fastrnn full length"]
+    assert results.cost_of_lengths(row, steps=20) is None
+
+
+# ---- what is shown -------------------------------------------------------------------------------
+
+
+def test_tables_as_text_and_markdown():
+    table = tables.Table("Layers", ["case", "shape", "time"], [["rnn", "(1,2)", "9"]], ["a note"])
+    assert tables.text(table).splitlines() == [
+        "Layers:",
+        "case  shape  time",
+        "-----------------",
+        "rnn   (1,2)     9",
+        "a note",
+    ]
+    assert tables.markdown(table).splitlines() == [
+        "## Layers",
+        "",
+        "| case | shape | time |",
+        "| --- | --- | ---: |",
+        "| rnn | (1,2) | 9 |",
+        "",
+        "- a note",
+    ]
+
+
+def test_report_says_where_fastrnn_wins_and_loses(tmp_path):
+    run = made_up_run(numpy=3, torch=0.5)
+    assert set(report.write(tmp_path, run)) == {
+        "bench.json", "bench.md", "bench.png", "scaling.png", "latency.png",
+    }  # fmt: skip
+    assert results.read(tmp_path / "bench.json") == run
+    text = report.as_text(run["rows"])
+    assert "ratio, lstm: 0.50 (geometric mean of 20 rows; least 0.50, 20 below 1)" in text
+    for name in ("bench.png", "scaling.png", "latency.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert (np.asarray(picture.convert("L")) < 128).mean() > 0.005  # something is drawn
+    for title in report.TITLES.values():
+        assert f"## {title}\n" in (tmp_path / "bench.md").read_text()
+
+
+def test_readme_is_made_from_a_run(capsys, tmp_path):
+    run, path = tmp_path / "bench.json", tmp_path / "README.md"
+    storage.write_json(run, made_up_run(numpy=3, torch=0.5))
+    path.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    for _ in range(2):  # the second time changes nothing
+        assert call(capsys, "bench", "readme", run, path)[0] == 0
+        text = path.read_text()
+        assert text.startswith(f"before\n{readme.BEGIN}\n| (N,T,D,H) | rnn forward |")
+        assert text.endswith(f"\n{readme.END}\nafter\n")
+        assert "old" not in text
+        assert "| (25,17,256,512) | **0.50** torch |" in text
+        assert "2 threads, avx2, float32" in text
+    for text in ("no marks\n", f"{readme.END}{readme.BEGIN}", 2 * f"{readme.BEGIN}{readme.END}"):
+        path.write_text(text)
+        code, _, err = call(capsys, "bench", "readme", run, path)
+        assert code == 1
+        assert "expected one <!-- bench" in err
+        assert path.read_text() == text
+
+
+def test_readme_of_the_project_has_the_marks():
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    assert text.count(readme.BEGIN) == text.count(readme.END) == 1
+
+
+# ---- the guard -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "slower"),
+    [
+        ({"torch": 2, "jax": 3}, {"torch": 1.9, "jax": 2.9}, False),  # within the tolerance
+        ({"torch": 2, "jax": 3}, {"torch": 1, "jax": 3}, False),  # torch has become faster
+        ({"torch": 2, "jax": 3}, {"torch": 1.5, "jax": 2.2}, True),  # fastrnn has become slower
+        ({"torch": 2, "jax": 3}, {"torch": 1.5}, True),  # one peer in common
+        ({"torch": 2}, {"torch": 4}, False),
+    ],
+)
+def test_guard_judges_by_all_peers(old, new, slower):
+    runs = [report.result([made_up(LSTM, **ratios)], CONFIG) for ratios in (old, new)]
+    assert bool(guard.slower(guard.compare(*runs), 0.15)) is slower
+
+
+def test_compare_prints_the_slower_rows_and_fails(capsys, tmp_path):
+    chosen = cases.choose(["layers"], Choice(["lstm"], "float32"))
+    old = report.result([made_up(case, torch=2) for case in chosen], CONFIG)
+    new = report.result([made_up(case, torch=2) for case in chosen[1:]], CONFIG)
+    new["rows"][3] = made_up(chosen[4], torch=1.2)
+    for name, run in {"old": old, "new": new}.items():
+        storage.write_json(tmp_path / f"{name}.json", run)
+    code, out, _ = call(capsys, "bench", "compare", tmp_path / "old.json", tmp_path / "new.json")
+    assert code == 1
+    assert chosen[4].name in out
+    assert "-40%" in out
+    assert "1 of 19 rows are slower by more than 15%" in out
+    arguments = ["bench", "compare", tmp_path / "old.json", tmp_path / "new.json"]
+    assert call(capsys, *arguments, "--tolerance", "0.5")[0] == 0
+    storage.write_json(tmp_path / "new.json", {"format": 99})
+    code, _, err = call(capsys, *arguments)
+    assert code == 1
+    assert "not a bench.json, expected format 1, got 99" in err
+
+
+# ---- the whole -----------------------------------------------------------------------------------
+
+
+def test_bench_races_two_peers(capsys, tmp_path):
+    code, out, _ = call(
+        capsys, "bench", "--quick", "--cells", "lstm", "--shape", "3,4,5,6", "--threads", "1",
+        "--peers", "numpy,torch", "--races", "layers,step,lengths,memory", "--out", tmp_path,
+    )  # fmt: skip
+    assert code == 0
+    assert "lstm forward+backward  (3,4,5,6)" in out
+    rows = results.by_race(results.read(tmp_path / "bench.json")["rows"])
+    (memory,) = rows.pop("memory")
+    assert set(memory["bytes"]) == {"fastrnn", "numpy", "torch"}
+    racers = {
+        "layers": {"fastrnn", "numpy", "torch"},
+        "step": {"fastrnn", "numpy", "torch LSTMCell", "torch nn.LSTM"},
+        "lengths": {"fastrnn", "fastrnn full length", "numpy", "torch"},
+    }
+    for name, expected in racers.items():
+        for row in rows[name]:
+            assert set(row["seconds"]) == expected
+            assert min(row["seconds"].values()) > 0
+            assert row["peak_gflops"] > row["gflops"] > 0
+    assert (tmp_path / "bench.png").stat().st_size > 10_000
