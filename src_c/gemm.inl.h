@@ -84,6 +84,7 @@ typedef struct {
 
 typedef void FN(tile_fn)(const FN(tile) *);
 
+#define AHEAD 32
 INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile) *t, idx row,
                           idx depth)
 {
@@ -108,7 +109,10 @@ INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile)
         for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++)
+            {
                 bv[p * NV + v] = FN(load)(b + p * t->b_panel + v * LANES);
+                __builtin_prefetch(b + p * t->b_panel + (AHEAD * NV + v) * LANES);
+            }
 #pragma GCC unroll 12
         for (int i = 0; i < M; i++) {
             const V ai = FN(splat)(a[i * row]);

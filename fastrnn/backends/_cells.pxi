@@ -1,7 +1,11 @@
 # Recurrent cells: the order in which rows are processed, packed weights, work space, chunks of time.
 
 cdef enum:
+    # Operations below which threads need not be thought of.
     LITTLE_WORK = 1000000
+    # With few rows memory is the limit: an operation takes as long as so many with many rows, and
+    # two caches hold weights that one does not.
+    VECTOR_COST = 6
     # From which size of Wh, and below how many rows a thread, it pays to share the units.
     UNITS_BYTES = 1 << 20
     UNITS_ROWS = 64
@@ -54,8 +58,11 @@ cdef bint by_units(const cell_args *s, size_t real_size, idx G, int threads) noe
         G * s.H * s.H * real_size >= UNITS_BYTES and s.N < UNITS_ROWS * threads)
 
 
-cdef int threads_for(double flops) except -1:
-    """for_work, which need not be asked for little."""
+cdef int threads_for(const cell_args *s, idx G, idx T) except -1:
+    """How many threads a forward pass is worth."""
+    cdef double flops = 2. * s.N * T * (s.D + s.H) * G * s.H
+    if s.N * T <= UNPACKED_ROWS:
+        flops *= VECTOR_COST
     return 1 if flops < LITTLE_WORK else for_work(flops)
 
 
@@ -266,7 +273,7 @@ def cell_forward(tuple places,
     s.x, s.h0, s.c0, s.Wx, s.Wh = data(x), data(h0), data(c0), data(Wx), data(Wh)
     s.b, s.bh, s.h, s.c, s.gates = data(b), data(bh), data(h), data(c), data(gates)
     s.candidate = data(candidate)
-    forward(k, size, &s, G, T, n, reverse, packed, threads_for(2. * s.N * T * (s.D + H) * G * H))
+    forward(k, size, &s, G, T, n, reverse, packed, threads_for(&s, G, T))
     if ndim == 3:
         hT = empty(2, state, kind)
         last_states(&s, size, T, n, reverse, s.h, s.h0, data(hT))
@@ -301,21 +308,22 @@ cdef class Stream:
     cdef size_t bytes
 
     def __init__(self, tuple places, bint reset_before, PackedWeights packed, idx D, ndarray h,
-                 ndarray c, int threads):
+                 ndarray c):
         cdef idx N = PyArray_DIMS(h)[0], H = PyArray_DIMS(h)[1]
         cdef size_t size
-        self.packed, self.h, self.c, self.threads = packed, h, c, threads
+        self.packed, self.h, self.c = packed, h, c
         self.kind = PyArray_TYPE(h)
         size = 8 if self.kind == NPY_DOUBLE else 4
         self.bytes = N * H * size
         self.f = forward_kernel(packed.k, len(places))
         set_cell(&self.s, places, N, D, H)
+        self.threads = threads_for(&self.s, len(places), 1)
         self.s.reset_before = reset_before
         self.s.h0 = self.s.h = data(h)
         self.s.c0 = self.s.c = data(c)
-        self.s.by_units = by_units(&self.s, size, len(places), threads)
+        self.s.by_units = by_units(&self.s, size, len(places), self.threads)
         packed.put_into(&self.s)
-        self.scratch = forward_space(packed.k, size, &self.s, len(places), 1, True, threads)
+        self.scratch = forward_space(packed.k, size, &self.s, len(places), 1, True, self.threads)
         put_in_order(&self.s, 1, NULL, False, <idx *>self.s.rows)
 
     def step(self, x, out):

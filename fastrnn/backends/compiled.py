@@ -172,9 +172,8 @@ def stream(weights, h, c=None):
             *(weights.gates, weights.reset_after),
         )
     reset_before = weights.cell == "gru" and not weights.reset_after
-    threads = for_work(2 * len(h) * (weights.Wx.size + weights.Wh.size))
     places = _places_of(weights.cell, weights.gates)
-    return _kernels.Stream(places, reset_before, packed, len(weights.Wx), h, c, threads).step
+    return _kernels.Stream(places, reset_before, packed, len(weights.Wx), h, c).step
 
 
 # ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------
