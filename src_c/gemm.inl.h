@@ -325,19 +325,26 @@ static void FN(matmul_unpacked)(const matmul_args *p, idx part, idx parts)
     }
 }
 
+/* Columns are split where there are enough, so that each thread's part of B stays in its cache;
+   else rows are. */
 static void FN(matmul)(const void *args, idx part, idx parts)
 {
     const matmul_args *const p = args;
-    const idx begin = p->rows * part / parts, end = p->rows * (part + 1) / parts;
+    const idx panels = CEIL_DIV(p->columns, 2 * LANES);
+    const int by_columns = panels >= 4 * parts;
+    const idx begin = by_columns ? 0 : p->rows * part / parts;
+    const idx end = by_columns ? p->rows : p->rows * (part + 1) / parts;
+    const idx p0 = by_columns ? panels * part / parts : 0;
     if (!p->packed) {
         FN(matmul_unpacked)(p, part, parts);
         return;
     }
     const FN(product_args) product = {
-        .rows = end - begin, .K = p->K, .vectors = 2, .p1 = CEIL_DIV(p->columns, 2 * LANES),
+        .rows = end - begin, .K = p->K, .vectors = 2, .p0 = p0,
+        .p1 = by_columns ? panels * (part + 1) / parts : panels,
         .a = (const REAL *)p->A + begin * p->a_row, .a_row = p->a_row, .packed = p->packed,
-        .out = (REAL *)p->C + (p->out_rows ? 0 : begin * p->columns), .out_row = p->columns,
-        .out_panel = 2 * LANES, .columns = p->columns,
+        .out = (REAL *)p->C + p0 * 2 * LANES + (p->out_rows ? 0 : begin * p->columns),
+        .out_row = p->columns, .out_panel = 2 * LANES, .columns = p->columns,
         .out_rows = p->out_rows ? p->out_rows + begin : 0};
     if (begin < end)
         FN(product)(&product);

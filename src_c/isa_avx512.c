@@ -14,7 +14,6 @@
 #define VEC_BYTES 64
 #define FUSED /* multiply-add rounds once */
 #define ACCUMULATORS 24
-#define ESTIMATE_RECIPROCAL(x) _mm512_rcp14_ps((__m512)(x))
 #define MIN_f32 _mm512_min_ps
 #define MAX_f32 _mm512_max_ps
 #define MIN_f64 _mm512_min_pd

@@ -2,12 +2,19 @@
 
 /* ---- softmax loss ---------------------------------------------------------------------------- */
 
-/* NaN: the comparison is false, so it may lose the maximum, but then it enters the sum. */
+/* NaN: it may lose the maximum, but then it enters the sum. */
 static REAL FN(row_max)(const REAL *x, idx n)
 {
-    REAL best = x[0];
-    for (idx i = 1; i < n; i++)
+    REAL lanes[VEC_BYTES / sizeof(REAL)], best = x[0];
+    V largest = FN(splat)(best);
+    idx i = 0;
+    for (; i + LANES <= n; i += LANES)
+        largest = FN(larger)(largest, FN(load)(x + i));
+    for (; i < n; i++)
         best = x[i] > best ? x[i] : best;
+    FN(store)(lanes, largest);
+    for (i = 0; i < LANES; i++)
+        best = lanes[i] > best ? lanes[i] : best;
     return best;
 }
 

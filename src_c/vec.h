@@ -107,13 +107,18 @@ INLINE V FN(at_most)(V x, REAL high)
 #endif
 }
 
-INLINE V FN(at_least)(V x, REAL low)
+INLINE V FN(larger)(V a, V b)
 {
 #ifdef VECTOR_MAX
-    return (V)VECTOR_MAX(FN(splat)(low), x);
+    return (V)VECTOR_MAX(a, b);
 #else
-    return FN(select)((IV)(x < low), FN(splat)(low), x);
+    return FN(select)((IV)(b < a), a, b);
 #endif
+}
+
+INLINE V FN(at_least)(V x, REAL low)
+{
+    return FN(larger)(FN(splat)(low), x);
 }
 
 /* scale e^x = s + s q with s = scale 2^n, q = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2. ln 2 is split so that n
@@ -147,19 +152,6 @@ INLINE V FN(exp_nonpositive)(V x)
     return FN(select)((IV)(x < (REAL)EXP_MIN), (V){0}, e.s + e.s * e.q);
 }
 
-/* Division takes 16 cycles a vector of AVX-512 on many CPUs; there an estimate of 14 bits and one
-   step of Newton's method, whose last operation rounds as a division does, take 4. Where d is finite
-   and 1 / d is no subnormal. */
-INLINE V FN(reciprocal)(V d)
-{
-#if defined(ESTIMATE_RECIPROCAL) && REAL_BYTES == 4
-    const V r = (V)ESTIMATE_RECIPROCAL(d);
-    return r + r * (1 - d * r);
-#else
-    return 1 / d;
-#endif
-}
-
 /* What a + b and a * b + c lose in rounding; c is 0 or the larger one. */
 INLINE V FN(lost_in_sum)(V sum, V a, V b)
 {
@@ -180,7 +172,7 @@ INLINE V FN(sigmoid)(V x)
     const V z = FN(at_least)(FN(at_most)(-x, (REAL)SIGMOID_MAX), (REAL)SIGMOID_MIN);
     const FN(exp_parts) e = FN(split_exp)(z, (REAL)SIGMOID_SCALE);
     const V power = e.s + e.s * e.q, d = one + power;
-    V y = FN(reciprocal)(d);
+    V y = 1 / d;
     if (COMPENSATED)
         y -= y * (y * (FN(lost_in_sum)(d, one, power) + FN(lost_in_fma)(power, e.s, e.q, e.s)));
     return y * (REAL)SIGMOID_SCALE;
@@ -193,7 +185,7 @@ INLINE V FN(tanh)(V x)
     const IV sign = (IV)x & (IV)FN(splat)((REAL)-0.0);
     const V a = (V)((IV)x ^ sign), two = FN(splat)(2);
     const FN(exp_parts) e = FN(split_exp)(FN(at_most)(a + a, (REAL)TANH_MAX), 1);
-    const V m = e.s * e.q + (e.s - 1), d = m + two, r = FN(reciprocal)(d);
+    const V m = e.s * e.q + (e.s - 1), d = m + two, r = 1 / d;
 #ifdef FUSED
     const V y = m * r;
     V rest = m - d * y;
