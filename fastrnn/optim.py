@@ -96,8 +96,12 @@ def _update(rule, w, dw, config, defaults, states, out, backend):
         # A NumPy scalar, unlike a Python number, would turn float32 parameters into its own dtype.
         config[name] = value.item() if isinstance(value, np.generic) else value
     for name in states:
-        if name not in config:
-            config[name] = np.zeros_like(w)
+        state = config.setdefault(name, np.zeros_like(w))
+        if state.shape != w.shape or state.dtype != w.dtype:
+            raise ValueError(
+                f"config: expected {name} like w, {w.dtype} {w.shape}, got {state.dtype} "
+                f"{state.shape}; every parameter needs a config of its own"
+            )
     if "t" in defaults:
         config["t"] += 1
     out = np.empty_like(w) if out is None else out

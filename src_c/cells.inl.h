@@ -357,8 +357,8 @@ INLINE FN(block) FN(block_of)(const cell_args *s, const FN(share) *sh, idx t, id
     return (FN(block)){.rank = sh->rank + r * sh->stride, .stride = sh->stride, .m = m,
                        .rows = t < 0 ? 0 : s->rows + s->first[t],
                        .previous = t > 0 ? s->rows + s->first[t - 1] : 0,
-                       .state = (const REAL *)s->state + (t & 1) * size,
-                       .next = (REAL *)s->state + (~t & 1) * size};
+                       .state = s->state ? (const REAL *)s->state + (t & 1) * size : 0,
+                       .next = s->state ? (REAL *)s->state + (~t & 1) * size : 0};
 }
 
 /* One phase of step t for panels q..end of the rows r..r+m of the share, whose x Wx + b are the

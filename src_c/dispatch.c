@@ -21,7 +21,10 @@ static int runs_avx512(void)
 const kernel_table *const *fastrnn_tables(int is_double, int *count)
 {
     static const kernel_table *tables[2][3];
+    static int counts[2];
     int n = 0;
+    if ((*count = counts[is_double]))
+        return tables[is_double];
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (runs_avx512())
@@ -30,6 +33,6 @@ const kernel_table *const *fastrnn_tables(int is_double, int *count)
         tables[is_double][n++] = is_double ? &fastrnn_avx2_f64 : &fastrnn_avx2_f32;
 #endif
     tables[is_double][n++] = is_double ? &fastrnn_baseline_f64 : &fastrnn_baseline_f32;
-    *count = n;
+    *count = counts[is_double] = n;
     return tables[is_double];
 }

@@ -39,32 +39,61 @@ static void FN(pack_transposed)(const REAL *source, idx ld, idx n, idx K, REAL *
     }
 }
 
-static void FN(pack_vector)(const pack_args *p, idx gate, idx unit, REAL *out, idx out_row)
+/* Vector v of a panel: where its columns begin, and how many there are. */
+typedef struct {
+    idx column, n;
+} FN(columns);
+
+INLINE FN(columns) FN(columns_of)(const pack_args *p, idx panel, idx v)
 {
-    const idx column = p->offset[gate] + unit, n = MAX(0, MIN(LANES, p->columns - unit));
+    const idx units = UNIT_VECTORS(p->gates), unit = (panel * units + v % units) * LANES;
+    return (FN(columns)){p->offset[v / units] + unit, MAX(0, MIN(LANES, p->columns - unit))};
+}
+
+INLINE V FN(bias_of)(const pack_args *p, FN(columns) c, idx gate)
+{
     V bias = {0};
     if (p->bias)
-        bias = FN(load_n)((const REAL *)p->bias + column, n);
+        bias = FN(load_n)((const REAL *)p->bias + c.column, c.n);
     if (p->more_bias && gate < p->more_gates)
-        bias += FN(load_n)((const REAL *)p->more_bias + column, n);
-    FN(store)(out, bias);
-    out += out_row;
-    if (p->transposed)
-        FN(pack_transposed)((const REAL *)p->source + column * p->ld, p->ld, n, p->K, out, out_row);
-    else
-        for (idx k = 0; k < p->K; k++)
-            FN(store)(out + k * out_row, FN(load_n)((const REAL *)p->source + k * p->ld + column, n));
+        bias += FN(load_n)((const REAL *)p->more_bias + c.column, c.n);
+    return bias;
+}
+
+/* Row by row through several panels: a row of B lies on one page or two, a panel's rows each on
+   another. */
+static void FN(pack_rows)(const pack_args *p, idx begin, idx end)
+{
+    const idx NV = p->gates * UNIT_VECTORS(p->gates), size = (p->K + 1) * NV * LANES;
+    REAL *const out = (REAL *)p->packed + begin * size + NV * LANES;
+    const int whole = FN(columns_of)(p, end - 1, NV - 1).n == LANES;
+    for (idx k = 0; k < p->K; k++) {
+        const REAL *const row = (const REAL *)p->source + k * p->ld;
+        for (idx v = 0; v < NV; v++)
+            for (idx panel = begin; panel < end; panel++) {
+                const FN(columns) c = FN(columns_of)(p, panel, v);
+                REAL *const to = out + (panel - begin) * size + (k * NV + v) * LANES;
+                FN(store)(to, whole ? FN(load)(row + c.column) : FN(load_n)(row + c.column, c.n));
+            }
+    }
 }
 
 static void FN(pack)(const void *args, idx part, idx parts)
 {
     const pack_args *const p = args;
-    const idx units = UNIT_VECTORS(p->gates), row = p->gates * units * LANES;
-    const idx panels = CEIL_DIV(p->columns, units * LANES);
-    for (idx panel = panels * part / parts; panel < panels * (part + 1) / parts; panel++)
-        for (idx v = 0; v < p->gates * units; v++)
-            FN(pack_vector)(p, v / units, (panel * units + v % units) * LANES,
-                            (REAL *)p->packed + panel * (p->K + 1) * row + v * LANES, row);
+    const idx units = UNIT_VECTORS(p->gates), NV = p->gates * units;
+    const idx panels = CEIL_DIV(p->columns, units * LANES), end = panels * (part + 1) / parts;
+    for (idx panel = panels * part / parts; panel < end; panel++)
+        for (idx v = 0; v < NV; v++) {
+            const FN(columns) c = FN(columns_of)(p, panel, v);
+            REAL *const out = (REAL *)p->packed + (panel * (p->K + 1) * NV + v) * LANES;
+            FN(store)(out, FN(bias_of)(p, c, v / units));
+            if (p->transposed)
+                FN(pack_transposed)((const REAL *)p->source + c.column * p->ld, p->ld, c.n, p->K,
+                                    out + NV * LANES, NV * LANES);
+        }
+    for (idx panel = panels * part / parts; panel < end && !p->transposed; panel += PACK_PANELS)
+        FN(pack_rows)(p, panel, MIN(end, panel + PACK_PANELS));
 }
 
 /* ---- the register tile --------------------------------------------------------------------- */
@@ -84,7 +113,6 @@ typedef struct {
 
 typedef void FN(tile_fn)(const FN(tile) *);
 
-#define AHEAD 32
 INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile) *t, idx row,
                           idx depth)
 {
@@ -108,8 +136,7 @@ INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile)
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
-            for (int v = 0; v < NV; v++)
-            {
+            for (int v = 0; v < NV; v++) {
                 bv[p * NV + v] = FN(load)(b + p * t->b_panel + v * LANES);
                 __builtin_prefetch(b + p * t->b_panel + (AHEAD * NV + v) * LANES);
             }
@@ -133,17 +160,22 @@ INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile)
     }
 }
 
-/* Panels that a tile of so many accumulators a panel takes at once. */
-#define WIDTH(n) ((n) * 4 <= ACCUMULATORS ? 4 : (n) * 2 <= ACCUMULATORS ? 2 : 1)
+/* The most panels, up to `wanted`, that a tile of n accumulators a panel can take at once. */
+#define WIDTH(n, wanted) \
+    ((wanted) >= 4 && (n) * 4 <= ACCUMULATORS ? 4 : (wanted) >= 2 && (n) * 2 <= ACCUMULATORS ? 2 : 1)
 
 #define TILES(M, NV)                                              \
     static void FN(tile_##NV##v_##M)(const FN(tile) *t)           \
     {                                                             \
         FN(tile_body)(M, NV, 1, t, t->a_row, 1);                  \
     }                                                             \
+    static void FN(pair_##NV##v_##M)(const FN(tile) *t)           \
+    {                                                             \
+        FN(tile_body)(M, NV, WIDTH(M * NV, 2), t, t->a_row, 1);   \
+    }                                                             \
     static void FN(wide_##NV##v_##M)(const FN(tile) *t)           \
     {                                                             \
-        FN(tile_body)(M, NV, WIDTH(M * NV), t, t->a_row, 1);      \
+        FN(tile_body)(M, NV, WIDTH(M * NV, 4), t, t->a_row, 1);   \
     }
 #define X(M) TILES(M, 2)
 HEIGHTS_2V(X)
@@ -168,14 +200,15 @@ HEIGHTS_2V(X)
 static FN(tile_fn) *const FN(features)[] = {0, HEIGHTS_2V(X)};
 #undef X
 
-#define X(M) {FN(tile_2v_##M), FN(wide_2v_##M)},
-static FN(tile_fn) *const FN(tiles_2v)[][2] = {{0}, HEIGHTS_2V(X)};
+/* By height, then by width: 1, 2 and 4 panels, or what fits. */
+#define X(M) {FN(tile_2v_##M), FN(pair_2v_##M), FN(wide_2v_##M)},
+static FN(tile_fn) *const FN(tiles_2v)[][3] = {{0}, HEIGHTS_2V(X)};
 #undef X
-#define X(M) {FN(tile_3v_##M), FN(wide_3v_##M)},
-static FN(tile_fn) *const FN(tiles_3v)[][2] = {{0}, HEIGHTS_3V(X)};
+#define X(M) {FN(tile_3v_##M), FN(pair_3v_##M), FN(wide_3v_##M)},
+static FN(tile_fn) *const FN(tiles_3v)[][3] = {{0}, HEIGHTS_3V(X)};
 #undef X
-#define X(M) {FN(tile_4v_##M), FN(wide_4v_##M)},
-static FN(tile_fn) *const FN(tiles_4v)[][2] = {{0}, HEIGHTS_4V(X)};
+#define X(M) {FN(tile_4v_##M), FN(pair_4v_##M), FN(wide_4v_##M)},
+static FN(tile_fn) *const FN(tiles_4v)[][3] = {{0}, HEIGHTS_4V(X)};
 #undef X
 
 /* A tile of m rows of one panel that only the first `columns` columns of start and out have. */
@@ -199,18 +232,14 @@ static void FN(run_partial)(FN(tile_fn) *run, const FN(tile) *t, idx m, idx NV, 
    many panels it was. */
 INLINE idx FN(run_tile)(const FN(tile) *t, idx m, idx NV, idx panels, idx columns)
 {
-    FN(tile_fn) *const(*const tiles)[2] = NV == 2 ? FN(tiles_2v) : NV == 3 ? FN(tiles_3v)
+    FN(tile_fn) *const(*const tiles)[3] = NV == 2 ? FN(tiles_2v) : NV == 3 ? FN(tiles_3v)
                                                                            : FN(tiles_4v);
-    const idx width = WIDTH(m * NV);
-    if (panels >= width && columns >= width * NV * LANES) {
-        tiles[m][1](t);
-        return width;
-    }
+    const idx width = WIDTH(m * NV, MIN(panels, columns / (NV * LANES)));
     if (columns >= NV * LANES)
-        tiles[m][0](t);
+        tiles[m][width / 2](t);
     else
         FN(run_partial)(tiles[m][0], t, m, NV, columns);
-    return 1;
+    return width;
 }
 
 /* ---- a product of many rows ------------------------------------------------------------------ */

@@ -23,8 +23,12 @@
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (IV){__VA_ARGS__})
 #endif
 
-enum { B_BLOCK_BYTES = 512 * 1024 };     /* of packed B that stay in L2 while rows pass */
-enum { STRIPE = ACCUMULATORS * 2 / 3 }; /* vectors of a row that a product with one vector adds to */
+enum {
+    B_BLOCK_BYTES = 512 * 1024,    /* of packed B that stay in L2 while rows pass */
+    PACK_PANELS = 8,               /* that packing fills side by side */
+    AHEAD = 32,                    /* rows of a panel that a tile prefetches */
+    STRIPE = ACCUMULATORS * 2 / 3, /* vectors of a row that a product with one vector adds to */
+};
 
 /* Accumulators and what a tile reads must fit the registers: 32, or 16. */
 #if ACCUMULATORS == 24

@@ -18,7 +18,7 @@ typedef void kernel(const void *args, idx part, idx parts);
 /* name, argument struct, what is split */
 #define FASTRNN_KERNELS(X)                                   \
     X(pack, pack_args, panels)                               \
-    X(matmul, matmul_args, rows)                             \
+    X(matmul, matmul_args, columns or rows)                  \
     X(transpose_rows, weight_grad_list, blocks of features)  \
     X(weight_grad, weight_grad_list, panels)                 \
     X(rnn_forward, cell_args, batch rows or units)           \
@@ -90,7 +90,8 @@ typedef struct {
     const void *packed_Wx, *packed_Wh; /* backward: of the transpose of Wh */
     const void *packed_Un;             /* reset_before: of Wh's third gate alone */
     void *h, *c, *gates, *candidate;   /* [N,T,H] [N,T,H] [N,T,GH] [N,T,H] or NULL: not wanted */
-    /* Work space. States and carries are [N, state_row] by rank; pre has room for pre_rows rows of
+    /* Work space. States and carries are [N, state_row] by rank, state_row
+       being at least H rounded up to two vectors; pre has room for pre_rows rows of
        pre-activations of a share of batch rows, or of all by_units; row_list as many a part. */
     idx state_row, pre_rows;
     void *state, *cell_state, *reset_state, *pre; /* state: [2, N, state_row] */

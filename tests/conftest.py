@@ -56,6 +56,9 @@ def dtype(request):
 def small_work_is_split(monkeypatch):
     """As many threads as are set, however little the work."""
     monkeypatch.setattr(threads, "MIN_FLOPS_PER_THREAD", 1)
+    kernels.ask_for_threads_from(0)
+    yield
+    kernels.ask_for_threads_from(1e6)
 
 
 @pytest.fixture

@@ -60,6 +60,18 @@ STRANGERS = {
     "adam": lambda w: torch.optim.Adam([w], lr=0.3, betas=(0.7, 0.8), eps=1e-3),
 }
 
+
+def test_config_of_another_parameter_is_refused(backend):
+    config = {}
+    optim.adam(np.zeros(8), np.zeros(8), config)
+    with pytest.raises(ValueError) as error:
+        optim.adam(np.zeros(9), np.zeros(9), config)
+    assert str(error.value) == (
+        "config: expected m like w, float64 (9,), got float64 (8,); every parameter needs a config "
+        "of its own"
+    )
+
+
 every_rule = pytest.mark.parametrize("name", optim.RULES)
 
 

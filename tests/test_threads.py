@@ -20,7 +20,7 @@ from util import (
 )
 
 import fastrnn
-from fastrnn.backends import compiled, current_backend, threads
+from fastrnn.backends import _kernels, compiled, current_backend, threads
 from fastrnn.backends._kernels import isas
 from fastrnn.backends.threads import available_cpus
 
@@ -43,7 +43,8 @@ def threads_given(monkeypatch):
         given.append(threads.for_work(flops))
         return given[-1]
 
-    monkeypatch.setattr(compiled, "for_work", for_work)
+    for module in (compiled, _kernels):
+        monkeypatch.setattr(module, "for_work", for_work)
     return given
 
 
@@ -57,6 +58,21 @@ def test_any_number_of_threads_gives_the_same_bits(name, isa, dtype, threads_giv
         fastrnn.set_num_threads(n)
         assert_results(assert_same_bits, run(LAYERS[name], operands, "cython"), expected)
         assert set(threads_given) == {n}
+
+
+# Fewer rows than two a thread, or a Wh of 1 MB and more: the threads share hidden units and meet.
+SHARED_UNITS = [(1, 9, 40, 100), (3, 5, 33, 130), (10, 3, 64, 370)]
+
+
+@pytest.mark.parametrize("shape", SHARED_UNITS, ids=str)
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_threads_that_share_units_give_the_same_bits(name, shape, isa, small_work_is_split, rng):
+    operands = draw(LAYERS[name], rng, np.float32, *shape)
+    fastrnn.set_num_threads(1)
+    expected = run(LAYERS[name], operands, "cython")
+    for n in (2, 3, 4):
+        fastrnn.set_num_threads(n)
+        assert_results(assert_same_bits, run(LAYERS[name], operands, "cython"), expected)
 
 
 def test_python_threads_compute_at_once(small_work_is_split, rng):

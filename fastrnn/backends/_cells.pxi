@@ -1,8 +1,6 @@
 # Recurrent cells: the order in which rows are processed, packed weights, work space, chunks of time.
 
 cdef enum:
-    # Operations below which threads need not be thought of.
-    LITTLE_WORK = 1000000
     # With few rows memory is the limit: an operation takes as long as so many with many rows, and
     # two caches hold weights that one does not.
     VECTOR_COST = 6
@@ -19,24 +17,39 @@ cdef enum:
 cdef extern from *:
     """
     #include <time.h>
-    static double seconds(void)
+    static long long nanoseconds(void)
     {
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        return t.tv_sec + 1e-9 * t.tv_nsec;
+        return 1000000000LL * t.tv_sec + t.tv_nsec;
     }
+
+    static long long crowded_until;
+    static void remember_crowd(long long duration)
+    {
+        __atomic_store_n(&crowded_until, nanoseconds() + duration, __ATOMIC_RELAXED);
+    }
+    static int crowded(void)
+    {
+        return nanoseconds() < __atomic_load_n(&crowded_until, __ATOMIC_RELAXED);
+    }
+
+    static int take_flag(int *flag) { return !__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE); }
+    static void give_flag(int *flag) { __atomic_store_n(flag, 0, __ATOMIC_RELEASE); }
     """
-    double seconds() noexcept nogil
+    void remember_crowd(long long duration) noexcept nogil
+    bint crowded() noexcept nogil
+    bint take_flag(int *flag) noexcept nogil
+    void give_flag(int *flag) noexcept nogil
 
 # Threads that share units wait for each other at every step; beside a busy process that is up to a
-# time slice a step, and for a while they share rows instead.
-cdef double crowded_until = 0
-cdef double CROWDED_SECONDS = 1
+# time slice a step, and for a moment they share rows instead: some milliseconds in each 0.1 s.
+cdef enum:
+    CROWDED_NANOSECONDS = 100000000
 
 
 cdef void run_cell(kernel *f, cell_args *s, int threads) noexcept nogil:
     """A cell's kernel by its partition."""
-    global crowded_until
     cdef int part, waits = 0
     if not s.by_units:
         run(f, s, min(threads, max(1, s.N)), False)
@@ -46,16 +59,26 @@ cdef void run_cell(kernel *f, cell_args *s, int threads) noexcept nogil:
     for part in range(threads):
         waits += s.flags[part * FLAG_STRIDE + 1]
     if waits > 1:
-        crowded_until = seconds() + CROWDED_SECONDS
+        remember_crowd(CROWDED_NANOSECONDS)
 
 
-cdef bint by_units(const cell_args *s, size_t real_size, idx G, int threads) noexcept nogil:
+cdef bint prefers_units(const cell_args *s, size_t real_size, idx G, int threads) noexcept nogil:
     """Whether threads share the hidden units, and meet after every step, or the batch rows. With
     the units each thread reads its part of Wh alone, which then fits its cache or nearly so."""
-    if threads == 1 or seconds() < crowded_until:
+    if threads == 1:
         return False
     return s.N < 2 * threads or (
         G * s.H * s.H * real_size >= UNITS_BYTES and s.N < UNITS_ROWS * threads)
+
+
+# Operations below which for_work, a call to Python, need not be asked.
+cdef double little_work = 1e6
+
+
+def ask_for_threads_from(double flops) -> None:
+    """Let calls of that many operations and more ask how many threads they get (default 1e6)."""
+    global little_work
+    little_work = flops
 
 
 cdef int threads_for(const cell_args *s, idx G, idx T) except -1:
@@ -63,7 +86,7 @@ cdef int threads_for(const cell_args *s, idx G, idx T) except -1:
     cdef double flops = 2. * s.N * T * (s.D + s.H) * G * s.H
     if s.N * T <= UNPACKED_ROWS:
         flops *= VECTOR_COST
-    return 1 if flops < LITTLE_WORK else for_work(flops)
+    return 1 if flops < little_work else for_work(flops)
 
 
 # ---- rows in the order of processing -------------------------------------------------------------
@@ -136,6 +159,12 @@ cdef class PackedWeights:
     cdef const void *Wx
     cdef const void *Wh
     cdef const void *Un
+    cdef idx D, H, G
+    cdef bint reset_before
+
+    cdef bint fits(self, const cell_args *s, idx G) noexcept:
+        return (self.D == s.D and self.H == s.H and self.G == G
+                and self.reset_before == s.reset_before)
 
     cdef void put_into(self, cell_args *s) noexcept:
         s.packed_Wx, s.packed_Wh, s.packed_Un = self.Wx, self.Wh, self.Un
@@ -147,6 +176,7 @@ cdef PackedWeights pack_weights(const kernel_table *k, size_t real_size, const c
     cdef PackedWeights w = PackedWeights.__new__(PackedWeights)
     cdef pack_args p
     w.k = k
+    w.D, w.H, w.G, w.reset_before = D, H, G, s.reset_before
     w.memory = Scratch(packed_bytes(k, real_size, D, G, H) + packed_bytes(k, real_size, H, G, H)
                        + packed_bytes(k, real_size, H, 1, H))
     memset(&p, 0, sizeof(p))
@@ -176,8 +206,9 @@ cdef void set_cell(cell_args *s, tuple places, idx N, idx D, idx H) noexcept:
 
 
 cdef idx row_stride(const kernel_table *k, idx n) noexcept nogil:
-    """Vectors enough for n elements, an odd number: rows share few sets of the cache otherwise."""
-    return (ceil_div(n, k.lanes) | 1) * k.lanes
+    """Panels of two vectors enough for n elements, and one vector more: rows an even number apart
+    share few sets of the cache."""
+    return (2 * ceil_div(n, 2 * k.lanes) + 1) * k.lanes
 
 
 cdef Scratch forward_space(const kernel_table *k, size_t real_size, cell_args *s, idx G, idx T,
@@ -215,7 +246,9 @@ cdef inline kernel *forward_kernel(const kernel_table *k, idx G) noexcept nogil:
 cdef int forward(const kernel_table *k, size_t real_size, cell_args *s, idx G, idx T,
                  const idx *lengths, bint reverse, PackedWeights packed, int threads) except -1:
     cdef Scratch scratch
-    s.by_units = by_units(s, real_size, G, threads)
+    s.by_units = prefers_units(s, real_size, G, threads) and not crowded()
+    if packed is not None and not packed.fits(s, G):
+        raise ValueError("Wx: expected prepared weights as prepare returned them")
     if packed is None and s.N * T > UNPACKED_ROWS:
         packed = pack_weights(k, real_size, s, G, threads)
     if packed is not None:
@@ -304,7 +337,7 @@ cdef class Stream:
     cdef Scratch scratch
     cdef ndarray h
     cdef ndarray c
-    cdef int threads, kind
+    cdef int threads, kind, busy
     cdef size_t bytes
 
     def __init__(self, tuple places, bint reset_before, PackedWeights packed, idx D, ndarray h,
@@ -321,7 +354,7 @@ cdef class Stream:
         self.s.reset_before = reset_before
         self.s.h0 = self.s.h = data(h)
         self.s.c0 = self.s.c = data(c)
-        self.s.by_units = by_units(&self.s, size, len(places), self.threads)
+        self.s.by_units = prefers_units(&self.s, size, len(places), self.threads)
         packed.put_into(&self.s)
         self.scratch = forward_space(packed.k, size, &self.s, len(places), 1, True, self.threads)
         put_in_order(&self.s, 1, NULL, False, <idx *>self.s.rows)
@@ -346,10 +379,14 @@ cdef class Stream:
                 return None
         else:
             return None
+        if not take_flag(&self.busy):
+            raise RuntimeError("step: another thread takes a step of this stream")
         self.s.x = data(given)
         with nogil:
-            run_cell(self.f, &self.s, 1 if seconds() < crowded_until else self.threads)
+            # The space of a stream that shares units serves any number of parts.
+            run_cell(self.f, &self.s, 1 if self.s.by_units and crowded() else self.threads)
         memcpy(data(result), data(self.h), self.bytes)
+        give_flag(&self.busy)
         return result
 
 
@@ -403,7 +440,7 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
         + order_bytes(N, T) + 2 * carry_bytes + dgates_bytes + next_bytes + x_bytes + 2 * h_bytes
         + room_bytes + 2 * list_bytes + flag_bytes + ALIGNMENT)
     put_in_order(s, T, lengths, reverse, <idx *>scratch.take(order_bytes(N, T) - ALIGNMENT))
-    s.by_units = by_units(s, real_size, G, threads)
+    s.by_units = prefers_units(s, real_size, G, threads) and not crowded()
 
     memset(&p, 0, sizeof(p))
     p.K, p.ld, p.gates, p.transposed = G * H, G * H, 1, True

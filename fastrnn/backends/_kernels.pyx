@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False, nonecheck=False, embedsignature=True
 # cython: freethreading_compatible=True
-"""Typed memoryviews in, kernel table calls out: no checks, no GIL while a kernel runs.
+"""Arrays in, kernel table calls out: no checks, no GIL while a kernel runs.
 
-Arguments are C-contiguous arrays of one dtype whose shapes the layers have checked; outputs come
-last and are written in full. ``threads`` changes the speed only, never a bit of the result.
+Arguments are C-contiguous arrays of one dtype whose shapes the layers have checked; outputs that
+are passed in come last and are written in full. ``threads`` changes the speed only, never a bit of
+the result.
 """
 
 from cython.parallel cimport parallel, threadid
@@ -16,6 +17,8 @@ from numpy cimport (
     PyArray_ISCARRAY_RO, PyArray_NDIM, PyArray_SimpleNewFromData, PyArray_TYPE,
     PyArray_ZEROS, import_array, ndarray, npy_intp, set_array_base,
 )
+
+import os
 
 from fastrnn.backends.threads import for_work
 
@@ -50,7 +53,7 @@ cdef const kernel_table *tables[2]
 cdef enum:
     # Rows (of one step or of all) up to which reading the weights as they lie beats packing them.
     UNPACKED_ROWS = 6
-    # Rows of x and dout that one pass of matmul_grad transposes.
+    # Rows of A that one pass of matmul_grad transposes.
     GRAD_ROWS = 2048
 
 
@@ -77,12 +80,29 @@ cdef inline idx ceil_div(idx a, idx b) noexcept nogil:
     return (a + b - 1) // b
 
 
+# A child process has no threads of its parent's OpenMP pool and would wait for them for ever.
+cdef bint forked = False
+
+
+def after_fork() -> None:
+    """Tell the kernels that this process is a child: it runs on one thread."""
+    global forked
+    forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)
+
+
 cdef void run(kernel *f, const void *args, int parts, bint at_once) noexcept nogil:
     """All parts of a kernel, one a thread. OpenMP may give fewer threads than wanted: then some
     compute several parts, or, if the parts must run at once, there are fewer parts."""
     cdef int part, threads
-    if parts <= 1:
-        f(args, 0, 1)
+    if forked and at_once:
+        parts = 1
+    if forked or parts <= 1:
+        for part in range(max(1, parts)):
+            f(args, part, max(1, parts))
         return
     with parallel(num_threads=parts):
         threads = team_size()

@@ -20,6 +20,17 @@ cdef extern from *:
     #endif
     }
 
+    static void *new_block(size_t size, size_t alignment)
+    {
+    #ifdef _WIN32
+        (void)alignment; /* the pieces of a block are aligned one by one */
+        return malloc(size);
+    #else
+        void *memory = NULL;
+        return posix_memalign(&memory, alignment, size) ? NULL : memory;
+    #endif
+    }
+
     static char blocks_taken;
     static void lock_blocks(void)
     {
@@ -29,7 +40,7 @@ cdef extern from *:
     static void unlock_blocks(void) { __atomic_clear(&blocks_taken, __ATOMIC_RELEASE); }
     """
     void ask_for_huge_pages(void *memory, size_t size) noexcept nogil
-    int posix_memalign(void **memory, size_t alignment, size_t size) noexcept nogil
+    void *new_block(size_t size, size_t alignment) noexcept nogil
     void lock_blocks() noexcept nogil
     void unlock_blocks() noexcept nogil
 
@@ -68,9 +79,8 @@ cdef void *take_block(size_t *size) noexcept nogil:
         unlock_blocks()
     if memory == NULL:
         if size[0] >= HUGE_PAGE:
-            if posix_memalign(&memory, HUGE_PAGE, size[0]):
-                memory = NULL
-            else:
+            memory = new_block(size[0], HUGE_PAGE)
+            if memory != NULL:
                 ask_for_huge_pages(memory, size[0])
         else:
             memory = malloc(size[0])
@@ -87,19 +97,22 @@ cdef void forget_block(int i) noexcept nogil:
 cdef void give_block(void *memory, size_t size) noexcept nogil:
     """Keep a block for the next call, and drop those that have waited longest."""
     global kept_count, kept_bytes
-    cdef void *dropped
+    cdef void *dropped[KEPT]
+    cdef int i, drops = 0
     if size < KEPT_FROM or size > KEPT_BYTES:
         free(memory)
         return
     lock_blocks()
     while kept_count == KEPT or kept_bytes + size > KEPT_BYTES:
-        dropped = kept[0].memory
+        dropped[drops] = kept[0].memory
+        drops += 1
         forget_block(0)
-        free(dropped)
     kept[kept_count].memory, kept[kept_count].size = memory, size
     kept_count += 1
     kept_bytes += size
     unlock_blocks()
+    for i in range(drops):
+        free(dropped[i])
 
 
 cdef class Scratch:

@@ -32,8 +32,9 @@ cdef class Plain:
     def __init__(self, tuple shapes, tuple optional, may_be_empty):
         cdef int i, axis
         letters = sorted({letter for shape in shapes for _, letter in shape})
-        if len(shapes) > MAX_ARRAYS or len(letters) > MAX_LETTERS:
-            raise ValueError(f"expected at most {MAX_ARRAYS} arrays of {MAX_LETTERS} letters")
+        axes = max(map(len, shapes))
+        if len(shapes) > MAX_ARRAYS or len(letters) > MAX_LETTERS or axes > MAX_AXES:
+            raise ValueError(f"expected at most {MAX_ARRAYS} arrays of {MAX_AXES} axes")
         self.count = len(shapes)
         for i, letter in enumerate(letters):
             self.smallest[i] = 0 if letter in may_be_empty else 1

@@ -12,7 +12,6 @@ try:
 except ImportError:  # built without extensions
     Plain = None
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 # As users know them: the course, its Keras-like notation, PyTorch, ONNX. c~ of "fico" is g.
 GATE_ORDERS = {"ifog": "ifog", "fico": "figo", "ifgo": "ifgo", "iofg": "iofg"}
 # Axes that may be empty; all others need an element.
@@ -54,10 +53,11 @@ def arrays(expected: Signature, *given: np.ndarray | None) -> Sequence[np.ndarra
         return given
     result = [a if type(a) is np.ndarray else np.asarray(a) for a in given]
     dtype = result[0].dtype
-    if dtype not in _FLOATS:
+    # By character: where long double is 8 bytes it equals float64, but not for a kernel.
+    if dtype.char not in "fd" or not dtype.isnative:
         raise TypeError(f"{expected.names[0]}: expected float32 or float64, got {dtype}")
     for i, a in enumerate(result):
-        if a.dtype is not dtype and a.dtype != dtype:
+        if a.dtype is not dtype and (a.dtype != dtype or a.dtype.char != dtype.char):
             if given[i] is None and expected.optional[i]:
                 result[i] = None
                 continue

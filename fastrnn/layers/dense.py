@@ -105,6 +105,7 @@ def word_embedding_backward(
     """
     checks.cache_of("word_embedding_forward", EmbeddingCache, cache)
     V, W = cache.shape
+    x = checks.indices("x", cache.x, np.shape(cache.x), V, "V")  # changed since, perhaps
     like = np.broadcast_to(cache.dtype.type(0), (*cache.x.shape, W))
     dout = checks.gradient("dout", dout, like)
-    return get_backend(backend).word_embedding_backward(dout.reshape(-1, W), cache.x.reshape(-1), V)
+    return get_backend(backend).word_embedding_backward(dout.reshape(-1, W), x.reshape(-1), V)

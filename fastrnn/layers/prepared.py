@@ -31,11 +31,29 @@ class PreparedWeights:
     reset_after: bool  # of the gru alone
     packed: object = field(repr=False)
 
-    def of(self, cell: str) -> "PreparedWeights":
-        """These weights. Raises TypeError unless they are of that cell."""
+    def alone(
+        self, cell: str, Wh: None, b: None, gates: str = "ifog", bh: None = None, reset_after=True
+    ) -> "PreparedWeights":
+        """These weights. Raises TypeError unless they are of that cell and come without what they
+        hold."""
         if self.cell != cell:
             raise TypeError(f"Wx: expected weights prepared for {cell}, got those of {self.cell}")
+        given = {"Wh": Wh, "b": b, "bh": bh}
+        given |= {"gates": None if gates == "ifog" else gates}
+        given |= {"reset_after": None if reset_after is True else reset_after}
+        for name, value in given.items():
+            if value is not None:
+                raise TypeError(f"{name}: expected nothing with prepared weights, which hold it")
         return self
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, object]:
+        """Wx, Wh, b, and what the backend made of them."""
+        return self.Wx, self.Wh, self.b, self.packed
+
+    def __reduce__(self):
+        weights = self.cell, self.Wx, self.Wh, self.b, self.bh, self.gates, self.reset_after
+        return _with_packed, weights
 
 
 def prepare(
@@ -62,8 +80,12 @@ def prepare(
         raise ValueError(f"bh: expected None for {cell}, which has one bias")
     order, reset_after = checks.gate_order(gates), checks.flag("reset_after", reset_after)
     arrays = [_frozen(a) for a in checks.arrays(_SIGNATURES[cell], Wx, Wh, b, bh)]
-    packed = get_backend(backend).prepare(cell, *arrays, order, reset_after)
-    return PreparedWeights(cell, *arrays, order, reset_after, packed)
+    return _with_packed(cell, *arrays, order, reset_after, backend)
+
+
+def _with_packed(cell, Wx, Wh, b, bh, gates, reset_after, backend=None):
+    packed = get_backend(backend).prepare(cell, Wx, Wh, b, bh, gates, reset_after)
+    return PreparedWeights(cell, Wx, Wh, b, bh, gates, reset_after, packed)
 
 
 def _frozen(a: np.ndarray | None) -> np.ndarray | None:

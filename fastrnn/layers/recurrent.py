@@ -67,14 +67,6 @@ Gradients = tuple[np.ndarray, ...]
 Weights = np.ndarray | PreparedWeights
 
 
-def _unpacked(cell, prepared, Wh, b):
-    """The weights of prepare as arrays, and what the backend made of them."""
-    if Wh is not None or b is not None:
-        raise TypeError("Wh, b: expected None with prepared weights, which hold them")
-    weights = prepared.of(cell)
-    return weights.Wx, weights.Wh, weights.b, weights.packed
-
-
 # ---- vanilla RNN ---------------------------------------------------------------------------------
 
 
@@ -94,7 +86,7 @@ def rnn_step_forward(
     """
     packed = None
     if type(Wx) is PreparedWeights:
-        Wx, Wh, b, packed = _unpacked("rnn", Wx, Wh, b)
+        Wx, Wh, b, packed = Wx.alone("rnn", Wh, b).arrays
     args = checks.arrays(_RNN_STEP, x, prev_h, Wx, Wh, b)
     return get_backend(backend).rnn_step_forward(*args, packed)
 
@@ -130,7 +122,7 @@ def rnn_forward(
     """
     packed = None
     if type(Wx) is PreparedWeights:
-        Wx, Wh, b, packed = _unpacked("rnn", Wx, Wh, b)
+        Wx, Wh, b, packed = Wx.alone("rnn", Wh, b).arrays
     args = checks.arrays(_RNN, x, h0, Wx, Wh, b)
     order = checks.order(lengths, reverse, args[0].shape)
     return get_backend(backend).rnn_forward(*args, *order, packed)
@@ -176,7 +168,7 @@ def lstm_step_forward(
     packed, order = None, checks.gate_order(gates)
     if type(Wx) is PreparedWeights:
         order = Wx.gates
-        Wx, Wh, b, packed = _unpacked("lstm", Wx, Wh, b)
+        Wx, Wh, b, packed = Wx.alone("lstm", Wh, b, gates=gates).arrays
     args = checks.arrays(_LSTM_STEP, x, prev_h, prev_c, Wx, Wh, b)
     return get_backend(backend).lstm_step_forward(*args, order, packed)
 
@@ -220,7 +212,7 @@ def lstm_forward(
     packed, places = None, checks.gate_order(gates)
     if type(Wx) is PreparedWeights:
         places = Wx.gates
-        Wx, Wh, b, packed = _unpacked("lstm", Wx, Wh, b)
+        Wx, Wh, b, packed = Wx.alone("lstm", Wh, b, gates=gates).arrays
     args = checks.arrays(_LSTM, x, h0, c0, Wx, Wh, b)
     order = checks.order(lengths, reverse, args[0].shape)
     return get_backend(backend).lstm_forward(*args, places, *order, packed)
@@ -279,8 +271,9 @@ def gru_step_forward(
     """
     packed = None
     if type(Wx) is PreparedWeights:
-        bh, reset_after = Wx.bh, Wx.reset_after
-        Wx, Wh, b, packed = _unpacked("gru", Wx, Wh, b)
+        weights = Wx.alone("gru", Wh, b, bh=bh, reset_after=reset_after)
+        bh, reset_after = weights.bh, weights.reset_after
+        Wx, Wh, b, packed = weights.arrays
     args = checks.arrays(_GRU_STEP, x, prev_h, Wx, Wh, b, bh)
     reset_after = checks.flag("reset_after", reset_after)
     return get_backend(backend).gru_step_forward(*args, reset_after, packed)
@@ -323,8 +316,9 @@ def gru_forward(
     """
     packed = None
     if type(Wx) is PreparedWeights:
-        bh, reset_after = Wx.bh, Wx.reset_after
-        Wx, Wh, b, packed = _unpacked("gru", Wx, Wh, b)
+        weights = Wx.alone("gru", Wh, b, bh=bh, reset_after=reset_after)
+        bh, reset_after = weights.bh, weights.reset_after
+        Wx, Wh, b, packed = weights.arrays
     args = checks.arrays(_GRU, x, h0, Wx, Wh, b, bh)
     reset_after = checks.flag("reset_after", reset_after)
     order = checks.order(lengths, reverse, args[0].shape)

@@ -16,7 +16,8 @@ class Stream:
 
     Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), or the result of
     prepare alone; batch N; gates, for the lstm; bh (3*H,) and reset_after, for the gru; backend.
-    The state begins as zeros. One thread at a time may use a stream.
+    The state begins as zeros. The number of threads is the one that is set when a stream is made;
+    one caller at a time may use it.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype.
     """
 
@@ -35,7 +36,7 @@ class Stream:
     ) -> None:
         batch = checks.count("batch", batch)
         if type(Wx) is PreparedWeights:
-            weights = Wx.of(cell)
+            weights = Wx.alone(cell, Wh, b, gates=gates, bh=bh, reset_after=reset_after)
         else:
             weights = prepare(
                 cell, Wx, Wh, b, gates=gates, bh=bh, reset_after=reset_after, backend=backend
@@ -51,7 +52,8 @@ class Stream:
 
         Inputs: x (N, D); out (N, H), C-contiguous, which then receives h.
         Returns: out, or a new array (N, H).
-        Raises ValueError for a shape, TypeError for a dtype; the state then stays as it was.
+        Raises ValueError for a shape, TypeError for a dtype, RuntimeError while another thread
+        takes a step; the state then stays as it was.
         """
         h = self._step(x, out)
         return h if h is not None else self._step(*self._checked(x, out))
@@ -60,8 +62,8 @@ class Stream:
         x = checks.gradient("x", x, self._input)
         if out is not None and type(out) is not np.ndarray:
             raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-        if out is not None and not (out.flags.c_contiguous and out.flags.writeable):
-            raise ValueError("out: expected a writeable C-contiguous array")
+        if out is not None and not out.flags.carray:
+            raise ValueError("out: expected a writeable, aligned, C-contiguous array")
         if out is not None:
             checks.gradient("out", out, self._state["h"])
         return x, out
