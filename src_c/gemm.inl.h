@@ -138,7 +138,8 @@ INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile)
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++) {
                 bv[p * NV + v] = FN(load)(b + p * t->b_panel + v * LANES);
-                __builtin_prefetch(b + p * t->b_panel + (AHEAD * NV + v) * LANES);
+                if (M >= 4) /* fewer rows are bound by the loads themselves */
+                    __builtin_prefetch(b + p * t->b_panel + (AHEAD * NV + v) * LANES);
             }
 #pragma GCC unroll 12
         for (int i = 0; i < M; i++) {

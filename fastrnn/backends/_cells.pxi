@@ -48,6 +48,11 @@ cdef enum:
     CROWDED_NANOSECONDS = 100000000
 
 
+def pretend_crowd() -> None:
+    """Behave as beside a busy process for a moment."""
+    remember_crowd(CROWDED_NANOSECONDS)
+
+
 cdef void run_cell(kernel *f, cell_args *s, int threads) noexcept nogil:
     """A cell's kernel by its partition."""
     cdef int part, waits = 0

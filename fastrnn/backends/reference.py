@@ -303,10 +303,19 @@ def prepare(cell, Wx, Wh, b, bh, gates, reset_after):
 
 
 def stream(weights, h, c=None):
-    """step(x, out) of the states h and c, which it changes."""
+    """step(x, out) of the states h and c, which it changes; None where x or out is not what it has
+    to be."""
     Wx, Wh, b, bh = weights.Wx, weights.Wh, weights.b, weights.bh
+    x_shape = len(h), len(Wx)
+
+    def fits(a, shape):
+        return type(a) is np.ndarray and (a.shape, a.dtype) == (shape, h.dtype)
 
     def step(x, out):
+        if not fits(x, x_shape):
+            return None
+        if out is not None and not (fits(out, h.shape) and out.flags.carray):
+            return None
         if weights.cell == "rnn":
             h[...], _ = rnn_step_forward(x, h, Wx, Wh, b)
         elif weights.cell == "lstm":

@@ -1,0 +1,251 @@
+"""Streams and prepared weights: the bits of the sequence functions, and no state but their own."""
+
+import os
+import pickle
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from util import assert_same_bits
+
+import fastrnn
+from fastrnn.backends import _kernels
+
+CELLS = {
+    "rnn": (1, {}),
+    "lstm": (4, {"gates": "iofg"}),
+    "gru": (3, {"bh": True}),
+    "gru_original": (3, {"bh": True, "reset_after": False}),
+}
+T, D, H = 5, 7, 37
+
+
+def weights_of(name, dtype, rng):
+    """Cell, (Wx, Wh, b) and keywords."""
+    G, keywords = CELLS[name]
+    arrays = [rng.standard_normal(shape) for shape in ((D, G * H), (H, G * H), (G * H,), (G * H,))]
+    Wx, Wh, b, bh = (a.astype(dtype) / 3 for a in arrays)
+    keywords = keywords | ({"bh": bh} if "bh" in keywords else {})
+    return name.split("_")[0], (Wx, Wh, b), keywords
+
+
+def forward(cell, x, *weights, **keywords):
+    h0 = np.zeros((len(x), H), x.dtype)
+    return getattr(fastrnn, f"{cell}_forward")(x, h0, *weights, **keywords)
+
+
+@pytest.fixture
+def stream(rng):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    return fastrnn.Stream("lstm", *weights, batch=3)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((3, D)).astype(np.float32)
+
+
+# ---- the same bits -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 3, 33])
+@pytest.mark.parametrize("name", CELLS)
+def test_steps_are_those_of_the_sequence(name, batch, isa, dtype, small_work_is_split, rng):
+    cell, weights, keywords = weights_of(name, dtype, rng)
+    x = rng.standard_normal((batch, T, D)).astype(dtype)
+    fastrnn.set_num_threads(1)
+    expected, _ = forward(cell, x, *weights, **keywords)
+    for n in (1, 2, 3):
+        fastrnn.set_num_threads(n)
+        prepared = fastrnn.prepare(cell, *weights, **keywords)
+        assert_same_bits(forward(cell, x, prepared)[0], expected)
+        stream = fastrnn.Stream(cell, prepared, batch=batch)
+        out = np.empty((batch, H), dtype)
+        for t in range(T):
+            assert stream.step(np.ascontiguousarray(x[:, t]), out) is out
+            assert_same_bits(out, np.ascontiguousarray(expected[:, t]))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_backends_agree(name, dtype, rng):
+    cell, weights, keywords = weights_of(name, dtype, rng)
+    streams = [fastrnn.Stream(cell, *weights, **keywords, backend=b) for b in ("numpy", "cython")]
+    for x in rng.standard_normal((T, 1, D)).astype(dtype):
+        a, b = (stream.step(x) for stream in streams)
+        np.testing.assert_allclose(a, b, rtol=1e-4 if dtype == np.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_prepared_weights_serve_steps_backward_and_other_kernels(name, backend, rng):
+    cell, weights, keywords = weights_of(name, np.float64, rng)
+    x = rng.standard_normal((3, T, D))
+    h, cache = forward(cell, x, *weights, **keywords)
+    backward = getattr(fastrnn, f"{cell}_backward")
+    expected = backward(h, cache)
+    prepared = fastrnn.prepare(cell, *weights, **keywords)
+    for a in weights:
+        a[...] = np.nan  # prepare has copied them
+    again, cache = forward(cell, x, pickle.loads(pickle.dumps(prepared)))
+    assert_same_bits(again, h)
+    for a, b in zip(backward(again, cache), expected, strict=True):
+        assert_same_bits(a, b)
+    states = [np.zeros((3, H))] * (2 if cell == "lstm" else 1)
+    step = getattr(fastrnn, f"{cell}_step_forward")
+    np.testing.assert_allclose(step(x[:, 0], *states, prepared)[0], h[:, 0], rtol=1e-12)
+    fastrnn.use_isa("baseline")
+    other = "numpy" if backend == "cython" else "cython"
+    np.testing.assert_allclose(forward(cell, x, prepared)[0], h, rtol=1e-10)
+    np.testing.assert_allclose(forward(cell, x, prepared, backend=other)[0], h, rtol=1e-10)
+
+
+def test_beside_a_busy_process_and_with_rows_shared(small_work_is_split, rng):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    fastrnn.set_num_threads(2)
+    x = rng.standard_normal((32, T, D)).astype(np.float32)
+    expected, _ = forward("lstm", x, *weights)
+    for batch in (1, 32):
+        stream = fastrnn.Stream("lstm", *weights, batch=batch)
+        for t in range(T):
+            _kernels.pretend_crowd()
+            h = stream.step(np.ascontiguousarray(x[:batch, t]))
+            assert_same_bits(h, np.ascontiguousarray(expected[:batch, t]))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_stream_works_in_a_forked_child(small_work_is_split, rng):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    fastrnn.set_num_threads(2)
+    stream = fastrnn.Stream("lstm", *weights)
+    x = np.ones((1, D), np.float32)
+    expected = stream.step(x)
+    stream.reset()
+    if (child := os.fork()) == 0:
+        os._exit(int(stream.step(x).tobytes() != expected.tobytes()))
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_every_thread_its_own_stream(rng):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    xs = rng.standard_normal((50, 1, D)).astype(np.float32)
+    prepared = fastrnn.prepare("lstm", *weights)
+
+    def last(_):
+        stream = fastrnn.Stream("lstm", prepared)
+        return [stream.step(x) for x in xs][-1]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(last, range(16)))
+    for h in results:
+        assert_same_bits(h, results[0])
+
+
+# ---- state ---------------------------------------------------------------------------------------
+
+
+def test_reset_and_state(stream, x):
+    first = stream.step(x)
+    state = stream.state
+    second = stream.step(x)
+    stream.state = state
+    assert_same_bits(stream.step(x), second)
+    stream.reset([0, 2])
+    assert not stream.state["h"][[0, 2]].any() and stream.state["c"][1].any()
+    stream.reset(np.array([False, True, False]))
+    assert not any(a.any() for a in stream.state.values())
+    assert_same_bits(stream.step(x), first)
+    stream.reset()
+    state["h"][...] = np.nan  # a copy
+    assert_same_bits(stream.step(x), first)
+
+
+def test_step_with_out_allocates_nothing(stream, x):
+    out = np.empty((3, H), np.float32)
+    stream.step(x, out)
+    tracemalloc.start()
+    for _ in range(100):
+        stream.step(x, out)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1000
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+def unaligned():
+    return np.frombuffer(bytearray(3 * H * 4 + 1), np.float32, 3 * H, offset=1).reshape(3, H)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"x": np.zeros((3, D))}, "TypeError: x: expected float32 like"),
+        ({"x": np.zeros((2, D), "f")}, "ValueError: x: expected shape (3, 7), got (2, 7)"),
+        ({"x": None}, "TypeError: x: expected float32 like"),
+        ({"out": [1]}, "TypeError: out: expected an ndarray, got list"),
+        ({"out": np.zeros((3, 1), "f")}, "ValueError: out: expected shape (3, 37), got (3, 1)"),
+        ({"out": np.zeros((3, H))}, "TypeError: out: expected float32 like"),
+        ({"out": np.zeros((H, 3), "f").T}, "ValueError: out: expected a writeable, aligned, C-c"),
+        ({"out": unaligned()}, "ValueError: out: expected a writeable, aligned, C-contiguous"),
+    ],
+)
+@pytest.mark.parametrize("name", ["numpy", "cython"])
+def test_error_leaves_the_state(name, change, error, rng, x):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    stream = fastrnn.Stream("lstm", *weights, batch=3, backend=name)
+    stream.step(x)
+    before = stream.state
+    with pytest.raises((TypeError, ValueError)) as caught:
+        stream.step(**({"x": x} | change))
+    assert f"{caught.type.__name__}: {caught.value}".startswith(error)
+    for key, a in stream.state.items():
+        assert_same_bits(a, before[key])
+
+
+def test_input_of_any_layout_is_taken(stream, x):
+    expected = stream.step(x)
+    for laid_out in (np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2]):
+        stream.reset()
+        assert_same_bits(stream.step(laid_out), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"cell": "tanh"}, "cell: expected one of ['rnn', 'lstm', 'gru'], got 'tanh'"),
+        ({"batch": 0}, "batch: expected an integer of at least 1, got 0"),
+        ({"gates": "abcd"}, "gates: expected one of"),
+        ({"bh": np.zeros(4 * H, "f")}, "bh: expected None for lstm, which has one bias"),
+        ({"b": np.zeros(3, "f")}, "b: expected shape (4*H,) = (148,), got (3,)"),
+    ],
+)
+def test_stream_is_checked_when_it_is_made(change, error, rng):
+    _, (Wx, Wh, b), _ = weights_of("lstm", np.float32, rng)
+    with pytest.raises(ValueError) as caught:
+        fastrnn.Stream(**({"cell": "lstm", "Wx": Wx, "Wh": Wh, "b": b} | change))
+    assert str(caught.value).startswith(error)
+
+
+@pytest.mark.parametrize("bad", [{"h": 0}, {"h": np.zeros(1, "f"), "c": np.zeros((3, H), "f")}])
+def test_state_that_does_not_fit_changes_nothing(stream, x, bad):
+    stream.step(x)
+    before = stream.state
+    with pytest.raises(ValueError):
+        stream.state = bad
+    for key, a in stream.state.items():
+        assert_same_bits(a, before[key])
+
+
+def test_prepared_weights_come_alone_and_for_their_cell(rng):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    prepared = fastrnn.prepare("lstm", *weights)
+    x, h0 = np.zeros((1, 1, D), np.float32), np.zeros((1, H), np.float32)
+    with pytest.raises(TypeError, match="^Wx: expected weights prepared for gru, got those of lst"):
+        fastrnn.gru_forward(x, h0, prepared)
+    for keywords in ({"b": weights[2]}, {"gates": "ifgo"}):
+        with pytest.raises(TypeError, match="expected nothing with prepared weights, which hold"):
+            fastrnn.lstm_forward(x, h0, prepared, **keywords)
+    with pytest.raises(TypeError, match="^Wh: expected nothing with prepared weights"):
+        fastrnn.Stream("lstm", prepared, weights[1])
