@@ -533,8 +533,10 @@ def cell_backward(tuple places,
                   real[:, ::1] dc0=None,        # OUT (N, H)       lstm
                   real[::1] dbh=None):          # OUT (G*H,)       gru
     cdef const kernel_table *k = tables[sizeof(real) == 8]
-    cdef const idx *n = NULL if lengths is None else &lengths[0]
+    cdef const idx *n = NULL
     cdef cell_args s
+    if lengths is not None:
+        n = &lengths[0]
     set_cell(&s, places, x.shape[0], x.shape[2], h0.shape[1])
     s.reset_before = reset_before
     s.x, s.h0, s.Wx, s.Wh, s.dh = &x[0, 0, 0], &h0[0, 0], &Wx[0, 0], &Wh[0, 0], &dh[0, 0, 0]

@@ -146,7 +146,8 @@ def matmul(const real[:, ::1] A,    # IN  (M, K)
     memset(&m, 0, sizeof(m))
     m.rows, m.K, m.a_row, m.columns = A.shape[0], A.shape[1], A.shape[1], C.shape[1]
     m.A, m.B, m.C = &A[0, 0], &B[0, 0], &C[0, 0]
-    m.bias = NULL if bias is None else &bias[0]
+    if bias is not None:
+        m.bias = &bias[0]
     if transposed or m.rows > UNPACKED_ROWS:
         memset(&p, 0, sizeof(p))
         p.K, p.ld, p.columns, p.gates, p.transposed = m.K, B.shape[1], m.columns, 1, transposed
@@ -194,7 +195,9 @@ def softmax(const real[:, ::1] x,   # IN  (M, V) scores
     cdef softmax_args p
     p.rows, p.classes, p.scale = x.shape[0], x.shape[1], scale
     p.x, p.y, p.losses, p.dx = &x[0, 0], &y[0], &losses[0], &dx[0, 0]
-    p.weight = NULL if weight is None else &weight[0]
+    p.weight = NULL
+    if weight is not None:
+        p.weight = &weight[0]
     with nogil:
         run(k.softmax, &p, threads, False)
 

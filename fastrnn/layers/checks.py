@@ -201,7 +201,7 @@ def weights(name: str, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
         raise TypeError(f"{name}: expected a bool or real dtype, got {mask.dtype}")
     if mask.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {mask.shape}")
-    return np.ascontiguousarray(mask, dtype=dtype)
+    return np.require(mask, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def cache_of(function: str, kind: type, cache: object, ndim: int | None = None) -> None:
