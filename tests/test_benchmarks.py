@@ -316,7 +316,7 @@ def test_readme_of_the_project_has_the_marks():
     ],
 )
 def test_guard_judges_by_all_peers(old, new, slower):
-    runs = [report.result([made_up(LSTM, **ratios)], CONFIG) for ratios in (old, new)]
+    runs = [{"rows": [made_up(LSTM, **ratios)]} for ratios in (old, new)]
     assert bool(guard.slower(guard.compare(*runs), 0.15)) is slower
 
 
