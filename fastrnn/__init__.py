@@ -13,9 +13,12 @@ from fastrnn.backends import (
     use_backend,
     use_isa,
 )
+from fastrnn.backends.caches import RowGradient
 from fastrnn.layers.dense import (
     affine_backward,
     affine_forward,
+    embedding_bag_backward,
+    embedding_bag_forward,
     temporal_affine_backward,
     temporal_affine_forward,
     temporal_fc_backward,
@@ -43,9 +46,12 @@ from fastrnn.layers.streaming import Stream
 
 __all__ = [
     "PreparedWeights",
+    "RowGradient",
     "Stream",
     "affine_backward",
     "affine_forward",
+    "embedding_bag_backward",
+    "embedding_bag_forward",
     "get_num_threads",
     "gradcheck",
     "gru_backward",

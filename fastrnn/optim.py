@@ -3,21 +3,27 @@
 w, dw and next_w are arrays of one shape and dtype; w and dw are not modified, unless out, which
 receives next_w, is w. config is a dict that holds the hyperparameters (missing ones get the
 defaults below) and the rule's state; it is updated in place and returned. Pass the same dict to the
-next call for the same parameter. Without a config the rule starts afresh. backend= as in
-layers.recurrent. Raises ValueError where dw or out has not w's shape, TypeError where it has not
-its dtype.
+next call for the same parameter. Without a config the rule starts afresh. Every rule also takes
+weight_decay (0): a step first takes that much times learning_rate of w away (Loshchilov and Hutter
+2019). backend= as in layers.recurrent. Raises ValueError where dw or out has not w's shape,
+TypeError where it has not its dtype.
+
+dw may be a RowGradient, as word_embedding_backward(..., sparse=True) returns it: only its rows of w
+and of the state change, and, with out=w, nothing else is touched. Between two gradients of a row
+its averages and its weight stand still (PyTorch's SparseAdam, "lazy" Adam elsewhere).
 """
 
 import numpy as np
 
 from fastrnn.backends import get_backend
+from fastrnn.backends.caches import RowGradient
 
 Config = dict[str, object]
 
 
 def sgd(
     w: np.ndarray,
-    dw: np.ndarray,
+    dw: np.ndarray | RowGradient,
     config: Config | None = None,
     *,
     out: np.ndarray | None = None,
@@ -33,7 +39,7 @@ def sgd(
 
 def sgd_momentum(
     w: np.ndarray,
-    dw: np.ndarray,
+    dw: np.ndarray | RowGradient,
     config: Config | None = None,
     *,
     out: np.ndarray | None = None,
@@ -50,7 +56,7 @@ def sgd_momentum(
 
 def rmsprop(
     w: np.ndarray,
-    dw: np.ndarray,
+    dw: np.ndarray | RowGradient,
     config: Config | None = None,
     *,
     out: np.ndarray | None = None,
@@ -66,7 +72,7 @@ def rmsprop(
 
 def adam(
     w: np.ndarray,
-    dw: np.ndarray,
+    dw: np.ndarray | RowGradient,
     config: Config | None = None,
     *,
     out: np.ndarray | None = None,
@@ -85,18 +91,24 @@ RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
 
 
 def _update(rule, w, dw, config, defaults, states, out, backend):
-    for name, a in (("dw", dw), ("out", w if out is None else out)):
-        if a.shape != w.shape:
-            raise ValueError(f"{name}: expected shape {w.shape} like w, got {a.shape}")
+    at = ...
+    if isinstance(dw, RowGradient):
+        at, dw = _rows(w, dw)
+    shape = w.shape if at is ... else (len(at), *w.shape[1:])
+    for name, a, expected in (("dw", dw, shape), ("out", w if out is None else out, w.shape)):
+        if a.shape != expected:
+            raise ValueError(f"{name}: expected shape {expected} like w, got {a.shape}")
         if a.dtype != w.dtype:
             raise TypeError(f"{name}: expected {w.dtype} like w, got {a.dtype}")
     config = {} if config is None else config
-    for name, value in defaults.items():
+    for name, value in (defaults | {"weight_decay": 0.0}).items():
         value = config.get(name, value)
         # A NumPy scalar, unlike a Python number, would turn float32 parameters into its own dtype.
         config[name] = value.item() if isinstance(value, np.generic) else value
     for name in states:
-        state = config.setdefault(name, np.zeros_like(w))
+        if name not in config:
+            config[name] = np.zeros_like(w)
+        state = config[name]
         if state.shape != w.shape or state.dtype != w.dtype:
             raise ValueError(
                 f"config: expected {name} like w, {w.dtype} {w.shape}, got {state.dtype} "
@@ -104,6 +116,25 @@ def _update(rule, w, dw, config, defaults, states, out, backend):
             )
     if "t" in defaults:
         config["t"] += 1
+    if at is not ... and out is not w:
+        out = _copied(w, out)
     out = np.empty_like(w) if out is None else out
-    getattr(get_backend(backend), rule)(w, dw, config, out)
+    getattr(get_backend(backend), rule)(w, dw, config, out, at)
     return out, config
+
+
+def _rows(w, dw):
+    """The rows of a RowGradient, checked: a kernel trusts them."""
+    rows = np.array(dw.rows)
+    if w.ndim < 1 or rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ValueError(f"dw: expected rows as integers (R,), got {rows.dtype} {rows.shape}")
+    if rows.size and not 0 <= rows.min() <= rows.max() < len(w):
+        raise IndexError(f"dw: expected rows in [0, {len(w)}), got {rows.min()}..{rows.max()}")
+    return rows.astype(np.intp), dw.values
+
+
+def _copied(w, out):
+    if out is None:
+        return w.copy()
+    out[...] = w
+    return out

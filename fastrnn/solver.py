@@ -13,20 +13,26 @@ from pathlib import Path
 import numpy as np
 
 from fastrnn import optim, storage
+from fastrnn.backends.caches import RowGradient
 
 CHECKPOINT = "checkpoint.json"
 FORMAT = 1
 
 
-def clip_by_global_norm(grads: dict[str, np.ndarray], max_norm: float) -> float:
+Gradients = dict[str, np.ndarray | RowGradient]
+
+
+def clip_by_global_norm(grads: Gradients, max_norm: float) -> float:
     """Scale all gradients by one factor, in place, so that their joint 2-norm is at most max_norm
     (Pascanu et al. 2013); a norm that is not finite is left alone.
 
     Returns: the norm before.
     """
-    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+    values = [g.values if isinstance(g, RowGradient) else g for g in grads.values()]
+    # Not np.vdot: BLAS sums in another order on another number of threads.
+    norm = math.sqrt(sum(float(np.einsum("i,i", g.ravel(), g.ravel())) for g in values))
     if max_norm < norm < math.inf:
-        for g in grads.values():
+        for g in values:
             g *= max_norm / norm
     return norm
 
@@ -103,7 +109,7 @@ class Solver:
         self.epoch = 0
         self.position = 0  # examples of the epoch already used
         self.seconds = 0.0  # the epoch has taken so far
-        self.order = self.rng.permutation(num_examples)
+        self.order = self.shuffle()
         self.loss_history: list[float] = []
         self.history: list[dict[str, float]] = []
         self.best_score: float | None = None
@@ -112,9 +118,13 @@ class Solver:
 
     # ---- what a subclass provides ----------------------------------------------------------------
 
-    def loss(self, examples: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+    def loss(self, examples: np.ndarray) -> tuple[float, Gradients]:
         """Loss and gradients of the training examples with these indices."""
         raise NotImplementedError
+
+    def shuffle(self) -> np.ndarray:
+        """The order of an epoch's examples (num_examples,), cut into batches as it comes."""
+        return self.rng.permutation(self.num_examples)
 
     def validate(self) -> dict[str, float]:
         """Figures of the model as it stands; "score", more is better, chooses the best model.
@@ -183,8 +193,8 @@ class Solver:
         if self.clip_norm is not None:
             clip_by_global_norm(grads, self.clip_norm)
         rule = optim.RULES[self.update_rule]
-        for name, w in self.params.items():
-            rule(w, grads[name], self.optim_configs[name], out=w)
+        for name, dw in grads.items():  # of the parameters that are trained
+            rule(self.params[name], dw, self.optim_configs[name], out=self.params[name])
         self.position += len(examples)
         self.loss_history.append(loss)
         self.seconds += time.perf_counter() - started
@@ -214,7 +224,7 @@ class Solver:
             if "learning_rate" in config:
                 config["learning_rate"] *= self.lr_decay
         self.position, self.seconds = 0, 0.0
-        self.order = self.rng.permutation(self.num_examples)
+        self.order = self.shuffle()
 
     # ---- checkpoints -----------------------------------------------------------------------------
 

@@ -59,7 +59,8 @@ static void FN(enter)(const cell_args *s, const FN(share) *sh, const REAL *from,
 typedef struct {
     idx rank, stride, m;
     const idx *rows, *previous; /* of this step and of the one before by rank; NULL: it has none */
-    const REAL *z, *x;          /* gate g of row i: + i * z_row + gate[g]; x: x Wx + b alone */
+    const REAL *z, *x;          /* gate g of row i: + i * z_row + gate[g]; x: x Wx + b alone, of */
+    const idx *x_rows;          /* row i: + x_rows[i] * x_row + gate[g] */
     idx z_row, x_row;
     const idx *gate;
     idx last; /* of z alone in a phase of one gate, in place of gate[2] */
@@ -147,7 +148,7 @@ INLINE void FN(gru_activate_n)(const cell_args *s, const FN(block) *b, idx u, co
         const idx row = b->rows[rank];
         const V r = FN(sigmoid)(FN(load)(a + b->gate[0])), z = FN(sigmoid)(FN(load)(a + b->gate[1]));
         const V candidate = FN(load)(a + b->gate[2]);
-        const V xn = FN(load)(b->x + k * b->x_row + b->gate[2]);
+        const V xn = FN(load)(b->x + b->x_rows[k] * b->x_row + b->gate[2]);
         FN(gru_store)(s, row, 0, u, r, n);
         FN(gru_store)(s, row, 1, u, z, n);
         if (s->candidate)
@@ -173,7 +174,7 @@ INLINE void FN(gru_reset_n)(const cell_args *s, const FN(block) *b, idx u, const
 INLINE void FN(gru_candidate_n)(const cell_args *s, const FN(block) *b, idx u, const idx n)
 {
     for (idx k = 0, rank = b->rank; k < b->m; k++, rank += b->stride) {
-        const V xn = FN(load)(b->x + k * b->x_row + b->gate[2]);
+        const V xn = FN(load)(b->x + b->x_rows[k] * b->x_row + b->gate[2]);
         const V z = FN(load)((REAL *)s->cell_state + rank * s->state_row + u);
         FN(gru_finish)(s, b, rank, u, z, FN(tanh)(xn + FN(load)(b->z + k * b->z_row + b->last)), n);
     }
@@ -186,8 +187,8 @@ INLINE void FN(gru_candidate_n)(const cell_args *s, const FN(block) *b, idx u, c
 
 INLINE V FN(arriving)(const cell_args *s, const FN(block) *b, idx k, idx row, idx u, const idx n)
 {
-    return FN(load)(b->z + k * b->z_row)
-        + FN(load_n)((const REAL *)s->dh + row * s->H + u, n);
+    const V later = FN(load)(b->z + k * b->z_row);
+    return s->dh ? later + FN(load_n)((const REAL *)s->dh + row * s->H + u, n) : later;
 }
 
 INLINE void FN(rnn_gradients_n)(const cell_args *s, const FN(block) *b, idx u, const idx n)
@@ -324,17 +325,32 @@ static const FN(cell) FN(gru_reset_before) = {
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
-/* Where a share keeps x Wx + b: [panels, pre_rows, x_row]. */
+/* Where x Wx + b of a share, or of the table, lies: [panels, pre_rows, x_row]. */
 INLINE REAL *FN(pre_of)(const FN(cell) *cell, const cell_args *s, const FN(share) *sh)
 {
     const idx unit_vectors = UNIT_VECTORS(cell->gates), width = unit_vectors * LANES;
-    const idx panel = s->by_units ? sh->u0 / width : sh->part * CEIL_DIV(s->H, width);
+    const idx shared = s->by_units || s->index;
+    const idx panel = shared ? sh->u0 / width : sh->part * CEIL_DIV(s->H, width);
     return (REAL *)s->pre + panel * s->pre_rows * cell->gates * width;
 }
 
+/* x Wx + b of the table. */
+static void FN(project)(const void *args, idx part, idx parts)
+{
+    const cell_args *const s = args;
+    const idx width = UNIT_VECTORS(s->G) * LANES, x_row = s->G * width;
+    const idx panels = CEIL_DIV(s->H, width), p0 = panels * part / parts;
+    const FN(product_args) product = {
+        .rows = s->table, .K = s->D, .vectors = x_row / LANES, .p0 = p0,
+        .p1 = panels * (part + 1) / parts, .a = s->x, .a_row = s->D, .packed = s->packed_Wx,
+        .out = (REAL *)s->pre + p0 * s->pre_rows * x_row, .out_row = x_row,
+        .out_panel = s->pre_rows * x_row, .columns = panels * x_row};
+    FN(product)(&product);
+}
+
 /* x Wx + b of the steps t0..t1. */
-static void FN(project)(const FN(cell) *cell, const cell_args *s, const FN(share) *sh, idx t0,
-                        idx t1)
+static void FN(project_steps)(const FN(cell) *cell, const cell_args *s, const FN(share) *sh,
+                              idx t0, idx t1)
 {
     const idx width = UNIT_VECTORS(cell->gates) * LANES, x_row = cell->gates * width;
     const REAL **const list = (const REAL **)s->row_list + sh->part * s->pre_rows;
@@ -370,18 +386,22 @@ static void FN(recur_rows)(const FN(cell) *cell, const FN(forward_phase) *phase,
     const idx NV = phase->gates * unit_vectors, x_row = cell->gates * UNIT_VECTORS(cell->gates) * LANES;
     static const idx in_panel[MAX_GATES] = {0, VEC_BYTES / sizeof(REAL), 2 * VEC_BYTES / sizeof(REAL),
                                             3 * VEC_BYTES / sizeof(REAL)};
-    const REAL *const x = FN(pre_of)(cell, s, sh) + (l + r) * x_row;
+    const REAL *const x = FN(pre_of)(cell, s, sh);
     FN(block) b = FN(block_of)(s, sh, t, r, m);
+    idx x_rows[MAX_ROWS(2)];
+    for (idx i = 0, rank = b.rank; i < m; i++, rank += b.stride)
+        x_rows[i] = s->index ? s->index[b.rows[rank]] : l + r + i;
     const REAL *const A = phase->g0 ? s->reset_state : b.state;
     const REAL *const B = phase->g0 ? s->packed_Un : s->packed_Wh;
     REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
     FN(tile) tile = {.K = s->H, .a_row = sh->stride * s->state_row,
                      .a = A + b.rank * s->state_row, .b_panel = (s->H + 1) * NV * LANES,
-                     .started = phase->started, .start_row = x_row,
+                     .started = phase->started, .start_rows = x_rows, .start_row = x_row,
                      .start_panel = s->pre_rows * x_row, .out = z, .out_row = NV * LANES,
                      .out_panel = m * NV * LANES};
     b.z_row = NV * LANES;
     b.x_row = x_row;
+    b.x_rows = x_rows;
     b.gate = in_panel;
     for (idx panel = q, done; panel < end; panel += done) {
         tile.b = B + panel * tile.b_panel;
@@ -470,6 +490,7 @@ static void FN(project_unpacked)(const FN(cell) *cell, const cell_args *s, const
 static void FN(recur_unpacked)(const FN(cell) *cell, const FN(forward_phase) *phase,
                                const cell_args *s, const FN(share) *sh, idx t)
 {
+    static const idx zero;
     const int apart = cell->forward[0].started < cell->gates;
     const idx size = cell->gates * s->H + LANES;
     for (idx r = 0; r < FN(own)(sh, FN(active)(s, t)); r++) {
@@ -477,7 +498,8 @@ static void FN(recur_unpacked)(const FN(cell) *cell, const FN(forward_phase) *ph
         REAL *const x = (REAL *)s->pre + b.rank * 2 * size, *const z = apart ? x + size : x;
         const REAL *const A = phase->g0 ? s->reset_state : b.state;
         if (!phase->g0) {
-            FN(project_unpacked)(cell, s, sh, (const REAL *)s->x + b.rows[b.rank] * s->D, x);
+            const idx row = b.rows[b.rank], at = s->index ? s->index[row] : row;
+            FN(project_unpacked)(cell, s, sh, (const REAL *)s->x + at * s->D, x);
             if (apart)
                 FN(start_unpacked)(cell, s, sh, x, z);
         }
@@ -485,6 +507,7 @@ static void FN(recur_unpacked)(const FN(cell) *cell, const FN(forward_phase) *ph
                       s->H);
         b.gate = s->offset;
         b.last = s->offset[2];
+        b.x_rows = &zero;
         for (idx u = sh->u0; u < sh->u1; u += LANES) {
             b.z = z + u;
             b.x = x + u;
@@ -512,10 +535,11 @@ static void FN(forward)(const FN(cell) *cell, const cell_args *s, idx part, idx 
     FN(meet)(s, &sh);
     for (idx t = 0, end = 0, l = 0; t < s->steps; t++) {
         if (t == end) {
-            end = s->packed_Wx ? FN(chunk_end)(s, &sh, t) : s->steps;
+            const int in_chunks = s->packed_Wx && !s->index;
+            end = in_chunks ? FN(chunk_end)(s, &sh, t) : s->steps;
             l = 0;
-            if (s->packed_Wx)
-                FN(project)(cell, s, &sh, t, end);
+            if (in_chunks)
+                FN(project_steps)(cell, s, &sh, t, end);
         }
         for (idx i = 0; i < cell->phases; i++) {
             if (s->packed_Wx)

@@ -108,8 +108,19 @@ typedef struct {
     const REAL *start;
     REAL *out;
     idx start_row, start_panel, out_row, out_panel;
-    const idx *out_rows; /* row i lies at out_rows[i] of start and out; NULL: at i */
+    const idx *out_rows;   /* row i lies at out_rows[i] of start and out; NULL: at i */
+    const idx *start_rows; /* of start alone; NULL: as of out */
 } FN(tile);
+
+INLINE idx FN(out_place)(const FN(tile) *t, idx i)
+{
+    return t->out_rows ? t->out_rows[i] : i;
+}
+
+INLINE idx FN(start_place)(const FN(tile) *t, idx i)
+{
+    return t->start_rows ? t->start_rows[i] : FN(out_place)(t, i);
+}
 
 typedef void FN(tile_fn)(const FN(tile) *);
 
@@ -119,13 +130,13 @@ INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile)
     V acc[ACCUMULATORS];
 #pragma GCC unroll 12
     for (int i = 0; i < M; i++) {
-        const idx at = t->out_rows ? t->out_rows[i] : i;
+        const idx at = FN(out_place)(t, i), from = FN(start_place)(t, i);
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++) {
                 acc[(i * P + p) * NV + v] = v < t->started
-                    ? FN(load)(t->start + at * t->start_row + p * t->start_panel + v * LANES)
+                    ? FN(load)(t->start + from * t->start_row + p * t->start_panel + v * LANES)
                     : FN(load)(t->b + p * t->b_panel + v * LANES);
                 __builtin_prefetch(t->out + at * t->out_row + p * t->out_panel + v * LANES, 1);
             }
@@ -151,7 +162,7 @@ INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile)
     }
 #pragma GCC unroll 12
     for (int i = 0; i < M; i++) {
-        const idx at = t->out_rows ? t->out_rows[i] : i;
+        const idx at = FN(out_place)(t, i);
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
@@ -219,13 +230,13 @@ static void FN(run_partial)(FN(tile_fn) *run, const FN(tile) *t, idx m, idx NV, 
     FN(tile) inside = *t;
     inside.start = inside.out = scratch;
     inside.start_row = inside.out_row = NV * LANES;
-    inside.out_rows = 0;
+    inside.out_rows = inside.start_rows = 0;
     for (idx i = 0; i < m && t->started; i++)
-        memcpy(scratch + i * NV * LANES,
-               t->start + (t->out_rows ? t->out_rows[i] : i) * t->start_row, columns * sizeof(REAL));
+        memcpy(scratch + i * NV * LANES, t->start + FN(start_place)(t, i) * t->start_row,
+               columns * sizeof(REAL));
     run(&inside);
     for (idx i = 0; i < m; i++)
-        memcpy(t->out + (t->out_rows ? t->out_rows[i] : i) * t->out_row, scratch + i * NV * LANES,
+        memcpy(t->out + FN(out_place)(t, i) * t->out_row, scratch + i * NV * LANES,
                columns * sizeof(REAL));
 }
 

@@ -21,6 +21,7 @@ typedef void kernel(const void *args, idx part, idx parts);
     X(matmul, matmul_args, columns or rows)                  \
     X(transpose_rows, weight_grad_list, blocks of features)  \
     X(weight_grad, weight_grad_list, panels)                 \
+    X(project, cell_args, panels)                            \
     X(rnn_forward, cell_args, batch rows or units)           \
     X(rnn_backward, cell_args, batch rows or units)          \
     X(lstm_forward, cell_args, batch rows or units)          \
@@ -28,9 +29,9 @@ typedef void kernel(const void *args, idx part, idx parts);
     X(gru_forward, cell_args, batch rows or units)           \
     X(gru_backward, cell_args, batch rows or units)          \
     X(softmax, softmax_args, rows)                           \
-    X(embedding, embedding_args, words)                      \
+    X(embedding, embedding_args, bags)                       \
     X(embedding_grad, embedding_args, columns)               \
-    X(update, update_args, elements)                         \
+    X(update, update_args, elements or rows)                 \
     X(fma_peak, peak_args, slots of sink)
 
 typedef struct {
@@ -78,21 +79,26 @@ typedef struct {
 
    gates holds the activated gates, which are the cache of the backward pass (rnn: h is its own
    gate). The gate in place g of the kernels (lstm: i f o g, gru: r z n) lies at column offset[g] of
-   gates, b, dgates. Shares are of batch rows, or, by_units, of hidden units; then the parts meet
+   gates, b, dgates. With index, x is a table, and row n * T + time reads its row index[n * T +
+   time]; where weights are packed, project then makes x Wx + b of the table before the forward
+   kernel. Shares are of batch rows, or, by_units, of hidden units; then the parts meet
    after every step, and all must run at once. */
 typedef struct {
-    idx N, D, H, steps;
+    idx N, D, H, steps, G;
     idx offset[MAX_GATES];
     int by_units, reset_before; /* gru: n = tanh(x Wn + bn + (r h) Un + bhn) */
     const idx *rows, *first, *order;   /* [sum of lengths] [steps + 1] [N] */
-    const void *x, *h0, *c0;           /* [N,T,D] [N,H] [N,H]; NULL: 0 */
+    const void *x, *h0, *c0;           /* [N,T,D] or [table,D], [N,H] [N,H]; NULL: 0 */
+    const idx *index;                  /* [N,T] or NULL */
+    idx table;
     const void *Wx, *Wh, *b, *bh;      /* read where packed_Wx == NULL [D,GH] [H,GH] [GH] [GH] */
     const void *packed_Wx, *packed_Wh; /* backward: of the transpose of Wh */
     const void *packed_Un;             /* reset_before: of Wh's third gate alone */
     void *h, *c, *gates, *candidate;   /* [N,T,H] [N,T,H] [N,T,GH] [N,T,H] or NULL: not wanted */
     /* Work space. States and carries are [N, state_row] by rank, state_row
        being at least H rounded up to two vectors; pre has room for pre_rows rows of
-       pre-activations of a share of batch rows, or of all by_units; row_list as many a part. */
+       pre-activations of a share of batch rows, or of all by_units, or of the table; row_list as
+       many a part. */
     idx state_row, pre_rows;
     void *state, *cell_state, *reset_state, *pre; /* state: [2, N, state_row] */
     const void **row_list;
@@ -102,7 +108,7 @@ typedef struct {
        states at first, then what reaches a state other than through a product. gru's dgates have a
        fourth block of columns: the gradient of the candidate, or reset_before r h. */
     idx t0, t1, dgates_row;
-    const void *dh, *dhT, *dcT; /* [N,T,H] [N,H] [N,H]; dhT, dcT NULL: 0 */
+    const void *dh, *dhT, *dcT; /* [N,T,H] [N,H] [N,H]; NULL: 0 */
     void *dgates, *dgates_next, *dh_carry, *dc_carry;
     void *dh0, *dc0; /* [N,H] [N,H] */
 } cell_args;
@@ -136,21 +142,27 @@ typedef struct {
     void *dx;
 } softmax_args;
 
+/* A bag holds the words x[first[i]..first[i + 1]], or with first == NULL word x[i] alone; its vector
+   is their sum, or, with mean, their mean (0 without words). The gradient is added to what out
+   holds, or, with fresh, to 0. */
 typedef struct {
-    idx words, vocabulary, W;
-    const idx *x;    /* [words] */
-    const void *in;  /* embedding: weights [vocabulary, W]; embedding_grad: dout [words, W] */
-    void *out;       /* embedding: [words, W]; embedding_grad: dweights [vocabulary, W] */
+    idx bags, vocabulary, W;
+    int mean, fresh;
+    const idx *x, *first; /* [words] [bags + 1] */
+    const void *in;  /* embedding: weights [vocabulary, W]; embedding_grad: dout [bags, W] */
+    void *out;       /* embedding: [bags, W]; embedding_grad: dweights [vocabulary, W] */
 } embedding_args;
 
-/* out = w updated by dw; m and v, the moving averages of the gradient and of its square, in place.
-   out may be w. */
+/* out = keep w, updated by dw; m and v, the moving averages of the gradient and of its square, in
+   place. out may be w. With rows, all but dw [n, width] are arrays of rows of which these n, each
+   once, are updated. */
 enum update_rule { SGD, SGD_MOMENTUM, RMSPROP, ADAM };
 
 typedef struct {
-    idx n;
+    idx n, width;
+    const idx *rows; /* [n] or NULL */
     int rule;
-    double rate, decay_m, gain_m, decay_v, gain_v, correct_v, epsilon;
+    double rate, keep, decay_m, gain_m, decay_v, gain_v, correct_v, epsilon;
     const void *w, *dw;
     void *out, *m, *v;
 } update_args;

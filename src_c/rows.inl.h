@@ -48,12 +48,36 @@ static void FN(softmax)(const void *args, idx part, idx parts)
 
 /* ---- word embedding -------------------------------------------------------------------------- */
 
+/* The words begin..end of bag i, and what each counts. */
+typedef struct {
+    idx begin, end;
+    REAL weight;
+} FN(bag);
+
+INLINE FN(bag) FN(bag_of)(const embedding_args *p, idx i)
+{
+    const idx begin = p->first ? p->first[i] : i, end = p->first ? p->first[i + 1] : i + 1;
+    return (FN(bag)){begin, end, p->mean && end > begin ? 1 / (REAL)(end - begin) : 1};
+}
+
 static void FN(embedding)(const void *args, idx part, idx parts)
 {
     const embedding_args *const p = args;
-    for (idx i = p->words * part / parts; i < p->words * (part + 1) / parts; i++)
-        memcpy((REAL *)p->out + i * p->W, (const REAL *)p->in + p->x[i] * p->W,
-               p->W * sizeof(REAL));
+    for (idx i = p->bags * part / parts; i < p->bags * (part + 1) / parts; i++) {
+        const FN(bag) bag = FN(bag_of)(p, i);
+        REAL *const to = (REAL *)p->out + i * p->W;
+        if (bag.begin == bag.end)
+            memset(to, 0, p->W * sizeof(REAL));
+        else
+            memcpy(to, (const REAL *)p->in + p->x[bag.begin] * p->W, p->W * sizeof(REAL));
+        for (idx k = bag.begin + 1; k < bag.end; k++) {
+            const REAL *const from = (const REAL *)p->in + p->x[k] * p->W;
+            for (idx j = 0; j < p->W; j++)
+                to[j] += from[j];
+        }
+        for (idx j = 0; j < p->W && bag.weight != 1; j++)
+            to[j] *= bag.weight;
+    }
 }
 
 /* Columns, not words, are split between threads: a word may occur anywhere in x. */
@@ -62,13 +86,16 @@ static void FN(embedding_grad)(const void *args, idx part, idx parts)
     const embedding_args *const p = args;
     const idx begin = p->W * part / parts, end = p->W * (part + 1) / parts;
     REAL *const dW = p->out;
-    for (idx v = 0; v < p->vocabulary; v++)
+    for (idx v = 0; p->fresh && v < p->vocabulary; v++)
         memset(dW + v * p->W + begin, 0, (end - begin) * sizeof(REAL));
-    for (idx i = 0; i < p->words; i++) {
+    for (idx i = 0; i < p->bags; i++) {
+        const FN(bag) bag = FN(bag_of)(p, i);
         const REAL *const from = (const REAL *)p->in + i * p->W;
-        REAL *const to = dW + p->x[i] * p->W;
-        for (idx j = begin; j < end; j++)
-            to[j] += from[j];
+        for (idx k = bag.begin; k < bag.end; k++) {
+            REAL *const to = dW + p->x[k] * p->W;
+            for (idx j = begin; j < end; j++)
+                to[j] += bag.weight * from[j];
+        }
     }
 }
 
@@ -76,35 +103,46 @@ static void FN(embedding_grad)(const void *args, idx part, idx parts)
 
 /* One pass over the elements; GCC makes vectors of it. */
 #define UPDATE(...)                          \
-    for (idx i = begin; i < end; i++) {      \
+    for (idx i = 0; i < n; i++) {            \
         const REAL g = dw[i];                \
         __VA_ARGS__;                         \
     }                                        \
     break
 
-static void FN(update)(const void *args, idx part, idx parts)
+/* n elements from `at` on. */
+static void FN(update_range)(const update_args *p, idx at, const REAL *dw, idx n)
 {
-    const update_args *const p = args;
-    const idx begin = p->n * part / parts, end = p->n * (part + 1) / parts;
-    const REAL *const w = p->w, *const dw = p->dw;
-    REAL *const out = p->out, *const m = p->m, *const v = p->v;
-    const REAL rate = (REAL)p->rate, decay_m = (REAL)p->decay_m, decay_v = (REAL)p->decay_v;
+    const REAL *const w = (const REAL *)p->w + at;
+    REAL *const out = (REAL *)p->out + at;
+    REAL *const m = p->m ? (REAL *)p->m + at : 0, *const v = p->v ? (REAL *)p->v + at : 0;
+    const REAL rate = (REAL)p->rate, keep = (REAL)p->keep, decay_m = (REAL)p->decay_m, decay_v = (REAL)p->decay_v;
     const REAL gain_m = (REAL)p->gain_m, gain_v = (REAL)p->gain_v, epsilon = (REAL)p->epsilon;
     const REAL correct_v = (REAL)p->correct_v;
     switch (p->rule) {
     case SGD:
-        UPDATE(out[i] = w[i] - rate * g);
+        UPDATE(out[i] = keep * w[i] - rate * g);
     case SGD_MOMENTUM:
-        UPDATE(m[i] = decay_m * m[i] - rate * g; out[i] = w[i] + m[i]);
+        UPDATE(m[i] = decay_m * m[i] - rate * g; out[i] = keep * w[i] + m[i]);
     case RMSPROP:
         UPDATE(v[i] = decay_v * v[i] + gain_v * (g * g);
-               out[i] = w[i] - rate * g / (SQRT(v[i]) + epsilon));
+               out[i] = keep * w[i] - rate * g / (SQRT(v[i]) + epsilon));
     case ADAM:
         UPDATE(m[i] = decay_m * m[i] + gain_m * g; v[i] = decay_v * v[i] + gain_v * (g * g);
-               out[i] = w[i] - rate * (m[i] / (SQRT(v[i] * correct_v) + epsilon)));
+               out[i] = keep * w[i] - rate * (m[i] / (SQRT(v[i] * correct_v) + epsilon)));
     }
 }
 #undef UPDATE
+
+static void FN(update)(const void *args, idx part, idx parts)
+{
+    const update_args *const p = args;
+    const idx begin = p->n * part / parts, end = p->n * (part + 1) / parts;
+    const REAL *const dw = p->dw;
+    if (!p->rows)
+        FN(update_range)(p, begin, dw + begin, end - begin);
+    for (idx r = begin; p->rows && r < end; r++)
+        FN(update_range)(p, p->rows[r] * p->width, dw + r * p->width, p->width);
+}
 
 /* ---- the peak -------------------------------------------------------------------------------- */
 

@@ -81,6 +81,8 @@ WRONG_SHAPES = [
     ("gru_step", "prev_h", (2,), "prev_h: expected shape (N, H) = (2, H), got (2,)"),
     ("gru_step", "Wx", (4, 20), "Wx: expected shape (D, 3*H) = (4, 15), got (4, 20)"),
     ("gru_bh_step", "bh", (1, 15), "bh: expected shape (3*H,) = (15,), got (1, 15)"),
+    ("rnn_index", "x", (2, 3, 4), "x: expected shape (U, D), got (2, 3, 4)"),
+    ("rnn_index", "x", (5, 0), "x: expected shape (U, D) with D at least 1, got (5, 0)"),
     ("affine", "x", (4,), "x: expected shape (N, D), got (4,)"),
     ("affine", "x", (), "x: expected shape (N, D), got ()"),
     ("affine", "w", (5, 4), "w: expected shape (D, M) = (4, M), got (5, 4)"),
@@ -93,6 +95,8 @@ WRONG_SHAPES = [
     ("word_embedding", "W", (5,), "W: expected shape (V, W), got (5,)"),
     ("word_embedding", "W", (0, 4), "W: expected shape (V, W) with V at least 1, got (0, 4)"),
     ("word_embedding", "W", (5, 0), "W: expected shape (V, W) with W at least 1, got (5, 0)"),
+    ("embedding_bag", "W", (5,), "W: expected shape (V, W), got (5,)"),
+    ("embedding_bag", "W", (5, 0), "W: expected shape (V, W) with W at least 1, got (5, 0)"),
     ("softmax_loss", "x", (2,), "x: expected shape (N, C), got (2,)"),
     ("softmax_loss", "x", (2, 0), "x: expected shape (N, C) with C at least 1, got (2, 0)"),
     ("temporal_softmax_loss", "x", (2, 3), "x: expected shape (N, T, V), got (2, 3)"),
@@ -172,9 +176,11 @@ def test_wrong_words_and_labels_are_refused(exception, indices, text, backend):
         fastrnn.word_embedding_forward(indices, np.zeros((5, 3)))
     with refused(exception, "y: " + text.format(V="V")):
         fastrnn.temporal_softmax_loss(np.zeros((2, 2, 5)), indices)
-    flat = text.format(V="C").replace("(1, 0)", "(2,)").replace("(1, 1)", "(3,)")
-    with refused(exception, "y: " + flat):
+    flat = text.replace("(1, 0)", "(2,)").replace("(1, 1)", "(3,)")
+    with refused(exception, "y: " + flat.format(V="C")):
         fastrnn.softmax_loss(np.zeros((4, 5)), np.ravel(indices))
+    with refused(exception, "x: " + flat.format(V="V")):
+        fastrnn.embedding_bag_forward(np.ravel(indices), [4], np.zeros((5, 3)))
 
 
 @pytest.mark.parametrize(
@@ -222,12 +228,14 @@ def test_wrong_labels_and_masks_are_refused(
 
 
 @pytest.mark.parametrize("integer", np.typecodes["AllInteger"])
-@pytest.mark.parametrize("name", ["word_embedding", "softmax_loss", "temporal_softmax_loss"])
+@pytest.mark.parametrize(
+    "name", ["word_embedding", "embedding_bag", "softmax_loss", "temporal_softmax_loss"]
+)
 def test_any_integer_dtype_holds_indices(name, integer, backend, operands_of):
     operands = operands_of(name)
-    key = "words" if "words" in operands else "y"
-    same = operands | {key: operands[key].astype(integer)}
-    assert_results(assert_same_bits, run(LAYERS[name], same), run(LAYERS[name], operands))
+    indices = {key: a.astype(integer) for key, a in operands.items() if a.dtype.kind == "i"}
+    same = run(LAYERS[name], operands | indices)
+    assert_results(assert_same_bits, same, run(LAYERS[name], operands))
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (2, 3, 2), (0,)], ids=str)
@@ -262,6 +270,54 @@ def test_wrong_lengths_are_refused(name, exception, lengths, text, backend, oper
         LAYERS[name].forward(*operands_of(name).values(), lengths=lengths)
 
 
+@pytest.mark.parametrize(
+    ("exception", "index", "text"),
+    [
+        (TypeError, [[0.0]] * 2, "index: expected an integer dtype, got float64"),
+        (ValueError, [0, 1], "index: expected shape (2, T), got (2,)"),
+        (ValueError, [[0, 1]], "index: expected shape (2, T), got (1, 2)"),
+        (IndexError, [[0], [5]], "index: expected indices in [0, U) = [0, 5), got 5 at (1, 0)"),
+        (IndexError, [[-1], [9]], "index: expected indices in [0, U) = [0, 5), got -1 at (0, 0)"),
+        (ValueError, [[0], [4]], "lengths: expected integers in [0, T] = [0, 1], got 2 at (1,)"),
+    ],
+)
+@pytest.mark.parametrize("cell", GATES)
+def test_wrong_index_is_refused(cell, exception, index, text, backend, operands_of):
+    x, *others = operands_of(cell).values()
+    with refused(exception, text):
+        table = np.zeros((5, x.shape[2]))
+        LAYERS[cell].forward(table, *others, index=index, lengths=[1, 2])
+
+
+WRONG_BAGS = [
+    (TypeError, [3.0, 3.0], "expected an integer dtype, got float64"),
+    (TypeError, [True, True], "expected an integer dtype, got bool"),
+    (ValueError, 6, "expected shape (N,), got ()"),
+    (ValueError, [[3, 3]], "expected shape (N,), got (1, 2)"),
+    (ValueError, [7, -1], "expected integers in [0, 6], got 7 at (0,)"),
+    (ValueError, [3, 4, -1], "expected integers in [0, 6], got -1 at (2,)"),
+    (ValueError, [2, 3], "expected a sum of 6, the words of x, got 5"),
+    (ValueError, [6, 6], "expected a sum of 6, the words of x, got 12"),
+    (
+        ValueError,
+        np.array([6, 2**64 - 1], np.uint64),
+        f"expected integers in [0, 6], got {2**64 - 1} at (1,)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("exception", "lengths", "text"), WRONG_BAGS)
+def test_wrong_lengths_of_bags_are_refused(exception, lengths, text, backend, operands_of):
+    operands = operands_of("embedding_bag") | {"bags": lengths}
+    with refused(exception, f"lengths: {text}"):
+        LAYERS["embedding_bag"].forward(*operands.values())
+
+
+def test_words_of_bags_stand_in_a_row(backend):
+    with refused(ValueError, "x: expected shape (lengths.sum(),), got (1, 2)"):
+        fastrnn.embedding_bag_forward([[0, 1]], [2], np.ones((3, 2)))
+
+
 @pytest.mark.parametrize("integer", np.typecodes["AllInteger"])
 @pytest.mark.parametrize("cell", GATES)
 def test_any_integer_dtype_holds_lengths(cell, integer, backend, operands_of):
@@ -287,6 +343,12 @@ def test_unknown_gate_order_is_refused(name, gates, backend, operands_of):
     orders = "['ifog', 'fico', 'ifgo', 'iofg']"
     with refused(ValueError, f"gates: expected one of {orders}, got {gates!r}"):
         LAYERS[name].forward(*operands_of(name).values(), gates=gates)
+
+
+@pytest.mark.parametrize("mode", ["max", "Sum", "", None, ["mean"]])
+def test_unknown_mode_is_refused(mode, backend, operands_of):
+    with refused(ValueError, f"mode: expected 'sum' or 'mean', got {mode!r}"):
+        LAYERS["embedding_bag"].forward(*operands_of("embedding_bag").values(), mode=mode)
 
 
 FLAGS = [(name, "reverse") for name in GATES]
@@ -330,6 +392,7 @@ BACKWARD = {
     "affine_of_images": ["dout"],
     "temporal_affine": ["dout"],
     "word_embedding": ["dout"],
+    "embedding_bag": ["dout"],
 }
 
 
@@ -370,6 +433,14 @@ def test_what_is_no_cache_is_refused(name, cache, backend):
         f"cache: expected the cache that {forward_name(name)} returned, got {type(cache).__name__}",
     ):
         LAYERS[name].backward(*[None for _ in BACKWARD[name]], cache)
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "False"])
+@pytest.mark.parametrize("name", ["word_embedding", "embedding_bag"])
+def test_sparse_that_is_no_bool_is_refused(name, value, backend, results_of):
+    (out,), cache = results_of(name)
+    with refused(TypeError, f"sparse: expected a bool, got {value!r}"):
+        LAYERS[name].backward(out, cache, sparse=value)
 
 
 @pytest.mark.parametrize(("name", "i"), [(n, i) for n in BACKWARD for i in range(len(BACKWARD[n]))])
@@ -413,12 +484,35 @@ def test_temporal_fc_is_temporal_affine():
 # ---- what changes between forward and backward ---------------------------------------------------
 
 
-def test_word_indices_changed_after_forward_do_no_harm(backend):
-    x = np.array([[0, 1, 1]])
-    out, cache = fastrnn.word_embedding_forward(x, np.ones((3, 2)), backend=backend)
-    x[:] = 10**9
-    dW = fastrnn.word_embedding_backward(out, cache, backend=backend)
-    np.testing.assert_array_equal(dW, [[1, 1], [2, 2], [0, 0]])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_word_indices_changed_after_forward_do_no_harm(sparse, backend):
+    x, bags, W = np.array([0, 1, 1]), np.array([3]), np.ones((3, 2))
+    _, cache = fastrnn.word_embedding_forward(x, W)
+    _, of_bags = fastrnn.embedding_bag_forward(x, bags, W)
+    x[:] = bags[:] = 10**9
+    dW = fastrnn.word_embedding_backward(np.ones((3, 2)), cache, sparse=sparse)
+    of_bags = fastrnn.embedding_bag_backward(np.ones((1, 2)), of_bags, sparse=sparse)
+    for gradient in (dW, of_bags):
+        expected = ([0, 1], [[1, 1], [2, 2]]) if sparse else [[1, 1], [2, 2], [0, 0]]
+        for a, e in zip(gradient, expected, strict=True):
+            np.testing.assert_array_equal(a, e)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    ("field", "value", "exception", "text"),
+    [
+        ("x", [0, 3], IndexError, "x: expected indices in [0, V) = [0, 3), got 3 at (1,)"),
+        ("first", [0, 3], ValueError, "lengths: expected integers in [0, 2], got 3 at (0,)"),
+        ("first", [0, 2, 1], ValueError, "lengths: expected integers in [0, 2], got -1 at (1,)"),
+        ("first", [0, 1], ValueError, "lengths: expected a sum of 2, the words of x, got 1"),
+    ],
+)
+def test_bags_changed_in_the_cache_are_refused(field, value, exception, text, sparse, backend):
+    out, cache = fastrnn.embedding_bag_forward([0, 2], [2], np.ones((3, 2)))
+    with refused(exception, text):
+        changed = cache._replace(**{field: np.array(value)})
+        fastrnn.embedding_bag_backward(out, changed, sparse=sparse)
 
 
 ORDERS = ["ifog", "figo", "ifgo", "iofg"]
@@ -455,15 +549,18 @@ CHANGED = [
     ("gru", "candidate", None, "candidate: expected an array with reset_after=True, got None"),
     ("gru", "reset_after", False, "candidate: expected None with reset_after=False, got an array"),
     ("gru", "lengths", [4, 4], "lengths: expected integers in [0, T] = [0, 3], got 4 at (0,)"),
+    ("rnn_index", "index", [[0], [0]], "index: expected shape (2, 3), got (2, 1)"),
+    ("rnn_index", "index", [[0] * 3], "index: expected shape (2, T), got (1, 3)"),
     *(
         (
             f"{cell}_step",
             field,
             value,
-            f"cache: {cell}_step_forward takes one step, but it has lengths or is reversed",
+            f"cache: {cell}_step_forward takes one step, but it has lengths, an index or is "
+            "reversed",
         )
         for cell in GATES
-        for field, value in (("lengths", [0, 0]), ("reverse", True))
+        for field, value in (("lengths", [0, 0]), ("reverse", True), ("index", [[0], [0]]))
     ),
 ]
 

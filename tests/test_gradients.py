@@ -35,6 +35,21 @@ def test_backward_is_the_derivative_along_any_direction(name, shape, implementat
     assert check_vjp(forward, layer.backward, [operands[name] for name in names]) < CALCULUS
 
 
+@pytest.mark.parametrize("name", [name for name, layer in LAYERS.items() if layer.last_states])
+def test_backward_of_the_last_states_alone_is_their_derivative(name, implementation, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, np.float64, 5, 6, 7, 17)
+    names = differentiable(operands)
+
+    def forward(*inputs):
+        return layer.forward(*(operands | dict(zip(names, inputs, strict=True))).values())[1:]
+
+    def backward(*dlast_and_cache):
+        return layer.backward(None, *dlast_and_cache)
+
+    assert check_vjp(forward, backward, [operands[name] for name in names]) < CALCULUS
+
+
 @pytest.mark.parametrize("shape", [(2, 1, 3, 2), (2, 3, 2, 3)], ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_backward_is_the_derivative_element_by_element(name, shape, implementation, rng):

@@ -1,40 +1,49 @@
 """The update rules, against their formulas written out and against torch.optim."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
-from util import TWIN, assert_close, assert_same_bits
+from util import EXACT, TWIN, assert_close, assert_same_bits
 
-from fastrnn import optim
+import fastrnn
+from fastrnn import RowGradient, optim
 
 
-def sgd(w, dws, learning_rate=1e-2):
+def decayed(w, learning_rate, weight_decay):
+    return w - learning_rate * weight_decay * w
+
+
+def sgd(w, dws, learning_rate=1e-2, weight_decay=0):
     for dw in dws:
-        w = w - learning_rate * dw
+        w = decayed(w, learning_rate, weight_decay) - learning_rate * dw
         yield w
 
 
-def sgd_momentum(w, dws, learning_rate=1e-2, momentum=0.9):
+def sgd_momentum(w, dws, learning_rate=1e-2, momentum=0.9, weight_decay=0):
     for t in range(len(dws)):
         v = -learning_rate * sum(momentum ** (t - s) * dws[s] for s in range(t + 1))
-        w = w + v
+        w = decayed(w, learning_rate, weight_decay) + v
         yield w
 
 
-def rmsprop(w, dws, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8):
+def rmsprop(w, dws, learning_rate=1e-2, decay_rate=0.99, epsilon=1e-8, weight_decay=0):
     cache = 0
     for dw in dws:
         cache = decay_rate * cache + (1 - decay_rate) * dw * dw
+        w = decayed(w, learning_rate, weight_decay)
         w = w - learning_rate * dw / (np.sqrt(cache) + epsilon)
         yield w
 
 
-def adam(w, dws, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8):
+def adam(w, dws, learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0):
     m = v = 0
     for t, dw in enumerate(dws, start=1):
         m = beta1 * m + (1 - beta1) * dw
         v = beta2 * v + (1 - beta2) * dw * dw
         m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+        w = decayed(w, learning_rate, weight_decay)
         w = w - learning_rate * m_hat / (np.sqrt(v_hat) + epsilon)
         yield w
 
@@ -46,18 +55,25 @@ DEFAULTS = {
     "rmsprop": {"learning_rate": 1e-2, "decay_rate": 0.99, "epsilon": 1e-8},
     "adam": {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
 }
+DEFAULTS = {name: config | {"weight_decay": 0} for name, config in DEFAULTS.items()}
 OTHERS = {
     "sgd": {"learning_rate": 0.3},
     "sgd_momentum": {"learning_rate": 0.3, "momentum": 0.7},
     "rmsprop": {"learning_rate": 0.3, "decay_rate": 0.8, "epsilon": 1e-3},
     "adam": {"learning_rate": 0.3, "beta1": 0.7, "beta2": 0.8, "epsilon": 1e-3},
 }
+DECAYED = {name: config | {"weight_decay": 0.2} for name, config in OTHERS.items()}
 STATE = {"sgd": set(), "sgd_momentum": {"velocity"}, "rmsprop": {"cache"}, "adam": {"m", "v", "t"}}
 STRANGERS = {
     "sgd": lambda w: torch.optim.SGD([w], lr=0.3),
     "sgd_momentum": lambda w: torch.optim.SGD([w], lr=0.3, momentum=0.7),
     "rmsprop": lambda w: torch.optim.RMSprop([w], lr=0.3, alpha=0.8, eps=1e-3),
     "adam": lambda w: torch.optim.Adam([w], lr=0.3, betas=(0.7, 0.8), eps=1e-3),
+}
+# PyTorch's other rules add weight_decay to the gradient.
+DECAYED_STRANGERS = {
+    "sgd": lambda w: torch.optim.SGD([w], lr=0.3, weight_decay=0.2),
+    "adam": lambda w: torch.optim.AdamW([w], lr=0.3, betas=(0.7, 0.8), eps=1e-3, weight_decay=0.2),
 }
 
 
@@ -93,19 +109,28 @@ def descend(name, w, dws, config=None):
 
 
 @every_rule
-@pytest.mark.parametrize("hyperparameters", [{}, OTHERS], ids=["defaults", "others"])
-def test_rule_follows_its_formula(name, hyperparameters, w, dws):
+@pytest.mark.parametrize(
+    "hyperparameters", [{}, OTHERS, DECAYED], ids=["defaults", "others", "decayed"]
+)
+def test_rule_follows_its_formula(name, hyperparameters, implementation, w, dws):
     chosen = hyperparameters.get(name, {})
     expected = FORMULAS[name](w, dws, **chosen)
     for after, e in zip(descend(name, w, dws, dict(chosen)), expected, strict=True):
         assert_close(after, e, TWIN["float64"])
 
 
-@every_rule
-def test_rule_goes_where_torch_goes(name, w, dws):
+@pytest.mark.parametrize(
+    ("name", "stranger", "config"),
+    [
+        *((name, stranger, OTHERS[name]) for name, stranger in STRANGERS.items()),
+        *((name, stranger, DECAYED[name]) for name, stranger in DECAYED_STRANGERS.items()),
+    ],
+    ids=[*STRANGERS, *(f"{name}_decayed" for name in DECAYED_STRANGERS)],
+)
+def test_rule_goes_where_torch_goes(name, stranger, config, backend, w, dws):
     theirs = torch.tensor(w, requires_grad=True)
-    optimizer = STRANGERS[name](theirs)
-    for dw, after in zip(dws, descend(name, w, dws, dict(OTHERS[name])), strict=True):
+    optimizer = stranger(theirs)
+    for dw, after in zip(dws, descend(name, w, dws, dict(config)), strict=True):
         theirs.grad = torch.tensor(dw)
         optimizer.step()
         assert_close(after, theirs.detach().numpy(), TWIN["float64"])
@@ -169,3 +194,139 @@ def test_rule_refuses_a_gradient_of_another_shape(name, w):
     with pytest.raises(ValueError) as error:
         optim.RULES[name](w, w[0])
     assert str(error.value) == "dw: expected shape (4, 5) like w, got (5,)"
+
+
+# ---- gradients of rows ---------------------------------------------------------------------------
+
+# The rows of three gradients: none, one, all, some in any order.
+STEPS = [[[2, 0], [], [3, 0, 1]], [[1], [1], [3]], [[0, 1, 2, 3]] * 3]
+SHAPES = [(4, 5), (4,), (4, 3, 7)]
+
+
+def arrays_of(config):
+    return {key: value for key, value in config.items() if isinstance(value, np.ndarray)}
+
+
+def row_gradients(steps, shape, dtype, rng):
+    for rows in steps:
+        values = rng.standard_normal((len(rows), *shape[1:])).astype(dtype)
+        yield RowGradient(np.array(rows, np.intp), values)
+
+
+@every_rule
+@pytest.mark.parametrize("steps", STEPS, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rows_take_the_step_of_all_and_others_stand_still(
+    name, steps, shape, implementation, dtype, rng
+):
+    w, config = rng.standard_normal(shape).astype(dtype), dict(DECAYED[name])
+    optim.RULES[name](w, w, config)  # so that there is a state
+    for rows, values in row_gradients(steps, shape, dtype, rng):
+        of_rows = copy.deepcopy(config)
+        of_rows |= {key: a[rows] for key, a in arrays_of(of_rows).items()}
+        taken, of_rows = optim.RULES[name](w[rows], values, of_rows)
+        expected = {"w": w.copy()} | {key: a.copy() for key, a in arrays_of(config).items()}
+        for key, a in {"w": taken, **arrays_of(of_rows)}.items():
+            expected[key][rows] = a
+        w, config = optim.RULES[name](w, RowGradient(rows, values), config)
+        for key, a in {"w": w, **arrays_of(config)}.items():
+            others = np.setdiff1d(range(4), rows)
+            assert_close(a, expected[key], TWIN[dtype.name], key)
+            assert_same_bits(a[others], expected[key][others], key)
+        assert config.get("t") == of_rows.get("t")
+
+
+# SparseAdam adds epsilon before it corrects the bias.
+SPARSE_STRANGERS = {
+    "sgd": lambda w: torch.optim.SGD([w], lr=0.3),
+    "adam": lambda w: torch.optim.SparseAdam([w], lr=0.3, betas=(0.7, 0.8), eps=1e-30),
+}
+
+
+@pytest.mark.parametrize("steps", STEPS, ids=str)
+@pytest.mark.parametrize("name", SPARSE_STRANGERS)
+def test_rows_go_where_torch_goes(name, steps, backend, w, rng):
+    theirs = torch.tensor(w, requires_grad=True)
+    optimizer = SPARSE_STRANGERS[name](theirs)
+    config = OTHERS[name] | {"epsilon": 1e-30}
+    for rows, values in row_gradients(steps, w.shape, w.dtype, rng):
+        theirs.grad = torch.sparse_coo_tensor(rows[None], values, w.shape, check_invariants=True)
+        optimizer.step()
+        w, config = optim.RULES[name](w, RowGradient(rows, values), config)
+        assert_close(w, theirs.detach().numpy(), TWIN["float64"])
+
+
+@every_rule
+@pytest.mark.parametrize("sparse", [False, True])
+def test_any_number_of_threads_gives_the_same_bits(
+    name, sparse, isa, dtype, small_work_is_split, rng
+):
+    w, dw = rng.standard_normal((2, 37, 19)).astype(dtype)
+    if sparse:
+        rows = rng.permutation(37)[:23]
+        dw = RowGradient(rows, dw[rows])
+    results = []
+    for n in (1, 2, 3, 4):
+        fastrnn.set_num_threads(n)
+        results.append(optim.RULES[name](w, dw, dict(DECAYED[name])))
+    for after, config in results[1:]:
+        assert_same_bits(after, results[0][0])
+        for key, a in arrays_of(config).items():
+            assert_same_bits(a, results[0][1][key], key)
+
+
+@every_rule
+@pytest.mark.parametrize("sparse", [False, True])
+def test_out_receives_the_weights(name, sparse, backend, w, dws):
+    dw = RowGradient(np.array([3, 1]), dws[0][:2]) if sparse else dws[0]
+    expected, _ = optim.RULES[name](w, dw)
+    before, out = w.copy(), np.full_like(w, np.nan)
+    assert optim.RULES[name](w, dw, out=out)[0] is out
+    assert_same_bits(out, expected)
+    assert_same_bits(w, before)
+    assert optim.RULES[name](w, dw, out=w)[0] is w
+    assert_same_bits(w, expected)
+
+
+@every_rule
+def test_rows_of_a_matrix_in_place_cost_no_pass_over_it(name, backend, w, dws, monkeypatch):
+    monkeypatch.setattr(optim, "_copied", None)
+    optim.RULES[name](w, RowGradient(np.array([3, 1]), dws[0][:2]), out=w)
+
+
+@every_rule
+def test_rows_of_any_layout_and_integers(name, backend, dws):
+    w = np.asfortranarray(dws[0])
+    expected, _ = optim.RULES[name](w.copy(), RowGradient(np.array([3, 1]), dws[1][:2].copy()))
+    for integer in np.typecodes["AllInteger"]:
+        strided = RowGradient(np.array([3, 1], integer), np.asfortranarray(dws[1][:2]))
+        after, _ = optim.RULES[name](w, strided)
+        assert_close(after, expected, TWIN["float64"])
+
+
+@every_rule
+def test_rows_of_a_matrix_without_rows(name, backend):
+    w = np.zeros((0, 3))
+    after, _ = optim.RULES[name](w, RowGradient(np.zeros(0, int), w))
+    assert_close(after, w, EXACT)
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "error"),
+    [
+        ([0, 4], (2, 5), "IndexError: dw: expected rows in [0, 4), got 0..4"),
+        ([-1, 3], (2, 5), "IndexError: dw: expected rows in [0, 4), got -1..3"),
+        ([0.0, 1.0], (2, 5), "ValueError: dw: expected rows as integers (R,), got float64 (2,)"),
+        ([[0, 1]], (2, 5), "ValueError: dw: expected rows as integers (R,), got int64 (1, 2)"),
+        ([0, 1], (3, 5), "ValueError: dw: expected shape (2, 5) like w, got (3, 5)"),
+        ([0, 1], (2, 4), "ValueError: dw: expected shape (2, 5) like w, got (2, 4)"),
+    ],
+)
+@every_rule
+def test_wrong_rows_are_refused_and_change_nothing(name, rows, values, error, backend, w):
+    before, config = w.copy(), dict(DEFAULTS[name])
+    with pytest.raises((IndexError, ValueError)) as caught:
+        optim.RULES[name](w, RowGradient(np.array(rows), np.zeros(values)), config, out=w)
+    assert f"{caught.type.__name__}: {caught.value}" == error
+    assert_same_bits(w, before)
+    assert config == DEFAULTS[name]

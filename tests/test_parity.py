@@ -99,8 +99,10 @@ def test_empty_axis_gives_zero_gradients(name, axis, backend, dtype, rng):
 
 # ---- lengths and direction -----------------------------------------------------------------------
 
-WITH_LENGTHS = [name for name in SEQUENCES if "lengths" in LAYERS[name].operands]
-REVERSED = [name for name in SEQUENCES if "reverse" in LAYERS[name].keywords]
+INDEXED = [name for name in SEQUENCES if "index" in LAYERS[name].operands]
+NOT_INDEXED = [name for name in SEQUENCES if name not in INDEXED]
+WITH_LENGTHS = [name for name in NOT_INDEXED if "lengths" in LAYERS[name].operands]
+REVERSED = [name for name in NOT_INDEXED if "reverse" in LAYERS[name].keywords]
 # One value a step, one a row; what remains, except copies of operands, is a sum over the rows.
 OF_STEPS = ("out_0", "cache.h", "cache.c", "cache.activations", "cache.candidate", "dx")
 OF_ROWS = ("out_1", "out_2", "cache.hT", "cache.cT", "dh0", "dc0")
@@ -198,6 +200,30 @@ def test_reverse_is_forward_on_flipped_steps(name, implementation, dtype, rng):
     assert_results(assert_same_bits, run(layer, operands), expected)
 
 
+# Fewer rows than steps, more, and one; the weights packed and as they lie.
+TABLES = [(5, 6, 7, 17), (5, 2, 7, 33), (2, 3, 5, 33), (1, 7, 16, 1)]
+
+
+@pytest.mark.parametrize("shape", TABLES, ids=str)
+@pytest.mark.parametrize("name", INDEXED)
+def test_index_reads_rows_of_a_table(name, shape, implementation, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *shape)
+    actual = run(layer, operands)
+    index, x = operands.pop("index"), operands["x"]
+    expected = run(without(layer, "index"), operands | {"x": x[index]})
+    dx = np.zeros(x.shape)
+    np.add.at(dx, index, expected["dx"])
+    expected |= {"dx": dx.astype(dtype), "cache.x": x, "cache.index": index}
+    for key, value in expected.items():
+        if not isinstance(value, np.ndarray):
+            assert actual[key] == value, key
+        elif key.startswith("d") or implementation == "numpy":
+            assert_close(actual[key], value, TWIN[dtype.name], key)
+        else:
+            assert_same_bits(actual[key], value, key)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("name", WITH_LENGTHS)
 def test_nothing_past_a_row_s_length_is_looked_at(name, value, implementation, dtype, rng):
@@ -245,20 +271,93 @@ def test_operand_of_zeros_is_the_same_as_none(name, operand, implementation, dty
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_no_gradient_of_a_last_state_is_a_zero_one(name, backend, dtype, rng):
+def test_no_gradient_of_an_output_is_a_zero_one(name, implementation, dtype, rng):
     layer = LAYERS[name]
-    operands = draw(layer, rng, dtype, *SMALL)
-    *outputs, cache = layer.forward(*operands.values())
-    dh, *dlast = upstream(outputs)
-    for i in range(len(dlast)):
-        zero, none = ([*dlast[:i], d, *dlast[i + 1 :]] for d in (np.zeros_like(dlast[i]), None))
-        for a, b in zip(
-            layer.backward(dh, *zero, cache), layer.backward(dh, *none, cache), strict=True
-        ):
+    *outputs, cache = layer.forward(*draw(layer, rng, dtype, *SMALL).values())
+    douts = upstream(outputs)
+    left_out = [[i] for i in range(len(douts))] + [range(len(douts))]
+    for places in left_out:
+        zero, none = list(douts), list(douts)
+        for i in places:
+            zero[i], none[i] = np.zeros_like(douts[i]), None
+        for a, b in zip(layer.backward(*none, cache), layer.backward(*zero, cache), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
+# ---- gradients of rows ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["word_embedding", "embedding_bag", "embedding_bag_mean"])
+def test_sparse_gradient_has_every_word_once_as_they_come(name, implementation, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, 7, 3, 5, 33)
+    out, cache = layer.forward(*operands.values())
+    (dout,) = upstream([out])
+    dense = layer.backward(dout, cache)
+    rows, values = layer.backward(dout, cache, sparse=True)
+    assert rows.tolist() == list(dict.fromkeys(operands["words"].ravel().tolist()))
+    assert len(rows) < operands["words"].size
+    assert_same_bits(values, dense[rows])
+    dense[rows] = 0
+    assert not dense.any()
+
+
+@pytest.mark.parametrize("lengths", [[], [0, 0, 0], [0, 2, 0], [3]], ids=str)
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_bag_without_words_is_zero(lengths, mode, implementation, dtype, rng):
+    lengths, W = np.array(lengths, int), rng.standard_normal((5, 3)).astype(dtype)
+    x = np.arange(lengths.sum())
+    out, cache = fastrnn.embedding_bag_forward(x, lengths, W, mode=mode)
+    filled = lengths > 0
+    expected = np.zeros((len(lengths), 3), dtype)
+    expected[filled] = getattr(W[: len(x)], mode)(axis=0, keepdims=True) if len(x) else 0
+    assert_close(out, expected, TWIN[dtype.name])
+    rows, values = fastrnn.embedding_bag_backward(np.ones_like(out), cache, sparse=True)
+    assert rows.tolist() == x.tolist()
+    weight = 1 / len(x) if mode == "mean" and len(x) else 1
+    assert_close(values, np.full((len(x), 3), weight, dtype), TWIN[dtype.name])
+
+
+# Multiples of powers of two meet in few places of a table.
+SHIFTED = st.builds(lambda i, k: i << k, st.integers(0, 40), st.integers(0, 30))
+WORDS = st.integers(0, 2**40) | SHIFTED
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.lists(WORDS, max_size=70), st.sampled_from(["numpy", "cython"]))
+def test_distinct_words_stand_as_they_come(words, backend):
+    words = np.array(words, np.intp)
+    found, places = fastrnn.backends.get_backend(backend).distinct(words)
+    assert found.tolist() == list(dict.fromkeys(words.tolist()))
+    np.testing.assert_array_equal(found[places], words)
+
+
 # ---- memory ------------------------------------------------------------------------------------
+
+
+# Memory that comes back to the next call: from malloc, and, from 256 KiB on, from the kept blocks,
+# where threads share rows and where they share units.
+REUSED = [(5, 6, 7, 17), (40, 50, 40, 40), (3, 180, 128, 128)]
+
+
+@pytest.mark.parametrize("shape", REUSED, ids=str)
+@pytest.mark.parametrize("name", WITH_LENGTHS)
+def test_ends_are_zero_in_memory_that_was_used(name, shape, small_work_is_split, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, np.float32, *shape)
+    full = operands | {"lengths": np.full(shape[0], shape[1]), "x": np.nan * operands["x"]}
+    fastrnn.set_num_threads(2)
+    for left_out in ({}, {0: None}):
+        *outputs, _ = layer.forward(*operands.values(), backend="numpy")
+        douts = [left_out.get(i, dout) for i, dout in enumerate(upstream(outputs))]
+        expected = run(layer, operands, "numpy", douts=douts)
+        run(layer, full, "cython")
+        actual = run(layer, operands, "cython", douts=douts)
+        assert_results(assert_close, actual, expected, tolerance=TWIN["float32"])
+        for key in OF_STEPS:
+            if actual.get(key) is not None:
+                for row, length in zip(actual[key], operands["lengths"], strict=True):
+                    assert not row[length:].any(), key
 
 
 def unaligned(a):
@@ -431,9 +530,13 @@ def test_tanh_keeps_the_sign_of_zero(isa, dtype):
         assert_same_bits(h, x)
 
 
+# The kernels multiply what no step reads, the rest of a table, by zeros.
+READS_ALL = [name for name in LAYERS if name not in INDEXED]
+
+
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(
-    st.sampled_from(list(LAYERS)),
+    st.sampled_from(READS_ALL),
     st.sampled_from(FLOATS),
     st.sampled_from([np.nan, np.inf, -np.inf]),
     st.integers(0, 2**32 - 1),

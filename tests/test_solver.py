@@ -1,5 +1,6 @@
 """Solver on a least-squares problem whose every number can be checked."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastrnn import storage
+from fastrnn import RowGradient, storage
 from fastrnn.solver import CHECKPOINT, Solver, clip_by_global_norm
 
 
@@ -79,11 +80,66 @@ def test_solver_learns_with_every_rule(rule):
 
 
 def test_clip_scales_all_gradients_by_one_factor():
-    grads = {"a": np.array([3.0, 0.0]), "b": np.array([[4.0]])}
-    assert clip_by_global_norm(grads, 10.0) == 5.0
+    rows = RowGradient(np.array([7, 3]), np.array([[0.0, 12.0], [0.0, 0.0]]))
+    grads = {"a": np.array([3.0, 0.0]), "b": np.array([[4.0]]), "rows": rows}
+    assert clip_by_global_norm(grads, 20.0) == 13.0
     assert grads["a"][0] == 3.0
-    assert clip_by_global_norm(grads, 1.0) == 5.0
-    np.testing.assert_allclose([grads["a"][0], grads["b"][0, 0]], [0.6, 0.8], rtol=1e-15)
+    assert clip_by_global_norm(grads, 6.5) == 13.0
+    assert (grads["a"][0], grads["b"][0, 0]) == (1.5, 2.0)
+    assert grads["rows"] is rows
+    assert rows.rows.tolist() == [7, 3] and rows.values.tolist() == [[0.0, 6.0], [0.0, 0.0]]
+
+
+NORM = """
+import numpy as np
+from fastrnn.solver import clip_by_global_norm
+
+gradient = np.random.default_rng(0).standard_normal(1_000_003)
+print(clip_by_global_norm({"w": gradient}, 1.0).hex())
+"""
+
+
+def test_norm_has_the_same_bits_whatever_threads_the_blas_has():
+    norms = {
+        subprocess.run(
+            [sys.executable, "-c", NORM],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": n, "OMP_NUM_THREADS": n},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for n in ("1", "2")
+    }
+    assert len(norms) == 1
+
+
+def test_parameter_without_a_gradient_stays_as_it_is():
+    class Frozen(LeastSquares):
+        def loss(self, examples):
+            loss, grads = super().loss(examples)
+            return loss, {"w": grads["w"]}
+
+    solver = Frozen(num_epochs=2, optim_config={"weight_decay": 0.5})
+    solver.params["b"] += 3
+    solver.train()
+    assert solver.params["w"].all() and solver.params["b"] == [3.0]
+    assert solver.optim_configs["b"] == {"weight_decay": 0.5}
+
+
+def test_order_of_every_epoch_comes_from_shuffle():
+    class InOrder(LeastSquares):
+        seen = ()
+
+        def shuffle(self):
+            return np.roll(np.arange(30), self.epoch)
+
+        def loss(self, examples):
+            self.seen += tuple(examples.tolist())
+            return super().loss(examples)
+
+    solver = InOrder(num_epochs=3)
+    solver.train()
+    assert solver.seen == (*range(30), 29, *range(29), 28, 29, *range(28))
 
 
 def test_solver_keeps_the_best_validated_parameters():

@@ -89,11 +89,22 @@ def temporal_softmax_loss(x, y, mask=None):
     return (torch.sum(losses * weight) / len(x),)
 
 
+def embedding_bag(mode):
+    def forward(words, bags, W):
+        return (F.embedding_bag(words, W, torch.cumsum(bags, 0) - bags, mode=mode),)
+
+    return forward
+
+
 STRANGERS = {
     "affine": lambda x, w, b: (F.linear(x, w.T, b),),
     "affine_of_images": lambda x, w, b: (F.linear(x.flatten(1), w.T, b),),
     "temporal_affine": lambda x, w, b: (F.linear(x, w.T, b),),
-    "word_embedding": lambda words, W: (F.embedding(words, W),),
+    **dict.fromkeys(
+        ("word_embedding", "word_embedding_sparse"), lambda words, W: (F.embedding(words, W),)
+    ),
+    "embedding_bag": embedding_bag("sum"),
+    **dict.fromkeys(("embedding_bag_mean", "embedding_bag_mean_sparse"), embedding_bag("mean")),
     "softmax_loss": lambda x, y: (F.cross_entropy(x, y),),
     "temporal_softmax_loss": temporal_softmax_loss,
     "temporal_softmax_loss_bool": temporal_softmax_loss,
@@ -111,6 +122,9 @@ def stranger(name, tensors):
         by_name = {"bh": tensors["bh"]} if "bh" in tensors else {}
         positional = [a for key, a in tensors.items() if key not in by_name]
         return step(cell, *positional, **by_name, **layer.keywords)
+    if "index" in tensors:
+        tensors = tensors | {"x": tensors["x"][tensors["index"]]}
+        del tensors["index"]
     return sequence(cell, **tensors, **layer.keywords)[: 1 + len(layer.last_states)]
 
 

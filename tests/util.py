@@ -63,7 +63,7 @@ class Layer(NamedTuple):
 
 
 # Operands that are passed by name.
-BY_NAME = ("c0", "bh", "lengths")
+BY_NAME = ("c0", "bh", "lengths", "index")
 
 
 def _layer(
@@ -97,7 +97,7 @@ def _cell(function: str, *by_name: str, last_states: bool = True, **keywords: ob
     """A cell, as "lstm" or "lstm_step", with these of its keywords."""
     cell = function.removesuffix("_step")
     if function == cell:
-        operands = {"x": "N T D", "h0": "N H"}
+        operands = {"x": "U D" if "index" in by_name else "N T D", "h0": "N H"}
         outputs = {"rnn": ("hT",), "lstm": ("hT", "cT"), "gru": ("hT",)}[cell]
     else:
         states = {"rnn": ("prev_h",), "lstm": ("prev_h", "prev_c"), "gru": ("prev_h",)}[cell]
@@ -105,7 +105,7 @@ def _cell(function: str, *by_name: str, last_states: bool = True, **keywords: ob
         outputs = ()
     columns = f"{GATES[cell]}*H"
     operands |= {"Wx": f"D {columns}", "Wh": f"H {columns}", "b": columns}
-    optional = {"c0": "N H", "bh": columns, "lengths": "N"}
+    optional = {"c0": "N H", "bh": columns, "lengths": "N", "index": "N T"}
     operands |= {name: optional[name] for name in by_name}
     return _layer(function, operands, keywords, outputs if last_states else ())
 
@@ -123,6 +123,21 @@ def _loss(name: str, operands: dict[str, str]) -> Layer:
     return Layer(forward, backward, operands, name, {}, ())
 
 
+def _sparse(layer: Layer) -> Layer:
+    """The same layer, its gradient by way of a RowGradient."""
+
+    def backward(*args, **others):
+        rows, values = layer.backward(*args, sparse=True, **others)
+        dW = np.zeros(args[-1].shape, values.dtype)
+        dW[rows] = values
+        return dW
+
+    return layer._replace(backward=backward)
+
+
+_EMBEDDING = _layer("word_embedding", {"words": "N T", "W": "V W"})
+_BAG = _layer("embedding_bag", {"words": "N*T", "bags": "N", "W": "V W"})
+_MEANS = _layer("embedding_bag", _BAG.operands, {"mode": "mean"})
 _SCORES = {"x": "N T V", "y": "N T"}
 LAYERS = {
     # As they are called first: no keyword, no gradient of the last states.
@@ -149,10 +164,20 @@ LAYERS = {
     "gru_original_bh_lengths_reverse": _cell(
         "gru", "bh", "lengths", reset_after=False, reverse=True
     ),
+    "rnn_index": _cell("rnn", "index"),
+    "lstm_fico_index_lengths_reverse": _cell(
+        "lstm", "lengths", "index", gates="fico", reverse=True
+    ),
+    "gru_index_lengths": _cell("gru", "lengths", "index"),
+    "gru_original_bh_index_reverse": _cell("gru", "bh", "index", reset_after=False, reverse=True),
     "affine": _layer("affine", {"x": "N D", "w": "D M", "b": "M"}),
     "affine_of_images": _layer("affine", {"x": "N T D", "w": "T*D M", "b": "M"}),
     "temporal_affine": _layer("temporal_affine", {"x": "N T D", "w": "D M", "b": "M"}),
-    "word_embedding": _layer("word_embedding", {"words": "N T", "W": "V W"}),
+    "word_embedding": _EMBEDDING,
+    "word_embedding_sparse": _sparse(_EMBEDDING),
+    "embedding_bag": _BAG,
+    "embedding_bag_mean": _MEANS,
+    "embedding_bag_mean_sparse": _sparse(_MEANS),
     "softmax_loss": _loss("softmax_loss", {"x": "N V", "y": "N"}),
     "temporal_softmax_loss": _loss("temporal_softmax_loss", _SCORES),
     "temporal_softmax_loss_bool": _loss("temporal_softmax_loss", _SCORES | {"bool_mask": "N T"}),
@@ -163,23 +188,30 @@ SEQUENCES = [name for name, layer in LAYERS.items() if layer.function in GATES]
 
 def differentiable(operands: Iterable[str]) -> list[str]:
     """The names of the operands that have a gradient: not indices, lengths and masks."""
-    others = ("words", "y", "lengths", "bool_mask", "real_mask")
+    others = ("words", "bags", "y", "lengths", "index", "bool_mask", "real_mask")
     return [name for name in operands if name not in others]
 
 
 def draw(layer: Layer, rng, dtype, N: int, T: int, D: int, H: int) -> dict[str, np.ndarray]:
-    """Random operands by name, weights over the root of their fan-in. M = V = H and W = D."""
-    sizes = {"N": N, "T": T, "D": D, "H": H, "M": H, "V": H, "W": D, "4": 4, "3": 3, "1": 1}
+    """Random operands by name, weights over the root of their fan-in. M = U = V = H and W = D."""
+    sizes = {"N": N, "T": T, "D": D, "W": D, "4": 4, "3": 3, "1": 1}
+    sizes |= dict.fromkeys("HMUV", H)
 
     def operand(name: str, axes: list[str]) -> np.ndarray:
         shape = [math.prod(sizes[factor] for factor in axis.split("*")) for axis in axes]
-        if name in ("words", "y"):
-            return rng.integers(sizes["V"], size=shape)
+        if name in ("words", "y", "index"):
+            return rng.integers(H, size=shape)  # V or U
         if name == "lengths":
             # No, one and all steps, in as many rows as there are.
             lengths = rng.integers(T + 1, size=N)
             lengths[1:4] = [T, 0, min(1, T)][: max(0, N - 1)]
             return lengths
+        if name == "bags":
+            # So many words each, of as many as there are; the first has none.
+            bags = rng.multinomial(N * T, np.full(N, 1 / N))
+            bags[-1] += bags[0] if N > 1 else 0
+            bags[: N - 1][:1] = 0
+            return bags
         if name == "bool_mask":
             return rng.random(shape) < 0.7
         if name == "real_mask":

@@ -205,7 +205,7 @@ cdef PackedWeights pack_weights(const kernel_table *k, size_t real_size, const c
 cdef void set_cell(cell_args *s, tuple places, idx N, idx D, idx H) noexcept:
     """places: where the kernels' i f o g, or r z n, stand among the user's gates."""
     memset(s, 0, sizeof(cell_args))
-    s.N, s.D, s.H = N, D, H
+    s.N, s.D, s.H, s.G = N, D, H, len(places)
     for g in range(len(places)):
         s.offset[g] = <idx>places[g] * H
 
@@ -220,14 +220,15 @@ cdef Scratch forward_space(const kernel_table *k, size_t real_size, cell_args *s
                            bint packed, int threads):
     """Work space of a forward kernel; it holds the order of rows too, which is not filled."""
     cdef idx N = s.N, H = s.H, units = k.lanes * (2 if G == 1 else 1)
-    cdef idx width = ceil_div(H, units) * units * G, shares = 1 if s.by_units else threads
+    cdef bint shared = s.by_units or s.index != NULL
+    cdef idx width = ceil_div(H, units) * units * G, shares = 1 if shared else threads
     cdef idx rows = N if s.by_units else ceil_div(N, threads)
     s.state_row = row_stride(k, H)
     cdef size_t state_bytes = N * s.state_row * real_size + ALIGNMENT
     cdef size_t pre_bytes = N * 2 * (G * H + k.lanes) * real_size
     if packed:
         s.pre_rows = max(rows, threads // shares * PROJECTION_BYTES // (width * <idx>real_size))
-        s.pre_rows = min(s.pre_rows, rows * T)
+        s.pre_rows = s.table if s.index != NULL else min(s.pre_rows, rows * T)
         pre_bytes = shares * s.pre_rows * width * real_size
     cdef size_t list_bytes = threads * s.pre_rows * sizeof(void *)
     cdef size_t flag_bytes = threads * FLAG_STRIDE * sizeof(int)
@@ -261,6 +262,8 @@ cdef int forward(const kernel_table *k, size_t real_size, cell_args *s, idx G, i
     scratch = forward_space(k, real_size, s, G, T, packed is not None, threads)
     with nogil:
         put_in_order(s, T, lengths, reverse, <idx *>s.rows)
+        if s.index != NULL and packed is not None:
+            run(k.project, s, threads, False)
         run_cell(forward_kernel(k, G), s, threads)
     return 0
 
@@ -269,16 +272,27 @@ cdef inline void *data(ndarray a) noexcept:
     return NULL if a is None else PyArray_DATA(a)
 
 
+cdef void clear_ends(void *a, idx N, idx T, size_t row_bytes, const idx *lengths) noexcept nogil:
+    """Zeros in a (N, T, ...) past the length of each row."""
+    cdef idx n
+    for n in range(N):
+        memset(<char *>a + (n * T + lengths[n]) * row_bytes, 0, (T - lengths[n]) * row_bytes)
+
+
 cdef ndarray of_steps(npy_intp *x_shape, int ndim, npy_intp last, int kind, ndarray lengths):
     """A new array like x but for the last axis, of zeros where rows end early."""
     cdef npy_intp[3] shape = [x_shape[0], x_shape[1], last]
+    cdef size_t size = sizeof(double) if kind == NPY_DOUBLE else sizeof(float)
     shape[ndim - 1] = last
-    return empty(ndim, shape, kind) if lengths is None else PyArray_ZEROS(ndim, shape, kind, 0)
+    cdef ndarray array = empty(ndim, shape, kind)
+    if lengths is not None:
+        clear_ends(PyArray_DATA(array), shape[0], shape[1], last * size, <idx *>data(lengths))
+    return array
 
 
 def cell_forward(tuple places,
                  bint reset_before,
-                 ndarray x,        # (N, T, D), or (N, D): one step
+                 ndarray x,        # (N, T, D), or (N, D): one step, or with index (U, D)
                  ndarray h0,       # (N, H)
                  ndarray c0,       # (N, H)     None: zeros
                  ndarray Wx,       # (D, G*H)
@@ -287,11 +301,12 @@ def cell_forward(tuple places,
                  ndarray bh,       # (G*H,)     None: zeros
                  ndarray lengths,  # (N,) intp  None: T
                  bint reverse,
+                 ndarray index,    # (N, T) intp  None: x as it is
                  PackedWeights packed) -> tuple:
     """New arrays h, c (lstm), gates (lstm, gru), candidate (gru), hT, cT (lstm), or None; a step has
     no hT and cT. Arrays, not memoryviews, of which eleven cost more than a small step."""
-    cdef int ndim = PyArray_NDIM(x), kind = PyArray_TYPE(x)
-    cdef npy_intp *shape = PyArray_DIMS(x)
+    cdef int ndim = PyArray_NDIM(x) if index is None else 3, kind = PyArray_TYPE(x)
+    cdef npy_intp *shape = PyArray_DIMS(x if index is None else index)
     cdef npy_intp *state = PyArray_DIMS(h0)
     cdef idx G = len(places), H = state[1], T = shape[1] if ndim == 3 else 1
     cdef size_t size = sizeof(double) if kind == NPY_DOUBLE else sizeof(float)
@@ -306,8 +321,9 @@ def cell_forward(tuple places,
         gates = of_steps(shape, ndim, G * H, kind, lengths)
     if G == 3 and not reset_before:
         candidate = of_steps(shape, ndim, H, kind, lengths)
-    set_cell(&s, places, shape[0], shape[ndim - 1], H)
+    set_cell(&s, places, shape[0], PyArray_DIMS(x)[PyArray_NDIM(x) - 1], H)
     s.reset_before = reset_before
+    s.index, s.table = <const idx *>data(index), PyArray_DIMS(x)[0]
     s.x, s.h0, s.c0, s.Wx, s.Wh = data(x), data(h0), data(c0), data(Wx), data(Wh)
     s.b, s.bh, s.h, s.c, s.gates = data(b), data(bh), data(h), data(c), data(gates)
     s.candidate = data(candidate)
@@ -405,13 +421,16 @@ cdef void set_job(weight_grad_args *w, idx K, idx columns, void *blocks, const v
 
 
 cdef void list_rows(const cell_args *s, size_t real_size, const void **x_rows,
-                    const void **h_rows) noexcept nogil:
-    """Where x and h_prev of the rows of the steps t0..t1 lie."""
+                    const void **h_rows, idx *table_rows) noexcept nogil:
+    """Where x, or its row of the table, and h_prev of the rows of the steps t0..t1 lie."""
     cdef size_t x_size = s.D * real_size, h_size = s.H * real_size
     cdef idx t, rank, i = 0
     for t in range(s.t0, s.t1):
         for rank in range(s.first[t + 1] - s.first[t]):
-            x_rows[i] = <const char *>s.x + s.rows[s.first[t] + rank] * x_size
+            if s.index != NULL:
+                table_rows[i] = s.index[s.rows[s.first[t] + rank]]
+            else:
+                x_rows[i] = <const char *>s.x + s.rows[s.first[t] + rank] * x_size
             if t > 0:
                 h_rows[i] = <const char *>s.h + s.rows[s.first[t - 1] + rank] * h_size
             else:
@@ -423,27 +442,30 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
                   const idx *lengths, bint reverse, void *dx, void *dWx, void *dWh, void *db,
                   void *dbh, int threads) except -1:
     cdef kernel *f = k.rnn_backward if G == 1 else k.gru_backward if G == 3 else k.lstm_backward
-    cdef idx N = s.N, D = s.D, H = s.H, blocks = k.feature_block, capacity, steps
+    cdef idx N = s.N, D = s.D, H = s.H, blocks = k.feature_block, capacity, steps, rows
+    cdef idx x_capacity, table = s.table if s.index != NULL else 0
     cdef pack_args p
     cdef matmul_args m
     cdef weight_grad_list w
+    cdef embedding_args e
     s.state_row = row_stride(k, H)
     s.dgates_row = row_stride(k, (4 if G == 3 else G) * H)
     capacity = max(<idx>CHUNK_ROWS, CHUNK_BYTES // (s.dgates_row * <idx>real_size))
     capacity = min(N * T, max(N, capacity))
+    x_capacity = max(capacity, table)
     cdef size_t carry_bytes = N * s.state_row * real_size + ALIGNMENT
     cdef size_t dgates_bytes = capacity * s.dgates_row * real_size + ALIGNMENT
     cdef size_t next_bytes = N * s.dgates_row * real_size + ALIGNMENT
-    cdef size_t block_bytes = capacity * blocks * real_size
-    cdef size_t h_bytes = ceil_div(H, blocks) * block_bytes + ALIGNMENT
-    cdef size_t x_bytes = ceil_div(D, blocks) * block_bytes + ALIGNMENT
+    cdef size_t table_bytes = table * s.dgates_row * real_size + ALIGNMENT
+    cdef size_t h_bytes = ceil_div(H, blocks) * capacity * blocks * real_size + ALIGNMENT
+    cdef size_t x_bytes = ceil_div(D, blocks) * x_capacity * blocks * real_size + ALIGNMENT
     cdef size_t room_bytes = threads * GRAD_PANELS * (MAX_DEPTH + 1) * 2 * k.lanes * real_size
     cdef size_t list_bytes = capacity * sizeof(void *) + ALIGNMENT
     cdef size_t flag_bytes = threads * FLAG_STRIDE * sizeof(int) + ALIGNMENT
     cdef Scratch scratch = Scratch(
         packed_bytes(k, real_size, G * H, 1, D) + packed_bytes(k, real_size, G * H, 1, H)
-        + order_bytes(N, T) + 2 * carry_bytes + dgates_bytes + next_bytes + x_bytes + 2 * h_bytes
-        + room_bytes + 2 * list_bytes + flag_bytes + ALIGNMENT)
+        + order_bytes(N, T) + 2 * carry_bytes + dgates_bytes + next_bytes + table_bytes + x_bytes
+        + 2 * h_bytes + room_bytes + 2 * list_bytes + flag_bytes + ALIGNMENT)
     put_in_order(s, T, lengths, reverse, <idx *>scratch.take(order_bytes(N, T) - ALIGNMENT))
     s.by_units = prefers_units(s, real_size, G, threads) and not crowded()
 
@@ -460,30 +482,40 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
     s.dgates = scratch.take(dgates_bytes - ALIGNMENT)
     s.dgates_next = scratch.take(next_bytes - ALIGNMENT)
     s.flags = <int *>scratch.take(flag_bytes - ALIGNMENT)
-    m.A = s.dgates
 
+    cdef void *dtable = scratch.take(table_bytes - ALIGNMENT)
     cdef const void **x_rows = <const void **>scratch.take(list_bytes - ALIGNMENT)
     cdef const void **h_rows = <const void **>scratch.take(list_bytes - ALIGNMENT)
     cdef void *h_blocks = scratch.take(h_bytes - ALIGNMENT)
     cdef char *dgates = <char *>s.dgates
-    w.jobs = 3 if G == 3 else 2
+    cdef int x_job = 2 if G == 3 else 1
     w.room = scratch.take(room_bytes)
-    set_job(&w.job[0], D, G * H, scratch.take(x_bytes - ALIGNMENT), dgates, s.dgates_row, dWx,
-            G * H, db)
-    w.job[0].a_rows = x_rows
-    set_job(&w.job[1], H, (2 if G == 3 else G) * H, h_blocks, dgates, s.dgates_row, dWh, G * H,
+    set_job(&w.job[0], H, (2 if G == 3 else G) * H, h_blocks, dgates, s.dgates_row, dWh, G * H,
             NULL)
-    w.job[1].a_rows = h_rows
+    w.job[0].a_rows = h_rows
     if s.reset_before:
-        set_job(&w.job[2], H, H, scratch.take(h_bytes - ALIGNMENT),
+        set_job(&w.job[1], H, H, scratch.take(h_bytes - ALIGNMENT),
                 dgates + 2 * H * real_size, s.dgates_row, <char *>dWh + 2 * H * real_size, G * H,
                 NULL)
-        w.job[2].A, w.job[2].a_row = dgates + 3 * H * real_size, s.dgates_row
+        w.job[1].A, w.job[1].a_row = dgates + 3 * H * real_size, s.dgates_row
     elif G == 3:
-        # The same h_prev as job 1, which transposes it.
-        set_job(&w.job[2], H, H, h_blocks, dgates + 3 * H * real_size, s.dgates_row,
+        # The same h_prev as job 0, which transposes it.
+        set_job(&w.job[1], H, H, h_blocks, dgates + 3 * H * real_size, s.dgates_row,
                 <char *>dWh + 2 * H * real_size, G * H,
                 NULL if dbh == NULL else <char *>dbh + 2 * H * real_size)
+    set_job(&w.job[x_job], D, G * H, scratch.take(x_bytes - ALIGNMENT), dgates, s.dgates_row, dWx,
+            G * H, db)
+    if table:
+        # The gradients of x Wx + b add up by row of the table; what follows from them comes last.
+        m.A, m.rows = dtable, table
+        w.job[x_job].rows, w.job[x_job].B = table, dtable
+        w.job[x_job].A, w.job[x_job].a_row = s.x, D
+        memset(&e, 0, sizeof(e))
+        e.fresh, e.vocabulary, e.W = True, table, s.dgates_row
+        e.x, e.input, e.out = <const idx *>x_rows, dgates, dtable
+    else:
+        m.A = s.dgates
+        w.job[x_job].a_rows = x_rows
     with nogil:
         s.t1 = s.steps
         while True:
@@ -491,11 +523,18 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
             while s.t0 > 0 and s.first[s.t1] - s.first[s.t0 - 1] <= capacity:
                 s.t0 -= 1
             run_cell(f, s, threads)
-            list_rows(s, real_size, x_rows, h_rows)
-            m.rows, m.out_rows = s.first[s.t1] - s.first[s.t0], s.rows + s.first[s.t0]
-            run(k.matmul, &m, threads, False)
+            list_rows(s, real_size, x_rows, h_rows, <idx *>x_rows)
+            rows = s.first[s.t1] - s.first[s.t0]
+            if table:
+                e.bags = rows
+                run(k.embedding_grad, &e, threads, False)
+                e.fresh = False
+            else:
+                m.rows, m.out_rows = rows, s.rows + s.first[s.t0]
+                run(k.matmul, &m, threads, False)
+            w.jobs = x_job if table else x_job + 1
             for steps in range(w.jobs):
-                w.job[steps].rows = m.rows
+                w.job[steps].rows = rows
             run(k.transpose_rows, &w, threads, False)
             run(k.weight_grad, &w, threads, False)
             for steps in range(w.jobs):
@@ -503,6 +542,11 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
             s.t1 = s.t0
             if s.t0 == 0:
                 break
+        if table:
+            run(k.matmul, &m, threads, False)
+            w.jobs, w.job[0] = 1, w.job[x_job]
+            run(k.transpose_rows, &w, threads, False)
+            run(k.weight_grad, &w, threads, False)
         if dbh != NULL:
             memcpy(dbh, db, (3 if s.reset_before else 2) * H * real_size)
     return 0
@@ -510,10 +554,10 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
 
 def cell_backward(tuple places,
                   bint reset_before,
-                  const real[:, :, ::1] dh,     # IN  (N, T, H)
+                  const real[::1] x,            # IN  (N * T * D,), or with index (U * D,)
+                  const real[:, :, ::1] dh,     # IN  (N, T, H)    None: zeros
                   const real[:, ::1] dhT,       # IN  (N, H)       None: zeros
                   const real[:, ::1] dcT,       # IN  (N, H)       None: zeros
-                  const real[:, :, ::1] x,      # IN  (N, T, D)
                   const real[:, ::1] h0,        # IN  (N, H)
                   const real[:, ::1] c0,        # IN  (N, H)       None: zeros
                   const real[:, ::1] Wx,        # IN  (D, G*H)
@@ -524,8 +568,9 @@ def cell_backward(tuple places,
                   const real[:, :, ::1] candidate,  # IN  (N, T, H)    None but for gru, reset after
                   const idx[::1] lengths,       # IN  (N,)         None: T
                   bint reverse,
+                  const idx[:, ::1] index,      # IN  (N, T)       None: x as it is
                   int threads,
-                  real[:, :, ::1] dx,           # OUT (N, T, D)    0 past the lengths
+                  real[::1] dx,                 # OUT like x
                   real[:, ::1] dh0,             # OUT (N, H)
                   real[:, ::1] dWx,             # OUT (D, G*H)
                   real[:, ::1] dWh,             # OUT (H, G*H)
@@ -537,10 +582,15 @@ def cell_backward(tuple places,
     cdef cell_args s
     if lengths is not None:
         n = &lengths[0]
-    set_cell(&s, places, x.shape[0], x.shape[2], h0.shape[1])
+    cdef idx T = h.shape[1]
+    set_cell(&s, places, h.shape[0], Wx.shape[0], h.shape[2])
     s.reset_before = reset_before
-    s.x, s.h0, s.Wx, s.Wh, s.dh = &x[0, 0, 0], &h0[0, 0], &Wx[0, 0], &Wh[0, 0], &dh[0, 0, 0]
+    if index is not None:
+        s.index, s.table = &index[0, 0], x.shape[0] // s.D
+    s.x, s.h0, s.Wx, s.Wh = &x[0], &h0[0, 0], &Wx[0, 0], &Wh[0, 0]
     s.h, s.dh0 = <void *>&h[0, 0, 0], &dh0[0, 0]
+    if dh is not None:
+        s.dh = &dh[0, 0, 0]
     if dhT is not None:
         s.dhT = &dhT[0, 0]
     if dcT is not None:
@@ -555,5 +605,7 @@ def cell_backward(tuple places,
         s.candidate = <void *>&candidate[0, 0, 0]
     if dc0 is not None:
         s.dc0 = &dc0[0, 0]
-    backward(k, sizeof(real), &s, len(places), x.shape[1], n, reverse, &dx[0, 0, 0], &dWx[0, 0],
+    if n != NULL and index is None:
+        clear_ends(&dx[0], s.N, T, s.D * sizeof(real), n)
+    backward(k, sizeof(real), &s, len(places), T, n, reverse, &dx[0], &dWx[0, 0],
              &dWh[0, 0], &db[0], NULL if dbh is None else &dbh[0], threads)

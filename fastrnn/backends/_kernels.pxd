@@ -13,6 +13,7 @@ cdef extern from "kernels.h" nogil:
         kernel *matmul
         kernel *transpose_rows
         kernel *weight_grad
+        kernel *project
         kernel *rnn_forward
         kernel *rnn_backward
         kernel *lstm_forward
@@ -45,7 +46,7 @@ cdef extern from "kernels.h" nogil:
         const idx *out_rows
 
     ctypedef struct cell_args:
-        idx N, D, H, steps
+        idx N, D, H, steps, G
         idx offset[MAX_GATES]
         int by_units, reset_before
         const idx *rows
@@ -54,6 +55,8 @@ cdef extern from "kernels.h" nogil:
         const void *x
         const void *h0
         const void *c0
+        const idx *index
+        idx table
         const void *Wx
         const void *Wh
         const void *b
@@ -108,15 +111,18 @@ cdef extern from "kernels.h" nogil:
         void *dx
 
     ctypedef struct embedding_args:
-        idx words, vocabulary, W
+        idx bags, vocabulary, W
+        int mean, fresh
         const idx *x
+        const idx *first
         const void *input "in"
         void *out
 
     ctypedef struct update_args:
-        idx n
+        idx n, width
+        const idx *rows
         int rule
-        double rate, decay_m, gain_m, decay_v, gain_v, correct_v, epsilon
+        double rate, keep, decay_m, gain_m, decay_v, gain_v, correct_v, epsilon
         const void *w
         const void *dw
         void *out

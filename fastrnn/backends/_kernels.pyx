@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memmove, memset
 from numpy cimport (
     NPY_DOUBLE, NPY_FLOAT, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY,
     PyArray_ISCARRAY_RO, PyArray_NDIM, PyArray_SimpleNewFromData, PyArray_TYPE,
-    PyArray_ZEROS, import_array, ndarray, npy_intp, set_array_base,
+    import_array, ndarray, npy_intp, set_array_base,
 )
 
 import os
@@ -202,26 +202,61 @@ def softmax(const real[:, ::1] x,   # IN  (M, V) scores
         run(k.softmax, &p, threads, False)
 
 
+cdef embedding_args bags_of(const idx[::1] x, const idx[::1] first, bint mean, idx V, idx W):
+    cdef embedding_args p
+    p.bags, p.first = x.shape[0], NULL
+    if first is not None:
+        p.bags, p.first = first.shape[0] - 1, &first[0]
+    p.x, p.mean, p.fresh, p.vocabulary, p.W = &x[0], mean, True, V, W
+    return p
+
+
 def embedding(const idx[::1] x,      # IN  (words,)
+              const idx[::1] first,  # IN  (bags + 1,) or None: every word is a bag
+              bint mean,             # of a bag, not the sum
               const real[:, ::1] W,  # IN  (V, W)
               int threads,
-              real[:, ::1] out):     # OUT (words, W)
-    cdef embedding_args p
-    p.words, p.vocabulary, p.W = x.shape[0], W.shape[0], W.shape[1]
-    p.x, p.input, p.out = &x[0], &W[0, 0], &out[0, 0]
+              real[:, ::1] out):     # OUT (bags, W)
+    cdef embedding_args p = bags_of(x, first, mean, W.shape[0], W.shape[1])
+    p.input, p.out = &W[0, 0], &out[0, 0]
     with nogil:
         run(tables[sizeof(real) == 8].embedding, &p, threads, False)
 
 
 def embedding_grad(const idx[::1] x,         # IN  (words,)
-                   const real[:, ::1] dout,  # IN  (words, W)
+                   const idx[::1] first,     # IN  (bags + 1,) or None
+                   bint mean,
+                   const real[:, ::1] dout,  # IN  (bags, W)
                    int threads,
                    real[:, ::1] dW):         # OUT (V, W)
-    cdef embedding_args p
-    p.words, p.vocabulary, p.W = x.shape[0], dW.shape[0], dW.shape[1]
-    p.x, p.input, p.out = &x[0], &dout[0, 0], &dW[0, 0]
+    cdef embedding_args p = bags_of(x, first, mean, dW.shape[0], dW.shape[1])
+    p.input, p.out = &dout[0, 0], &dW[0, 0]
     with nogil:
         run(tables[sizeof(real) == 8].embedding_grad, &p, threads, False)
+
+
+def distinct(const idx[::1] x,   # IN  (words,)
+             idx[::1] found,     # OUT (words,), of which as many as are returned: by first occurrence
+             idx[::1] places):   # OUT (words,): x[i] = found[places[i]]
+    """How many different words there are. A hash table of the words, not a table of the vocabulary,
+    which may be a thousand times as large."""
+    cdef idx n = x.shape[0], count = 0, size = 2, i, slot
+    while size < 2 * n:
+        size *= 2
+    cdef Scratch scratch = Scratch(size * sizeof(idx) + ALIGNMENT)
+    cdef idx *table = <idx *>scratch.take(size * sizeof(idx))
+    with nogil:
+        memset(table, 0xff, size * sizeof(idx))
+        for i in range(n):
+            slot = (<size_t>x[i] * <size_t>0x9E3779B97F4A7C15) >> 16 & (size - 1)
+            while table[slot] >= 0 and found[table[slot]] != x[i]:
+                slot = slot + 1 & (size - 1)
+            if table[slot] < 0:
+                table[slot] = count
+                found[count] = x[i]
+                count += 1
+            places[i] = table[slot]
+    return count
 
 
 # ---- update rules --------------------------------------------------------------------------------
@@ -230,13 +265,16 @@ UPDATE_RULES = {"sgd": SGD, "sgd_momentum": SGD_MOMENTUM, "rmsprop": RMSPROP, "a
 
 
 def update(int rule,
+           const idx[::1] rows,  # IN  (R,) or None: all; each once
+           idx width,            # of a row
            const real[::1] w,    # IN  (n,)
-           const real[::1] dw,   # IN  (n,)
+           const real[::1] dw,   # IN  (n,), or (R * width,)
            int threads,
            real[::1] out,        # OUT (n,), may be w
            real[::1] m,          # INOUT (n,) or None: moving average of the gradient, or velocity
            real[::1] v,          # INOUT (n,) or None: moving average of its square
            double rate,
+           double keep,          # of w: 1 without weight decay
            double decay_m,
            double gain_m,
            double decay_v,
@@ -244,7 +282,10 @@ def update(int rule,
            double correct_v,
            double epsilon):
     cdef update_args p
-    p.n, p.rule, p.rate, p.epsilon = w.shape[0], rule, rate, epsilon
+    p.n, p.width, p.rows, p.rule = w.shape[0], width, NULL, rule
+    if rows is not None:
+        p.n, p.rows = rows.shape[0], &rows[0]
+    p.rate, p.keep, p.epsilon = rate, keep, epsilon
     p.decay_m, p.gain_m, p.decay_v, p.gain_v, p.correct_v = (
         decay_m, gain_m, decay_v, gain_v, correct_v)
     p.w, p.dw, p.out = &w[0], &dw[0], &out[0]

@@ -20,6 +20,7 @@ class RNNCache(NamedTuple):
     hT: np.ndarray | None = None  # (N, H), last hidden state
     lengths: np.ndarray | None = None  # (N,), np.intp; None stands for T
     reverse: bool = False  # time runs backwards
+    index: np.ndarray | None = None  # (N, T), np.intp: rows of x, which then is (U, D)
 
 
 class LSTMCache(NamedTuple):
@@ -36,6 +37,7 @@ class LSTMCache(NamedTuple):
     cT: np.ndarray | None = None  # (N, H), last cell state
     lengths: np.ndarray | None = None  # (N,), np.intp; None stands for T
     reverse: bool = False  # time runs backwards
+    index: np.ndarray | None = None  # (N, T), np.intp: rows of x, which then is (U, D)
 
 
 class GRUCache(NamedTuple):
@@ -51,12 +53,29 @@ class GRUCache(NamedTuple):
     hT: np.ndarray | None = None  # (N, H), last hidden state
     lengths: np.ndarray | None = None  # (N,), np.intp; None stands for T
     reverse: bool = False  # time runs backwards
+    index: np.ndarray | None = None  # (N, T), np.intp: rows of x, which then is (U, D)
 
 
 class EmbeddingCache(NamedTuple):
     x: np.ndarray  # (...) word indices
     shape: tuple[int, int]  # (V, W)
     dtype: np.dtype
+
+
+class EmbeddingBagCache(NamedTuple):
+    x: np.ndarray  # (words,) word indices
+    first: np.ndarray  # (N+1,): bag i has the words first[i]..first[i+1]
+    mean: bool  # of a bag's vectors, not their sum
+    shape: tuple[int, int]  # (V, W)
+    dtype: np.dtype
+
+
+class RowGradient(NamedTuple):
+    """The gradient of a matrix that is 0 but for some rows, those of the words in a batch. The
+    rules of fastrnn.optim take it as it is, and leave the other rows and their state alone."""
+
+    rows: np.ndarray  # (R,) indices, each once
+    values: np.ndarray  # (R, W)
 
 
 class AffineCache(NamedTuple):

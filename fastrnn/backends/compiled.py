@@ -30,9 +30,9 @@ def _places(gates):
 def _backward(places, dh, dhT, dcT, cache, c0=None, c=None, candidate=None, reset_before=False):
     """Gradients of x, h0, Wx, Wh, b, and of c0 and bh where the cell has them."""
     x, h0, Wx, Wh = cache.x, cache.h0, cache.Wx, cache.Wh
-    rows = x.shape[0] * x.shape[1]
-    empty = _kernels.empty_array if cache.lengths is None else np.zeros
-    dx = empty(x.shape, x.dtype)
+    rows = cache.h.shape[0] * cache.h.shape[1]
+    x, index, used = _table(x, cache.index)
+    dx = _kernels.empty_array(x.shape, x.dtype)
     dh0 = np.empty_like(h0)
     dWx, dWh = (_kernels.empty_array(W.shape, W.dtype) for W in (Wx, Wh))
     db = np.empty(Wx.shape[1], x.dtype)
@@ -42,11 +42,22 @@ def _backward(places, dh, dhT, dcT, cache, c0=None, c=None, candidate=None, rese
     _kernels.cell_backward(
         places,
         reset_before,
-        *(dh, dhT, dcT, x, h0, c0, Wx, Wh, cache.h, c, activations, candidate),
-        *(cache.lengths, cache.reverse, for_work(4 * rows * (Wx.size + Wh.size))),
-        *(dx, dh0, dWx, dWh, db, dc0, dbh),
+        *(x.reshape(-1), dh, dhT, dcT, h0, c0, Wx, Wh, cache.h, c, activations, candidate),
+        *(cache.lengths, cache.reverse, index, for_work(4 * rows * (Wx.size + Wh.size))),
+        *(dx.reshape(-1), dh0, dWx, dWh, db, dc0, dbh),
     )
+    if used is not None:
+        dx_used, dx = dx, np.zeros_like(cache.x)
+        dx[used] = dx_used
     return dx, dh0, dc0, dWx, dWh, db, dbh
+
+
+def _table(x, index):
+    """x and index of no more rows than index has elements, and which of x they are (None: all)."""
+    if index is None or len(x) <= index.size:
+        return x, index, None
+    used, places = distinct(index.reshape(-1))
+    return x[used], places.reshape(index.shape), used
 
 
 def _as_sequence(cache):
@@ -64,7 +75,7 @@ def _as_sequence(cache):
 
 def rnn_step_forward(x, prev_h, Wx, Wh, b, packed=None):
     h, *_ = _kernels.cell_forward(
-        _RNN, False, x, prev_h, None, Wx, Wh, b, None, None, False, packed
+        _RNN, False, x, prev_h, None, Wx, Wh, b, None, None, False, None, packed
     )
     return h, RNNCache(x, prev_h, Wx, Wh, h)
 
@@ -74,11 +85,12 @@ def rnn_step_backward(dnext_h, cache):
     return dx[:, 0], *others
 
 
-def rnn_forward(x, h0, Wx, Wh, b, lengths, reverse, packed=None):
+def rnn_forward(x, h0, Wx, Wh, b, lengths, reverse, index, packed=None):
+    x_used, places, _ = _table(x, index)
     h, _, _, _, hT, _ = _kernels.cell_forward(
-        _RNN, False, x, h0, None, Wx, Wh, b, None, lengths, reverse, packed
+        _RNN, False, x_used, h0, None, Wx, Wh, b, None, lengths, reverse, places, packed
     )
-    return h, RNNCache(x, h0, Wx, Wh, h, hT, lengths, reverse)
+    return h, RNNCache(x, h0, Wx, Wh, h, hT, lengths, reverse, index)
 
 
 def rnn_backward(dh, dhT, cache):
@@ -91,26 +103,27 @@ def rnn_backward(dh, dhT, cache):
 
 def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b, gates, packed=None):
     h, c, activations, _, _, _ = _kernels.cell_forward(
-        _places(gates), False, x, prev_h, prev_c, Wx, Wh, b, None, None, False, packed
+        _places(gates), False, x, prev_h, prev_c, Wx, Wh, b, None, None, False, None, packed
     )
     # Half the time of the constructor with its defaults.
     cache = LSTMCache._make(
-        (x, prev_h, prev_c, Wx, Wh, h, c, activations, gates, None, None, None, False)
+        (x, prev_h, prev_c, Wx, Wh, h, c, activations, gates, None, None, None, False, None)
     )
     return h, c, cache
 
 
 def lstm_step_backward(dnext_h, dnext_c, cache):
-    zeros = np.zeros_like(dnext_h)
-    dx, *others = lstm_backward(zeros[:, None], dnext_h, dnext_c, _as_sequence(cache))
+    dx, *others = lstm_backward(None, dnext_h, dnext_c, _as_sequence(cache))
     return dx[:, 0], *others
 
 
-def lstm_forward(x, h0, c0, Wx, Wh, b, gates, lengths, reverse, packed=None):
+def lstm_forward(x, h0, c0, Wx, Wh, b, gates, lengths, reverse, index, packed=None):
+    x_used, places, _ = _table(x, index)
     h, c, activations, _, hT, cT = _kernels.cell_forward(
-        _places(gates), False, x, h0, c0, Wx, Wh, b, None, lengths, reverse, packed
+        _places(gates), False, x_used, h0, c0, Wx, Wh, b, None, lengths, reverse, places, packed
     )
-    return h, LSTMCache(x, h0, c0, Wx, Wh, h, c, activations, gates, hT, cT, lengths, reverse)
+    order = lengths, reverse, index
+    return h, LSTMCache(x, h0, c0, Wx, Wh, h, c, activations, gates, hT, cT, *order)
 
 
 def lstm_backward(dh, dhT, dcT, cache):
@@ -123,7 +136,7 @@ def lstm_backward(dh, dhT, dcT, cache):
 
 def gru_step_forward(x, prev_h, Wx, Wh, b, bh, reset_after, packed=None):
     h, _, activations, candidate, _, _ = _kernels.cell_forward(
-        _GRU, not reset_after, x, prev_h, None, Wx, Wh, b, bh, None, False, packed
+        _GRU, not reset_after, x, prev_h, None, Wx, Wh, b, bh, None, False, None, packed
     )
     given = bh is not None
     return h, GRUCache(x, prev_h, Wx, Wh, h, activations, candidate, given, reset_after)
@@ -134,14 +147,14 @@ def gru_step_backward(dnext_h, cache):
     return dx[:, 0], *others
 
 
-def gru_forward(x, h0, Wx, Wh, b, bh, reset_after, lengths, reverse, packed=None):
+def gru_forward(x, h0, Wx, Wh, b, bh, reset_after, lengths, reverse, index, packed=None):
+    x_used, places, _ = _table(x, index)
     h, _, activations, candidate, hT, _ = _kernels.cell_forward(
-        _GRU, not reset_after, x, h0, None, Wx, Wh, b, bh, lengths, reverse, packed
+        _GRU, not reset_after, x_used, h0, None, Wx, Wh, b, bh, lengths, reverse, places, packed
     )
+    order = lengths, reverse, index
     given = bh is not None
-    return h, GRUCache(
-        x, h0, Wx, Wh, h, activations, candidate, given, reset_after, hT, lengths, reverse
-    )
+    return h, GRUCache(x, h0, Wx, Wh, h, activations, candidate, given, reset_after, hT, *order)
 
 
 def gru_backward(dh, dhT, cache):
@@ -179,16 +192,21 @@ def stream(weights, h, c=None):
 # ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------
 
 
-def word_embedding_forward(x, W):
-    out = np.empty((len(x), W.shape[1]), W.dtype)
-    _kernels.embedding(x, W, for_work(out.size), out)
+def word_embedding_forward(x, first, mean, W):
+    out = np.empty((len(x) if first is None else len(first) - 1, W.shape[1]), W.dtype)
+    _kernels.embedding(x, first, mean, W, for_work(len(x) * W.shape[1]), out)
     return out
 
 
-def word_embedding_backward(dout, x, V):
+def word_embedding_backward(dout, x, first, mean, V):
     dW = np.empty((V, dout.shape[1]), dout.dtype)
-    _kernels.embedding_grad(x, dout, for_work(dout.size), dW)
+    _kernels.embedding_grad(x, first, mean, dout, for_work(len(x) * dout.shape[1]), dW)
     return dW
+
+
+def distinct(x):
+    found, places = np.empty_like(x), np.empty_like(x)
+    return found[: _kernels.distinct(x, found, places)], places
 
 
 def affine_forward(x, w, b):
@@ -215,36 +233,38 @@ def softmax_loss(x, y, weight, scale):
 # ---- update rules --------------------------------------------------------------------------------
 
 
-def _update(rule, w, dw, config, out, states, rate, *factors):
+def _update(rule, w, dw, config, out, at, states, rate, *factors):
     """One pass over the elements, or the reference's many where the kernel does not take the
     arrays: of other dtypes than float32 and float64, or not contiguous."""
     arrays = w, dw, out, *(config[name] for name in states if name)
     if w.dtype.char not in "fd" or not all(a.flags.c_contiguous for a in arrays):
-        getattr(reference, rule)(w, dw, config, out)
+        getattr(reference, rule)(w, dw, config, out, at)
         return
+    rows, width = (None, 0) if at is ... else (at, dw.size // max(1, len(at)))
     m, v = (config[name].reshape(-1) if name else None for name in states)
-    flat = w.reshape(-1), dw.reshape(-1), for_work(_UPDATE_WORK * w.size), out.reshape(-1)
-    _kernels.update(_kernels.UPDATE_RULES[rule], *flat, m, v, rate, *factors)
+    flat = w.reshape(-1), dw.reshape(-1), for_work(_UPDATE_WORK * dw.size), out.reshape(-1)
+    keep = 1 - config["learning_rate"] * config["weight_decay"]
+    _kernels.update(_kernels.UPDATE_RULES[rule], rows, width, *flat, m, v, rate, keep, *factors)
 
 
-def sgd(w, dw, config, out):
+def sgd(w, dw, config, out, at=...):
     rate = config["learning_rate"]
-    _update("sgd", w, dw, config, out, (None, None), rate, 0, 0, 0, 0, 0, 0)
+    _update("sgd", w, dw, config, out, at, (None, None), rate, 0, 0, 0, 0, 0, 0)
 
 
-def sgd_momentum(w, dw, config, out):
-    rate, momentum = config["learning_rate"], config["momentum"]
-    _update("sgd_momentum", w, dw, config, out, ("velocity", None), rate, momentum, 0, 0, 0, 0, 0)
+def sgd_momentum(w, dw, config, out, at=...):
+    rate, factors = config["learning_rate"], (config["momentum"], 0, 0, 0, 0, 0)
+    _update("sgd_momentum", w, dw, config, out, at, ("velocity", None), rate, *factors)
 
 
-def rmsprop(w, dw, config, out):
+def rmsprop(w, dw, config, out, at=...):
     rate, decay, epsilon = (config[name] for name in ("learning_rate", "decay_rate", "epsilon"))
     factors = 0, 0, decay, 1 - decay, 0, epsilon
-    _update("rmsprop", w, dw, config, out, (None, "cache"), rate, *factors)
+    _update("rmsprop", w, dw, config, out, at, (None, "cache"), rate, *factors)
 
 
-def adam(w, dw, config, out):
+def adam(w, dw, config, out, at=...):
     beta1, beta2, t = config["beta1"], config["beta2"], config["t"]
     rate = config["learning_rate"] / (1 - beta1**t)
     factors = beta1, 1 - beta1, beta2, 1 - beta2, 1 / (1 - beta2**t), config["epsilon"]
-    _update("adam", w, dw, config, out, ("m", "v"), rate, *factors)
+    _update("adam", w, dw, config, out, at, ("m", "v"), rate, *factors)

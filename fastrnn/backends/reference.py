@@ -56,6 +56,11 @@ def _or_zeros(a, like):
     return np.zeros_like(like) if a is None else a
 
 
+def _inputs(x, index):
+    """x (N, T, D), which with an index lies in the rows of x (U, D)."""
+    return x if index is None else x[index]
+
+
 # ---- the two products of a cell: x Wx + b and h_{t-1} Wh + bh ------------------------------------
 
 
@@ -71,10 +76,15 @@ def _product_gradients(da, du, x, starts, Wx):
 
 def _sequence_gradients(da, du, starts, cache):
     """The same for all steps; da, du and starts have them in the order they are taken."""
-    x = _in_order(cache.x, cache.lengths, cache.reverse)
+    x = _in_order(_inputs(cache.x, cache.index), cache.lengths, cache.reverse)
     da, du, *starts = (_in_order(a, cache.lengths, False) for a in (da, du, *starts))
     dx, *others = _product_gradients(da, du, x, starts, cache.Wx)
-    return _in_order(dx, cache.lengths, cache.reverse), *others
+    dx = _in_order(dx, cache.lengths, cache.reverse)
+    if cache.index is not None:
+        dx = word_embedding_backward(
+            dx.reshape(-1, dx.shape[2]), cache.index.reshape(-1), None, False, len(cache.x)
+        )
+    return dx, *others
 
 
 # ---- vanilla RNN ---------------------------------------------------------------------------------
@@ -101,20 +111,21 @@ def rnn_step_backward(dnext_h, cache):
     return dx, dprev_h, *weights
 
 
-def rnn_forward(x, h0, Wx, Wh, b, lengths, reverse, packed=None):
-    a = _in_order(x, lengths, reverse) @ Wx + b
+def rnn_forward(x, h0, Wx, Wh, b, lengths, reverse, index, packed=None):
+    a = _in_order(_inputs(x, index), lengths, reverse) @ Wx + b
     h = np.empty_like(a)
 
     def step(t, prev_h):
         h[:, t] = _rnn_cell(a[:, t], prev_h, Wh)
         return [h[:, t]]
 
-    (hT,) = _scan(step, [h0], range(x.shape[1]), lengths)
+    (hT,) = _scan(step, [h0], range(a.shape[1]), lengths)
     h = _in_order(h, lengths, reverse)
-    return h, RNNCache(x, h0, Wx, Wh, h, hT, lengths, reverse)
+    return h, RNNCache(x, h0, Wx, Wh, h, hT, lengths, reverse, index)
 
 
 def rnn_backward(dh, dhT, cache):
+    dh = _or_zeros(dh, cache.h)
     dh, h = (_in_order(a, cache.lengths, cache.reverse) for a in (dh, cache.h))
     da = np.empty_like(h)
 
@@ -168,22 +179,23 @@ def lstm_step_backward(dnext_h, dnext_c, cache):
     return dx, dprev_h, dprev_c, *weights
 
 
-def lstm_forward(x, h0, c0, Wx, Wh, b, gates, lengths, reverse, packed=None):
-    a = _in_order(x, lengths, reverse) @ Wx + b
-    h = np.empty((*x.shape[:2], len(Wh)), x.dtype)
+def lstm_forward(x, h0, c0, Wx, Wh, b, gates, lengths, reverse, index, packed=None):
+    a = _in_order(_inputs(x, index), lengths, reverse) @ Wx + b
+    h = np.empty((*a.shape[:2], len(Wh)), x.dtype)
     c = np.empty_like(h)
 
     def step(t, prev_h, prev_c):
         h[:, t], c[:, t], a[:, t] = _lstm_cell(a[:, t], prev_h, prev_c, Wh, gates)
         return h[:, t], c[:, t]
 
-    hT, cT = _scan(step, [h0, _or_zeros(c0, h0)], range(x.shape[1]), lengths)
+    hT, cT = _scan(step, [h0, _or_zeros(c0, h0)], range(a.shape[1]), lengths)
     h, c, activations = (_in_order(v, lengths, reverse) for v in (h, c, a))
-    return h, LSTMCache(x, h0, c0, Wx, Wh, h, c, activations, gates, hT, cT, lengths, reverse)
+    order = lengths, reverse, index
+    return h, LSTMCache(x, h0, c0, Wx, Wh, h, c, activations, gates, hT, cT, *order)
 
 
 def lstm_backward(dh, dhT, dcT, cache):
-    in_time = dh, cache.h, cache.c, cache.activations
+    in_time = _or_zeros(dh, cache.h), cache.h, cache.c, cache.activations
     dh, h, c, activations = (_in_order(v, cache.lengths, cache.reverse) for v in in_time)
     prev_c = _before(c, _or_zeros(cache.c0, cache.h0))
     da = np.empty_like(activations)
@@ -258,9 +270,9 @@ def gru_step_backward(dnext_h, cache):
     return dx, dprev_h, *weights
 
 
-def gru_forward(x, h0, Wx, Wh, b, bh, reset_after, lengths, reverse, packed=None):
-    a = _in_order(x, lengths, reverse) @ Wx + b
-    h = np.empty((*x.shape[:2], len(Wh)), x.dtype)
+def gru_forward(x, h0, Wx, Wh, b, bh, reset_after, lengths, reverse, index, packed=None):
+    a = _in_order(_inputs(x, index), lengths, reverse) @ Wx + b
+    h = np.empty((*a.shape[:2], len(Wh)), x.dtype)
     candidate = np.empty_like(h) if reset_after else None
     bh_or_zeros = _or_zeros(bh, b)
 
@@ -270,16 +282,17 @@ def gru_forward(x, h0, Wx, Wh, b, bh, reset_after, lengths, reverse, packed=None
             candidate[:, t] = product
         return [h[:, t]]
 
-    (hT,) = _scan(step, [h0], range(x.shape[1]), lengths)
+    (hT,) = _scan(step, [h0], range(a.shape[1]), lengths)
     h, activations = (_in_order(v, lengths, reverse) for v in (h, a))
     candidate = _in_order(candidate, lengths, reverse) if reset_after else None
-    saved = activations, candidate, bh is not None, reset_after, hT, lengths, reverse
-    return h, GRUCache(x, h0, Wx, Wh, h, *saved)
+    saved = activations, candidate, bh is not None, reset_after
+    return h, GRUCache(x, h0, Wx, Wh, h, *saved, hT, lengths, reverse, index)
 
 
 def gru_backward(dh, dhT, cache):
     order = cache.lengths, cache.reverse
-    dh, h, activations = (_in_order(v, *order) for v in (dh, cache.h, cache.activations))
+    in_time = _or_zeros(dh, cache.h), cache.h, cache.activations
+    dh, h, activations = (_in_order(v, *order) for v in in_time)
     candidate = _in_order(cache.candidate, *order) if cache.reset_after else None
     prev_h = _before(h, cache.h0)
     da, du = np.empty_like(activations), np.empty_like(activations)
@@ -332,14 +345,35 @@ def stream(weights, h, c=None):
 # ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------
 
 
-def word_embedding_forward(x, W):
-    return W[x]
+def _bags(x, first, mean, dtype):
+    """The bag of every word of x, and what the word counts in it."""
+    if first is None:
+        return np.arange(len(x)), np.ones((len(x), 1), dtype)
+    lengths = np.diff(first)
+    weight = 1 / lengths[lengths > 0] if mean else np.ones(np.count_nonzero(lengths))
+    weight = np.repeat(weight, lengths[lengths > 0]).astype(dtype)
+    return np.repeat(np.arange(len(lengths)), lengths), weight[:, None]
 
 
-def word_embedding_backward(dout, x, V):
+def word_embedding_forward(x, first, mean, W):
+    bag, weight = _bags(x, first, mean, W.dtype)
+    out = np.zeros((len(x) if first is None else len(first) - 1, W.shape[1]), W.dtype)
+    np.add.at(out, bag, weight * W[x])
+    return out
+
+
+def word_embedding_backward(dout, x, first, mean, V):
+    bag, weight = _bags(x, first, mean, dout.dtype)
     dW = np.zeros((V, dout.shape[1]), dout.dtype)
-    np.add.at(dW, x, dout)
+    np.add.at(dW, x, weight * dout[bag])
     return dW
+
+
+def distinct(x):
+    """The different elements of x by first occurrence, and the place of each of x among them."""
+    _, first, inverse = np.unique(x, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return x[first[order]], np.argsort(order)[inverse]
 
 
 def affine_forward(x, w, b):
@@ -366,29 +400,34 @@ def softmax_loss(x, y, weight, scale):
     return scale * float(loss), dx
 
 
-# ---- update rules: out may be w; the state in config is changed in place -------------------------
+# ---- update rules --------------------------------------------------------------------------------
+# out may be w; the state in config is changed in place; at: all, or the rows that dw is of.
 
 
-def sgd(w, dw, config, out):
-    out[...] = w - config["learning_rate"] * dw
+def _decayed(w, config, at):
+    return (1 - config["learning_rate"] * config["weight_decay"]) * w[at]
 
 
-def sgd_momentum(w, dw, config, out):
+def sgd(w, dw, config, out, at=...):
+    out[at] = _decayed(w, config, at) - config["learning_rate"] * dw
+
+
+def sgd_momentum(w, dw, config, out, at=...):
     v = config["velocity"]
-    v[...] = config["momentum"] * v - config["learning_rate"] * dw
-    out[...] = w + v
+    v[at] = config["momentum"] * v[at] - config["learning_rate"] * dw
+    out[at] = _decayed(w, config, at) + v[at]
 
 
-def rmsprop(w, dw, config, out):
-    cache, decay = config["cache"], config["decay_rate"]
-    cache[...] = decay * cache + (1 - decay) * dw**2
-    out[...] = w - config["learning_rate"] * dw / (np.sqrt(cache) + config["epsilon"])
+def rmsprop(w, dw, config, out, at=...):
+    cache, decay, rate = config["cache"], config["decay_rate"], config["learning_rate"]
+    cache[at] = decay * cache[at] + (1 - decay) * dw**2
+    out[at] = _decayed(w, config, at) - rate * dw / (np.sqrt(cache[at]) + config["epsilon"])
 
 
-def adam(w, dw, config, out):
-    m, v, t = config["m"], config["v"], config["t"]
+def adam(w, dw, config, out, at=...):
+    m, v, t, rate = config["m"], config["v"], config["t"], config["learning_rate"]
     beta1, beta2 = config["beta1"], config["beta2"]
-    m[...] = beta1 * m + (1 - beta1) * dw
-    v[...] = beta2 * v + (1 - beta2) * dw**2
-    m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-    out[...] = w - config["learning_rate"] * m_hat / (np.sqrt(v_hat) + config["epsilon"])
+    m[at] = beta1 * m[at] + (1 - beta1) * dw
+    v[at] = beta2 * v[at] + (1 - beta2) * dw**2
+    m_hat, v_hat = m[at] / (1 - beta1**t), v[at] / (1 - beta2**t)
+    out[at] = _decayed(w, config, at) - rate * m_hat / (np.sqrt(v_hat) + config["epsilon"])

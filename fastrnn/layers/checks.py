@@ -15,7 +15,7 @@ except ImportError:  # built without extensions
 # As users know them: the course, its Keras-like notation, PyTorch, ONNX. c~ of "fico" is g.
 GATE_ORDERS = {"ifog": "ifog", "fico": "figo", "ifgo": "ifgo", "iofg": "iofg"}
 # Axes that may be empty; all others need an element.
-_MAY_BE_EMPTY = {"N", "T"}
+_MAY_BE_EMPTY = {"N", "T", "U"}
 
 Axis = tuple[int, str]  # factor and letter: (4, "H") is 4*H
 
@@ -145,7 +145,7 @@ def indices(
     Raises TypeError for a dtype, ValueError for a shape, IndexError for an index out of range.
     """
     given, x = _integers(name, x, shape)
-    if (at := _first((x < 0) | (x >= limit))) is not None:
+    if (at := _first_beyond(x, limit - 1)) is not None:
         raise IndexError(
             f"{name}: expected indices in [0, {letter}) = [0, {limit}), got {given[at]} at {at}"
         )
@@ -168,27 +168,49 @@ def _integers(
     return x, np.array(x, dtype=np.intp, order="C")
 
 
-def _first(wrong: np.ndarray) -> tuple[int, ...] | None:
-    """Where the first True stands."""
-    return tuple(int(i) for i in np.argwhere(wrong)[0]) if wrong.any() else None
+def _first_beyond(x: np.ndarray, limit: int) -> tuple[int, ...] | None:
+    """Where the first element outside of [0, limit] stands; x is np.intp."""
+    x = x.view(np.uintp)  # in which a negative number is a large one: one comparison for two
+    if not x.size or x.max() <= limit:
+        return None
+    return tuple(int(i) for i in np.argwhere(x > limit)[0])
 
 
 def order(
-    lengths: np.ndarray | None, reverse: bool, shape: tuple[int, ...]
-) -> tuple[np.ndarray | None, bool]:
-    """Which steps a sequence of shape (N, T, D) takes: lengths, None or a copy as C-contiguous
-    np.intp (N,) with values in [0, T], and reverse.
+    lengths: np.ndarray | None, reverse: bool, index: np.ndarray | None, x: np.ndarray, N: int
+) -> tuple[np.ndarray | None, bool, np.ndarray | None]:
+    """Which steps N sequences take: lengths, None or a copy as C-contiguous np.intp (N,) with
+    values in [0, T]; reverse; and index, None where x is (N, T, D), or a copy as C-contiguous
+    np.intp (N, T) of rows of x (U, D).
 
-    Raises TypeError for a dtype or a reverse that is no bool, ValueError for a shape or a value.
+    Raises TypeError for a dtype or a reverse that is no bool, ValueError for a shape or a value,
+    IndexError for an index outside of [0, U).
     """
+    if index is not None:
+        index = indices("index", index, (N, "T"), len(x), "U")
     if lengths is not None:
-        N, T, _ = shape
+        T = x.shape[1] if index is None else index.shape[1]
         given, lengths = _integers("lengths", lengths, (N,))
-        if (at := _first((lengths < 0) | (lengths > T))) is not None:
+        if (at := _first_beyond(lengths, T)) is not None:
             raise ValueError(
                 f"lengths: expected integers in [0, T] = [0, {T}], got {given[at]} at {at}"
             )
-    return lengths, flag("reverse", reverse)
+    return lengths, flag("reverse", reverse), index
+
+
+def bags(lengths: np.ndarray, words: int) -> np.ndarray:
+    """Where each of the bags begins, and the last one ends: C-contiguous np.intp (N+1,).
+
+    Raises TypeError for a dtype, ValueError for a shape or lengths that are not of so many words.
+    """
+    given, lengths = _integers("lengths", lengths, ("N",))
+    if (at := _first_beyond(lengths, words)) is not None:
+        raise ValueError(f"lengths: expected integers in [0, {words}], got {given[at]} at {at}")
+    first = np.zeros(len(lengths) + 1, np.intp)
+    np.cumsum(lengths, out=first[1:])
+    if first[-1] != words:
+        raise ValueError(f"lengths: expected a sum of {words}, the words of x, got {first[-1]}")
+    return first
 
 
 def weights(name: str, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -214,25 +236,45 @@ def cache_of(function: str, kind: type, cache: object, ndim: int | None = None) 
 
 
 def recurrent_cache(
+    function: str, kind: type[NamedTuple], expected: tuple[Signature, Signature], cache: NamedTuple
+) -> NamedTuple:
+    """The cache of a sequence as the kernels trust it, whatever has been changed in it since:
+    arrays that fit together, C-contiguous, and an order of steps. expected: without and with index.
+
+    Raises TypeError for a foreign cache or a dtype, ValueError for a shape, lengths or an order,
+    IndexError for an index.
+    """
+    indexed = type(cache) is kind and cache.index is not None
+    cache = _whole_cache(function, kind, expected[indexed], cache)
+    if cache.lengths is None and cache.reverse is False and not indexed:
+        return cache
+    lengths, reverse, index = order(
+        cache.lengths, cache.reverse, cache.index, cache.x, len(cache.h0)
+    )
+    if indexed and index.shape != cache.h.shape[:2]:
+        raise ValueError(f"index: expected shape {cache.h.shape[:2]}, got {index.shape}")
+    return cache._replace(lengths=lengths, reverse=reverse, index=index)
+
+
+def step_cache(
     function: str, kind: type[NamedTuple], expected: Signature, cache: NamedTuple
 ) -> NamedTuple:
-    """The cache of a cell as the kernels trust it, whatever has been changed in it since: arrays
-    that fit together, C-contiguous, and an order of steps.
+    """The same of one step, which has no order."""
+    cache = _whole_cache(function, kind, expected, cache)
+    if cache.lengths is not None or cache.reverse is not False or cache.index is not None:
+        raise ValueError(
+            f"cache: {function} takes one step, but it has lengths, an index or is reversed"
+        )
+    return cache
 
-    Raises TypeError for a foreign cache or a dtype, ValueError for a shape, lengths or an order.
-    """
-    ndim = len(expected.shapes[0])
-    cache_of(function, kind, cache, ndim)
+
+def _whole_cache(function, kind, expected, cache):
+    cache_of(function, kind, cache, len(expected.shapes[0]))
     given = [getattr(cache, name) for name in expected.names]
     checked = arrays(expected, *given)
-    if not all(map(operator.is_, checked, given)):
-        cache = cache._replace(**dict(zip(expected.names, checked, strict=True)))
-    if cache.lengths is None and cache.reverse is False:
+    if all(map(operator.is_, checked, given)):
         return cache
-    if ndim == 2:
-        raise ValueError(f"cache: {function} takes one step, but it has lengths or is reversed")
-    lengths, reverse = order(cache.lengths, cache.reverse, cache.x.shape)
-    return cache._replace(lengths=lengths, reverse=reverse)
+    return cache._replace(**dict(zip(expected.names, checked, strict=True)))
 
 
 def gradient(name: str, d: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -240,11 +282,16 @@ def gradient(name: str, d: np.ndarray, like: np.ndarray) -> np.ndarray:
 
     Raises TypeError for a dtype, ValueError for a shape.
     """
+    return gradient_of(name, d, like.shape, like.dtype)
+
+
+def gradient_of(name: str, d: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The same for an array that is not at hand."""
     d = np.asarray(d)
-    if d.dtype != like.dtype:
-        raise TypeError(f"{name}: expected {like.dtype} like the forward pass, got {d.dtype}")
-    if d.shape != like.shape:
-        raise ValueError(f"{name}: expected shape {like.shape}, got {d.shape}")
+    if d.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype} like the forward pass, got {d.dtype}")
+    if d.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {d.shape}")
     flags = d.flags
     return d if flags.c_contiguous and flags.aligned else np.array(d, order="C")
 

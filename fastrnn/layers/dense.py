@@ -1,4 +1,4 @@
-"""Layers that act on each row or word by itself: affine, temporal affine, word embedding.
+"""Layers without time: affine, temporal affine, word embedding, bags of words.
 
 Letters: N batch, T steps, D features in, M features out, V vocabulary, W word vector. dtypes,
 backend= and errors as in layers.recurrent.
@@ -7,7 +7,13 @@ backend= and errors as in layers.recurrent.
 import numpy as np
 
 from fastrnn.backends import get_backend
-from fastrnn.backends.caches import AffineCache, EmbeddingCache, TemporalAffineCache
+from fastrnn.backends.caches import (
+    AffineCache,
+    EmbeddingBagCache,
+    EmbeddingCache,
+    RowGradient,
+    TemporalAffineCache,
+)
 from fastrnn.layers import checks
 
 _AFFINE = checks.signature(x="N D", w="D M", b="M")
@@ -73,8 +79,7 @@ temporal_fc_backward = temporal_affine_backward
 
 def _affine_backward(dout, cache, out_shape, backend):
     x, w = cache
-    # What the forward pass returned, as far as shape and dtype go.
-    dout = checks.gradient("dout", dout, np.broadcast_to(x.dtype.type(0), out_shape))
+    dout = checks.gradient_of("dout", dout, out_shape, x.dtype)
     D, M = w.shape
     dx, dw, db = get_backend(backend).affine_backward(dout.reshape(-1, M), x.reshape(-1, D), w)
     return dx.reshape(x.shape), dw, db
@@ -91,21 +96,70 @@ def word_embedding_forward(
     """
     (W,) = checks.arrays(_EMBEDDING, W)
     x = checks.indices("x", x, np.shape(x), len(W), "V")
-    out = get_backend(backend).word_embedding_forward(x.reshape(-1), W)
+    out = get_backend(backend).word_embedding_forward(x.reshape(-1), None, False, W)
     return out.reshape(*x.shape, W.shape[1]), EmbeddingCache(x, W.shape, W.dtype)
 
 
 def word_embedding_backward(
-    dout: np.ndarray, cache: EmbeddingCache, *, backend: str | None = None
-) -> np.ndarray:
+    dout: np.ndarray, cache: EmbeddingCache, *, sparse: bool = False, backend: str | None = None
+) -> np.ndarray | RowGradient:
     """Gradient of the word vectors; words that occur more than once add up.
 
-    Inputs: dout (N, T, W), cache of word_embedding_forward.
-    Returns: dW (V, W).
+    Inputs: dout (N, T, W), cache of word_embedding_forward; sparse, whether to return only the rows
+    of the words in x, by first occurrence: that costs what x holds, whatever V is.
+    Returns: dW (V, W), or with sparse a RowGradient.
     """
     checks.cache_of("word_embedding_forward", EmbeddingCache, cache)
     V, W = cache.shape
     x = checks.indices("x", cache.x, np.shape(cache.x), V, "V")  # changed since, perhaps
-    like = np.broadcast_to(cache.dtype.type(0), (*cache.x.shape, W))
-    dout = checks.gradient("dout", dout, like)
-    return get_backend(backend).word_embedding_backward(dout.reshape(-1, W), x.reshape(-1), V)
+    dout = checks.gradient_of("dout", dout, (*cache.x.shape, W), cache.dtype)
+    return _vectors_backward(dout.reshape(-1, W), x.reshape(-1), None, False, V, sparse, backend)
+
+
+def embedding_bag_forward(
+    x: np.ndarray,
+    lengths: np.ndarray,
+    W: np.ndarray,
+    *,
+    mode: str = "sum",
+    backend: str | None = None,
+) -> tuple[np.ndarray, EmbeddingBagCache]:
+    """The sum or the mean of the vectors of each bag of words.
+
+    Inputs: x (lengths.sum(),) integer word indices in [0, V), one bag after the other; lengths (N,)
+    the words of each, 0 or more; W (V, W) word vectors; mode "sum" or "mean".
+    Returns: out (N, W), 0 for a bag without words, cache for embedding_bag_backward.
+    Raises IndexError for an index outside [0, V), ValueError for lengths that are not x's.
+    """
+    (W,) = checks.arrays(_EMBEDDING, W)
+    x = checks.indices("x", x, ("lengths.sum()",), len(W), "V")
+    if mode not in ("sum", "mean"):
+        raise ValueError(f"mode: expected 'sum' or 'mean', got {mode!r}")
+    first = checks.bags(lengths, len(x))
+    cache = EmbeddingBagCache(x, first, mode == "mean", W.shape, W.dtype)
+    return get_backend(backend).word_embedding_forward(x, first, cache.mean, W), cache
+
+
+def embedding_bag_backward(
+    dout: np.ndarray, cache: EmbeddingBagCache, *, sparse: bool = False, backend: str | None = None
+) -> np.ndarray | RowGradient:
+    """Gradient of the word vectors of embedding_bag_forward.
+
+    Inputs: dout (N, W), cache of embedding_bag_forward; sparse as word_embedding_backward's.
+    Returns: dW (V, W), or with sparse a RowGradient.
+    """
+    checks.cache_of("embedding_bag_forward", EmbeddingBagCache, cache)
+    V, W = cache.shape
+    x = checks.indices("x", cache.x, np.shape(cache.x), V, "V")  # changed since, perhaps
+    first = checks.bags(np.diff(cache.first), len(x))
+    dout = checks.gradient_of("dout", dout, (len(first) - 1, W), cache.dtype)
+    return _vectors_backward(dout, x, first, cache.mean, V, sparse, backend)
+
+
+def _vectors_backward(dout, x, first, mean, V, sparse, backend):
+    backend = get_backend(backend)
+    if not checks.flag("sparse", sparse):
+        return backend.word_embedding_backward(dout, x, first, mean, V)
+    rows, places = backend.distinct(x)
+    values = backend.word_embedding_backward(dout, places, first, mean, len(rows))
+    return RowGradient(rows, values)

@@ -12,7 +12,13 @@ lengths[n]; what x and dh hold after them is not looked at, and h, c and dx are 
 reverse=True time runs from the last of these steps to the first, and h[n, t] is the state after
 step t is taken. In place of Wx, Wh and b every forward function takes the result of prepare
 alone. The last states cache.hT and cache.cT (N, H) are those after all of a row's steps;
-of a row without steps they are h0 and c0. Their gradients dhT and dcT may be None, for zeros.
+of a row without steps they are h0 and c0. Of the gradients dh, dhT and dcT each may be None, for
+zeros.
+
+With index (N, T), integers in [0, U), x is a table (U, D), and row n reads x[index[n, t]] at step
+t, as words read their vectors: x Wx + b is then computed once a row of the table, however often it
+is read, and so are the gradients, of which dx is (U, D). A row that no step reads counts 0 times:
+it has to be finite.
 
 Formulas: the course notes on captioning with RNNs and LSTMs; Cho et al. (2014) for the GRU; for
 back-propagation through time Werbos (1990).
@@ -25,20 +31,25 @@ from fastrnn.backends.caches import GRUCache, LSTMCache, RNNCache
 from fastrnn.layers import checks
 from fastrnn.layers.prepared import PreparedWeights
 
+
+def _sequence(**shapes: str) -> tuple[checks.Signature, checks.Signature]:
+    """What is expected without and with index."""
+    return checks.signature(x="N T D", **shapes), checks.signature(x="U D", **shapes)
+
+
 _RNN_STEP = checks.signature(x="N D", prev_h="N H", Wx="D H", Wh="H H", b="H")
-_RNN = checks.signature(x="N T D", h0="N H", Wx="D H", Wh="H H", b="H")
+_RNN = _sequence(h0="N H", Wx="D H", Wh="H H", b="H")
 _LSTM_STEP = checks.signature(x="N D", prev_h="N H", prev_c="N H", Wx="D 4*H", Wh="H 4*H", b="4*H")
-_LSTM = checks.signature(x="N T D", h0="N H", c0="N H?", Wx="D 4*H", Wh="H 4*H", b="4*H")
+_LSTM = _sequence(h0="N H", c0="N H?", Wx="D 4*H", Wh="H 4*H", b="4*H")
 _GRU_STEP = checks.signature(x="N D", prev_h="N H", Wx="D 3*H", Wh="H 3*H", b="3*H", bh="3*H?")
-_GRU = checks.signature(x="N T D", h0="N H", Wx="D 3*H", Wh="H 3*H", b="3*H", bh="3*H?")
+_GRU = _sequence(h0="N H", Wx="D 3*H", Wh="H 3*H", b="3*H", bh="3*H?")
 
 _RNN_STEP_CACHE = checks.signature(x="N D", h0="N H", Wx="D H", Wh="H H", h="N H")
-_RNN_CACHE = checks.signature(x="N T D", h0="N H", Wx="D H", Wh="H H", h="N T H", hT="N H")
+_RNN_CACHE = _sequence(h0="N H", Wx="D H", Wh="H H", h="N T H", hT="N H")
 _LSTM_STEP_CACHE = checks.signature(
     x="N D", h0="N H", c0="N H", Wx="D 4*H", Wh="H 4*H", h="N H", c="N H", activations="N 4*H"
 )
-_LSTM_CACHE = checks.signature(
-    x="N T D",
+_LSTM_CACHE = _sequence(
     h0="N H",
     c0="N H?",
     Wx="D 4*H",
@@ -52,8 +63,7 @@ _LSTM_CACHE = checks.signature(
 _GRU_STEP_CACHE = checks.signature(
     x="N D", h0="N H", Wx="D 3*H", Wh="H 3*H", h="N H", activations="N 3*H", candidate="N H?"
 )
-_GRU_CACHE = checks.signature(
-    x="N T D",
+_GRU_CACHE = _sequence(
     h0="N H",
     Wx="D 3*H",
     Wh="H 3*H",
@@ -99,7 +109,7 @@ def rnn_step_backward(
     Inputs: dnext_h (N, H), cache of rnn_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    cache = checks.recurrent_cache("rnn_step_forward", RNNCache, _RNN_STEP_CACHE, cache)
+    cache = checks.step_cache("rnn_step_forward", RNNCache, _RNN_STEP_CACHE, cache)
     dnext_h = checks.gradient("dnext_h", dnext_h, cache.h)
     return get_backend(backend).rnn_step_backward(dnext_h, cache)
 
@@ -113,23 +123,29 @@ def rnn_forward(
     *,
     lengths: np.ndarray | None = None,
     reverse: bool = False,
+    index: np.ndarray | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, RNNCache]:
     """All time steps of a vanilla RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b).
 
-    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,), lengths (N,), reverse.
+    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,), lengths (N,), reverse,
+    index.
     Returns: h (N, T, H), cache for rnn_backward; cache.hT (N, H) is the last state.
     """
     packed = None
     if type(Wx) is PreparedWeights:
         Wx, Wh, b, packed = Wx.alone("rnn", Wh, b).arrays
-    args = checks.arrays(_RNN, x, h0, Wx, Wh, b)
-    order = checks.order(lengths, reverse, args[0].shape)
+    args = checks.arrays(_RNN[index is not None], x, h0, Wx, Wh, b)
+    order = checks.order(lengths, reverse, index, args[0], len(args[1]))
     return get_backend(backend).rnn_forward(*args, *order, packed)
 
 
 def rnn_backward(
-    dh: np.ndarray, cache: RNNCache, *, dhT: np.ndarray | None = None, backend: str | None = None
+    dh: np.ndarray | None,
+    cache: RNNCache,
+    *,
+    dhT: np.ndarray | None = None,
+    backend: str | None = None,
 ) -> Gradients:
     """Back-propagation through time.
 
@@ -138,7 +154,7 @@ def rnn_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
     cache = checks.recurrent_cache("rnn_forward", RNNCache, _RNN_CACHE, cache)
-    dh = checks.gradient("dh", dh, cache.h)
+    dh = checks.optional_gradient("dh", dh, cache.h)
     dhT = checks.optional_gradient("dhT", dhT, cache.hT)
     return get_backend(backend).rnn_backward(dh, dhT, cache)
 
@@ -182,7 +198,8 @@ def lstm_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dprev_c (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the
     gates in the order of the forward pass.
     """
-    cache = _lstm_cache("lstm_step_forward", _LSTM_STEP_CACHE, cache)
+    cache = checks.step_cache("lstm_step_forward", LSTMCache, _LSTM_STEP_CACHE, cache)
+    checks.gate_places(cache.gates)
     dnext_h = checks.gradient("dnext_h", dnext_h, cache.h)
     dnext_c = checks.gradient("dnext_c", dnext_c, cache.c)
     return get_backend(backend).lstm_step_backward(dnext_h, dnext_c, cache)
@@ -199,13 +216,15 @@ def lstm_forward(
     gates: str = "ifog",
     lengths: np.ndarray | None = None,
     reverse: bool = False,
+    index: np.ndarray | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, LSTMCache]:
     """All time steps of an LSTM from h0 and c0; the step is lstm_step_forward's.
 
     Inputs: x (N, T, D), h0 (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); c0 (N, H), zeros where it is
     None; gates, the order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo"
-    (PyTorch) or "iofg" (ONNX); lengths (N,), reverse.
+    (PyTorch) or "iofg" (ONNX); lengths (N,), reverse,
+    index.
     Returns: h (N, T, H), cache for lstm_backward; cache.c (N, T, H) holds all cell states, cache.hT
     and cache.cT (N, H) the last states.
     """
@@ -213,13 +232,13 @@ def lstm_forward(
     if type(Wx) is PreparedWeights:
         places = Wx.gates
         Wx, Wh, b, packed = Wx.alone("lstm", Wh, b, gates=gates).arrays
-    args = checks.arrays(_LSTM, x, h0, c0, Wx, Wh, b)
-    order = checks.order(lengths, reverse, args[0].shape)
+    args = checks.arrays(_LSTM[index is not None], x, h0, c0, Wx, Wh, b)
+    order = checks.order(lengths, reverse, index, args[0], len(args[1]))
     return get_backend(backend).lstm_forward(*args, places, *order, packed)
 
 
 def lstm_backward(
-    dh: np.ndarray,
+    dh: np.ndarray | None,
     cache: LSTMCache,
     *,
     dhT: np.ndarray | None = None,
@@ -233,18 +252,13 @@ def lstm_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the gates in the order
     of the forward pass; and dc0 (N, H) where c0 was given.
     """
-    cache = _lstm_cache("lstm_forward", _LSTM_CACHE, cache)
-    dh = checks.gradient("dh", dh, cache.h)
+    cache = checks.recurrent_cache("lstm_forward", LSTMCache, _LSTM_CACHE, cache)
+    checks.gate_places(cache.gates)
+    dh = checks.optional_gradient("dh", dh, cache.h)
     dhT = checks.optional_gradient("dhT", dhT, cache.hT)
     dcT = checks.optional_gradient("dcT", dcT, cache.cT)
     dx, dh0, dc0, *weights = get_backend(backend).lstm_backward(dh, dhT, dcT, cache)
     return (dx, dh0, *weights) if cache.c0 is None else (dx, dh0, *weights, dc0)
-
-
-def _lstm_cache(function: str, expected: checks.Signature, cache: LSTMCache) -> LSTMCache:
-    cache = checks.recurrent_cache(function, LSTMCache, expected, cache)
-    checks.gate_places(cache.gates)
-    return cache
 
 
 # ---- GRU -----------------------------------------------------------------------------------------
@@ -288,7 +302,8 @@ def gru_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    cache = _gru_cache("gru_step_forward", _GRU_STEP_CACHE, cache)
+    cache = checks.step_cache("gru_step_forward", GRUCache, _GRU_STEP_CACHE, cache)
+    _check_candidate(cache)
     dnext_h = checks.gradient("dnext_h", dnext_h, cache.h)
     *gradients, dbh = get_backend(backend).gru_step_backward(dnext_h, cache)
     return (*gradients, dbh) if cache.bias else tuple(gradients)
@@ -305,13 +320,14 @@ def gru_forward(
     reset_after: bool = True,
     lengths: np.ndarray | None = None,
     reverse: bool = False,
+    index: np.ndarray | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
     """All time steps of a GRU; the step is gru_step_forward's.
 
     Inputs: x (N, T, D), h0 (N, H), Wx (D, 3*H), Wh (H, 3*H), b (3*H,), the gates in the order r, z,
     n; bh (3*H,), zeros where it is None; reset_after, False for the original form; lengths (N,),
-    reverse.
+    reverse, index.
     Returns: h (N, T, H), cache for gru_backward; cache.hT (N, H) is the last state.
     """
     packed = None
@@ -319,14 +335,18 @@ def gru_forward(
         weights = Wx.alone("gru", Wh, b, bh=bh, reset_after=reset_after)
         bh, reset_after = weights.bh, weights.reset_after
         Wx, Wh, b, packed = weights.arrays
-    args = checks.arrays(_GRU, x, h0, Wx, Wh, b, bh)
+    args = checks.arrays(_GRU[index is not None], x, h0, Wx, Wh, b, bh)
     reset_after = checks.flag("reset_after", reset_after)
-    order = checks.order(lengths, reverse, args[0].shape)
+    order = checks.order(lengths, reverse, index, args[0], len(args[1]))
     return get_backend(backend).gru_forward(*args, reset_after, *order, packed)
 
 
 def gru_backward(
-    dh: np.ndarray, cache: GRUCache, *, dhT: np.ndarray | None = None, backend: str | None = None
+    dh: np.ndarray | None,
+    cache: GRUCache,
+    *,
+    dhT: np.ndarray | None = None,
+    backend: str | None = None,
 ) -> Gradients:
     """Back-propagation through time.
 
@@ -335,19 +355,18 @@ def gru_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    cache = _gru_cache("gru_forward", _GRU_CACHE, cache)
-    dh = checks.gradient("dh", dh, cache.h)
+    cache = checks.recurrent_cache("gru_forward", GRUCache, _GRU_CACHE, cache)
+    _check_candidate(cache)
+    dh = checks.optional_gradient("dh", dh, cache.h)
     dhT = checks.optional_gradient("dhT", dhT, cache.hT)
     *gradients, dbh = get_backend(backend).gru_backward(dh, dhT, cache)
     return (*gradients, dbh) if cache.bias else tuple(gradients)
 
 
-def _gru_cache(function: str, expected: checks.Signature, cache: GRUCache) -> GRUCache:
-    cache = checks.recurrent_cache(function, GRUCache, expected, cache)
+def _check_candidate(cache: GRUCache) -> None:
     if checks.flag("reset_after", cache.reset_after) is (cache.candidate is None):
         wanted = "an array" if cache.reset_after else "None"
         got = "None" if cache.candidate is None else "an array"
         raise ValueError(
             f"candidate: expected {wanted} with reset_after={cache.reset_after}, got {got}"
         )
-    return cache
