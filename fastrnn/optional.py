@@ -5,14 +5,15 @@ from types import ModuleType
 
 EXTRAS = {
     "PIL": ("pillow", "captioning"),
-    "click": ("click", "captioning"),
+    "click": ("click", "captioning,text"),
     "h5py": ("h5py", "captioning"),
-    "matplotlib": ("matplotlib", "captioning"),
-    "nltk": ("nltk", "captioning"),
-    "safetensors": ("safetensors", "captioning"),
+    "matplotlib": ("matplotlib", "captioning,text"),
+    "nltk": ("nltk", "captioning,text"),
+    "safetensors": ("safetensors", "captioning,text"),
+    "sklearn": ("scikit-learn", "text"),
     "torch": ("torch", "vision"),
     "torchvision": ("torchvision", "vision"),
-    "tqdm": ("tqdm", "captioning"),
+    "tqdm": ("tqdm", "captioning,text"),
 }
 
 

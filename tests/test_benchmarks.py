@@ -22,6 +22,7 @@ from fastrnn.benchmarks import (
     report,
     results,
     tables,
+    texts,
     worker,
 )
 from fastrnn.benchmarks.cases import CELLS, Case, Choice
@@ -45,7 +46,7 @@ def made_up(case, **ratios):
         figures = {"bytes": {"fastrnn": 2**20, **sizes}, "ratios": ratios}
     else:
         turns = {name: [ratio * 1e-6] for name, ratio in {"fastrnn": 1, **ratios}.items()}
-        figures = race.figures(case, turns, [1e12])
+        figures = race.figures(case, turns, [1e12] if case.flops else [])
     return {**case.asdict(), "name": case.name, **figures}
 
 
@@ -89,6 +90,7 @@ def test_names_are_unique_and_rows_give_their_case_back():
         assert Case.of(json.loads(json.dumps(case.asdict() | {"seconds": {}}))) == case
     quick = cases.choose(cases.RACES, Choice(CELLS, "float32", quick=True))
     assert set(quick) < set(chosen)
+    assert [case.N for case in quick if case.direction == "load"] == [40_000]
 
 
 def test_shapes_replace_the_standard_ones():
@@ -103,8 +105,8 @@ def test_shapes_replace_the_standard_ones():
     assert {(case.shape, case.dtype) for case in chosen} == {("(2,3,5,7)", "float64")}
 
 
-def test_operands_are_the_same_in_every_process():
-    first, second = operands.draw(LSTM), operands.draw(LSTM)
+def test_operands_are_the_same_in_every_process(tmp_path):
+    first, second = operands.draw(LSTM, tmp_path), operands.draw(LSTM, tmp_path)
     for name, a in first.items():
         np.testing.assert_array_equal(a, second[name])
         assert a.dtype == "float32"
@@ -131,23 +133,22 @@ def test_wrong_results_are_refused(got, message):
 
 def test_worker_times_only_what_has_matched(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "SETTLE_SECONDS", 0)
-    path = str(tmp_path / "expected.npz")
 
     def serve(*commands):
-        answers = io.StringIO()
-        worker.serve("numpy", io.StringIO("".join(map("{}\n".format, commands))), answers)
+        lines, answers = io.StringIO("".join(map("{}\n".format, commands))), io.StringIO()
+        worker.serve("numpy", tmp_path, lines, answers)
         return [json.loads(line) for line in answers.getvalue().splitlines()]
 
     def command(do, **arguments):
         return json.dumps({"do": do, **arguments})
 
-    build = command("build", case=LSTM.asdict(), path=path)
+    build = command("build", case=LSTM.asdict(), compare=True)
     time = command("time", idiom="", seconds=0.001)
     other = Case("layers", "lstm", "forward", 2, 3, 5, 8).asdict()
-    built, timed = serve(command("expect", case=LSTM.asdict(), path=path), build, time)[1:]
-    assert built == {"answer": [""]}
+    built, timed = serve(command("expect", case=LSTM.asdict()), build, time)[1:]
+    assert built == {"answer": {"": None}}
     assert 0 < timed["answer"] < 1
-    _, refused, _ = serve(command("expect", case=other, path=path), build, time)
+    _, refused, _ = serve(command("expect", case=other), build, time)
     assert refused == {"error": "h: expected shape (2, 3, 8), got (2, 3, 7)"}
 
 
@@ -168,7 +169,7 @@ def small_cases():
     """One of each race, cell and direction, in float64."""
     chosen = cases.choose(cases.RACES, Choice(CELLS, "float64"))
     kinds = {(case.race, case.cell, case.direction): case for case in chosen}
-    for case in kinds.values():
+    for case in (case for case in kinds.values() if not case.of_text):
         W, V = (3, 11) if case.V else (0, 0)
         yield replace(case, N=5, T=min(case.T, 4), D=6, H=7, W=W, V=V)
 
@@ -176,9 +177,98 @@ def small_cases():
 @pytest.mark.parametrize("case", [*small_cases()], ids=lambda case: case.name)
 def test_torch_runs_the_same_cases(case, tmp_path):
     """Values and gradients, through the conversion of weights and layouts."""
-    path = str(tmp_path / "expected.npz")
-    worker.Worker("numpy").expect(case.asdict(), path)
-    assert worker.Worker("torch").build(case.asdict(), path)
+    worker.Worker("numpy", tmp_path).expect(case.asdict())
+    assert worker.Worker("torch", tmp_path).build(case.asdict(), True)
+
+
+SMALL_TEXTS = {
+    case.direction + " " + case.cell: case
+    for case in (
+        Case("text", "lstm", "training", 128, 12, 5, 7, "float64", V=30),
+        Case("text", "bow", "fit", 3000, 12, 0, 0, "float64", V=300),
+        Case("text", "lstm", "predict", 1, 6, 5, 7, "float64", V=30),
+        Case("text", "bow", "predict", 1, 6, 0, 0, "float64", V=30),
+        Case("text", "vectors", "load", 40, 1, 6, 0, "float64", V=11),
+    )
+}
+PEERS_OF_TEXTS = {
+    "fastrnn": set(SMALL_TEXTS),
+    "torch": {"training lstm", "predict lstm"},
+    "onnxruntime": {"predict lstm"},
+    "sklearn": {"fit bow", "predict bow"},
+    "pandas": {"load vectors"},
+    "gensim": {"load vectors"},
+}
+
+
+# gensim leaves a file open.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored.*FileIO:pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("peer", PEERS_OF_TEXTS)
+def test_peers_run_the_same_texts(peer, tmp_path):
+    """Results are those of the reference; what a peer has no idiom for, it says so."""
+    if packages := peers.missing(peer):
+        pytest.skip(f"{' and '.join(packages)} not installed")
+    reference, tested = (worker.Worker(name, tmp_path) for name in ("numpy", peer))
+    ran = set()
+    for name, case in SMALL_TEXTS.items():
+        if peer == "onnxruntime":
+            case = replace(case, dtype="float32")
+        reference.expect(case.asdict())
+        built = tested.build(case.asdict(), True)
+        assert all((accuracy is not None) is (name == "fit bow") for accuracy in built.values())
+        ran |= {name} if built else set()
+    assert ran == PEERS_OF_TEXTS[peer]
+
+
+def test_peers_are_asked_only_what_they_know():
+    text, known = SMALL_TEXTS["predict lstm"], dict.fromkeys(peers.PACKAGES, True)
+    assert {peer: peers.knows(peer, text) for peer in known} == known | {"jax": False}
+    others = ("sklearn", "pandas", "gensim")
+    assert {peer: peers.knows(peer, LSTM) for peer in known} == known | dict.fromkeys(others, False)
+
+
+def test_race_asks_each_peer_what_it_knows():
+    """Accuracies come with the times; a share of the peak comes where there are flops."""
+    layer, fit = race.race(
+        [LSTM, SMALL_TEXTS["fit bow"]], ["sklearn"], threads=1, rounds=1, seconds=0.001
+    )
+    assert set(layer["seconds"]) == {"fastrnn"}
+    assert layer["share_of_peak"] > 0
+    assert "accuracy" not in layer
+    assert set(fit["seconds"]) == set(fit["accuracy"]) == {"fastrnn", "sklearn"}
+    assert 0.8 < min(fit["accuracy"].values()) < 1
+    assert "share_of_peak" not in fit
+
+
+def test_a_worse_accuracy_is_refused(tmp_path):
+    case = SMALL_TEXTS["fit bow"].asdict()
+    np.savez(tmp_path / worker.EXPECTED, accuracy=0.5)
+    with pytest.raises(ValueError, match="accuracy differs from the reference"):
+        worker.Worker("fastrnn", tmp_path).build(case, True)
+
+
+def test_made_up_sentences_are_like_real_ones():
+    sentences, y = texts.make_sentences(20_000, 40, 8000)
+    assert sentences.lengths.mean() == pytest.approx(10, abs=0.1)
+    assert (sentences.lengths.min(), sentences.lengths.max()) == (1, 40)
+    counts = np.sort(np.bincount(sentences.words, minlength=8000))[::-1]
+    assert 5 < counts[0] / counts[9] < 20  # Zipf's law
+    assert sentences.words.min() == 1  # none is unknown
+    assert y.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_made_up_vectors_are_a_file_that_is_written_once(tmp_path):
+    case = SMALL_TEXTS["load vectors"]
+    drawn = texts.draw(case, tmp_path)
+    lines = drawn["path"].read_text().splitlines()
+    assert [line.split()[0] for line in lines] == [f"w{i}" for i in range(40)]
+    assert {len(line.split()) for line in lines} == {7}
+    assert len(set(drawn["words"])) == 11
+    written = drawn["path"].stat().st_mtime_ns
+    assert texts.draw(case, tmp_path) == drawn
+    assert drawn["path"].stat().st_mtime_ns == written
 
 
 def test_missing_peer_names_the_extra(capsys, tmp_path, monkeypatch):
@@ -262,6 +352,27 @@ def test_tables_as_text_and_markdown():
     ]
 
 
+def test_table_of_texts():
+    fit, training = (SMALL_TEXTS[name] for name in ("fit bow", "training lstm"))
+    rows = [
+        made_up(training, **{"torch padded": 5, "torch packed": 4.1}),
+        {**made_up(fit, sklearn=0.5), "accuracy": {"fastrnn": 0.96, "sklearn": 0.957}},
+    ]
+    assert tables.text(report.table("text", rows)).splitlines() == [
+        "Texts:",
+        "case           work                             fastrnn  best peer  ratio  torch  sklearn",
+        "-----------------------------------------------------------------------------------------",
+        "lstm training  128 sentences    128,000,000 sentences/s      torch   4.10   4.10",
+        "bow fit        3,000 sentences                   1.0 us    sklearn   0.50            0.50",
+        "lstm training: torch padded 5.00, torch packed 4.10",
+        "bow fit, accuracy on other sentences: fastrnn 96.0%, sklearn 95.7%",
+    ]
+
+
+def test_durations_have_the_unit_that_suits_them():
+    assert [report.duration(s) for s in (2.5e-6, 2.5e-3, 2.5)] == ["2.5 us", "2.50 ms", "2.50 s"]
+
+
 def test_report_says_where_fastrnn_wins_and_loses(tmp_path):
     run = made_up_run(numpy=3, torch=0.5)
     assert set(report.write(tmp_path, run)) == {
@@ -289,6 +400,7 @@ def test_readme_is_made_from_a_run(capsys, tmp_path):
         assert "old" not in text
         assert "| (25,17,256,512) | **0.50** torch |" in text
         assert "2 threads, avx2, float32" in text
+        assert "| lstm predict | a sentence of 10 words | 1.0 us | torch | 0.50 |" in text
     for text in ("no marks\n", f"{readme.END}{readme.BEGIN}", 2 * f"{readme.BEGIN}{readme.END}"):
         path.write_text(text)
         code, _, err = call(capsys, "bench", "readme", run, path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 PROGRAMS = {
     "bench": "Race fastrnn against other libraries on this machine.",
     "caption": "Captions for pictures: prepare, train, evaluate, sample.",
+    "classify": "Classes for texts: train, evaluate, predict.",
     "info": "What runs here: backend, instruction set, threads.",
 }
 
@@ -20,7 +21,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         import click
     except ModuleNotFoundError:
-        sys.exit('fastrnn: the command line needs click: pip install "fastrnn[captioning]"')
+        sys.exit(
+            "fastrnn: the command line needs click, which every extra brings: "
+            'pip install "fastrnn[captioning]" or "fastrnn[text]"'
+        )
     try:
         sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -48,7 +48,7 @@ def _isa(context: click.Context, parameter: click.Parameter, name: str | None):
     default=",".join(cases.CELLS),
     show_default=True,
     callback=_some_of(cases.CELLS),
-    help="Comma-separated.",
+    help="Comma-separated. The race text has its own.",
 )
 @click.option(
     "--shape",

@@ -1,0 +1,282 @@
+"""fastrnn classify train | evaluate | predict."""
+
+import sys
+import time
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from fastrnn.cli.progress import TrainingBar, file_bar
+from fastrnn.optim import RULES
+from fastrnn.optional import require
+from fastrnn.storage import replacing
+from fastrnn.text import programs
+from fastrnn.text.corpus import NLTK_CORPORA
+from fastrnn.text.metrics import report_table
+from fastrnn.text.model import TextModel
+from fastrnn.text.networks import MODELS
+from fastrnn.text.settings import OF_MODEL, SETTINGS, complete
+from fastrnn.text.vocabulary import TOKENIZERS
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+COUNT = {"type": click.IntRange(1), "metavar": "N"}
+SHARE = {"type": click.FloatRange(0, 1, max_open=True), "metavar": "P"}
+POSITIVE = {"type": click.FloatRange(0, min_open=True), "metavar": "X"}
+ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Of the file.")
+# What a run ends with is not found missing after an hour of training.
+PACKAGES = ("matplotlib", "safetensors", "sklearn", "tqdm")
+
+
+class Option(click.Option):
+    """An option that stands under a heading in --help."""
+
+    def __init__(self, *names, heading: str, **attributes) -> None:
+        super().__init__(*names, **attributes)
+        self.heading = heading
+
+
+class Command(click.Command):
+    """A command with headings in --help."""
+
+    def format_options(self, ctx, formatter):
+        records = defaultdict(list)
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option):
+                records[getattr(option, "heading", "Run")].append(option.get_help_record(ctx))
+        for heading, rows in records.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+def data(name: str, text: str, **attributes):
+    """An option that says what to train on."""
+    return click.option(name, cls=Option, heading="Data", help=text, **attributes)
+
+
+def setting(heading: str, name: str, text: str, **attributes):
+    """The option for one of the SETTINGS of training; its help ends with the models' defaults."""
+    option, default = "--" + name.replace("_", "-"), SETTINGS[name]
+    if isinstance(default, bool):
+        option += "/--no-" + option[2:]
+    shown = [] if default is None or default is False else [str(default)]
+    shown += [f"{model} {own[name]}" for model, own in OF_MODEL.items() if name in own]
+    if shown:
+        text += f" [{', '.join(shown)}]"
+    return click.option(option, cls=Option, heading=heading, help=text, default=None, **attributes)
+
+
+def _weights(context, parameter, values):
+    """LABEL=X, LABEL=X, ... as a dict; "balanced" as it is."""
+    if not values:
+        return None
+    if values == ("balanced",):
+        return "balanced"
+    try:
+        pairs = (value.rpartition("=") for value in values)
+        return {label: float(weight) for label, _, weight in pairs}
+    except ValueError:
+        raise click.BadParameter("expected balanced, or LABEL=X once or more") from None
+
+
+@click.group("classify")
+def command() -> None:
+    """Classes for texts, by a bag of words, averaged word vectors, or an RNN, LSTM or GRU.
+
+    A labelled file has an example a line: a label, then the text. White space separates tokens; a
+    blank line is left out, and counted.
+
+    \b
+    Examples:
+      fastrnn classify train                                 on made-up reviews
+      fastrnn classify train train.txt --dev dev.txt --embeddings glove.zip --out run
+      fastrnn classify evaluate run test.txt
+      fastrnn classify predict run new.txt --out labels.txt
+    """
+
+
+@command.command("train", cls=Command)
+@click.argument("train", type=FILE, required=False)
+@data("--dev", "Labelled file to validate on. [a tenth of TRAIN]", type=FILE)
+@data(
+    "--corpus",
+    f"In place of TRAIN: reviews, made up by the program, or one of nltk's, nltk:NAME with a NAME "
+    f"of {', '.join(NLTK_CORPORA)}. [reviews]",
+    type=click.Choice(["reviews", *(f"nltk:{name}" for name in NLTK_CORPORA)]),
+    metavar="CORPUS",
+)
+@data("--encoding", "Of the files. [utf-8]")
+@setting("Model", "model", "", type=click.Choice(MODELS))
+@setting("Model", "embeddings", "Word vectors: GloVe or word2vec text, .gz, .zip.", type=FILE)
+@setting("Model", "freeze", "Keep the word vectors as they are.")
+@setting("Model", "embedding_dim", "Size of a word vector, without --embeddings.", **COUNT)
+@setting("Model", "hidden_dim", "Hidden units of rnn, lstm, gru.", **COUNT)
+@setting("Model", "bidirectional", "Read the text backwards, too.")
+@setting("Model", "pooling", "Of the states: last, mean, max, or some joined by +.", metavar="KIND")
+@setting("Model", "tokenizer", "words: lower-case words and marks.", type=click.Choice(TOKENIZERS))
+@setting("Model", "ngrams", "Longest runs of tokens that are words of bow and avg.", **COUNT)
+@setting("Model", "min_count", "Rarer words are unknown.", **COUNT)
+@setting("Model", "ensemble", "Networks whose probabilities are averaged.", **COUNT)
+@setting("Training", "epochs", "Most passes over the sentences.", **COUNT)
+@setting(
+    "Training",
+    "patience",
+    "Epochs without a better dev accuracy before it stops; 0: never.",
+    type=click.IntRange(0),
+    metavar="N",
+)
+@setting("Training", "batch_size", "Sentences a minibatch.", **COUNT)
+@setting("Training", "learning_rate", "Of the first epoch.", **POSITIVE)
+@setting("Training", "lr_decay", "Factor on the learning rate after each epoch.", **POSITIVE)
+@setting("Training", "update_rule", "", type=click.Choice(RULES))
+@setting(
+    "Training",
+    "clip_norm",
+    "Most global norm of the gradients; 0: any.",
+    type=click.FloatRange(0),
+    metavar="X",
+)
+@setting("Training", "dropout", "Of what the last layer reads.", **SHARE)
+@setting("Training", "embedding_dropout", "Of the word vectors' elements.", **SHARE)
+@setting("Training", "word_dropout", "Of words.", **SHARE)
+@setting(
+    "Training",
+    "weight_decay",
+    "Share of the weights, times the learning rate, that a step takes away.",
+    type=click.FloatRange(0),
+    metavar="X",
+)
+@setting(
+    "Training",
+    "class_weight",
+    "balanced, or for a class what an example counts; can be repeated.",
+    metavar="LABEL=X",
+    multiple=True,
+    callback=_weights,
+)
+@setting("Run", "seed", "", type=click.IntRange(0), metavar="N")
+@setting("Run", "backend", "Implementation. [cython]", type=click.Choice(["cython", "numpy"]))
+@click.option("--out", type=FOLDER, help="Its folder. [a new one in runs/]")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
+    """Train a classifier on a labelled file, or without TRAIN on made-up reviews.
+
+    Every epoch is validated; the best one is kept. Writes run.json, the model (classifier.json,
+    classifier-*.safetensors), metrics.json, curves.png, confusion.png, reliability.png, what was
+    made up or came from nltk as data/train.txt and data/dev.txt, and checkpoints from which
+    --resume continues exactly, also after Ctrl-C or a crash; it may change --epochs, --patience and
+    --backend. Brackets show what is the default, and for which models another value is.
+
+    \b
+    Examples:
+      fastrnn classify train --model gru --hidden-dim 64
+      fastrnn classify train train.txt --dev dev.txt --class-weight balanced --out run
+      fastrnn classify train --corpus nltk:sentence_polarity
+      fastrnn classify train --resume --out run --epochs 20
+    """
+    settings = _given(settings)
+    files = _given({"train": train, "dev": dev, "corpus": corpus, "encoding": encoding})
+    _check_usage(files, settings, out, resume)
+    for package in PACKAGES:
+        require(package)
+    started = time.perf_counter()
+    if resume:
+        job = programs.resume(out, settings | files, file_bar)
+    else:
+        job = programs.begin(out, settings, file_bar, **files)
+    click.echo(job.summary())
+    try:
+        with closing(TrainingBar()) as progress:
+            model = job.training.run(progress)
+    except KeyboardInterrupt:
+        click.echo(f"resume with: fastrnn classify train --resume --out {job.folder}", err=True)
+        raise
+    _print_results(job.finish(model), model.settings["model"])
+    seconds = time.perf_counter() - started
+    pictures = "curves.png, confusion.png and reliability.png"
+    click.echo(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
+
+
+def _given(options: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) -> None:
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out")
+    if {"train", "corpus"} <= files.keys():
+        raise click.UsageError("TRAIN or --corpus, not both")
+    if "train" not in files and files.keys() & {"dev", "encoding"} and not resume:
+        raise click.UsageError("--dev and --encoding are of files: they need TRAIN")
+    try:
+        complete(settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _print_results(metrics: dict[str, dict], model: str) -> None:
+    click.echo(report_table(metrics["dev"]))
+    if (bow := metrics["training"].get("bow_dev_accuracy")) is not None:
+        click.echo(
+            f"{model} {metrics['dev']['accuracy']:.4f}, a bag of words, which does not know their "
+            f"order, {bow:.4f}"
+        )
+
+
+@command.command("evaluate")
+@click.argument("run", type=FOLDER)
+@click.argument("test", type=FILE)
+@click.option("--name", help="Of the figures and pictures (default: the file's).")
+@ENCODING
+def evaluate(run, test, name, encoding) -> None:
+    """Accuracy, precision, recall and F1 of a run on a labelled file.
+
+    Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
+    reliability-NAME.png (for dev, as train does, without the name). The same name replaces them.
+
+    \b
+    Example:
+      fastrnn classify evaluate run test.txt
+    """
+    click.echo(report_table(programs.evaluate(run, test, name=name, encoding=encoding)))
+
+
+@command.command("predict")
+@click.argument("run", type=FOLDER)
+@click.argument("file", metavar="FILE|-", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("--out", type=FILE, help="File to write, in UTF-8 (default: standard output).")
+@click.option("--proba", is_flag=True, help="The probabilities of all classes, too.")
+@click.option("--line-buffered", is_flag=True, help="Answer every line at once.")
+@ENCODING
+def predict(run, file, out, proba, line_buffered, encoding) -> None:
+    """The class of each line of a file, or with - of the standard input.
+
+    One label a line, as many lines and in the same order as the input; a line without words has a
+    class, too. With --proba a line is the label and, after tabs, the probability of every class, in
+    the order that the first line on standard error says (that of their names).
+
+    Input of any length is classified some thousand lines at a time, so that a slow source waits for
+    its answers; --line-buffered, and a terminal, get each at once.
+
+    \b
+    Examples:
+      fastrnn classify predict run new.txt --proba --out labels.tsv
+      tail -f log | fastrnn classify predict run - --line-buffered
+    """
+    if out and not out.absolute().parent.is_dir():
+        raise click.BadParameter(f"{out.parent}: no such folder", param_hint="--out")
+    model = TextModel.load(run)
+    if proba:
+        columns = "".join(f", p({label})" for label in model.classes)
+        click.echo(f"columns: label{columns}", err=True)
+    at_once = line_buffered or (file == "-" and sys.stdin.isatty())
+    chunk = 0 if at_once else programs.CHUNK
+    texts = programs.predict(model, file, encoding=encoding, proba=proba, chunk=chunk)
+    if out:
+        with replacing(out) as path, path.open("w", encoding="utf-8", newline="\n") as written:
+            written.writelines(texts)
+    else:
+        for text in texts:
+            click.echo(text, nl=False)  # flushes

@@ -1,0 +1,218 @@
+"""Labelled texts: read from files or from nltk's corpora, and divided in two."""
+
+import codecs
+import io
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from reprlib import repr as shortened
+from types import ModuleType
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from fastrnn.optional import require
+
+BLOCK = 1 << 18  # bytes of a file in memory at a time
+MAX_CLASSES = 1000
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+# nltk's corpora in which a text has one category, and what their readers need besides. Not reuters,
+# whose texts have several, and not ptb, of which nltk has no texts.
+NLTK_CORPORA = {
+    "brown": [],
+    "machado": ["tokenizers/punkt_tab"],
+    "masc_tagged": [],
+    "movie_reviews": ["tokenizers/punkt_tab"],
+    "pros_cons": [],
+    "sentence_polarity": [],
+    "subjectivity": [],
+}
+
+
+class Corpus(NamedTuple):
+    """texts, tokens between white space; labels, one a text; skipped, blank lines left out."""
+
+    texts: list[str]
+    labels: list[str]
+    skipped: int = 0
+
+
+def split(corpus: Corpus, fraction: float, seed: int) -> tuple[Corpus, Corpus]:
+    """Hold out a fraction of every class, drawn from seed.
+
+    Inputs: fraction, above 0 and below 1; rounded so that each class has an example on both sides.
+    Returns: what is left and what is held out, both in the corpus's order.
+    Raises ValueError for another fraction, and for a class with a single example.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
+    members = defaultdict(list)
+    for i, label in enumerate(corpus.labels):
+        members[label].append(i)
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(corpus.labels), bool)
+    for label, rows in sorted(members.items()):
+        if len(rows) == 1:
+            raise ValueError(f"class {shortened(label)}: one example cannot be divided in two")
+        n = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+        held_out[rng.permutation(rows)[:n]] = True
+    left, held = (
+        Corpus([corpus.texts[i] for i in rows], [corpus.labels[i] for i in rows])
+        for rows in (np.flatnonzero(~held_out), np.flatnonzero(held_out))
+    )
+    return left, held
+
+
+def read_labelled(
+    path: Path | str, *, encoding: str = "utf-8", classes: Sequence[str] | None = None
+) -> Corpus:
+    """Read examples, one a line: a label and after it the tokens of the text, between white space.
+
+    Lines are those of read_lines, white space is str.split's. A blank line is left out and counted;
+    a label alone is an example without words.
+    Raises what read_lines raises, and ValueError
+    - for a label that is none of classes, where those are given;
+    - where they are not, for more than MAX_CLASSES labels, and for more than 20 of which more than
+      a third occur once: then lines do not begin with labels;
+    - for a file without an example.
+    """
+    rows = [line.split(None, 1) for line in read_lines(path, encoding=encoding)]
+    labels = [row[0] for row in rows if row]
+    if not labels:
+        raise ValueError(f"{path}: no examples; expected lines of a label and the words of a text")
+    _check_labels(path, labels, rows, classes)
+    texts = [row[1].rstrip() if len(row) == 2 else "" for row in rows if row]
+    return Corpus(texts, labels, len(rows) - len(labels))
+
+
+def _check_labels(
+    path: Path | str, labels: list[str], rows: list[list[str]], classes: Sequence[str] | None
+) -> None:
+    counts = Counter(labels)  # in order of appearance
+    hint = "the first token of a line is read as its label"
+    wrong, problem = [], ""
+    if classes is not None:
+        known = set(classes)
+        wrong = [label for label in counts if label not in known]
+        problem = f"is not one of {', '.join(classes[:10])}{', ...' * (len(classes) > 10)}"
+    elif len(counts) > MAX_CLASSES:
+        wrong = [*counts][MAX_CLASSES:]
+        problem = f"is label number {MAX_CLASSES + 1}; {hint}"
+    elif len(counts) > 20:
+        once = [label for label, n in counts.items() if n == 1]
+        wrong = once if 3 * len(once) > len(counts) else []
+        problem = f"occurs once, as do {len(once)} of the {len(counts)} labels; {hint}"
+    if wrong:
+        line = next(number for number, row in enumerate(rows, 1) if row[:1] == wrong[:1])
+        raise ValueError(f"{path}:{line}: label {shortened(wrong[0])} {problem}")
+
+
+def read_lines(path: Path | str, *, encoding: str = "utf-8") -> Iterator[str]:
+    """Read the lines of a file, or with "-" of the standard input, as they come.
+
+    A line ends at "\\n" and nowhere else, a "\\r" before it is dropped; behind the last "\\n" there
+    is a line only if it is not empty. A byte order mark is dropped. In memory there is a block of
+    the file, or its longest line.
+    Raises, when it gets there, ValueError with file and line for bytes that are not of the encoding
+    and for NUL; ValueError for an unknown encoding; OSError.
+    """
+    try:
+        "\n".encode(encoding)  # refuses also codecs that are not for text
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError as error:
+        raise ValueError(f"encoding: {error}") from None
+    if str(path) == "-":
+        yield from _lines(sys.stdin.buffer, "standard input", encoding, decoder)
+    else:
+        with Path(path).open("rb") as file:
+            yield from _lines(file, path, encoding, decoder)
+
+
+def _lines(
+    file: BinaryIO, name: object, encoding: str, decoder: codecs.IncrementalDecoder
+) -> Iterator[str]:
+    number, begun = 1, ""  # the line that is being read
+    for block in chain(iter(lambda: file.read1(BLOCK), b""), [b""]):
+        text, problem = _decode(decoder, block, encoding)
+        if number == 1 and not begun:
+            text = text.removeprefix("\ufeff")
+        *lines, last = text.split("\n")
+        for line in lines:
+            yield (begun + line).removesuffix("\r")
+            begun = ""
+        number += len(lines)
+        begun += last
+        if problem:
+            if number == 1 and not begun and block.startswith(UTF16_MARKS):
+                problem += "; it begins with the mark of utf-16"
+            raise ValueError(f"{name}:{number}: {problem.format(column=len(begun) + 1)}")
+    if begun:
+        yield begun.removesuffix("\r")
+
+
+def _decode(decoder: codecs.IncrementalDecoder, block: bytes, encoding: str) -> tuple[str, str]:
+    """The next text, as far as it is good, and what is wrong behind it ("": nothing); an empty
+    block is the file's end."""
+    pending, _ = state = decoder.getstate()
+    text, problem = "", ""
+    try:
+        text = decoder.decode(block, final=not block)
+    except UnicodeError as error:
+        start = getattr(error, "start", 0)
+        decoder.setstate(state)
+        with suppress(UnicodeError):  # of utf-16 without a mark nothing is good
+            text = decoder.decode(block[: max(0, start - len(pending))])
+        byte = (pending + block)[start]
+        problem = (
+            f"not {encoding} (byte 0x{byte:02x} at column {{column}}); pass the file's encoding"
+        )
+    text, nul, _ = text.partition("\0")
+    if nul:
+        problem = "a NUL at column {column}; expected text, got a binary file or another encoding"
+    return text, problem
+
+
+def nltk_corpus(name: str) -> Corpus:
+    """The sentences of one of nltk's corpora, each labelled with its category.
+
+    Inputs: name, one of NLTK_CORPORA. What is not installed nltk downloads, to where it keeps data.
+    Returns: sentences in the corpus's own case, tokens joined by blanks; sentences without tokens
+    are left out and counted. Where whole texts have categories, a sentence has its text's.
+    Raises ValueError for another name, and for a download that fails.
+    """
+    if name not in NLTK_CORPORA:
+        raise ValueError(
+            f"nltk:{name}: not a corpus in which a text has one category; there are "
+            f"{', '.join(NLTK_CORPORA)}"
+        )
+    nltk = require("nltk")
+    for resource in (f"corpora/{name}", *NLTK_CORPORA[name]):
+        _fetch(nltk, resource)
+    reader = getattr(nltk.corpus, name)
+    examples = [
+        (" ".join(sentence), category)
+        for category in reader.categories()
+        for sentence in reader.sents(categories=category)
+    ]
+    texts = [text for text, _ in examples if text]
+    labels = [label for text, label in examples if text]
+    return Corpus(texts, labels, len(examples) - len(texts))
+
+
+def _fetch(nltk: ModuleType, resource: str) -> None:
+    try:
+        nltk.data.find(f"{resource}/")  # with the slash a zip file counts as well
+    except LookupError:
+        package = resource.split("/")[1]
+        try:
+            nltk.download(package, quiet=True, raise_on_error=True, print_error_to=io.StringIO())
+        except (OSError, ValueError, SyntaxError) as error:  # the last of XML
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"nltk: {package} is not installed and cannot be downloaded ({reason}); "
+                f"where there is a network: python -m nltk.downloader {package}"
+            ) from None

@@ -1,0 +1,294 @@
+"""TextClassifier: the classifiers of texts with scikit-learn's interface."""
+
+from collections.abc import Iterable
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastrnn.optional import require
+from fastrnn.text.corpus import Corpus, split
+from fastrnn.text.model import TextModel
+from fastrnn.text.settings import SETTINGS
+from fastrnn.text.training import Training
+
+_base = require("sklearn.base")
+_utils = require("sklearn.utils")
+_multiclass = require("sklearn.utils.multiclass")
+_validation = require("sklearn.utils.validation")
+
+SAVED = "estimator"  # what save adds to the model's settings
+
+
+class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
+    """A classifier of texts, from a bag of words to an LSTM.
+
+    X is a sequence of strings (list, array, pandas Series), y their labels. A parameter that is
+    None takes the model's tuned default (settings.OF_MODEL), or that of all (settings.SETTINGS).
+
+    model           "bow", "avg", "rnn", "lstm" or "gru"
+    tokenizer       "space": tokens are separated by white space; "words": lower-cased words and
+                    punctuation marks
+    ngrams          longest runs of tokens that count as words, of bow and avg
+    min_count       rarer words are unknown
+    embeddings      file of word vectors (GloVe or word2vec text; .gz, .zip); None: random ones
+    embedding_dim   size of random word vectors
+    embedding_scale standard deviation of the word vectors before training
+    freeze          keep the word vectors as they are
+    hidden_dim      hidden units a direction, of rnn, lstm, gru
+    bidirectional   read the text backwards too
+    pooling         "last", "mean", "max" of the states over time, or several joined by +
+    dropout         of the features; embedding_dropout, of elements of the word vectors;
+                    word_dropout, of words
+    update_rule     a name in fastrnn.optim
+    learning_rate   of the first epoch; lr_decay, its factor after each epoch
+    weight_decay    as fastrnn.optim's
+    clip_norm       most that the norm of the gradients may be; 0: any
+    epochs          most passes over the data; batch_size, texts a step
+    early_stopping  hold out validation_fraction of each class, unless fit gets dev, and keep the
+                    epoch that is best there
+    patience        epochs without a better one after which to stop, where there is held-out data
+                    or dev; 0: never
+    class_weight    dict from label to weight, 1 for the labels it leaves out; "balanced", N texts /
+                    (C classes * texts of the class); None, 1
+    ensemble        networks, with seeds one after the other, whose probabilities are averaged
+    dtype           "float32" or "float64"
+    backend         "cython", "numpy" or None, the current one
+    random_state    int, RandomState or None; with an int the same bits for any number of threads
+
+    Attributes: classes_ (C,), the labels in ascending order; model_, a TextModel; of fit alone
+    history_, a dict for each epoch of each network, and n_iter_, the epochs of the longest.
+    """
+
+    def __init__(
+        self,
+        model: str = "lstm",
+        *,
+        tokenizer: str | None = None,
+        ngrams: int | None = None,
+        min_count: int | None = None,
+        embeddings: str | Path | None = None,
+        embedding_dim: int | None = None,
+        embedding_scale: float | None = None,
+        freeze: bool | None = None,
+        hidden_dim: int | None = None,
+        bidirectional: bool | None = None,
+        pooling: str | None = None,
+        dropout: float | None = None,
+        embedding_dropout: float | None = None,
+        word_dropout: float | None = None,
+        update_rule: str | None = None,
+        learning_rate: float | None = None,
+        lr_decay: float | None = None,
+        weight_decay: float | None = None,
+        clip_norm: float | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int | None = None,
+        class_weight: str | dict[object, float] | None = None,
+        ensemble: int | None = None,
+        dtype: str | None = None,
+        backend: str | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.ngrams = ngrams
+        self.min_count = min_count
+        self.embeddings = embeddings
+        self.embedding_dim = embedding_dim
+        self.embedding_scale = embedding_scale
+        self.freeze = freeze
+        self.hidden_dim = hidden_dim
+        self.bidirectional = bidirectional
+        self.pooling = pooling
+        self.dropout = dropout
+        self.embedding_dropout = embedding_dropout
+        self.word_dropout = word_dropout
+        self.update_rule = update_rule
+        self.learning_rate = learning_rate
+        self.lr_decay = lr_decay
+        self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.class_weight = class_weight
+        self.ensemble = ensemble
+        self.dtype = dtype
+        self.backend = backend
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: Iterable[str],
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        dev: tuple[Iterable[str], ArrayLike] | None = None,
+    ) -> "TextClassifier":
+        """Train on texts X (N,) with labels y (N,), which sample_weight (N,) may weigh; dev, texts
+        and labels that choose the best epoch.
+
+        Returns: self. Raises ValueError for texts that are no strings, labels that are no classes,
+        lengths that differ, fewer than two classes or a parameter out of range.
+        """
+        texts, y = _labelled(X, y)
+        weights = None if sample_weight is None else _weights(sample_weight, texts)
+        classes, indices = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"y: expected at least 2 classes, got {len(classes)} class(es)")
+        settings = self._settings()
+        held_out = None
+        if dev is not None:
+            if len(dev) != 2:
+                raise ValueError(f"dev: expected texts and their labels, got {len(dev)} values")
+            dev_texts, dev_y = _labelled(*dev)
+            held_out = dev_texts, _indices(dev_y, classes)
+        elif self.early_stopping:
+            rows, held = _hold_out(y, self.validation_fraction, settings["seed"])
+            held_out = [texts[row] for row in held], indices[held]
+            texts, indices = [texts[row] for row in rows], indices[rows]
+            weights = None if weights is None else weights[rows]
+        training = Training(
+            settings, texts, indices, classes.tolist(), dev=held_out, sample_weight=weights
+        )
+        self.model_, self.classes_ = training.run(), classes
+        self.history_ = [solver.history for solver in training.solvers]
+        self.n_iter_ = max(map(len, self.history_))
+        return self
+
+    def _settings(self) -> dict[str, object]:
+        params = _plain(self.get_params(deep=False))
+        generator = _utils.check_random_state(self.random_state)
+        seeded = isinstance(self.random_state, Integral)
+        seed = int(self.random_state if seeded else generator.randint(2**31 - 1))
+        given = {name: params[name] for name in SETTINGS if params.get(name) is not None}
+        return given | {"seed": seed}
+
+    def predict_proba(self, X: Iterable[str]) -> np.ndarray:
+        """Probabilities (N, C) in the order of classes_."""
+        return self._fitted().predict_proba(_texts(X))
+
+    def predict_log_proba(self, X: Iterable[str]) -> np.ndarray:
+        """Logarithms of predict_proba (N, C)."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: Iterable[str]) -> np.ndarray:
+        """The likeliest label of each text (N,)."""
+        proba = self.predict_proba(X)
+        return self.classes_[proba.argmax(axis=1)]
+
+    def _fitted(self) -> TextModel:
+        if not hasattr(self, "model_"):  # check_is_fitted takes half as long as a prediction
+            _validation.check_is_fitted(self, "model_")
+        return self.model_
+
+    def save(self, folder: Path | str) -> None:
+        """Write the fitted classifier into a folder as TextModel.save does: JSON and safetensors,
+        no pickle. A RandomState is written as the seed that fit drew from it."""
+        model, params = self._fitted(), _plain(self.get_params(deep=False))
+        if isinstance(self.class_weight, dict):  # JSON would make strings of the labels
+            params["class_weight"] = [*params["class_weight"].items()]
+        if not isinstance(params["random_state"], int | None):
+            params["random_state"] = model.settings["seed"]
+        model.settings[SAVED] = {"params": params, "labels": self.classes_.dtype.str}
+        model.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "TextClassifier":
+        """A fitted classifier that save or `fastrnn classify train` wrote; the labels of the latter
+        are strings.
+
+        Raises FileNotFoundError or ValueError that names the file at fault.
+        """
+        model = TextModel.load(folder)
+        saved = model.settings.get(SAVED) or {"params": cls._params(model.settings), "labels": None}
+        estimator = cls(**saved["params"])
+        if isinstance(estimator.class_weight, list):
+            estimator.class_weight = dict(estimator.class_weight)
+        estimator.model_, estimator.classes_ = model, np.array(model.classes, saved["labels"])
+        return estimator
+
+    @classmethod
+    def _params(cls, settings: dict[str, object]) -> dict[str, object]:
+        """The parameters with which fit makes these settings."""
+        names = settings.keys() & set(cls._get_param_names())
+        return {name: settings[name] for name in names} | {"random_state": settings["seed"]}
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+
+def _texts(X: Iterable[str]) -> list[str]:
+    if isinstance(X, str) or not isinstance(X, Iterable):
+        raise ValueError(f"X: expected a sequence of strings, got {type(X).__name__}")
+    shape = getattr(X, "shape", None)
+    if shape is not None and len(shape) != 1:
+        raise ValueError(f"X should be a 1d array, got an array of shape {shape} instead.")
+    texts = list(X)
+    _check_strings("X", texts)
+    return texts
+
+
+def _check_strings(name: str, values: Iterable[object]) -> None:
+    for i, value in enumerate(values):
+        if not isinstance(value, str):
+            raise ValueError(f"{name}: expected strings, got {type(value).__name__} at {i}")
+
+
+def _labelled(X: Iterable[str], y: ArrayLike) -> tuple[list[str], np.ndarray]:
+    texts, y = _texts(X), _utils.column_or_1d(y, warn=True)
+    _utils.check_consistent_length(texts, y)
+    if not texts:
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
+    if y.dtype == object and isinstance(y[0], str):  # scikit-learn looks at the first alone
+        _check_strings("y", y)
+    _multiclass.check_classification_targets(y)
+    return texts, y
+
+
+def _weights(sample_weight: ArrayLike, texts: list[str]) -> np.ndarray:
+    weights = _utils.check_array(
+        sample_weight,
+        dtype=np.float64,
+        ensure_2d=False,
+        ensure_non_negative=True,
+        input_name="sample_weight",
+    )
+    if weights.shape != (len(texts),):
+        raise ValueError(f"sample_weight.shape == {weights.shape}, expected {(len(texts),)}!")
+    if not weights.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return weights
+
+
+def _indices(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    unseen = np.setdiff1d(y, classes)
+    if len(unseen):
+        raise ValueError(f"dev: y contains previously unseen labels: {unseen.tolist()}")
+    return np.searchsorted(classes, y)
+
+
+def _hold_out(y: np.ndarray, fraction: float, seed: int) -> list[np.ndarray]:
+    """Rows to train on, and rows to hold out."""
+    rows = Corpus(range(len(y)), y.tolist())  # rows for texts: weights are divided like them
+    return [np.array(part.texts) for part in split(rows, fraction, seed)]
+
+
+def _plain(value: object) -> object:
+    """Without NumPy's scalars and paths, which JSON does not know."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value) if isinstance(value, Path) else value

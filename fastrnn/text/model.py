@@ -1,0 +1,194 @@
+"""A trained classifier of texts: vocabulary, classes, one network or an ensemble; and its files.
+
+classifier.json           format, classes, settings, vocabulary, and the name of the other file
+classifier-*.safetensors  the parameters, "0/W_embed" being of the first network
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn import storage
+from fastrnn.backends import use_backend
+from fastrnn.text.encoders import Bag, Recurrent
+from fastrnn.text.networks import Network
+from fastrnn.text.settings import SETTINGS
+from fastrnn.text.vocabulary import Sentences, Vocabulary, as_sets
+
+DESCRIPTION = "classifier.json"
+FORMAT = 1
+CONTENT = ("tensors", "classes", "networks", "settings", "vocabulary")
+BATCH = 256  # sentences, of similar lengths, that one forward pass reads
+
+
+def encode(vocabulary: Vocabulary, texts: Sequence[str], settings: dict[str, object]) -> Sentences:
+    """Texts as a model of these settings reads them."""
+    sentences = vocabulary.encode(texts)
+    return as_sets(sentences) if settings["model"] == "bow" else sentences
+
+
+def build(
+    settings: dict[str, object],
+    V: int,
+    C: int,
+    *,
+    vectors: np.ndarray | None = None,
+    seed: int | tuple[int, ...] | None = None,
+) -> Network:
+    """The untrained network of these settings (settings.SETTINGS) for V words and C classes."""
+    model, words = settings["model"], settings["word_dropout"]
+    tuned = not settings["freeze"]
+    common = {"dtype": np.dtype(settings["dtype"]), "backend": settings["backend"], "seed": seed}
+    common |= {"vectors": vectors, "dropout": settings["dropout"]}
+    if model == "bow":
+        bag = Bag(C, "sum", words, scale=0.0)
+        return Network(bag, V, C, **common | {"linear": False, "dropout": 0.0})
+    W, scale = settings["embedding_dim"], settings["embedding_scale"]
+    if model == "avg":
+        return Network(Bag(W, "mean", words, tuned, scale), V, C, **common)
+    encoder = Recurrent(
+        model,
+        W,
+        settings["hidden_dim"],
+        settings["bidirectional"],
+        settings["pooling"],
+        words,
+        settings["embedding_dropout"],
+        tuned,
+        scale,
+    )
+    return Network(encoder, V, C, **common)
+
+
+class TextModel:
+    """What training leaves and prediction needs.
+
+    Attributes: vocabulary; classes, a list of names; networks, whose probabilities are averaged;
+    settings, as given to train.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        classes: Sequence[str],
+        networks: Sequence[Network],
+        settings: dict[str, object],
+    ) -> None:
+        self.vocabulary, self.classes = vocabulary, list(classes)
+        self.networks, self.settings = list(networks), settings
+        self._params = [ready(network) for network in self.networks]
+
+    def __reduce__(self):  # prepared weights are not worth pickling
+        return TextModel, (self.vocabulary, self.classes, self.networks, self.settings)
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Probabilities (N, C) of texts of white-space separated tokens, in float32 or float64 as
+        the model is."""
+        return self.proba(encode(self.vocabulary, texts, self.settings))
+
+    def proba(self, sentences: Sentences) -> np.ndarray:
+        """Probabilities (N, C) of sentences as encode makes them."""
+        ready = zip(self.networks, self._params, strict=True)
+        members = [probabilities(network, sentences, params) for network, params in ready]
+        return members[0] if len(members) == 1 else np.mean(members, axis=0)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the two files into a folder, which is made if it is missing. A model that was there
+        is whole until the new one is."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            f"{i}/{name}": w
+            for i, network in enumerate(self.networks)
+            for name, w in network.params.items()
+        }
+        file = f"classifier-{_digest(tensors)}.safetensors"
+        storage.write_tensors(folder / file, tensors)
+        description = {
+            "format": FORMAT,
+            "tensors": file,
+            "classes": self.classes,
+            "networks": len(self.networks),
+            "settings": self.settings,
+            "vocabulary": self.vocabulary.words,
+        }
+        storage.write_json(folder / DESCRIPTION, description)
+        for old in folder.glob("classifier-*.safetensors"):
+            if old.name != file:
+                old.unlink()
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "TextModel":
+        """Read what save wrote.
+
+        Raises FileNotFoundError, or ValueError that names the file for another format or for
+        tensors that do not fit the description.
+        """
+        path = Path(folder) / DESCRIPTION
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder}: no trained classifier (no {DESCRIPTION})")
+        content = storage.read_json(path)
+        if content.get("format") != FORMAT:
+            raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")
+        missing = [name for name in CONTENT if name not in content]
+        if missing:
+            raise ValueError(f"{path}: expected {missing[0]!r}, found {', '.join(content)}")
+        settings, classes = SETTINGS | content["settings"], content["classes"]
+        vocabulary = Vocabulary(content["vocabulary"], settings["ngrams"], settings["tokenizer"])
+        path = Path(folder) / content["tensors"]
+        tensors = storage.read_tensors(path)
+        networks = []
+        for i in range(content["networks"]):
+            network = build(settings, len(vocabulary), len(classes))
+            for name, w in network.params.items():
+                network.params[name] = _like(path, f"{i}/{name}", w, tensors)
+            networks.append(network)
+        return cls(vocabulary, classes, networks, settings)
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    content = hashlib.sha256()
+    for w in tensors.values():
+        content.update(np.ascontiguousarray(w))
+    return content.hexdigest()[:12]
+
+
+def _like(path: Path, name: str, w: np.ndarray, tensors: dict[str, np.ndarray]) -> np.ndarray:
+    saved = tensors.get(name)
+    if saved is None or saved.shape != w.shape or saved.dtype != w.dtype:
+        got = "nothing" if saved is None else f"{saved.shape} {saved.dtype}"
+        raise ValueError(f"{path}: {name}: expected {w.shape} {w.dtype}, got {got}")
+    return saved
+
+
+def ready(network: Network) -> dict[str, object]:
+    """The parameters of a network for many predictions."""
+    params = dict(network.params)
+    if isinstance(network.encoder, Recurrent):
+        with use_backend(network.backend):
+            params |= network.encoder.prepared(params)
+    return params
+
+
+def probabilities(
+    network: Network, sentences: Sentences, params: dict[str, object] | None = None
+) -> np.ndarray:
+    """Probabilities (N, C), computed in batches of similar lengths."""
+    N = len(sentences.first) - 1
+    if N <= BATCH:
+        return _softmax(network.scores(sentences, params))
+    order = np.argsort(sentences.lengths, kind="stable")
+    result = np.empty((N, len(network.params["b"])), network.params["b"].dtype)
+    for begin in range(0, N, BATCH):
+        batch = order[begin : begin + BATCH]
+        result[batch] = _softmax(network.scores(sentences.take(batch), params))
+    return result
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    # The ufuncs, not the methods: of one sentence's scores they take half the time.
+    e = np.exp(scores - np.maximum.reduce(scores, axis=1, keepdims=True))
+    e /= np.add.reduce(e, axis=1, keepdims=True)
+    return e

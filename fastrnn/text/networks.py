@@ -1,0 +1,97 @@
+"""The classifiers: an encoder, dropout, a linear layer, softmax.
+
+bow    the sum of one weight a word and class, over the set of a sentence's words
+avg    the mean of word vectors, then linear
+rnn, lstm, gru    the state after a sentence's own last word, then linear
+
+Letters: N sentences, V vocabulary, W word vector, F features, C classes. With two classes the
+softmax is the sigmoid of the difference of the two scores.
+"""
+
+import numpy as np
+
+from fastrnn.backends import use_backend
+from fastrnn.layers import dense, losses
+from fastrnn.text.encoders import GATES, Bag, Params, Recurrent, dropout
+from fastrnn.text.vocabulary import Sentences
+
+MODELS = ("bow", "avg", *GATES)
+
+
+class Network:
+    """Scores of sentences and their gradients.
+
+    Parameters: encoder; V; C; dropout, of the features; vectors (V, W), initial word vectors (None:
+    random); backend (None: the current one); seed of the initial parameters.
+
+    Attributes: params, a dict of arrays: those of the encoder, W (F, C) unless the features are the
+    scores, b (C,).
+    """
+
+    def __init__(
+        self,
+        encoder: Bag | Recurrent,
+        V: int,
+        C: int,
+        *,
+        linear: bool = True,
+        dropout: float = 0.0,
+        dtype: type = np.float32,
+        vectors: np.ndarray | None = None,
+        backend: str | None = None,
+        seed: int | tuple[int, ...] | None = None,
+    ) -> None:
+        self.encoder, self.linear, self.dropout, self.backend = encoder, linear, dropout, backend
+        rng = np.random.default_rng(seed)
+        params = encoder.init(V, rng)
+        if vectors is not None:
+            params["W_embed"] = vectors
+        if linear:
+            params["W"] = rng.standard_normal((encoder.size, C)) * encoder.size**-0.5
+        params["b"] = np.zeros(C)
+        self.params = {name: w.astype(dtype) for name, w in params.items()}
+
+    def loss(
+        self,
+        sentences: Sentences,
+        y: np.ndarray,
+        weights: np.ndarray | None = None,
+        rng: np.random.Generator | None = None,
+    ):
+        """Cross-entropy averaged over the sentences.
+
+        Inputs: sentences, y (N,) class indices, weights (N,) of the sentences (None: 1), rng that
+        drops out (None: nothing is dropped).
+        Returns: loss (float), gradients by name; that of the word vectors is a RowGradient. What
+        is not trained has none.
+        """
+        with use_backend(self.backend):
+            features, encoded = self.encoder.forward(self.params, sentences, rng)
+            scores, mask, affine = self._scores(self.params, features, rng)
+            weights = None if weights is None else weights[:, None]
+            loss, d = losses.temporal_softmax_loss(scores[:, None], y[:, None], weights)
+            d, grads = d[:, 0], {}
+            if self.linear:
+                d, grads["W"], grads["b"] = dense.affine_backward(d, affine)
+            else:
+                grads["b"] = d.sum(axis=0)
+            if mask is not None:
+                d *= mask
+            return loss, grads | self.encoder.backward(d, encoded)
+
+    def _scores(self, params: Params, features: np.ndarray, rng: np.random.Generator | None):
+        mask = dropout(rng, self.dropout, features.shape, features.dtype)
+        if mask is not None:
+            features = features * mask
+        if not self.linear:
+            return features + params["b"], mask, None
+        scores, affine = dense.affine_forward(features, params["W"], params["b"])
+        return scores, mask, affine
+
+    def scores(self, sentences: Sentences, params: Params | None = None) -> np.ndarray:
+        """Scores (N, C), the logarithms of the classes' odds, of sentences; params, in place of the
+        network's own, for example with prepared weights."""
+        params = self.params if params is None else params
+        with use_backend(self.backend):
+            features, _ = self.encoder.forward(params, sentences, None)
+            return self._scores(params, features, None)[0]

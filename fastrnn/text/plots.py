@@ -1,0 +1,108 @@
+"""Pictures of a classifier: its confusions, how far to trust its confidence, training curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn import figures
+from fastrnn.text.metrics import shorten
+
+MOST_WITH_NUMBERS = 15
+MOST_WITH_NAMES = 40
+
+
+def plot_confusion(
+    path: Path | str, confusion: Sequence[Sequence[int]], classes: Sequence[str]
+) -> None:
+    """A confusion matrix (C, C), rows true and columns predicted, coloured by the share of the true
+    class; up to 15 classes with counts and percentages, above 40 not every class is named.
+
+    Raises ValueError unless there is a row and a column for every class.
+    """
+    counts, shape = np.asarray(confusion), (len(classes), len(classes))
+    if counts.shape != shape:
+        raise ValueError(f"confusion: expected shape {shape}, got {counts.shape}")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(3 + 0.7 * len(classes), 12)
+    figure = figures.new(side + 1.2, side)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, shrink=0.8, format="{x:.0%}", label="share of the true class")
+    ticks = range(0, len(classes), -(-len(classes) // MOST_WITH_NAMES))
+    names = [shorten(str(classes[i])) for i in ticks]
+    size = 9 if len(classes) <= MOST_WITH_NUMBERS else 7
+    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(ticks, names, fontsize=size, parse_math=False, **slanted)
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(classes) <= MOST_WITH_NUMBERS:
+        for (row, column), share in np.ndenumerate(shares):
+            text = f"{counts[row, column]}\n{share:.1%}"
+            color = "white" if share > 0.5 else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
+    figures.save(figure, path)
+
+
+def plot_reliability(path: Path | str, report: dict) -> None:
+    """Accuracy against confidence by bin of a classifier_report, the diagonal that a calibrated
+    classifier lies on, and below it how many examples each bin has (Guo et al. 2017, figure 1)."""
+    bins = report["reliability"]
+    figure = figures.new(5, 5.8)
+    axes, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    axes.plot((0, 1), (0, 1), "--", color="0.6", lw=1, label="calibrated")
+    filled = [b for b in bins if b["count"]]
+    confidence, accuracy = ([b[key] for b in filled] for key in ("confidence", "accuracy"))
+    axes.plot(confidence, accuracy, "o-", ms=5, label="this model")
+    axes.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    figure.suptitle(f"expected calibration error {report['ece']:.4f}")
+    _finish(axes)
+    centres = (np.arange(len(bins)) + 0.5) / len(bins)
+    below.bar(centres, [b["count"] / report["examples"] for b in bins], 0.9 / len(bins))
+    below.yaxis.set_major_formatter("{x:.0%}")
+    below.set(xlabel="confidence", ylabel="examples")
+    below.set_axisbelow(True)
+    below.grid(alpha=0.3)
+    figures.save(figure, path)
+
+
+def plot_curves(
+    path: Path | str, loss_history: Sequence[float], history: Sequence[dict[str, float]]
+) -> None:
+    """Training loss by iteration with the epochs' means and the dev loss over it; where there are
+    accuracies of an epoch, these beside it.
+
+    Inputs: a Solver's loss_history and history, whose epochs may have train_accuracy, dev_loss and
+    dev_accuracy.
+    """
+    judged = any("train_accuracy" in epoch or "dev_accuracy" in epoch for epoch in history)
+    figure = figures.new(10 if judged else 5.5, 4)
+    axes = figure.subplots(1, 2 if judged else 1, squeeze=False)[0]
+    iterations = np.arange(1, len(loss_history) + 1)
+    axes[0].plot(iterations, loss_history, color="0.75", lw=0.8, label="training, each iteration")
+    per_epoch = len(loss_history) / max(1, len(history))
+    _plot_epochs(axes[0], history, "train_loss", "C0o-", "training, epoch mean", per_epoch)
+    _plot_epochs(axes[0], history, "dev_loss", "C1s-", "dev", per_epoch)
+    axes[0].set(xlabel="iteration", ylabel="loss (nats)", ylim=(0, None))
+    if judged:
+        _plot_epochs(axes[1], history, "train_accuracy", "C0o-", "training")
+        _plot_epochs(axes[1], history, "dev_accuracy", "C1s-", "dev")
+        axes[1].set(xlabel="epoch", ylabel="accuracy", xlim=(0.5, history[-1]["epoch"] + 0.5))
+    for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        _finish(axis)
+    figures.save(figure, path)
+
+
+def _plot_epochs(
+    axes, history: Sequence[dict[str, float]], key: str, style: str, label: str, scale: float = 1
+) -> None:
+    points = [(epoch["epoch"] * scale, epoch[key]) for epoch in history if key in epoch]
+    if points:
+        axes.plot(*zip(*points, strict=True), style, ms=3, label=label)
+
+
+def _finish(axes) -> None:
+    """A grid, and the legend above the axes, where no curve can lie under it."""
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)

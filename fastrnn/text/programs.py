@@ -1,0 +1,308 @@
+"""What the commands of `fastrnn classify` do, as functions: train, evaluate, predict.
+
+A run's folder:
+run.json                settings, and where the data are
+classifier.json         and classifier-*.safetensors, the trained model
+metrics.json            figures of the training and of every evaluation
+0/, 1/, ...             a checkpoint of each network, to resume
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn import storage
+from fastrnn.solver import CHECKPOINT
+from fastrnn.text import plots
+from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_lines, split
+from fastrnn.text.grammar import make_reviews
+from fastrnn.text.metrics import classifier_report
+from fastrnn.text.model import DESCRIPTION, TextModel
+from fastrnn.text.settings import complete
+from fastrnn.text.training import Training
+
+RUN, FORMAT = "run.json", 1
+METRICS = "metrics.json"
+# In metrics.json beside the evaluations, which have the names of their files.
+RESERVED = ("training", "embeddings")
+REVIEWS = {"train": 10_000, "dev": 2_000}
+HELD_OUT = 0.1  # of the examples, where there are none to validate
+CHUNK = 1 << 18  # characters that are classified together: some thousand lines
+
+# Shows how far the reading of a file is: its block gets what takes the bytes read since last time.
+Watch = Callable[[Path], AbstractContextManager[Callable[[int], object] | None]]
+
+
+class Job:
+    """A training run in its folder; source, what run.json says of the data."""
+
+    def __init__(
+        self,
+        folder: Path,
+        train: Corpus,
+        dev: Corpus,
+        source: dict[str, object],
+        settings: dict[str, object],
+        watch: Watch,
+    ) -> None:
+        self.folder, self.train, self.dev, self.source = folder, train, dev, source
+        self.classes = sorted(set(train.labels))
+        embeddings = settings.get("embeddings")
+        with watch(Path(embeddings)) if embeddings else nullcontext() as progress:
+            self.training = self._training_of(settings, folder=folder, progress=progress)
+
+    def _training_of(self, settings: dict[str, object], **options) -> Training:
+        y, dev_y = (_indices(corpus, self.classes) for corpus in (self.train, self.dev))
+        dev = self.dev.texts, dev_y
+        return Training(settings, self.train.texts, y, self.classes, dev=dev, **options)
+
+    def summary(self) -> str:
+        """What is about to be trained, in a line."""
+        training = self.training
+        networks = [solver.network for solver in training.solvers]
+        parameters = sum(w.size for network in networks for w in network.params.values())
+        held_out = self.source["corpus"] or not self.source["dev"]
+        parts = [
+            f"{self.folder}: {training.settings['model']}",
+            f"{parameters:,} parameters",
+            f"{len(self.train.texts):,} sentences",
+            f"{len(self.dev.texts):,} {'held out ' if held_out else ''}to validate",
+            f"{len(training.vocabulary) - 1:,} words",
+            f"{len(self.classes)} classes",
+        ]
+        if skipped := self.train.skipped + self.dev.skipped:
+            parts.append(f"{skipped:,} blank lines left out")
+        if training.vectors is not None:
+            parts.append(f"embeddings: {training.vectors.report}")
+        return ", ".join(parts)
+
+    def write_settings(self) -> None:
+        """Write run.json, before training."""
+        content = {"format": FORMAT, "settings": self.training.settings, "data": self.source}
+        storage.write_json(self.folder / RUN, content)
+
+    def finish(self, model: TextModel) -> dict[str, dict]:
+        """Write the model that training.run has returned, metrics.json and the pictures; return the
+        metrics."""
+        model.save(self.folder)
+        for i, solver in enumerate(self.training.solvers):
+            path = self.folder / (f"curves-{i}.png" if i else "curves.png")
+            plots.plot_curves(path, solver.loss_history, solver.history)
+        metrics = self._figures()
+        _add_metrics(self.folder, metrics)
+        return metrics | {"dev": _judge(self.folder, model, self.dev, "dev")}
+
+    def _figures(self) -> dict[str, dict]:
+        """Figures of the training, of all networks together, and of the embeddings."""
+        solvers, vectors = self.training.solvers, self.training.vectors
+        seconds = sum(epoch["seconds"] for solver in solvers for epoch in solver.history)
+        epochs = sum(solver.epoch for solver in solvers)
+        rate = epochs * len(self.train.texts) / max(seconds, 1e-9)
+        training = {"epochs": epochs, "seconds": seconds, "sentences_per_second": rate}
+        if self.source["corpus"] == "reviews" and self.training.settings["model"] != "bow":
+            training["bow_dev_accuracy"] = self._bow_accuracy()
+        if vectors is None:
+            return {"training": training}
+        problems = {kind: problem.count for kind, problem in vectors.report.problems.items()}
+        embeddings = vectors.report._asdict() | {"problems": problems}
+        return {"training": training, "embeddings": embeddings}
+
+    def _bow_accuracy(self) -> float:
+        """Accuracy on dev of a model to which the order of the words means nothing."""
+        kept = {name: self.training.settings[name] for name in ("backend", "seed")}
+        training = self._training_of({"model": "bow"} | kept)
+        training.run()
+        return max(epoch["dev_accuracy"] for epoch in training.solvers[0].history)
+
+
+def _indices(corpus: Corpus, classes: Sequence[str]) -> np.ndarray:
+    index = {label: i for i, label in enumerate(classes)}
+    return np.array([index[label] for label in corpus.labels], np.intp)
+
+
+def begin(
+    out: Path | None,
+    settings: dict[str, object],
+    watch: Watch,
+    *,
+    train: Path | None = None,
+    dev: Path | None = None,
+    corpus: str = "reviews",
+    encoding: str = "utf-8",
+) -> Job:
+    """A new run in a folder that has none yet (None: a new one in runs/), which is made when all
+    that was given has been read.
+
+    Inputs: train and dev, labelled files; without train a corpus, "reviews" for the embedded one or
+    "nltk:" and a name, divided and written to the run's data/; without dev a tenth of train is held
+    out. settings over the defaults.
+    Raises FileExistsError where there is a run already, and what reading raises.
+    """
+    out = out or _new_folder()
+    if any((out / name).exists() for name in (RUN, DESCRIPTION, f"0/{CHECKPOINT}")):
+        raise FileExistsError(f"{out}: has a run already; resume it, or choose another folder")
+    seed = complete(settings)["seed"]
+    if settings.get("embeddings"):
+        settings = settings | {"embeddings": str(Path(settings["embeddings"]).resolve())}
+    if train is None:
+        corpora = _make(corpus, seed)
+        source = {"corpus": corpus, "encoding": "utf-8"}
+        source |= {"train": "data/train.txt", "dev": "data/dev.txt"}
+    else:
+        corpora = _read(train, dev, encoding, seed)
+        source = {"corpus": None, "encoding": encoding}
+        source |= {"train": str(train.resolve()), "dev": dev and str(dev.resolve())}
+    job = Job(out, *corpora, source | {"sha256": _digest(corpora)}, settings, watch)
+    out.mkdir(parents=True, exist_ok=True)
+    if train is None:
+        _write_data(out / "data", corpora)
+    job.write_settings()
+    return job
+
+
+def _new_folder() -> Path:
+    return next(path for n in count(1) if not (path := Path("runs", f"classify-{n}")).exists())
+
+
+def _make(corpus: str, seed: int) -> tuple[Corpus, Corpus]:
+    if corpus == "reviews":
+        n = sum(REVIEWS.values())
+        return split(make_reviews(n, seed), REVIEWS["dev"] / n, seed)
+    return _hold_out(nltk_corpus(corpus.removeprefix("nltk:")), seed)
+
+
+def _read(train: Path, dev: Path | None, encoding: str, seed: int) -> tuple[Corpus, Corpus]:
+    corpus = read_labelled(train, encoding=encoding)
+    if dev is None:
+        return _hold_out(corpus, seed)
+    classes = sorted(set(corpus.labels))
+    return corpus, read_labelled(dev, encoding=encoding, classes=classes)
+
+
+def _hold_out(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
+    left, held = split(corpus, HELD_OUT, seed)
+    return left._replace(skipped=corpus.skipped), held
+
+
+def _digest(corpora: Iterable[Corpus]) -> str:
+    content = json.dumps([(corpus.labels, corpus.texts) for corpus in corpora])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _write_data(folder: Path, corpora: Iterable[Corpus]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, corpus in zip(("train", "dev"), corpora, strict=True):
+        lines = map("{} {}\n".format, corpus.labels, corpus.texts)
+        with storage.replacing(folder / f"{name}.txt") as path:
+            path.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+# What a resumed run may change: anything else would make it another run.
+RESUMABLE = {"epochs", "patience", "backend"}
+
+
+def resume(folder: Path, given: dict[str, object], watch: Watch) -> Job:
+    """The run in a folder, continued from its checkpoints, or begun again where there is none yet;
+    given may change what is RESUMABLE.
+
+    Raises FileNotFoundError where there is no run or its data are gone, ValueError for other
+    settings, another format, or where the data have changed.
+    """
+    path = folder / RUN
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: not a run of classify train (no {RUN})")
+    content = storage.read_json(path)
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")
+    fixed = sorted(given.keys() - RESUMABLE)
+    if fixed:
+        raise ValueError(
+            f"{folder}: a resumed run keeps its settings, {', '.join(fixed)} among them"
+        )
+    settings, source = content["settings"] | given, content["data"]
+    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
+    corpora = _read(train, dev, source["encoding"], settings["seed"])
+    if _digest(corpora) != source["sha256"]:
+        files = " or ".join(str(name) for name in (train, dev) if name)
+        raise ValueError(f"{folder}: {files} is not what it was trained with")
+    job = Job(folder, *corpora, source, settings, watch)
+    job.write_settings()
+    return job
+
+
+def evaluate(folder: Path, test: Path, *, name: str | None = None, encoding: str = "utf-8") -> dict:
+    """Figures of a run on a labelled file, added to its metrics.json under a name (None: the
+    file's), with pictures.
+
+    Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
+    and for labels that the model does not know.
+    """
+    name = test.stem if name is None else name
+    if not name or name in RESERVED or Path(name).name != name:
+        raise ValueError(
+            f"name: expected one for a file, and not {' or '.join(RESERVED)}, got {name!r}"
+        )
+    model = TextModel.load(folder)
+    corpus = read_labelled(test, encoding=encoding, classes=[*map(str, model.classes)])
+    return _judge(folder, model, corpus, name)
+
+
+def _judge(folder: Path, model: TextModel, corpus: Corpus, name: str) -> dict:
+    classes = [*map(str, model.classes)]
+    proba = model.predict_proba(corpus.texts)
+    report = classifier_report(_indices(corpus, classes), proba, classes)
+    suffix = "" if name == "dev" else f"-{name}"
+    plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
+    plots.plot_reliability(folder / f"reliability{suffix}.png", report)
+    _add_metrics(folder, {name: report})
+    return report
+
+
+def _add_metrics(folder: Path, metrics: dict[str, dict]) -> None:
+    path = folder / METRICS
+    there = storage.read_json(path) if path.is_file() else {}
+    storage.write_json(path, there | metrics)
+
+
+def predict(
+    model: TextModel,
+    path: Path | str,
+    *,
+    encoding: str = "utf-8",
+    proba: bool = False,
+    chunk: int = CHUNK,
+) -> Iterator[str]:
+    """Classify the lines of a file, or with "-" of the standard input, as they come.
+
+    Inputs: chunk, characters that are read before they are classified, 0 for every line by itself;
+    in memory there is one chunk, or the longest line.
+    Returns: for one chunk after the other as many lines as it has: labels, and with proba, after
+    tabs, the probabilities of all classes.
+    Raises, when it gets there, what read_lines raises.
+    """
+    classes = [*map(str, model.classes)]
+    for texts in _chunks(read_lines(path, encoding=encoding), chunk):
+        p = model.predict_proba(texts)
+        rows = [classes[i] for i in p.argmax(axis=1).tolist()]
+        if proba:
+            form = "\t".join(["{}"] + ["{:.6g}"] * len(classes)).format
+            rows = [form(label, *row) for label, row in zip(rows, p.tolist(), strict=True)]
+        yield "\n".join(rows) + "\n"
+
+
+def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lines together as soon as they have so many characters, line ends included."""
+    chunk, length = [], 0
+    for line in lines:
+        chunk.append(line)
+        length += len(line) + 1
+        if length >= size:
+            yield chunk
+            chunk, length = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,212 @@
+"""Training of text classifiers: batches of similar lengths, ensembles."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn.solver import CHECKPOINT, Gradients, Solver
+from fastrnn.text.embeddings import Vectors, load_vectors
+from fastrnn.text.model import TextModel, build, encode, probabilities
+from fastrnn.text.networks import Network
+from fastrnn.text.settings import complete
+from fastrnn.text.vocabulary import Sentences, Vocabulary
+
+# Batches that are shuffled together and then sorted by length.
+BUCKET = 20
+
+
+class Examples(NamedTuple):
+    """Sentences with their classes, and what each counts."""
+
+    sentences: Sentences
+    y: np.ndarray  # (N,) class indices
+    weights: np.ndarray | None = None  # (N,), None: 1
+
+
+class TextSolver(Solver):
+    """Trains a Network on examples; the other parameters are the Solver's.
+
+    With dev every epoch is validated: dev_loss and dev_accuracy, which chooses the best epoch, ties
+    broken by the loss. weight_decay is of everything but biases.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        train: Examples,
+        dev: Examples | None = None,
+        *,
+        weight_decay: float = 0.0,
+        **options,
+    ) -> None:
+        self.network, self.examples, self.dev = network, train, dev
+        super().__init__(network.params, len(train.y), **options)
+        for name, config in self.optim_configs.items():
+            decays = not name.startswith("b")  # a bias does not
+            config["weight_decay"] = weight_decay if decays else 0.0
+
+    def shuffle(self) -> np.ndarray:
+        """Batches of sentences of similar lengths, in random order; the smaller one last."""
+        size, order = self.batch_size, self.rng.permutation(self.num_examples)
+        lengths = self.examples.sentences.lengths
+        for begin in range(0, len(order), BUCKET * size):
+            bucket = order[begin : begin + BUCKET * size]
+            bucket[:] = bucket[np.argsort(lengths[bucket], kind="stable")]
+        whole = len(order) // size
+        batches = order[: whole * size].reshape(whole, size)[self.rng.permutation(whole)]
+        return np.concatenate([batches.ravel(), order[whole * size :]])
+
+    def loss(self, examples: np.ndarray) -> tuple[float, Gradients]:
+        """Loss and gradients of the training sentences with these indices."""
+        sentences, y, weights = self.examples
+        weights = None if weights is None else weights[examples]
+        return self.network.loss(sentences.take(examples), y[examples], weights, self.rng)
+
+    def validate(self) -> dict[str, float]:
+        """dev_loss (nats a sentence), dev_accuracy and score; empty without dev."""
+        if self.dev is None:
+            return {}
+        proba = probabilities(self.network, self.dev.sentences)
+        y = self.dev.y
+        accuracy = float((proba.argmax(axis=1) == y).mean())
+        at_label = np.maximum(proba[np.arange(len(y)), y], np.finfo(proba.dtype).tiny)
+        loss = -float(np.log(at_label, dtype=np.float64).mean())
+        score = accuracy - 1e-6 * min(loss, 1e3)
+        return {"dev_loss": loss, "dev_accuracy": accuracy, "score": score}
+
+
+class Training:
+    """The training of a classifier: vocabulary, word vectors and a solver for each network of the
+    ensemble, whose seeds follow each other.
+
+    Parameters: settings, what differs from settings.SETTINGS; texts, y (N,) indices into classes;
+    dev, texts and y to choose the best epoch and to stop by; sample_weight (N,); folder for
+    checkpoints, from which it continues if there are any; progress, of reading embeddings, as
+    load_vectors takes it.
+
+    Attributes: settings, complete; vocabulary; solvers; vectors, what was found in embeddings.
+    Raises ValueError for settings, for fewer than two classes, or where there is nothing to train.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, object],
+        texts: Sequence[str],
+        y: np.ndarray,
+        classes: Sequence[object],
+        *,
+        dev: tuple[Sequence[str], np.ndarray] | None = None,
+        sample_weight: np.ndarray | None = None,
+        folder: Path | str | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        self.settings, self.classes = complete(settings, len(y)), list(classes)
+        s = self.settings
+        if len(classes) < 2:
+            raise ValueError(f"labels: expected at least two classes, got {len(classes)}")
+        self.vocabulary = Vocabulary.of(
+            texts, ngrams=s["ngrams"], tokenizer=s["tokenizer"], min_count=s["min_count"]
+        )
+        self.vectors = self._load_vectors(progress)
+        examples = Examples(encode(self.vocabulary, texts, s), y, self._weights(y, sample_weight))
+        held_out = None
+        if dev is not None:
+            if not len(dev[1]):
+                raise ValueError("dev: expected at least one example, got none")
+            held_out = Examples(encode(self.vocabulary, dev[0], s), dev[1])
+        self.solvers = [
+            self._solver(i, examples, held_out, None if folder is None else Path(folder) / str(i))
+            for i in range(s["ensemble"])
+        ]
+
+    def _load_vectors(self, progress: Callable[[int], object] | None) -> Vectors | None:
+        s = self.settings
+        if s["embeddings"] is None:
+            return None
+        watch = {} if progress is None else {"progress": progress}
+        vectors = load_vectors(s["embeddings"], self.vocabulary.words, **watch)
+        s["embedding_dim"] = vectors.vectors.shape[1]
+        return vectors
+
+    def _weights(self, y, sample_weight):
+        of_class = class_weights(self.settings["class_weight"], self.classes, y)
+        if of_class is None and sample_weight is None:
+            return None
+        weights = np.ones(len(y)) if of_class is None else of_class[y]
+        if sample_weight is not None:
+            weights = weights * sample_weight
+        return weights.astype(self.settings["dtype"])
+
+    def _solver(self, i, examples, held_out, folder):
+        s, seed = self.settings, self.settings["seed"] + i
+        V = len(self.vocabulary)
+        vectors = None
+        if self.vectors is not None:
+            rng = np.random.default_rng((seed, 1))
+            vectors = initial_vectors(self.vocabulary, self.vectors, s["embedding_scale"], rng)
+        network = build(s, V, len(self.classes), vectors=vectors, seed=(seed, 2))
+        return TextSolver(
+            network,
+            examples,
+            held_out,
+            weight_decay=s["weight_decay"],
+            update_rule=s["update_rule"],
+            optim_config={"learning_rate": s["learning_rate"]},
+            lr_decay=s["lr_decay"],
+            num_epochs=s["epochs"],
+            batch_size=s["batch_size"],
+            clip_norm=s["clip_norm"] or None,
+            patience=s["patience"] or None,
+            seed=seed,
+            verbose=False,
+            checkpoint=folder,
+        )
+
+    def run(self, on_iteration: Callable[[Solver], None] | None = None) -> TextModel:
+        """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
+        for solver in self.solvers:
+            if solver.checkpoint is not None and (solver.checkpoint / CHECKPOINT).exists():
+                solver.restore()
+            solver.on_iteration = on_iteration
+            solver.train()
+        networks = [solver.network for solver in self.solvers]
+        return TextModel(self.vocabulary, self.classes, networks, self.settings)
+
+
+def initial_vectors(
+    vocabulary: Vocabulary, vectors: Vectors, scale: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Word vectors (V, W) of the deviation `scale` around 0: those of the file, shifted and scaled;
+    for other words random ones; for unknown words 0. A network learns little from vectors as large
+    as GloVe's, of which a step of Adam moves less than a hundredth."""
+    W = scale * rng.standard_normal((len(vocabulary), vectors.vectors.shape[1]))
+    W[0] = 0
+    centred = vectors.vectors - vectors.vectors.mean(axis=0)
+    found = [vocabulary.index[word] for word in vectors.words]
+    W[found] = scale / max(centred.std(), np.finfo(np.float32).tiny) * centred
+    return W
+
+
+def class_weights(
+    given: str | dict[object, float] | None, classes: Sequence[object], y: np.ndarray
+) -> np.ndarray | None:
+    """What an example of each class counts (C,): given by name, 1 where it is missing; "balanced",
+    N / (C count) (King and Zeng 2001); None, 1.
+
+    Raises ValueError for another value or an unknown class.
+    """
+    if given is None:
+        return None
+    if given == "balanced":
+        counts = np.maximum(np.bincount(y, minlength=len(classes)), 1)
+        return len(y) / (len(classes) * counts)
+    if not isinstance(given, dict):
+        raise ValueError(f"class_weight: expected None, 'balanced' or a dict, got {given!r}")
+    unknown = [name for name in given if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"class_weight: {unknown[0]!r} is not one of {', '.join(map(str, classes))}"
+        )
+    return np.array([float(given.get(name, 1.0)) for name in classes])

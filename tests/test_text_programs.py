@@ -1,0 +1,709 @@
+"""fastrnn classify as scripts use it: outputs, files, exit codes, one-line errors."""
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastrnn import cli, storage
+from fastrnn.cli import classify, progress
+from fastrnn.text import grammar, programs
+from fastrnn.text.corpus import Corpus, read_labelled, split
+from fastrnn.text.model import TextModel
+from fastrnn.text.settings import SETTINGS
+
+QUICK = ["--epochs", "2", "--hidden-dim", "8", "--embedding-dim", "6", "--learning-rate", "0.01"]
+FASTRNN = [sys.executable, "-m", "fastrnn.cli"]
+
+
+def call(capsys, *args):
+    """Exit code, stdout, stderr of the command in this process."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["classify", *map(str, args)])
+    captured = capsys.readouterr()
+    code = exit_.value.code
+    return (0 if code is None else code), captured.out, captured.err
+
+
+def done(capsys, *args):
+    """The output of a command that has to succeed."""
+    code, out, err = call(capsys, *args)
+    assert code == 0, err
+    return out
+
+
+def write(path, corpus):
+    lines = map("{} {}\n".format, corpus.labels, corpus.texts)
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Labelled files of 120 and 40 reviews."""
+    folder = tmp_path_factory.mktemp("reviews")
+    train, dev = split(grammar.make_reviews(160, seed=1), 0.25, seed=0)
+    return write(folder / "train.txt", train), write(folder / "dev.txt", dev)
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train, dev = map(str, files)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["classify", "train", train, "--dev", dev, "--out", str(folder), *QUICK])
+    assert exit_.value.code in (0, None)
+    return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs without pictures, which take most of a small run's time."""
+    for name in ("plot_curves", "plot_confusion", "plot_reliability"):
+        monkeypatch.setattr(programs.plots, name, lambda *args: None)
+
+
+@pytest.fixture
+def small_reviews(monkeypatch):
+    monkeypatch.setattr(programs, "REVIEWS", {"train": 100, "dev": 30})
+
+
+def assert_drawn(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        pixels = np.asarray(picture.convert("L"))
+    assert (pixels < 128).mean() > 0.005
+
+
+def assert_same_model(one, other):
+    one, other = TextModel.load(one), TextModel.load(other)
+    assert one.vocabulary.words == other.vocabulary.words
+    for network, twin in zip(one.networks, other.networks, strict=True):
+        for name, w in network.params.items():
+            np.testing.assert_array_equal(twin.params[name], w)
+
+
+# ---- train ---------------------------------------------------------------------------------------
+
+
+def test_train_writes_what_it_promises(trained, files):
+    names = {path.name.partition("-")[0] for path in trained.iterdir()}
+    pictures = {"curves.png", "confusion.png", "reliability.png"}
+    assert names == {"run.json", "classifier.json", "classifier", "metrics.json", "0"} | pictures
+    for name in pictures:
+        assert_drawn(trained / name)
+    content = storage.read_json(trained / "run.json")
+    assert content["format"] == 1
+    assert content["settings"].keys() == SETTINGS.keys()
+    assert content["settings"]["hidden_dim"] == 8
+    assert [content["data"][name] for name in ("train", "dev")] == [*map(str, files)]
+    metrics = storage.read_json(trained / "metrics.json")
+    assert metrics.keys() == {"training", "dev"}
+    assert metrics["training"].keys() == {"epochs", "seconds", "sentences_per_second"}
+    assert metrics["training"]["epochs"] == 2
+    corpus = read_labelled(files[1])
+    model = TextModel.load(trained)
+    said = [model.classes[i] for i in model.predict_proba(corpus.texts).argmax(axis=1)]
+    assert metrics["dev"]["accuracy"] == np.mean([*map(str.__eq__, said, corpus.labels)])
+
+
+def test_train_says_what_it_trains_and_what_came_of_it(capsys, files, tmp_path, undrawn):
+    train, dev = tmp_path / "train.txt", tmp_path / "dev.txt"
+    train.write_text("\n" + files[0].read_text() + " \n")
+    dev.write_text(files[1].read_text() + "\n")
+    out = done(capsys, "train", train, "--dev", dev, "--out", tmp_path / "run", *QUICK)
+    summary, head, *_, last = out.splitlines()
+    model = TextModel.load(tmp_path / "run")
+    parameters = sum(w.size for w in model.networks[0].params.values())
+    words = len(set(" ".join(read_labelled(train).texts).split()))
+    assert summary == (
+        f"{tmp_path / 'run'}: lstm, {parameters:,} parameters, 120 sentences, 40 to validate, "
+        f"{words} words, 2 classes, 3 blank lines left out"
+    )
+    assert head.split() == ["precision", "recall", "f1", "support", "class"]
+    assert last.startswith(f"{tmp_path / 'run'}: done in ")
+
+
+def test_train_without_data_makes_reviews(capsys, tmp_path, monkeypatch, small_reviews):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        out = done(capsys, "train", "--seed", 3, *QUICK)
+        assert f"classify-{number}: lstm" in out
+        assert "100 sentences, 30 held out to validate" in out
+    folder = tmp_path / "runs/classify-1"
+    train, dev = (read_labelled(folder / f"data/{name}.txt") for name in ("train", "dev"))
+    expected = split(grammar.make_reviews(130, seed=3), 30 / 130, seed=3)
+    assert [(c.texts, c.labels) for c in (train, dev)] == [(c.texts, c.labels) for c in expected]
+    before = storage.read_json(folder / "metrics.json")
+    bow = before["training"]["bow_dev_accuracy"]
+    assert f"lstm {before['dev']['accuracy']:.4f}, a bag of words" in out
+    assert f", {bow:.4f}\n" in out
+    done(capsys, "evaluate", folder, folder / "data/dev.txt")
+    assert storage.read_json(folder / "metrics.json") == before
+    done(capsys, "train", "--seed", 3, "--model", "bow", "--out", "bow")
+    metrics = storage.read_json(tmp_path / "bow/metrics.json")
+    assert metrics["dev"]["accuracy"] == bow
+    assert "bow_dev_accuracy" not in metrics["training"]
+
+
+def test_the_order_of_the_words_matters_in_the_reviews(capsys, tmp_path, monkeypatch, undrawn):
+    monkeypatch.setattr(programs, "REVIEWS", {"train": 3000, "dev": 500})
+    settings = ["--model", "gru", "--hidden-dim", 32, "--embedding-dim", 32, "--epochs", 5]
+    done(capsys, "train", "--learning-rate", 5e-3, "--out", tmp_path / "run", *settings)
+    metrics = storage.read_json(tmp_path / "run/metrics.json")
+    assert metrics["dev"]["accuracy"] > metrics["training"]["bow_dev_accuracy"] + 0.1
+
+
+def test_train_holds_a_tenth_of_every_class_out(capsys, tmp_path, files, undrawn):
+    out = done(capsys, "train", files[0], "--out", tmp_path / "run", *QUICK)
+    assert "108 sentences, 12 held out to validate" in out
+    report = storage.read_json(tmp_path / "run/metrics.json")["dev"]
+    assert [figures["support"] for figures in report["per_class"].values()] == [6, 6]
+
+
+def test_train_repeats_by_seed(capsys, tmp_path, files, undrawn):
+    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
+        done(capsys, "train", files[0], "--out", tmp_path / name, "--seed", seed, *QUICK)
+    assert_same_model(tmp_path / "one", tmp_path / "two")
+    with pytest.raises(AssertionError):
+        assert_same_model(tmp_path / "one", tmp_path / "other")
+
+
+def test_train_on_a_corpus_of_nltk(capsys, tmp_path, monkeypatch, undrawn):
+    corpus = grammar.make_reviews(60, seed=2)._replace(skipped=4)
+    monkeypatch.setattr(programs, "nltk_corpus", {"sentence_polarity": corpus}.__getitem__)
+    out, again = tmp_path / "run", tmp_path / "again"
+    said = done(capsys, "train", "--corpus", "nltk:sentence_polarity", "--out", out, *QUICK)
+    assert "54 sentences, 6 held out to validate" in said
+    assert "4 blank lines left out" in said
+    data = out / "data"
+    arguments = [data / "train.txt", "--dev", data / "dev.txt", "--out", again]
+    done(capsys, "train", *arguments, *QUICK)
+    assert_same_model(out, again)
+    monkeypatch.setattr(programs, "nltk_corpus", None)
+    done(capsys, "train", "--resume", "--out", out)
+
+
+def test_options_reach_the_settings(capsys, tmp_path, files, undrawn):
+    given = {
+        "model": "gru", "tokenizer": "words", "ngrams": 1, "min_count": 2, "embedding_dim": 5,
+        "hidden_dim": 4, "bidirectional": True, "pooling": "last+max", "dropout": 0.25,
+        "embedding_dropout": 0.125, "word_dropout": 0.0625, "weight_decay": 0.01,
+        "learning_rate": 0.002, "lr_decay": 0.75, "update_rule": "rmsprop", "clip_norm": 2.0,
+        "epochs": 1, "batch_size": 16, "patience": 7, "ensemble": 2, "backend": "numpy", "seed": 9,
+    }  # fmt: skip
+    arguments = []
+    for name, value in given.items():
+        arguments += ["--" + name.replace("_", "-"), *([] if value is True else [value])]
+    arguments += ["--class-weight", "neg=2", "--class-weight", "pos=0.5", "--no-freeze"]
+    done(capsys, "train", files[0], "--out", tmp_path / "run", *arguments)
+    settings = storage.read_json(tmp_path / "run/run.json")["settings"]
+    weights = {"class_weight": {"neg": 2.0, "pos": 0.5}, "freeze": False, "embeddings": None}
+    unsettable = {name: SETTINGS[name] for name in ("dtype", "embedding_scale")}
+    assert settings == given | weights | unsettable
+    options = {parameter.name for parameter in classify.command.commands["train"].params}
+    assert SETTINGS.keys() - options == unsettable.keys()
+
+
+@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru"])
+def test_every_model_trains_draws_and_predicts(capsys, tmp_path, files, model):
+    out = tmp_path / "run"
+    done(capsys, "train", files[0], "--model", model, "--class-weight", "balanced",
+         "--ensemble", 2, "--out", out, *QUICK)  # fmt: skip
+    for name in ("curves.png", "curves-1.png", "confusion.png", "reliability.png"):
+        assert_drawn(out / name)
+    (tmp_path / "new.txt").write_bytes(b"a good film\r\n\r\n \nunheard of")
+    rows = done(capsys, "predict", out, tmp_path / "new.txt", "--proba").splitlines()
+    assert len(rows) == 4
+    assert rows[1].split("\t") == rows[2].split("\t")  # neither has words
+    for label, *p in (row.split("\t") for row in rows):
+        assert label == ("neg", "pos")[np.argmax([*map(float, p)])]
+
+
+def test_embeddings_are_reported(capsys, tmp_path, files, undrawn, monkeypatch):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("the 1 2 3\nwas 4 5 6\nzzz 7 8 9\na 1 2\n")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", files[0], "--embeddings", "vectors.txt", "--freeze", "--out", "run"]
+    out = done(capsys, *arguments, *QUICK)
+    words = len(TextModel.load(tmp_path / "run").vocabulary)
+    assert f"embeddings: 2 of {words:,} words in 4 rows; left out: 1 too few values (line 4" in out
+    report = storage.read_json(tmp_path / "run/metrics.json")["embeddings"]
+    assert report == {
+        "rows": 4, "wanted": words, "found": 2, "announced": None,
+        "problems": {"too few values": 1},
+    }  # fmt: skip
+    settings = storage.read_json(tmp_path / "run/run.json")["settings"]
+    assert settings["embeddings"] == str(vectors)
+    assert settings["embedding_dim"] == 3
+
+
+# ---- resume --------------------------------------------------------------------------------------
+
+
+def interrupt_at(monkeypatch, n):
+    """As if Ctrl-C were pressed during iteration n, counted over all networks."""
+    seen = []
+
+    def on_iteration(self, solver):
+        seen.append(solver)
+        if len(seen) == n:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(progress.TrainingBar, "__call__", on_iteration)
+
+
+@pytest.mark.parametrize("iteration", [1, 6, 9, 20])
+def test_interrupted_training_resumes_to_the_same_model(
+    capsys, tmp_path, monkeypatch, files, undrawn, iteration
+):
+    """Two networks of twelve iterations each."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    settings = [*QUICK, "--batch-size", "20", "--ensemble", "2", "--patience", "0"]
+    arguments = ["train", files[0], "--dev", files[1], *settings, "--out"]
+    done(capsys, *arguments, whole)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, iteration)
+        code, _, err = call(capsys, *arguments, cut)
+    assert code == 130
+    assert err.split("\n") == [
+        f"resume with: fastrnn classify train --resume --out {cut}",
+        "",  # click's, behind ^C
+        "fastrnn: interrupted",
+        "",
+    ]
+    assert call(capsys, "evaluate", cut, files[1])[0] == 1  # not trained to the end
+    done(capsys, "train", "--resume", "--out", cut)
+    assert_same_model(whole, cut)
+    for figure in ("accuracy", "log_loss"):
+        one, other = (storage.read_json(f / "metrics.json")["dev"][figure] for f in (whole, cut))
+        assert one == other
+
+
+def test_resume_trains_longer(capsys, tmp_path, files, undrawn):
+    long, short = tmp_path / "long", tmp_path / "short"
+    done(capsys, "train", files[0], "--out", long, *QUICK, "--epochs", "4")
+    done(capsys, "train", files[0], "--out", short, *QUICK)
+    done(capsys, "train", "--resume", "--out", short, "--epochs", "4", "--patience", "9")
+    assert_same_model(long, short)
+    assert storage.read_json(short / "run.json")["settings"]["epochs"] == 4
+    assert storage.read_json(short / "metrics.json")["training"]["epochs"] == 4
+
+
+def test_run_moves_with_its_data_and_resumes_without_a_checkpoint(
+    capsys, tmp_path, small_reviews, undrawn
+):
+    """As after a kill before the first checkpoint."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    done(capsys, "train", "--out", old, *QUICK)
+    shutil.copytree(old, new)
+    shutil.rmtree(new / "0")
+    (new / "classifier.json").unlink()
+    done(capsys, "train", "--resume", "--out", new)
+    assert_same_model(old, new)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--learning-rate", "1e-9"], ["--seed", "5"], ["--dev", "dev.txt"], ["--encoding", "ascii"],
+     ["--no-bidirectional"], ["train.txt"]],
+)  # fmt: skip
+def test_resume_refuses_to_become_another_run(capsys, trained, given):
+    before = (trained / "run.json").read_text()
+    code, _, err = call(capsys, "train", "--resume", "--out", trained, *given)
+    assert code == 1
+    name = given[0].removeprefix("--no-").strip("-").removesuffix(".txt").replace("-", "_")
+    assert f"a resumed run keeps its settings, {name} among them" in err
+    assert (trained / "run.json").read_text() == before
+
+
+def test_resume_refuses_data_that_have_changed(capsys, tmp_path, monkeypatch, files, undrawn):
+    train = tmp_path / "train.txt"
+    shutil.copy(files[0], train)
+    monkeypatch.chdir(tmp_path)
+    done(capsys, "train", "train.txt", "--out", "run", *QUICK)
+    done(capsys, "train", "--resume", "--out", "run")
+    first, *others = train.read_text().splitlines(keepends=True)
+    for text, message in (
+        ("".join([*others, first]), f"{train} is not what it was trained with"),
+        (None, f"{train}: No such file"),
+    ):
+        if text is None:
+            train.unlink()
+        else:
+            train.write_text(text)
+        code, _, err = call(capsys, "train", "--resume", "--out", tmp_path / "run")
+        assert code == 1
+        assert message in err
+
+
+def test_resume_refuses_what_is_no_run(capsys, tmp_path, trained):
+    code, _, err = call(capsys, "train", "--resume", "--out", tmp_path)
+    assert code == 1
+    assert "not a run of classify train (no run.json)" in err
+    content = storage.read_json(trained / "run.json")
+    (tmp_path / "run.json").write_text(json.dumps(content | {"format": 99}))
+    code, _, err = call(capsys, "train", "--resume", "--out", tmp_path)
+    assert code == 1
+    assert "expected format 1, got 99" in err
+
+
+def test_train_does_not_overwrite_a_run(capsys, trained, files):
+    before = {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+    code, _, err = call(capsys, "train", files[0], "--out", trained, *QUICK)
+    assert code == 1
+    assert "has a run already" in err
+    assert before == {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+
+
+# ---- evaluate ------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_draws_and_adds_to_metrics(capsys, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    before = storage.read_json(run / "metrics.json")
+    pictures = {name: (run / name).read_bytes() for name in ("confusion.png", "reliability.png")}
+    test = write(tmp_path / "test.txt", Corpus(["good film .", "", "bad"], ["pos", "neg", "neg"]))
+    table = done(capsys, "evaluate", run, test)
+    assert "3 examples: accuracy" in table
+    assert done(capsys, "evaluate", run, test, "--name", "again") == table
+    metrics = storage.read_json(run / "metrics.json")
+    assert metrics == before | dict.fromkeys(("test", "again"), metrics["test"])
+    assert metrics["test"]["examples"] == 3
+    for kind in ("confusion", "reliability"):
+        assert_drawn(run / f"{kind}-test.png")
+        assert_drawn(run / f"{kind}-again.png")
+        assert (run / f"{kind}.png").read_bytes() == pictures[f"{kind}.png"]
+
+
+def test_evaluate_draws_what_is_called_dev_as_train_does(capsys, trained, files, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    for path in [*run.glob("*.png"), run / "metrics.json"]:
+        path.unlink()
+    done(capsys, "evaluate", run, files[1])
+    report = storage.read_json(trained / "metrics.json")["dev"]
+    assert storage.read_json(run / "metrics.json") == {"dev": report}
+    for name in ("confusion.png", "reliability.png"):
+        assert (run / name).read_bytes() == (trained / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("pos fine\n\nbad film\n", [], "test.txt:3: label 'bad' is not one of neg, pos"),
+        ("\n", [], "test.txt: no examples"),
+        ("pos caf\xe9\n", [], "test.txt:1: not utf-8 (byte 0xe9 at column 8)"),
+        ("pos fine\n", ["--name", "training"], "name: expected one for a file, and not training"),
+        ("pos fine\n", ["--name", "a/b"], "got 'a/b'"),
+        ("pos fine\n", ["--name", ""], "got ''"),
+        ("pos fine\n", ["--encoding", "morse"], "encoding: unknown encoding: morse"),
+    ],
+)
+def test_evaluate_refuses(capsys, trained, tmp_path, text, options, message):
+    before = {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+    (tmp_path / "test.txt").write_text(text, encoding="latin-1")
+    code, out, err = call(capsys, "evaluate", trained, tmp_path / "test.txt", *options)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert before == {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+
+
+# ---- predict -------------------------------------------------------------------------------------
+
+LINES = ["i loved the film .", "", " ", "unheard of", "the soup was not good", "bad \v dinner", "?"]
+
+
+def expected_rows(folder, proba=False):
+    model = TextModel.load(folder)
+    rows = []
+    for line in LINES:
+        (p,) = model.predict_proba([line]).tolist()
+        label = model.classes[int(np.argmax(p))]
+        rows.append("\t".join([label, *map("{:.6g}".format, p)]) if proba else label)
+    return rows
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 30, programs.CHUNK])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", ["", "end"])
+def test_predict_keeps_order_and_count(capsys, trained, tmp_path, monkeypatch, chunk, end, last):
+    monkeypatch.setattr(programs, "CHUNK", chunk)
+    path = tmp_path / "new.txt"
+    path.write_bytes((end.join(LINES) + end * bool(last)).encode())
+    code, out, err = call(capsys, "predict", trained, path)
+    assert (code, err) == (0, "")
+    assert out.endswith("\n")
+    assert out.splitlines() == expected_rows(trained)
+
+
+def test_predict_gives_probabilities_in_the_order_it_says(capsys, trained, tmp_path):
+    path, out = tmp_path / "new.txt", tmp_path / "labels.tsv"
+    path.write_text("\n".join(LINES))
+    code, said, err = call(capsys, "predict", trained, path, "--proba", "--out", out)
+    assert (code, said) == (0, "")
+    assert err == "columns: label, p(neg), p(pos)\n"
+    rows = [row.split("\t") for row in out.read_text().splitlines()]
+    expected = [row.split("\t") for row in expected_rows(trained, proba=True)]
+    assert [row[0] for row in rows] == [row[0] for row in expected]
+    for row, like in zip(rows, expected, strict=True):
+        p = [*map(float, row[1:])]
+        assert p == pytest.approx([*map(float, like[1:])], abs=2e-6)
+        assert sum(p) == pytest.approx(1, abs=2e-6)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.txt", "labels.tsv"}
+
+
+def test_predict_nothing(capsys, trained, tmp_path):
+    (tmp_path / "new.txt").touch()
+    assert done(capsys, "predict", trained, tmp_path / "new.txt") == ""
+
+
+def test_predict_reads_another_encoding_and_writes_utf8(capsys, tmp_path, undrawn):
+    train, out = tmp_path / "train.txt", tmp_path / "labels.txt"
+    train.write_text("größe très\nklein petit\n" * 20, encoding="latin-1")
+    code, _, err = call(capsys, "train", train, "--out", tmp_path / "run", *QUICK)
+    assert code == 1
+    assert f"{train}:1: not utf-8" in err
+    latin = ["--encoding", "latin-1"]
+    done(
+        capsys,
+        "train",
+        train,
+        "--model",
+        "avg",
+        "--learning-rate",
+        0.1,
+        "--out",
+        tmp_path / "run",
+        *latin,
+    )
+    done(capsys, "train", "--resume", "--out", tmp_path / "run")
+    assert storage.read_json(tmp_path / "run/classifier.json")["classes"] == ["größe", "klein"]
+    (tmp_path / "new.txt").write_text("petit\ntrès\n", encoding="latin-1")
+    done(capsys, "predict", tmp_path / "run", tmp_path / "new.txt", "--out", out, *latin)
+    assert out.read_bytes() == "klein\ngröße\n".encode()
+
+
+def test_predict_leaves_what_was_there_where_the_input_is_bad(capsys, trained, tmp_path):
+    path, out = tmp_path / "new.txt", tmp_path / "labels.txt"
+    path.write_bytes(b"good\n" * 3 + b"caf\xe9\n")
+    out.write_text("old")
+    code, _, err = call(capsys, "predict", trained, path, "--out", out)
+    assert code == 1
+    assert f"{path}:4: not utf-8" in err
+    assert out.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"new.txt", "labels.txt"}
+
+
+def test_predict_reads_standard_input(capsys, trained, monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO("\r\n".join(LINES).encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert done(capsys, "predict", trained, "-").splitlines() == expected_rows(trained)
+
+
+def test_predict_answers_line_by_line_in_a_pipe_that_ends_early(trained):
+    """With none of the packages that only training needs; and who reads may go."""
+    blocked = (
+        "import sys; sys.modules |= dict.fromkeys('h5py matplotlib nltk sklearn tqdm'.split())"
+    )
+    script = f"{blocked}; from fastrnn.cli import main; main(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "classify", "predict", str(trained), "-", "--line-buffered"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    watchdog = threading.Timer(60, process.kill)  # an answer that never comes is a failure
+    watchdog.start()
+    for line, label in zip(LINES, expected_rows(trained), strict=True):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == label + "\n"
+    watchdog.cancel()
+    process.stdout.close()
+    process.stdin.write("good\n")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error == ""
+
+
+def test_predict_takes_what_the_library_saved(capsys, tmp_path):
+    from fastrnn.text import TextClassifier
+
+    texts, labels = ["good film", "bad film", "so so"] * 10, [2, 0, 1] * 10
+    classifier = TextClassifier("avg", epochs=30, learning_rate=0.1, random_state=0)
+    classifier.fit(texts, labels).save(tmp_path / "model")
+    (tmp_path / "new.txt").write_text("\n".join(texts[:3]))
+    out = done(capsys, "predict", tmp_path / "model", tmp_path / "new.txt")
+    assert out.split() == ["2", "0", "1"]
+    test = write(tmp_path / "test.txt", Corpus(texts, [*map(str, labels)]))
+    assert "accuracy 1.0000" in done(capsys, "evaluate", tmp_path / "model", test)
+
+
+# ---- usage and errors ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["nosuchverb"],
+        ["train", "--model", "tree"],
+        ["train", "--pooling", "last+last"],
+        ["train", "--epochs", "0"],
+        ["train", "--seed", "-1"],
+        ["train", "--dropout", "1"],
+        ["train", "--ngrams", "2"],
+        ["train", "--model", "bow", "--embeddings", "vectors.txt"],
+        ["train", "--learning-rate", "0"],
+        ["train", "--class-weight", "pos"],
+        ["train", "--class-weight", "balanced", "--class-weight", "pos=1"],
+        ["train", "--resume"],
+        ["train", "--corpus", "nltk:reuters"],
+        ["train", "train.txt", "--corpus", "reviews"],
+        ["train", "--dev", "dev.txt"],
+        ["train", "--encoding", "latin-1"],
+        ["evaluate", "run"],
+        ["predict", "run"],
+        ["predict", "run", "new.txt", "--out", "no/such/folder/labels.txt"],
+    ],
+)
+def test_wrong_usage_exits_with_2(capsys, tmp_path, monkeypatch, args):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, *args)
+    assert code == 2
+    assert "Error" in err
+    assert not list(tmp_path.iterdir())
+
+
+BAD = {
+    "empty.txt": b"",
+    "one.txt": b"pos a\npos b\n",
+    "single.txt": b"pos a\npos b\nneg c\n",
+    "text.txt": "\n".join(f"w{i} is no label" for i in range(50)).encode(),
+    "broken.txt": b"pos fine\nneg caf\xe9\n",
+    "binary.txt": b"pos \0\n",
+    "unknown.txt": b"pos fine\r\n\r\nnice film\r\n",
+    "rows.txt": b"no vectors here\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "no.txt"], "no.txt: No such file or directory"),
+        (["train", "empty.txt"], "empty.txt: no examples"),
+        (["train", "one.txt"], "expected at least two classes, got 1"),
+        (["train", "single.txt"], "class 'neg': one example cannot be divided in two"),
+        (["train", "text.txt"], "the first token of a line is read as its label"),
+        (["train", "broken.txt"], "broken.txt:2: not utf-8 (byte 0xe9 at column 8)"),
+        (["train", "binary.txt"], "binary.txt:1: a NUL at column 5"),
+        (["train", "TRAIN", "--encoding", "morse"], "unknown encoding: morse"),
+        (["train", "TRAIN", "--dev", "no.txt"], "no.txt: No such file or directory"),
+        (["train", "TRAIN", "--dev", "unknown.txt"], "unknown.txt:3: label 'nice' is not one of"),
+        (["train", "TRAIN", "--embeddings", "no.txt"], "no.txt: No such file or directory"),
+        (["train", "TRAIN", "--embeddings", "rows.txt"], "rows.txt: expected rows of a word and"),
+        (["train", "TRAIN", "--class-weight", "good=2"], "'good' is not one of neg, pos"),
+        (["evaluate", "norun", "TRAIN"], "norun: no trained classifier"),
+        (["predict", "norun", "TRAIN"], "norun: no trained classifier"),
+        (["predict", "RUN", "no.txt"], "no.txt: No such file or directory"),
+        (["predict", "RUN", "no.txt", "--out", "out.txt"], "no.txt: No such file or directory"),
+    ],
+)
+def test_failure_exits_with_1_and_one_line(
+    capsys, tmp_path, monkeypatch, files, trained, args, message
+):
+    monkeypatch.chdir(tmp_path)
+    for name, content in BAD.items():
+        (tmp_path / name).write_bytes(content)
+    places = {"TRAIN": str(files[0]), "RUN": str(trained)}
+    code, out, err = call(capsys, *[places.get(arg, arg) for arg in args])
+    assert (code, out) == (1, "")
+    assert err.startswith("fastrnn: ")
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+    assert {path.name for path in tmp_path.iterdir()} == BAD.keys()  # nothing half-made
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "safetensors", "sklearn", "tqdm"])
+def test_missing_package_is_named_before_training(capsys, tmp_path, monkeypatch, files, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    code, out, err = call(capsys, "train", files[0], "--out", tmp_path / "run", *QUICK)
+    assert (code, out) == (1, "")
+    assert "which is not installed: pip install" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_click_names_the_extras(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["classify", "train"])
+    for extra in ("captioning", "text"):
+        assert f'"fastrnn[{extra}]"' in exit_.value.code
+
+
+@pytest.mark.parametrize("verb", [[], ["train"], ["evaluate"], ["predict"]])
+def test_help_shows_examples(capsys, verb):
+    out = done(capsys, *verb, "--help")
+    assert "Example" in out
+    if verb == ["train"]:
+        for heading in ("Data:", "Model:", "Training:", "Run:"):
+            assert heading in out.splitlines()
+
+
+# ---- progress ------------------------------------------------------------------------------------
+
+
+class Bar:
+    """What the bars ask of tqdm's."""
+
+    made = ()
+
+    def __init__(self, **options):
+        self.options, self.done, self.closed, self.shown = options, 0, False, {}
+        Bar.made = [*Bar.made, self]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def update(self, n):
+        self.done += n
+
+    def set_postfix(self, figures, refresh):
+        self.shown = figures
+
+    def close(self):
+        self.closed = True
+
+
+def test_bars_show_bytes_and_the_best_of_every_network(
+    capsys, tmp_path, files, monkeypatch, undrawn
+):
+    monkeypatch.setattr(Bar, "made", [])
+    monkeypatch.setattr(progress, "require", lambda name: SimpleNamespace(tqdm=Bar))
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("the 1 2 3\n" * 40_000)
+    options = ["--embeddings", vectors, "--ensemble", 2, "--batch-size", 50, "--epochs", 4]
+    done(capsys, "train", files[0], *QUICK, *options, "--out", tmp_path / "run")
+    reading, *networks = Bar.made
+    assert reading.options["total"] == reading.done == vectors.stat().st_size
+    assert len(networks) == 2
+    for i, bar in enumerate(networks):
+        history = storage.read_json(tmp_path / f"run/{i}/checkpoint.json")["history"]
+        best = max(history[:3], key=lambda epoch: epoch["score"])
+        assert bar.options["total"] == bar.done == 4 * 3
+        assert bar.shown["epoch"] == 4
+        assert bar.shown["best dev accuracy"] == f"{best['dev_accuracy']:.4f}"
+    training = storage.read_json(tmp_path / "run/metrics.json")["training"]
+    assert training["epochs"] == 2 * 4
+    assert training["sentences_per_second"] == pytest.approx(8 * 108 / training["seconds"])
+    assert all(bar.closed for bar in Bar.made)
