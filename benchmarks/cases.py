@@ -1,4 +1,5 @@
-"""What is raced. A case names the work; operands.py draws its arrays, peers/ run it."""
+"""What is raced. A case names the work; operands.py and texts.py draw what it starts from, peers/
+run it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +36,9 @@ SCALING = {
     "N": [(N, 50, 128, 128) for N in (1, 4, 16, 64, 256)],
     "H": [(16, 50, H, H) for H in (32, 64, 128, 256, 512)],
 }
+# The directions of cases that start from texts, and the rows of the files of word vectors.
+TEXT = ("training", "fit", "predict", "load")
+VECTORS = (40_000, 400_000)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class Case:
     function; "stream", by a streaming object; "iteration", loss, gradients and adam of the
     captioner (N captions of T words from D features, word vectors of W, V words). In the race
     "lengths" every sequence ends at its own length.
+
+    Of texts, V being the words of the vocabulary: "training", an epoch of a classifier on N
+    sentences of up to T words with vectors of D numbers; "fit", from N sentences as strings to a
+    trained bag of words; "predict", from a string of T words to probabilities; "load", the vectors
+    of V words from a file that has N words with D numbers each.
     """
 
     race: str
@@ -69,6 +78,11 @@ class Case:
         return f"({self.N},{self.T},{self.D},{self.H})"
 
     @property
+    def of_text(self) -> bool:
+        """Whether it starts from texts; the others start from arrays."""
+        return self.direction in TEXT
+
+    @property
     def lengths(self) -> np.ndarray | None:
         """(N,) lengths, uniform in 1..T, where the race has them."""
         if self.race != "lengths":
@@ -82,7 +96,10 @@ class Case:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of its matrix products; a backward pass counts twice."""
+        """Floating-point operations of its matrix products, a backward pass counting twice; 0 of a
+        case that starts from texts."""
+        if self.of_text:
+            return 0.0
         inputs = self.W or self.D
         products = 2.0 * self.steps * (inputs + self.H) * GATES[self.cell] * self.H
         if self.direction == "iteration":
@@ -158,13 +175,33 @@ def _lengths(choice: Choice) -> list[Case]:
 
 
 def _memory(choice: Choice) -> list[Case]:
-    return choice.cases("memory", BOTH, choice.shapes or choice.of_line(MEMORY_SHAPES))
+    layers = choice.cases("memory", BOTH, choice.shapes or choice.of_line(MEMORY_SHAPES))
+    vectors = [] if choice.shapes or choice.quick else _vectors("memory", choice, VECTORS[-1:])
+    return layers + vectors
 
 
 def _scaling(choice: Choice) -> list[Case]:
     # A shape that lies on two lines is raced once.
     points = dict.fromkeys(shape for line in SCALING.values() for shape in choice.of_line(line))
     return choice.cases("scaling", BOTH, points)
+
+
+def _text(choice: Choice) -> list[Case]:
+    """Whatever the cells and the shapes: the course's sizes."""
+    lstm, bow = {"D": 100, "H": 128, "V": 8000}, {"D": 0, "H": 0, "V": 8000}
+    common = {"race": "text", "dtype": choice.dtype}
+    return [
+        Case(cell="lstm", direction="training", N=2560, T=40, **lstm, **common),
+        Case(cell="bow", direction="fit", N=20_000, T=40, **bow, **common),
+        Case(cell="lstm", direction="predict", N=1, T=10, **lstm, **common),
+        Case(cell="bow", direction="predict", N=1, T=10, **bow, **common),
+        *_vectors("text", choice, choice.of_line(VECTORS)),
+    ]
+
+
+def _vectors(race: str, choice: Choice, rows: Iterable[int]) -> list[Case]:
+    """Word vectors from files of so many rows."""
+    return [Case(race, "vectors", "load", N, 1, 100, 0, choice.dtype, V=20_000) for N in rows]
 
 
 RACES = {
@@ -174,4 +211,5 @@ RACES = {
     "lengths": _lengths,
     "memory": _memory,
     "scaling": _scaling,
+    "text": _text,
 }

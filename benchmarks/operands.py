@@ -1,18 +1,24 @@
-"""The arrays of a case, the same in every process, and the captioner that two peers start from."""
+"""What a case starts from, the same in every process; the captioner that two peers start from."""
+
+from pathlib import Path
 
 import numpy as np
 
+from fastrnn.benchmarks import texts
 from fastrnn.benchmarks.cases import GATES, Case
 from fastrnn.captioning.model import CaptioningRNN
 
 Operands = dict[str, np.ndarray]
 
 
-def draw(case: Case) -> Operands:
+def draw(case: Case, folder: Path) -> Operands | dict[str, object]:
     """Arrays by name, in fastrnn's layout: x, h0, Wx, Wh, b and dh, scaled so that no activation
     saturates; bh for a gru, c0 for a step of an lstm, lengths where the case has them; features
-    and captions alone for a captioning iteration.
+    and captions alone for a captioning iteration. What texts.draw draws, with its files in folder,
+    for a case that starts from texts.
     """
+    if case.of_text:
+        return texts.draw(case, folder)
     rng = np.random.default_rng(0)
     N, T, D, H, G = case.N, case.T, case.D, case.H, GATES[case.cell]
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 
 def environment(peer: str, threads: int, isa: str) -> dict[str, str]:
@@ -29,12 +30,12 @@ def environment(peer: str, threads: int, isa: str) -> dict[str, str]:
 
 
 class Peer:
-    """A worker process; use as a context manager."""
+    """A worker process, whose files are in a folder; use as a context manager."""
 
-    def __init__(self, name: str, threads: int, isa: str = "best") -> None:
+    def __init__(self, name: str, folder: Path, threads: int, isa: str = "best") -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastrnn.benchmarks.worker", name],
+            [sys.executable, "-m", "fastrnn.benchmarks.worker", name, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

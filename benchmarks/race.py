@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from fastrnn.benchmarks.cases import Case
-from fastrnn.benchmarks.peers import SUBJECT
+from fastrnn.benchmarks.peers import SUBJECT, knows
 from fastrnn.benchmarks.process import Peer
 
 REFERENCE = "numpy"
@@ -30,65 +30,79 @@ def race(
     Inputs: cases; peers, names without fastrnn; threads a peer; isa of fastrnn's kernels ("best" or
     a name); rounds; seconds a turn; progress wraps the iteration over cases.
     Returns: a row a case: its fields and name, and by racer ("peer" or "peer idiom") "ratios", the
-    racer's figure / fastrnn's. Of times "seconds" (medians), gflops of fastrnn, peak_gflops and
-    share_of_peak; in the race "memory" "bytes" instead.
+    racer's figure / fastrnn's. Of times "seconds" (medians), of cases with flops gflops of fastrnn,
+    peak_gflops and share_of_peak, of those that train to the end "accuracy" by racer; in the race
+    "memory" "bytes" instead.
     Raises RuntimeError where a peer fails or its results are wrong.
     """
     names = [SUBJECT, *peers]
     rows = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastrnn-bench-")))
-        start = partial(Peer, threads=threads, isa=isa)
-        running = {n: stack.enter_context(start(n)) for n in dict.fromkeys([*names, REFERENCE])}
+        start = partial(Peer, folder=folder, threads=threads, isa=isa)
+        needed = [
+            name
+            for name in dict.fromkeys([*names, REFERENCE])
+            if any(knows(name, case) for case in cases)
+        ]
+        running = {name: stack.enter_context(start(name)) for name in needed}
         for case in progress(cases):
-            expected = str(folder / "expected.npz")
-            running[REFERENCE].ask("expect", case=case.asdict(), path=expected)
+            running[REFERENCE].ask("expect", case=case.asdict())
+            racing = [name for name in names if knows(name, case)]
             if case.race == "memory":
-                figures = _grown(case, names, start, expected)
+                found = _grown(case, racing, start)
             else:
-                figures = _timed(case, [running[name] for name in names], expected, rounds, seconds)
-            rows.append({**case.asdict(), "name": case.name, **figures})
+                found = _timed(case, [running[name] for name in racing], rounds, seconds)
+            rows.append({**case.asdict(), "name": case.name, **found})
     return rows
 
 
-def _timed(case: Case, peers: list[Peer], expected: str, rounds: int, seconds: float) -> Row:
+def _timed(case: Case, peers: list[Peer], rounds: int, seconds: float) -> Row:
     # One after the other: pools that spin while they wait would be in each other's way.
-    racers = []
+    racers: dict[str, tuple[Peer, str]] = {}
+    accuracies: dict[str, float] = {}
     for peer in peers:
-        path = None if peer.name == REFERENCE else expected
-        idioms = peer.ask("build", case=case.asdict(), path=path)
-        racers += [(peer, idiom) for idiom in idioms]
-    turns: dict[str, list[float]] = {}
+        built = peer.ask("build", case=case.asdict(), compare=peer.name != REFERENCE)
+        for idiom, accuracy in built.items():
+            racer = f"{peer.name} {idiom}".strip()
+            racers[racer] = peer, idiom
+            if accuracy is not None:
+                accuracies[racer] = accuracy
+    turns: dict[str, list[float]] = {racer: [] for racer in racers}
     peaks = []
     for _ in range(rounds):
-        for peer, idiom in racers:
-            turn = peer.ask("time", idiom=idiom, seconds=seconds)
-            turns.setdefault(f"{peer.name} {idiom}".strip(), []).append(turn)
-        peaks.append(peers[0].ask("peak", dtype=case.dtype))
-    return figures(case, turns, peaks)
+        for racer, (peer, idiom) in racers.items():
+            turns[racer].append(peer.ask("time", idiom=idiom, seconds=seconds))
+        if case.flops:
+            peaks.append(peers[0].ask("peak", dtype=case.dtype))
+    found = figures(case, turns, peaks)
+    return {**found, "accuracy": accuracies} if accuracies else found
 
 
 def figures(case: Case, turns: dict[str, list[float]], peaks: list[float]) -> Row:
     """What the rounds of a case say.
 
-    Inputs: turns, racer to its seconds in each round; peaks, operations a second in each round.
+    Inputs: turns, racer to its seconds in each round; peaks, operations a second in each round
+    (empty: shares of the peak are not asked for).
     """
     mine = turns[SUBJECT]
-    shares = [case.flops / (t * peak) for t, peak in zip(mine, peaks, strict=True)]
-    return {
+    row = {
         "seconds": {racer: statistics.median(theirs) for racer, theirs in turns.items()},
         "ratios": {
             racer: statistics.median(a / b for a, b in zip(theirs, mine, strict=True))
             for racer, theirs in turns.items()
             if racer != SUBJECT
         },
-        "gflops": case.flops / statistics.median(mine) / 1e9,
-        "peak_gflops": statistics.median(peaks) / 1e9,
-        "share_of_peak": statistics.median(shares),
     }
+    if peaks:
+        shares = [case.flops / (t * peak) for t, peak in zip(mine, peaks, strict=True)]
+        row["gflops"] = case.flops / statistics.median(mine) / 1e9
+        row["peak_gflops"] = statistics.median(peaks) / 1e9
+        row["share_of_peak"] = statistics.median(shares)
+    return row
 
 
-def _grown(case: Case, names: list[str], start: Callable[[str], Peer], expected: str) -> Row:
+def _grown(case: Case, names: list[str], start: Callable[[str], Peer]) -> Row:
     """Each peer in a fresh process, which is compared with the reference afterwards."""
     grown = {}
     for name in names:
@@ -96,7 +110,7 @@ def _grown(case: Case, names: list[str], start: Callable[[str], Peer], expected:
             size = peer.ask("grow", case=case.asdict())
             if size is not None:
                 grown[name] = size
-                peer.ask("build", case=case.asdict(), path=expected)
+                peer.ask("build", case=case.asdict(), compare=True)
     mine = max(1, grown[SUBJECT])
     ratios = {name: size / mine for name, size in grown.items() if name != SUBJECT}
     return {"bytes": grown, "ratios": ratios}

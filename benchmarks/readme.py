@@ -26,8 +26,8 @@ def update(readme: Path, result: dict[str, object]) -> None:
 
 
 def section(result: dict[str, object]) -> str:
-    """How many times as fast as the best peer, shape by cell and direction; one step; the rest in
-    a line a race."""
+    """How many times as fast as the best peer, shape by cell and direction; one step; texts; the
+    rest in a line a race."""
     races = results.by_race(result["rows"])
     parts = []
     if layers := races.pop("layers", None):
@@ -36,6 +36,9 @@ def section(result: dict[str, object]) -> str:
     if steps := races.pop("step", None):
         parts.append("One step of one row, microseconds:")
         parts.append(_body(_steps(steps)))
+    if texts := races.pop("text", None):
+        parts.append(f"{report.TITLES['text']}; ratios are times of a peer / of fastrnn:")
+        parts.append(_body(report.table("text", texts)))
     races.pop("scaling", None)
     if races:
         lines = [f"- {report.TITLES[race]}: {_line(rows)}" for race, rows in races.items()]

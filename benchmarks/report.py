@@ -19,6 +19,7 @@ TITLES = {
     "lengths": "Sequences of different lengths",
     "memory": "Memory, the growth of the process at its largest",
     "scaling": "Growing T, N and H",
+    "text": "Texts",
 }
 
 
@@ -52,7 +53,7 @@ def where(result: dict[str, object]) -> str:
 
 def tables(rows: list[Row]) -> list[Table]:
     """A table a race: the ratio is the time (or memory) of a peer / of fastrnn."""
-    return [_table(race, some) for race, some in results.by_race(rows).items()]
+    return [table(race, some) for race, some in results.by_race(rows).items()]
 
 
 def write(out: Path, result: dict[str, object]) -> list[str]:
@@ -70,9 +71,10 @@ def as_text(rows: list[Row]) -> str:
     return "\n\n".join(map(text, tables(rows)))
 
 
-def _table(race: str, rows: list[Row]) -> Table:
+def table(race: str, rows: list[Row]) -> Table:
+    """The table of one race."""
     peers = results.peers(rows)
-    figures = _memory if race == "memory" else _lengths if race == "lengths" else _times
+    figures = {"memory": _memory, "lengths": _lengths, "text": _text}.get(race, _times)
     columns = [figures(row) for row in rows]
     lines = []
     for row, column in zip(rows, columns, strict=True):
@@ -80,16 +82,43 @@ def _table(race: str, rows: list[Row]) -> Table:
         ratios = results.by_peer(row)
         shown = [f"{ratios[peer]:.2f}" if peer in ratios else "" for peer in peers]
         case = Case.of(row)
-        what = [f"{case.cell} {case.direction}", case.shape]
+        what = [f"{case.cell} {case.direction}", _work(case)]
         lines.append([*what, *column.values(), name, name and f"{ratio:.2f}", *shown])
-    head = ["case", "(N,T,D,H)", *columns[0], "best peer", "ratio", *peers]
-    return Table(TITLES[race], head, lines, _notes(rows))
+    work = "work" if race == "text" else "(N,T,D,H)"
+    head = ["case", work, *columns[0], "best peer", "ratio", *peers]
+    notes = _notes_on_texts(rows) if race == "text" else _notes(rows)
+    return Table(TITLES[race], head, lines, notes)
+
+
+def _work(case: Case) -> str:
+    texts = {
+        "training": f"{case.N:,} sentences",
+        "fit": f"{case.N:,} sentences",
+        "predict": f"a sentence of {case.T} words",
+        "load": f"{case.V:,} of {case.N:,} words",
+    }
+    return texts.get(case.direction, case.shape)
 
 
 def _notes(rows: list[Row]) -> list[str]:
     cells = results.group(rows, lambda row: row["cell"])
     notes = [f"ratio, {cell}: {results.summary(some)}" for cell, some in cells.items()]
     return notes + [f"ratio, all cells: {results.summary(rows)}"] * (len(cells) > 1)
+
+
+def _notes_on_texts(rows: list[Row]) -> list[str]:
+    """The ratios of every idiom where a peer has several, and the accuracies."""
+    notes = []
+    for row in rows:
+        name = f"{row['cell']} {row['direction']}"
+        idioms = {racer: ratio for racer, ratio in row["ratios"].items() if " " in racer}
+        if idioms:
+            ratios = ", ".join(f"{racer} {ratio:.2f}" for racer, ratio in idioms.items())
+            notes.append(f"{name}: {ratios}")
+        if "accuracy" in row:
+            found = ", ".join(f"{racer} {share:.1%}" for racer, share in row["accuracy"].items())
+            notes.append(f"{name}, accuracy on other sentences: {found}")
+    return notes
 
 
 def _times(row: Row) -> dict[str, str]:
@@ -109,6 +138,15 @@ def _memory(row: Row) -> dict[str, str]:
     return {"MB": f"{row['bytes'][SUBJECT] / 2**20:.0f}"}
 
 
+def _text(row: Row) -> dict[str, str]:
+    seconds = row["seconds"][SUBJECT]
+    if row["direction"] == "training":
+        return {SUBJECT: f"{row['N'] / seconds:,.0f} sentences/s"}
+    return {SUBJECT: duration(seconds)}
+
+
 def duration(seconds: float) -> str:
     """With the unit that suits it."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
     return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"

@@ -1,4 +1,4 @@
-"""One peer in its own process: python -m fastrnn.benchmarks.worker PEER.
+"""One peer in its own process: python -m fastrnn.benchmarks.worker PEER FOLDER.
 
 Reads a JSON command a line from stdin and answers with a JSON line: {"answer": value} or
 {"error": text}. Between two commands it is idle: an answer is given when the threads of its pools
@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from timeit import Timer
 from typing import TextIO
 
@@ -21,9 +22,12 @@ from fastrnn.benchmarks import memory, operands, peers
 from fastrnn.benchmarks.cases import Case
 from fastrnn.benchmarks.peers import Idiom
 
+EXPECTED = "expected.npz"
 # Largest difference from the reference, relative to the largest element: rounding of sums over up
 # to 25,600 rows in another order.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
+# Of accuracies: each library trains its own model.
+TOLERANCE_OF_FIT = 0.01
 # A shorter sample would time the clock.
 SAMPLE_SECONDS = 1e-4
 # A first call that takes longer is a sample; else what it loses by waking threads would show.
@@ -33,32 +37,39 @@ SETTLE_SECONDS = 0.5
 
 
 class Worker:
-    """A peer's commands; each public method is one."""
+    """A peer's commands; each public method is one. In the folder are the files of the cases and
+    the results of the reference."""
 
-    def __init__(self, peer: str) -> None:
-        self._peer = peer
+    def __init__(self, peer: str, folder: Path) -> None:
+        self._peer, self._folder = peer, folder
         self._idioms: dict[str, Idiom] = {}
 
-    def expect(self, case: dict, path: str) -> None:
-        """Write the results of a case, which other workers are compared with, to an npz file."""
+    def expect(self, case: dict) -> None:
+        """Write the results of a case, which other workers are compared with."""
         (idiom,) = self._built(Case(**case)).values()
-        np.savez(path, **results(idiom))
+        np.savez(self._folder / EXPECTED, **results(idiom))
 
-    def build(self, case: dict, path: str | None) -> list[str]:
-        """Make a case ready and compare its results with those of a file (None: with nothing).
+    def build(self, case: dict, compare: bool) -> dict[str, float | None]:
+        """Make a case ready and compare its results with those of expect.
 
-        Returns: the names of the idioms that can be timed.
+        Returns: the idioms that can be timed, with the accuracy among their results (None: there is
+        none, or nothing was compared).
         Raises ValueError where a result differs.
         """
         self._idioms = {}  # the last case's memory
         self._idioms = self._built(Case(**case))
-        if path:
-            with np.load(path) as file:
-                expected = dict(file)
-            for idiom in self._idioms.values():
-                if idiom.collect:
-                    check(results(idiom), expected, TOLERANCE[case["dtype"]])
-        return [*self._idioms]
+        if not compare:
+            return dict.fromkeys(self._idioms)
+        with np.load(self._folder / EXPECTED) as file:
+            expected = dict(file)
+        tolerance = TOLERANCE_OF_FIT if case["direction"] == "fit" else TOLERANCE[case["dtype"]]
+        accuracies = dict.fromkeys(self._idioms)
+        for name, idiom in self._idioms.items():
+            if idiom.collect:
+                got = results(idiom)
+                check(got, expected, tolerance)
+                accuracies[name] = float(got["accuracy"]) if "accuracy" in got else None
+        return accuracies
 
     def time(self, idiom: str, seconds: float) -> float:
         """Median seconds of a call."""
@@ -86,7 +97,7 @@ class Worker:
         return best
 
     def _built(self, case: Case) -> dict[str, Idiom]:
-        return peers.find(self._peer).build(case, operands.draw(case))
+        return peers.find(self._peer, case).build(case, operands.draw(case, self._folder))
 
 
 def results(idiom: Idiom) -> dict[str, np.ndarray]:
@@ -132,9 +143,9 @@ def settle() -> None:
             return
 
 
-def serve(peer: str, commands: TextIO, answers: TextIO) -> None:
+def serve(peer: str, folder: Path, commands: TextIO, answers: TextIO) -> None:
     """Obey commands until there are no more."""
-    worker = Worker(peer)
+    worker = Worker(peer, folder)
     for line in commands:
         command = json.loads(line)
         try:
@@ -149,4 +160,4 @@ if __name__ == "__main__":
     # Whatever a library prints goes to stderr, not between the answers.
     stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    serve(sys.argv[1], sys.stdin, stdout)
+    serve(sys.argv[1], Path(sys.argv[2]), sys.stdin, stdout)

@@ -1,26 +1,33 @@
 """How each peer runs a case: one module a peer, which is imported in its own process alone.
 
 A module has build(case, operands) -> idioms by name: the ways in which a user of that peer would
-write the case ("" where there is one; none where the peer cannot run it). To add a peer, write its
-module and its line in PACKAGES.
+write the case ("" where there is one; none where the peer cannot run it). Here are those for cases
+that start from arrays, in text/ those for cases that start from texts. To add a peer, write its
+module, here or there or both, and its line in PACKAGES.
 """
 
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from importlib import metadata
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-# What a peer needs beside fastrnn.
+from fastrnn.benchmarks.cases import Case
+
+# What a peer needs beside fastrnn, as pip calls it.
 PACKAGES = {
     "fastrnn": (),
     "numpy": (),
     "torch": ("torch",),
     "onnxruntime": ("onnx", "onnxruntime"),
     "jax": ("jax",),
+    "sklearn": ("scikit-learn",),
+    "pandas": ("pandas",),
+    "gensim": ("gensim",),
 }
 SUBJECT = "fastrnn"
 OTHERS = tuple(peer for peer in PACKAGES if peer != SUBJECT)
@@ -37,7 +44,15 @@ class Idiom(NamedTuple):
 
 def missing(peer: str) -> list[str]:
     """The packages that a peer needs and that are not installed."""
-    return [package for package in PACKAGES[peer] if not importlib.util.find_spec(package)]
+    return [package for package in PACKAGES[peer] if not _installed(package)]
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def check_installed(peers: Iterable[str]) -> None:
@@ -51,6 +66,15 @@ def check_installed(peers: Iterable[str]) -> None:
             )
 
 
-def find(peer: str) -> ModuleType:
-    """The module of a peer."""
-    return importlib.import_module(f"fastrnn.benchmarks.peers.{peer}")
+def knows(peer: str, case: Case) -> bool:
+    """Whether a peer has a module for this kind of case."""
+    return importlib.util.find_spec(_module(peer, case)) is not None
+
+
+def find(peer: str, case: Case) -> ModuleType:
+    """The module of a peer for this kind of case."""
+    return importlib.import_module(_module(peer, case))
+
+
+def _module(peer: str, case: Case) -> str:
+    return f"{__name__}{'.text' if case.of_text else ''}.{peer}"

@@ -27,7 +27,7 @@ def build(case: Case, operands: Operands) -> dict[str, Idiom]:
     sequence = case.direction == "forward"
     states = {"Y_h": "h", "Y_c": "c"} if "c0" in operands else {"Y_h": "h"}
     outputs = {"Y": "h"} if sequence else states
-    session = _session(_model(case, operands, inputs, outputs))
+    session = start(_model(case, operands, inputs, outputs))
     binding, results = _bind(session, case, inputs, outputs)
 
     def collect(_: None) -> dict[str, np.ndarray]:
@@ -39,17 +39,18 @@ def build(case: Case, operands: Operands) -> dict[str, Idiom]:
     return {"": Idiom(lambda: session.run_with_iobinding(binding), collect)}
 
 
-def _model(case: Case, operands: Operands, inputs: dict, outputs: dict) -> bytes:
-    def ours_as_theirs(name: str) -> np.ndarray:
-        return reorder(operands[name], OURS[case.cell], ONNX[case.cell])
+def weights(
+    cell: str, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray, bh: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Our weights as inputs W, R, B of a node of one direction."""
+    bh = np.zeros_like(b) if bh is None else bh
+    Wx, Wh, b, bh = (reorder(w, OURS[cell], ONNX[cell]) for w in (Wx, Wh, b, bh))
+    return {"W": Wx.T[None], "R": Wh.T[None], "B": np.concatenate([b, bh])[None]}
 
-    b = ours_as_theirs("b")
-    bh = ours_as_theirs("bh") if "bh" in operands else np.zeros_like(b)
-    constants = {
-        "W": ours_as_theirs("Wx").T[None],
-        "R": ours_as_theirs("Wh").T[None],
-        "B": np.concatenate([b, bh])[None],
-    }
+
+def _model(case: Case, operands: Operands, inputs: dict, outputs: dict) -> bytes:
+    given = {name: operands[name] for name in ("Wx", "Wh", "b", "bh") if name in operands}
+    constants = weights(case.cell, **given)
     every_output = ("Y", "Y_h", "Y_c") if case.cell == "lstm" else ("Y", "Y_h")
     node = helper.make_node(
         case.cell.upper(),
@@ -59,13 +60,18 @@ def _model(case: Case, operands: Operands, inputs: dict, outputs: dict) -> bytes
         hidden_size=case.H,
         **({"linear_before_reset": 1} if case.cell == "gru" else {}),
     )
-    graph = helper.make_graph(
+    return serialized(
         [node],
-        case.cell,
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in inputs.items()],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, _shape(n, case)) for n in outputs],
-        [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in constants.items()],
+        constants,
     )
+
+
+def serialized(nodes: list, inputs: list, outputs: list, constants: dict[str, np.ndarray]) -> bytes:
+    """A graph in ONNX's format."""
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in constants.items()]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
     return model.SerializeToString()
@@ -75,7 +81,8 @@ def _shape(output: str, case: Case) -> tuple[int, ...]:
     return (case.T, 1, case.N, case.H) if output == "Y" else (1, case.N, case.H)
 
 
-def _session(model: bytes) -> onnxruntime.InferenceSession:
+def start(model: bytes) -> onnxruntime.InferenceSession:
+    """A session that runs a model."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = default_threads()
     options.inter_op_num_threads = 1

@@ -45,8 +45,16 @@ def _module(kind: type, case: Case, operands: Operands, suffix: str, **options) 
     return module
 
 
-def _layer(case: Case, operands: Operands) -> torch.nn.Module:
+def recurrent(case: Case, operands: Operands) -> torch.nn.Module:
+    """The layer with our weights."""
     return _module(LAYERS[case.cell], case, operands, "_l0", batch_first=True)
+
+
+def recurrent_gradients(cell: str, module: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Those of a layer's weights, by our names, in our layout."""
+    grads = (getattr(module, f"{name}_l0").grad.numpy() for name in WEIGHTS)
+    ours = zip(("Wx", "Wh", "b", "bh"), grads, strict=True)
+    return {name: reorder(a.T, TORCH[cell], OURS[cell]) for name, a in ours}
 
 
 def _states(case: Case, operands: Operands) -> tuple[torch.Tensor, ...]:
@@ -60,7 +68,7 @@ def _as_argument(states: tuple[torch.Tensor, ...]) -> object:
 
 
 def _forward(case: Case, operands: Operands) -> Idiom:
-    module, x = _layer(case, operands), torch.from_numpy(operands["x"])
+    module, x = recurrent(case, operands), torch.from_numpy(operands["x"])
     states = _as_argument(tuple(s[None] for s in _states(case, operands)))
     return Idiom(
         partial(module, x, states), lambda result: {"h": result[0].numpy()}, torch.inference_mode
@@ -68,7 +76,7 @@ def _forward(case: Case, operands: Operands) -> Idiom:
 
 
 def _both(case: Case, operands: Operands) -> Idiom:
-    module = _layer(case, operands)
+    module = recurrent(case, operands)
     x, dh = (torch.from_numpy(operands[name]) for name in ("x", "dh"))
     h0, *c0 = (s[None] for s in _states(case, operands))
     call = _packed(module, operands) if "lengths" in operands else module
@@ -133,7 +141,7 @@ class _Captioner(torch.nn.Module):
         self.null = ours.word_to_idx[NULL]
         self.proj = torch.nn.Linear(case.D, case.H, dtype=dtype)
         self.embed = torch.nn.Embedding(case.V, case.W, dtype=dtype)
-        self.cell = _layer(case, p)
+        self.cell = recurrent(case, p)
         self.vocab = torch.nn.Linear(case.H, case.V, dtype=dtype)
         with torch.no_grad():
             self.embed.weight.copy_(torch.from_numpy(p["W_embed"]))
@@ -158,9 +166,7 @@ class _Captioner(torch.nn.Module):
         ours = {"W_embed": grads["embed.weight"]}
         for name in ("proj", "vocab"):
             ours[f"W_{name}"], ours[f"b_{name}"] = grads[f"{name}.weight"].T, grads[f"{name}.bias"]
-        for name, theirs in zip(("Wx", "Wh", "b", "bh"), WEIGHTS, strict=True):
-            ours[name] = reorder(grads[f"cell.{theirs}_l0"].T, TORCH[cell], OURS[cell])
-        return ours
+        return ours | recurrent_gradients(cell, self.cell)
 
 
 def _iteration(case: Case, operands: Operands, **options: bool) -> Idiom:
