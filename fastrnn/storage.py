@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,11 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def new_folder(name: str) -> Path:
+    """The first of name-1, name-2, ... that does not exist; it is not made."""
+    return next(path for n in count(1) if not (path := Path(f"{name}-{n}")).exists())
 
 
 def write_json(path: Path | str, value: object) -> None:

@@ -368,3 +368,9 @@ def test_curves_show_what_there_is(drawn, rng, epochs, keys, lines):
         assert shown == [round(tick) for tick in shown]
         assert shown
     assert_nothing_is_clipped(drawn[0])
+
+
+def test_a_classifier_that_is_always_wrong_has_a_table():
+    report = classifier_report(np.array([0, 1]), np.array([[0.1, 0.9], [0.9, 0.1]]), ["a", "b"])
+    assert [row["support"] for row in report["per_class"].values()] == [1, 1]
+    assert "accuracy 0.0000" in report_table(report)

@@ -21,6 +21,7 @@ from fastrnn.text import TextModel, Training
 from fastrnn.text.embeddings import Report, Vectors
 from fastrnn.text.encoders import dropout
 from fastrnn.text.model import DESCRIPTION, build, probabilities
+from fastrnn.text.networks import Network
 from fastrnn.text.settings import SETTINGS, complete
 from fastrnn.text.training import BUCKET, Examples, TextSolver, class_weights, initial_vectors
 from fastrnn.text.vocabulary import UNKNOWN, Sentences, Vocabulary, as_sets
@@ -190,7 +191,7 @@ def test_gradients_are_the_derivatives_of_the_loss(name, dropped, backend, rng):
 
 @pytest.mark.parametrize("name", [*RECURRENT[:3], "avg"])
 def test_frozen_vectors_have_no_gradient(name, backend, rng):
-    network = network_of(name, freeze=True)
+    network = network_of(name, freeze=True, embeddings="vectors.txt")
     sentences, y = draw_sentences(LENGTHS, rng), rng.integers(C, size=4)
     grads = assert_gradients_are_derivatives(network, sentences, y)
     assert grads.keys() == network.params.keys() - {"W_embed"}
@@ -892,3 +893,29 @@ def test_damaged_files_are_refused(model, tmp_path):
 def test_checkpoints_of_an_ensemble_lie_side_by_side(tmp_path):
     Training(SHORT | {"epochs": 1, "ensemble": 2}, *CORPUS, CLASSES, folder=tmp_path).run()
     assert all((tmp_path / name / CHECKPOINT).is_file() for name in ("0", "1"))
+
+
+def test_loading_draws_no_network_to_throw_away(model, tmp_path, monkeypatch):
+    model.save(tmp_path)
+    monkeypatch.setattr(np.random, "default_rng", None)
+    assert_same_bits(
+        TextModel.load(tmp_path).predict_proba(CORPUS[0]), model.predict_proba(CORPUS[0])
+    )
+
+
+def test_long_documents_are_predicted_a_few_at_a_time(model, monkeypatch):
+    read = []
+    scores = Network.scores
+
+    def watch(network, sentences, params=None):
+        read.append(sentences.lengths.max() * len(sentences.lengths))
+        return scores(network, sentences, params)
+
+    monkeypatch.setattr(Network, "scores", watch)
+    texts = [" ".join(CORPUS[0][:n]) for n in range(1, 60)] * 3
+    expected = [model.predict_proba([text])[0] for text in texts]
+    monkeypatch.setattr("fastrnn.text.model.WORDS", 300)
+    longest = max(len(text.split()) for text in texts)
+    read.clear()
+    assert_same_bits(model.predict_proba(texts), np.array(expected))
+    assert max(read) <= max(300, longest)

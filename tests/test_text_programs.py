@@ -104,6 +104,7 @@ def test_train_writes_what_it_promises(trained, files):
     assert content["format"] == 1
     assert content["settings"].keys() == SETTINGS.keys()
     assert content["settings"]["hidden_dim"] == 8
+    assert content["settings"]["batch_size"] < SETTINGS["batch_size"]  # of few sentences fewer
     assert [content["data"][name] for name in ("train", "dev")] == [*map(str, files)]
     metrics = storage.read_json(trained / "metrics.json")
     assert metrics.keys() == {"training", "dev"}
@@ -234,7 +235,7 @@ def test_embeddings_are_reported(capsys, tmp_path, files, undrawn, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["train", files[0], "--embeddings", "vectors.txt", "--freeze", "--out", "run"]
     out = done(capsys, *arguments, *QUICK)
-    words = len(TextModel.load(tmp_path / "run").vocabulary)
+    words = len(TextModel.load(tmp_path / "run").vocabulary) - 1
     assert f"embeddings: 2 of {words:,} words in 4 rows; left out: 1 too few values (line 4" in out
     report = storage.read_json(tmp_path / "run/metrics.json")["embeddings"]
     assert report == {
@@ -560,6 +561,7 @@ def test_predict_takes_what_the_library_saved(capsys, tmp_path):
         ["train", "--seed", "-1"],
         ["train", "--dropout", "1"],
         ["train", "--ngrams", "2"],
+        ["train", "--hidden-dim", "8.5"],
         ["train", "--model", "bow", "--embeddings", "vectors.txt"],
         ["train", "--learning-rate", "0"],
         ["train", "--class-weight", "pos"],

@@ -138,9 +138,7 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> J
     Raises FileExistsError where there is a run already.
     """
     if out is None:
-        numbers = range(1, 10**6)
-        names = (Path("runs", f"caption-{number}") for number in numbers)
-        out = next(path for path in names if not path.exists())
+        out = storage.new_folder("runs/caption")
     elif (out / runs.RUN).exists() or (out / CHECKPOINT).exists():
         raise FileExistsError(f"{out}: has a run already; resume it, or choose another folder")
     settings = DEFAULTS | ({} if data else SCENES_DEFAULTS) | settings

@@ -22,9 +22,6 @@ from fastrnn.text.vocabulary import TOKENIZERS
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
-COUNT = {"type": click.IntRange(1), "metavar": "N"}
-SHARE = {"type": click.FloatRange(0, 1, max_open=True), "metavar": "P"}
-POSITIVE = {"type": click.FloatRange(0, min_open=True), "metavar": "X"}
 ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Of the file.")
 # What a run ends with is not found missing after an hour of training.
 PACKAGES = ("matplotlib", "safetensors", "sklearn", "tqdm")
@@ -61,6 +58,8 @@ def setting(heading: str, name: str, text: str, **attributes):
     option, default = "--" + name.replace("_", "-"), SETTINGS[name]
     if isinstance(default, bool):
         option += "/--no-" + option[2:]
+    elif isinstance(default, int | float):
+        attributes["type"] = type(default)
     shown = [] if default is None or default is False else [str(default)]
     shown += [f"{model} {own[name]}" for model, own in OF_MODEL.items() if name in own]
     if shown:
@@ -111,43 +110,25 @@ def command() -> None:
 @setting("Model", "model", "", type=click.Choice(MODELS))
 @setting("Model", "embeddings", "Word vectors: GloVe or word2vec text, .gz, .zip.", type=FILE)
 @setting("Model", "freeze", "Keep the word vectors as they are.")
-@setting("Model", "embedding_dim", "Size of a word vector, without --embeddings.", **COUNT)
-@setting("Model", "hidden_dim", "Hidden units of rnn, lstm, gru.", **COUNT)
+@setting("Model", "embedding_dim", "Size of a word vector, without --embeddings.")
+@setting("Model", "hidden_dim", "Hidden units of rnn, lstm, gru.")
 @setting("Model", "bidirectional", "Read the text backwards, too.")
 @setting("Model", "pooling", "Of the states: last, mean, max, or some joined by +.", metavar="KIND")
 @setting("Model", "tokenizer", "words: lower-case words and marks.", type=click.Choice(TOKENIZERS))
-@setting("Model", "ngrams", "Longest runs of tokens that are words of bow and avg.", **COUNT)
-@setting("Model", "min_count", "Rarer words are unknown.", **COUNT)
-@setting("Model", "ensemble", "Networks whose probabilities are averaged.", **COUNT)
-@setting("Training", "epochs", "Most passes over the sentences.", **COUNT)
-@setting(
-    "Training",
-    "patience",
-    "Epochs without a better dev accuracy before it stops; 0: never.",
-    type=click.IntRange(0),
-    metavar="N",
-)
-@setting("Training", "batch_size", "Sentences a minibatch.", **COUNT)
-@setting("Training", "learning_rate", "Of the first epoch.", **POSITIVE)
-@setting("Training", "lr_decay", "Factor on the learning rate after each epoch.", **POSITIVE)
+@setting("Model", "ngrams", "Longest runs of tokens that are words of bow and avg.")
+@setting("Model", "min_count", "Rarer words are unknown.")
+@setting("Model", "ensemble", "Networks whose probabilities are averaged.")
+@setting("Training", "epochs", "Most passes over the sentences.")
+@setting("Training", "patience", "Epochs without a better dev accuracy; 0: any.")
+@setting("Training", "batch_size", "Sentences a minibatch; of few sentences fewer.")
+@setting("Training", "learning_rate", "Of the first epoch.")
+@setting("Training", "lr_decay", "Factor on the learning rate after each epoch.")
 @setting("Training", "update_rule", "", type=click.Choice(RULES))
-@setting(
-    "Training",
-    "clip_norm",
-    "Most global norm of the gradients; 0: any.",
-    type=click.FloatRange(0),
-    metavar="X",
-)
-@setting("Training", "dropout", "Of what the last layer reads.", **SHARE)
-@setting("Training", "embedding_dropout", "Of the word vectors' elements.", **SHARE)
-@setting("Training", "word_dropout", "Of words.", **SHARE)
-@setting(
-    "Training",
-    "weight_decay",
-    "Share of the weights, times the learning rate, that a step takes away.",
-    type=click.FloatRange(0),
-    metavar="X",
-)
+@setting("Training", "clip_norm", "Most global norm of the gradients; 0: any.")
+@setting("Training", "dropout", "Of what the last layer reads.")
+@setting("Training", "embedding_dropout", "Of the word vectors' elements.")
+@setting("Training", "word_dropout", "Of words.")
+@setting("Training", "weight_decay", "What a step takes of a weight, by learning rate.")
 @setting(
     "Training",
     "class_weight",
@@ -156,7 +137,7 @@ def command() -> None:
     multiple=True,
     callback=_weights,
 )
-@setting("Run", "seed", "", type=click.IntRange(0), metavar="N")
+@setting("Run", "seed", "Of all that is random.")
 @setting("Run", "backend", "Implementation. [cython]", type=click.Choice(["cython", "numpy"]))
 @click.option("--out", type=FOLDER, help="Its folder. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")

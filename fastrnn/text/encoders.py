@@ -47,6 +47,10 @@ class Bag(NamedTuple):
         """F."""
         return self.dim
 
+    def shapes(self, V: int) -> dict[str, tuple[int, ...]]:
+        """Of its parameters."""
+        return {"W_embed": (V, self.dim)}
+
     def init(self, V: int, rng: np.random.Generator) -> Params:
         """Initial parameters; the vector of unknown words is 0."""
         return {"W_embed": _word_vectors(V, self.dim, self.scale, rng)}
@@ -91,6 +95,14 @@ class Recurrent(NamedTuple):
     def size(self) -> int:
         """F."""
         return self.hidden * len(self.directions) * len(self.poolings)
+
+    def shapes(self, V: int) -> dict[str, tuple[int, ...]]:
+        """Of its parameters."""
+        W, H, columns = self.dim, self.hidden, GATES[self.cell] * self.hidden
+        shapes = {"W_embed": (V, W)}
+        for d in self.directions:
+            shapes |= {f"Wx_{d}": (W, columns), f"Wh_{d}": (H, columns), f"b_{d}": (columns,)}
+        return shapes
 
     def init(self, V: int, rng: np.random.Generator) -> Params:
         """Initial parameters: Wh orthogonal a gate (Saxe et al. 2014), the LSTM's forget gate open

@@ -13,14 +13,15 @@ import numpy as np
 from fastrnn import storage
 from fastrnn.backends import use_backend
 from fastrnn.text.encoders import Bag, Recurrent
-from fastrnn.text.networks import Network
+from fastrnn.text.networks import Network, initial_params, shapes
 from fastrnn.text.settings import SETTINGS
 from fastrnn.text.vocabulary import Sentences, Vocabulary, as_sets
 
 DESCRIPTION = "classifier.json"
 FORMAT = 1
 CONTENT = ("tensors", "classes", "networks", "settings", "vocabulary")
-BATCH = 256  # sentences, of similar lengths, that one forward pass reads
+# What one forward pass reads: sentences, of similar lengths, and words with their padding.
+BATCH, WORDS = 256, 1 << 14
 
 
 def encode(vocabulary: Vocabulary, texts: Sequence[str], settings: dict[str, object]) -> Sentences:
@@ -29,26 +30,15 @@ def encode(vocabulary: Vocabulary, texts: Sequence[str], settings: dict[str, obj
     return as_sets(sentences) if settings["model"] == "bow" else sentences
 
 
-def build(
-    settings: dict[str, object],
-    V: int,
-    C: int,
-    *,
-    vectors: np.ndarray | None = None,
-    seed: int | tuple[int, ...] | None = None,
-) -> Network:
-    """The untrained network of these settings (settings.SETTINGS) for V words and C classes."""
-    model, words = settings["model"], settings["word_dropout"]
-    tuned = not settings["freeze"]
-    common = {"dtype": np.dtype(settings["dtype"]), "backend": settings["backend"], "seed": seed}
-    common |= {"vectors": vectors, "dropout": settings["dropout"]}
+def encoder_of(settings: dict[str, object], C: int) -> Bag | Recurrent:
+    """What the settings (settings.SETTINGS) say of how to read a sentence; C classes."""
+    model, words, scale = (settings[n] for n in ("model", "word_dropout", "embedding_scale"))
+    tuned, W = not settings["freeze"], settings["embedding_dim"]
     if model == "bow":
-        bag = Bag(C, "sum", words, scale=0.0)
-        return Network(bag, V, C, **common | {"linear": False, "dropout": 0.0})
-    W, scale = settings["embedding_dim"], settings["embedding_scale"]
+        return Bag(C, "sum", words, scale=0.0)
     if model == "avg":
-        return Network(Bag(W, "mean", words, tuned, scale), V, C, **common)
-    encoder = Recurrent(
+        return Bag(W, "mean", words, tuned, scale)
+    return Recurrent(
         model,
         W,
         settings["hidden_dim"],
@@ -59,7 +49,26 @@ def build(
         tuned,
         scale,
     )
-    return Network(encoder, V, C, **common)
+
+
+def build(
+    settings: dict[str, object],
+    V: int,
+    C: int,
+    *,
+    vectors: np.ndarray | None = None,
+    seed: int | tuple[int, ...] | None = None,
+) -> Network:
+    """The untrained network of these settings for V words and C classes; vectors, seed as
+    initial_params'."""
+    encoder, linear = encoder_of(settings, C), settings["model"] != "bow"
+    start = {"dtype": settings["dtype"], "vectors": vectors, "seed": seed}
+    return _network(settings, encoder, initial_params(encoder, V, C, linear, **start))
+
+
+def _network(settings, encoder, params):
+    dropout = settings["dropout"] if "W" in params else 0.0
+    return Network(encoder, params, dropout=dropout, backend=settings["backend"])
 
 
 class TextModel:
@@ -139,12 +148,15 @@ class TextModel:
         vocabulary = Vocabulary(content["vocabulary"], settings["ngrams"], settings["tokenizer"])
         path = Path(folder) / content["tensors"]
         tensors = storage.read_tensors(path)
+        encoder, dtype = encoder_of(settings, len(classes)), np.dtype(settings["dtype"])
+        expected = shapes(encoder, len(vocabulary), len(classes), settings["model"] != "bow")
         networks = []
         for i in range(content["networks"]):
-            network = build(settings, len(vocabulary), len(classes))
-            for name, w in network.params.items():
-                network.params[name] = _like(path, f"{i}/{name}", w, tensors)
-            networks.append(network)
+            params = {
+                name: _saved(path, f"{i}/{name}", shape, dtype, tensors)
+                for name, shape in expected.items()
+            }
+            networks.append(_network(settings, encoder, params))
         return cls(vocabulary, classes, networks, settings)
 
 
@@ -155,12 +167,12 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     return content.hexdigest()[:12]
 
 
-def _like(path: Path, name: str, w: np.ndarray, tensors: dict[str, np.ndarray]) -> np.ndarray:
-    saved = tensors.get(name)
-    if saved is None or saved.shape != w.shape or saved.dtype != w.dtype:
-        got = "nothing" if saved is None else f"{saved.shape} {saved.dtype}"
-        raise ValueError(f"{path}: {name}: expected {w.shape} {w.dtype}, got {got}")
-    return saved
+def _saved(path, name, shape, dtype, tensors):
+    w = tensors.get(name)
+    if w is None or w.shape != shape or w.dtype != dtype:
+        got = "nothing" if w is None else f"{w.shape} {w.dtype}"
+        raise ValueError(f"{path}: {name}: expected {shape} {dtype}, got {got}")
+    return w
 
 
 def ready(network: Network) -> dict[str, object]:
@@ -176,14 +188,17 @@ def probabilities(
     network: Network, sentences: Sentences, params: dict[str, object] | None = None
 ) -> np.ndarray:
     """Probabilities (N, C), computed in batches of similar lengths."""
-    N = len(sentences.first) - 1
-    if N <= BATCH:
+    N, lengths = len(sentences.first) - 1, sentences.lengths
+    if N <= 1:
         return _softmax(network.scores(sentences, params))
-    order = np.argsort(sentences.lengths, kind="stable")
+    order = np.argsort(-lengths, kind="stable")
     result = np.empty((N, len(network.params["b"])), network.params["b"].dtype)
-    for begin in range(0, N, BATCH):
-        batch = order[begin : begin + BATCH]
+    begin = 0
+    while begin < N:
+        longest = max(1, lengths[order[begin]])
+        batch = order[begin : begin + max(1, min(BATCH, WORDS // longest))]
         result[batch] = _softmax(network.scores(sentences.take(batch), params))
+        begin += len(batch)
     return result
 
 

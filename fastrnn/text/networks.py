@@ -18,38 +18,53 @@ from fastrnn.text.vocabulary import Sentences
 MODELS = ("bow", "avg", *GATES)
 
 
+def shapes(encoder: Bag | Recurrent, V: int, C: int, linear: bool) -> dict[str, tuple[int, ...]]:
+    """Of a network's parameters: the encoder's, W (F, C) unless the features are the scores,
+    b (C,)."""
+    output = {"W": (encoder.size, C)} if linear else {}
+    return encoder.shapes(V) | output | {"b": (C,)}
+
+
+def initial_params(
+    encoder: Bag | Recurrent,
+    V: int,
+    C: int,
+    linear: bool,
+    *,
+    dtype: np.dtype | type = np.float32,
+    vectors: np.ndarray | None = None,
+    seed: int | tuple[int, ...] | None = None,
+) -> Params:
+    """The parameters with which training starts; vectors (V, W), initial word vectors (None:
+    random)."""
+    rng = np.random.default_rng(seed)
+    params = encoder.init(V, rng)
+    if vectors is not None:
+        params["W_embed"] = vectors
+    if linear:
+        params["W"] = rng.standard_normal((encoder.size, C)) * encoder.size**-0.5
+    params["b"] = np.zeros(C)
+    return {name: w.astype(dtype) for name, w in params.items()}
+
+
 class Network:
     """Scores of sentences and their gradients.
 
-    Parameters: encoder; V; C; dropout, of the features; vectors (V, W), initial word vectors (None:
-    random); backend (None: the current one); seed of the initial parameters.
-
-    Attributes: params, a dict of arrays: those of the encoder, W (F, C) unless the features are the
-    scores, b (C,).
+    Parameters: encoder; params, arrays by name, of shapes(...); dropout, of the features; backend
+    (None: the current one).
     """
 
     def __init__(
         self,
         encoder: Bag | Recurrent,
-        V: int,
-        C: int,
+        params: Params,
         *,
-        linear: bool = True,
         dropout: float = 0.0,
-        dtype: type = np.float32,
-        vectors: np.ndarray | None = None,
         backend: str | None = None,
-        seed: int | tuple[int, ...] | None = None,
     ) -> None:
-        self.encoder, self.linear, self.dropout, self.backend = encoder, linear, dropout, backend
-        rng = np.random.default_rng(seed)
-        params = encoder.init(V, rng)
-        if vectors is not None:
-            params["W_embed"] = vectors
-        if linear:
-            params["W"] = rng.standard_normal((encoder.size, C)) * encoder.size**-0.5
-        params["b"] = np.zeros(C)
-        self.params = {name: w.astype(dtype) for name, w in params.items()}
+        self.encoder, self.params = encoder, params
+        self.dropout, self.backend = dropout, backend
+        self.linear = "W" in params
 
     def loss(
         self,

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +142,7 @@ def begin(
     out. settings over the defaults.
     Raises FileExistsError where there is a run already, and what reading raises.
     """
-    out = out or _new_folder()
+    out = out or storage.new_folder("runs/classify")
     if any((out / name).exists() for name in (RUN, DESCRIPTION, f"0/{CHECKPOINT}")):
         raise FileExistsError(f"{out}: has a run already; resume it, or choose another folder")
     seed = complete(settings)["seed"]
@@ -165,10 +164,6 @@ def begin(
     return job
 
 
-def _new_folder() -> Path:
-    return next(path for n in count(1) if not (path := Path("runs", f"classify-{n}")).exists())
-
-
 def _make(corpus: str, seed: int) -> tuple[Corpus, Corpus]:
     if corpus == "reviews":
         n = sum(REVIEWS.values())
@@ -178,6 +173,8 @@ def _make(corpus: str, seed: int) -> tuple[Corpus, Corpus]:
 
 def _read(train: Path, dev: Path | None, encoding: str, seed: int) -> tuple[Corpus, Corpus]:
     corpus = read_labelled(train, encoding=encoding)
+    if len(set(corpus.labels)) < 2:
+        raise ValueError(f"{train}: expected at least two classes, got 1, {corpus.labels[0]!r}")
     if dev is None:
         return _hold_out(corpus, seed)
     classes = sorted(set(corpus.labels))

@@ -143,6 +143,8 @@ def complete(given: dict[str, object], examples: int | None = None) -> dict[str,
         settings["batch_size"] = min(settings["batch_size"], most)
     if settings["ngrams"] > 1 and settings["model"] not in ("bow", "avg"):
         raise ValueError(f"ngrams: {settings['model']} reads words one by one; expected 1")
+    if settings["freeze"] and settings["embeddings"] is None:
+        raise ValueError("freeze: random vectors would stay random; it needs embeddings")
     if settings["embeddings"] is not None and settings["model"] == "bow":
         raise ValueError("embeddings: a bag of words has no word vectors")
     return settings

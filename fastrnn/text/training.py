@@ -126,7 +126,7 @@ class Training:
         if s["embeddings"] is None:
             return None
         watch = {} if progress is None else {"progress": progress}
-        vectors = load_vectors(s["embeddings"], self.vocabulary.words, **watch)
+        vectors = load_vectors(s["embeddings"], self.vocabulary.words[1:], **watch)
         s["embedding_dim"] = vectors.vectors.shape[1]
         return vectors
 
@@ -209,4 +209,7 @@ def class_weights(
         raise ValueError(
             f"class_weight: {unknown[0]!r} is not one of {', '.join(map(str, classes))}"
         )
-    return np.array([float(given.get(name, 1.0)) for name in classes])
+    weights = np.array([float(given.get(name, 1.0)) for name in classes])
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"class_weight: expected numbers of at least 0, got {given!r}")
+    return weights
