@@ -93,7 +93,7 @@ RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
 def _update(rule, w, dw, config, defaults, states, out, backend):
     at = ...
     if isinstance(dw, RowGradient):
-        at, dw = _rows(w, dw)
+        at, dw = _rows(w, dw, get_backend(backend))
     shape = w.shape if at is ... else (len(at), *w.shape[1:])
     for name, a, expected in (("dw", dw, shape), ("out", w if out is None else out, w.shape)):
         if a.shape != expected:
@@ -123,14 +123,17 @@ def _update(rule, w, dw, config, defaults, states, out, backend):
     return out, config
 
 
-def _rows(w, dw):
+def _rows(w, dw, backend):
     """The rows of a RowGradient, checked: a kernel trusts them."""
-    rows = np.array(dw.rows)
+    rows, values = np.array(dw.rows), np.asarray(dw.values)
     if w.ndim < 1 or rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise ValueError(f"dw: expected rows as integers (R,), got {rows.dtype} {rows.shape}")
     if rows.size and not 0 <= rows.min() <= rows.max() < len(w):
         raise IndexError(f"dw: expected rows in [0, {len(w)}), got {rows.min()}..{rows.max()}")
-    return rows.astype(np.intp), dw.values
+    rows = rows.astype(np.intp)
+    if len(backend.distinct(rows)[0]) < len(rows):
+        raise ValueError("dw: expected every row once, got one twice")
+    return rows, values
 
 
 def _copied(w, out):

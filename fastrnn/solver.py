@@ -47,7 +47,8 @@ class Solver:
     score before it stops (None: never); seed of the generator that shuffles (and drops
     out); print_every, iterations between printed losses when verbose; checkpoint, a folder to keep
     a checkpoint in, written every checkpoint_every iterations, after every epoch and on Ctrl-C;
-    on_iteration, called with the solver after every iteration.
+    on_iteration, called with the solver after every iteration; identity, which a checkpoint must
+    have to be continued.
 
     Attributes: loss_history, the loss of every iteration; history, a dict for every epoch;
     best_score, best_params of the best validation (None without one); epoch; iteration.
@@ -72,6 +73,7 @@ class Solver:
         checkpoint: Path | str | None = None,
         checkpoint_every: int = 500,
         on_iteration: Callable[["Solver"], None] | None = None,
+        identity: str = "",
     ) -> None:
         if update_rule not in optim.RULES:
             raise ValueError(f"update_rule: expected one of {[*optim.RULES]}, got {update_rule!r}")
@@ -103,6 +105,7 @@ class Solver:
         self.checkpoint = Path(checkpoint) if checkpoint else None
         self.checkpoint_every = checkpoint_every
         self.on_iteration = on_iteration
+        self.identity = identity
 
         self.rng = np.random.default_rng(seed)
         self.optim_configs = {name: dict(optim_config or {}) for name in params}
@@ -252,6 +255,7 @@ class Solver:
         state = {
             "format": FORMAT,
             "tensors": file,
+            "identity": self.identity,
             "update_rule": self.update_rule,
             "num_examples": self.num_examples,
             "batch_size": self.batch_size,
@@ -287,6 +291,8 @@ class Solver:
         ):
             if state.get(name) != expected:
                 raise ValueError(f"{path}: expected {name} {expected!r}, got {state.get(name)!r}")
+        if state.get("identity", "") != self.identity:
+            raise ValueError(f"{path}: of another training: its data or settings were others")
         tensors = storage.read_tensors(folder / state["tensors"])
         groups: dict[str, dict[str, np.ndarray]] = {"params": {}, "best": {}, "optim": {}}
         self.order = tensors.pop("order")

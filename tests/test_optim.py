@@ -330,3 +330,9 @@ def test_wrong_rows_are_refused_and_change_nothing(name, rows, values, error, ba
     assert f"{caught.type.__name__}: {caught.value}" == error
     assert_same_bits(w, before)
     assert config == DEFAULTS[name]
+
+
+def test_a_row_that_comes_twice_is_refused(backend):
+    twice = fastrnn.RowGradient(np.array([2, 0, 2]), np.ones((3, 4)))
+    with pytest.raises(ValueError, match="^dw: expected every row once"):
+        optim.adam(np.zeros((5, 4)), twice)

@@ -29,7 +29,10 @@ from util import (
 
 import fastrnn
 
-LARGE = (*GATES, "lstm_ifgo_c0_lengths", "gru_original_bh_lengths_reverse", "temporal_affine")
+LARGE = (
+    *(*GATES, "lstm_ifgo_c0_lengths", "gru_original_bh_lengths_reverse", "temporal_affine"),
+    *("rnn_index", "lstm_fico_index_lengths_reverse", "gru_index_lengths"),
+)
 CASES = [(name, shape) for name in LAYERS for shape in SHAPES]
 CASES += [(name, shape) for name in LARGE for shape in LARGE_SHAPES]
 SMALL = (3, 4, 5, 6)

@@ -331,11 +331,11 @@ DEV = UNSEEN, UNSEEN_LABELS
 
 
 def test_dev_chooses_the_epoch():
-    clf = quick(epochs=12, patience=2).fit(TEXTS, Y, dev=DEV)
+    clf = quick(epochs=12, patience=2, random_state=2).fit(TEXTS, Y, dev=DEV)
     assert clf.n_iter_ == len(clf.history_[0]) < 12
     accuracies = [epoch["dev_accuracy"] for epoch in clf.history_[0]]
     assert clf.score(*DEV) == max(accuracies) > accuracies[-1]
-    both = quick(epochs=12, patience=2, ensemble=2).fit(TEXTS, Y, dev=DEV)
+    both = quick(random_state=2, epochs=12, patience=2, ensemble=2).fit(TEXTS, Y, dev=DEV)
     assert both.history_[0][-1]["dev_loss"] == clf.history_[0][-1]["dev_loss"]
     assert both.n_iter_ == max(map(len, both.history_))
     assert "dev_accuracy" not in quick().fit(TEXTS, Y).history_[0][0]

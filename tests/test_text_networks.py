@@ -3,6 +3,9 @@ files."""
 
 import json
 import math
+import os
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -536,7 +539,7 @@ def test_unknown_setting_is_refused():
 
 
 def test_training_refuses_one_class_and_vectors_of_a_bag_of_words():
-    with pytest.raises(ValueError, match="^labels: expected at least two classes, got 1$"):
+    with pytest.raises(ValueError, match="^classes: expected two or more, all different, got"):
         Training({}, ["a"], np.zeros(1, int), ["x"])
     with pytest.raises(ValueError, match="^embeddings: a bag of words has no word vectors$"):
         Training({"model": "bow", "embeddings": "vectors.txt"}, *CORPUS, CLASSES)
@@ -610,7 +613,8 @@ def together_of(models):
 
 @pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru"])
 def test_models_learn(model):
-    given = {"model": model, "epochs": 15, "lr_decay": 1.0, "dropout": 0.0, "word_dropout": 0.0}
+    given = {"model": model, "epochs": 25, "lr_decay": 1.0}
+    given |= dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), 0.0)
     trained = Training(SHORT | given, *CORPUS, CLASSES).run()
     right = trained.predict_proba(CORPUS[0]).argmax(axis=1) == CORPUS[1]
     says = [bool({*text.split()} & {*CLASSES}) for text in CORPUS[0]]
@@ -919,3 +923,104 @@ def test_long_documents_are_predicted_a_few_at_a_time(model, monkeypatch):
     read.clear()
     assert_same_bits(model.predict_proba(texts), np.array(expected))
     assert max(read) <= max(300, longest)
+
+
+DESCRIPTIONS = {
+    "model": {"settings": {"model": "tree"}},
+    "settings": {"settings": [1]},
+    "networks": {"networks": 0},
+    "classes": {"classes": ["a"]},
+    "vocabulary": {"vocabulary": ["a"]},
+    "tensors": {"tensors": None},
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_damaged_descriptions_are_refused(model, name, tmp_path):
+    model.save(tmp_path)
+    path = tmp_path / DESCRIPTION
+    storage.write_json(path, storage.read_json(path) | DESCRIPTIONS[name])
+    with pytest.raises(ValueError, match="not a classifier's description") as caught:
+        TextModel.load(tmp_path)
+    assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"texts": "abcd"}, "texts: expected a sequence of strings"),
+        ({"y": [0, 1]}, "y: expected integers of shape"),
+        ({"y": [0, 2, 0, 1]}, "y: expected 0 to 1, got 0 to 2"),
+        ({"y": [0.0, 1, 0, 1]}, "y: expected integers"),
+        ({"classes": ["a", "a"]}, "classes: expected two or more, all different"),
+        ({"sample_weight": [1, 1, 1, -1]}, "sample_weight: expected (4,) numbers of at least 0"),
+        ({"sample_weight": [1, 1]}, "sample_weight: expected (4,)"),
+        ({"dev": ([], [])}, "dev y: expected integers"),
+        ({"dev": (["a"], [3])}, "dev y: expected 0 to 1"),
+    ],
+)
+def test_training_checks_what_it_is_given(change, message):
+    given = {"texts": ["a", "b", "a", "b"], "y": [0, 1, 0, 1], "classes": ["x", "y"]} | change
+    with pytest.raises(ValueError) as caught:
+        Training({"model": "bow"}, **given)
+    assert str(caught.value).startswith(message)
+
+
+def test_one_string_is_not_texts(model):
+    with pytest.raises(ValueError, match="expected a sequence of strings"):
+        model.predict_proba("good")
+
+
+def test_checkpoint_of_another_training_is_refused(tmp_path):
+    given = SHORT | {"model": "bow", "epochs": 1}
+    Training(given, *CORPUS, CLASSES, folder=tmp_path).run()
+    Training(given | {"epochs": 2}, *CORPUS, CLASSES, folder=tmp_path).run()
+    for other in (
+        Training(given | {"seed": 5}, *CORPUS, CLASSES, folder=tmp_path),
+        Training(given, *CORPUS, CLASSES[::-1], folder=tmp_path),
+        Training(given, CORPUS[0], 1 - CORPUS[1], CLASSES, folder=tmp_path),
+    ):
+        with pytest.raises(ValueError, match="of another training"):
+            other.run()
+
+
+def test_a_model_does_not_change_when_its_training_goes_on():
+    training = Training(SHORT | {"epochs": 1}, *CORPUS, CLASSES)
+    model = training.run()
+    before = model.predict_proba(CORPUS[0])
+    training.solvers[0].num_epochs = 2
+    training.solvers[0].train()
+    assert_same_bits(model.predict_proba(CORPUS[0]), before)
+
+
+def test_the_smaller_batch_has_sentences_of_any_length(rng):
+    lengths = rng.integers(1, 40, size=650)
+    network = build(complete({"model": "bow"}), V, 2, seed=0)
+    sentences = draw_sentences(lengths, rng)
+    solver = TextSolver(
+        network, Examples(sentences, np.zeros(650, np.intp)), batch_size=64, verbose=False
+    )
+    rests = [lengths[solver.shuffle()[640:]] for _ in range(20)]
+    assert 15 < np.mean(rests) < 25
+    batches = [{frozenset(b) for b in solver.shuffle()[:640].reshape(10, 64)} for _ in range(2)]
+    shared = [max(len(a & b) for b in batches[1]) for a in batches[0]]
+    assert max(shared) < 48
+
+
+def test_initial_weights_do_not_depend_on_blas():
+    script = (
+        "import hashlib, sys; from fastrnn.text.model import build\n"
+        "from fastrnn.text.settings import complete\n"
+        "given = complete({'model': 'rnn', 'hidden_dim': 300, 'dtype': 'float64'})\n"
+        "w = build(given, 3, 2, seed=0).params['Wh_f']\n"
+        "print(hashlib.sha256(w).hexdigest(), abs(w @ w.T - __import__('numpy').eye(300)).max())"
+    )
+    said = []
+    for threads in "12":
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": threads}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+        )
+        said.append(done.stdout.split())
+    assert said[0][0] == said[1][0]
+    assert float(said[0][1]) < 1e-13

@@ -442,7 +442,7 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
                   const idx *lengths, bint reverse, void *dx, void *dWx, void *dWh, void *db,
                   void *dbh, int threads) except -1:
     cdef kernel *f = k.rnn_backward if G == 1 else k.gru_backward if G == 3 else k.lstm_backward
-    cdef idx N = s.N, D = s.D, H = s.H, blocks = k.feature_block, capacity, steps, rows
+    cdef idx N = s.N, D = s.D, H = s.H, blocks = k.feature_block, capacity, job, rows
     cdef idx x_capacity, table = s.table if s.index != NULL else 0
     cdef pack_args p
     cdef matmul_args m
@@ -485,6 +485,7 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
 
     cdef void *dtable = scratch.take(table_bytes - ALIGNMENT)
     cdef const void **x_rows = <const void **>scratch.take(list_bytes - ALIGNMENT)
+    cdef idx *table_rows = <idx *>x_rows  # of x there is one list or the other
     cdef const void **h_rows = <const void **>scratch.take(list_bytes - ALIGNMENT)
     cdef void *h_blocks = scratch.take(h_bytes - ALIGNMENT)
     cdef char *dgates = <char *>s.dgates
@@ -512,7 +513,7 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
         w.job[x_job].A, w.job[x_job].a_row = s.x, D
         memset(&e, 0, sizeof(e))
         e.fresh, e.vocabulary, e.W = True, table, s.dgates_row
-        e.x, e.input, e.out = <const idx *>x_rows, dgates, dtable
+        e.x, e.input, e.out = table_rows, dgates, dtable
     else:
         m.A = s.dgates
         w.job[x_job].a_rows = x_rows
@@ -523,7 +524,7 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
             while s.t0 > 0 and s.first[s.t1] - s.first[s.t0 - 1] <= capacity:
                 s.t0 -= 1
             run_cell(f, s, threads)
-            list_rows(s, real_size, x_rows, h_rows, <idx *>x_rows)
+            list_rows(s, real_size, x_rows, h_rows, table_rows)
             rows = s.first[s.t1] - s.first[s.t0]
             if table:
                 e.bags = rows
@@ -533,12 +534,12 @@ cdef int backward(const kernel_table *k, size_t real_size, cell_args *s, idx G, 
                 m.rows, m.out_rows = rows, s.rows + s.first[s.t0]
                 run(k.matmul, &m, threads, False)
             w.jobs = x_job if table else x_job + 1
-            for steps in range(w.jobs):
-                w.job[steps].rows = rows
+            for job in range(w.jobs):
+                w.job[job].rows = rows
             run(k.transpose_rows, &w, threads, False)
             run(k.weight_grad, &w, threads, False)
-            for steps in range(w.jobs):
-                w.job[steps].first = False
+            for job in range(w.jobs):
+                w.job[job].first = False
             s.t1 = s.t0
             if s.t0 == 0:
                 break

@@ -235,9 +235,10 @@ def softmax_loss(x, y, weight, scale):
 
 def _update(rule, w, dw, config, out, at, states, rate, *factors):
     """One pass over the elements, or the reference's many where the kernel does not take the
-    arrays: of other dtypes than float32 and float64, or not contiguous."""
+    arrays: of other dtypes than native float32 and float64, or not contiguous."""
     arrays = w, dw, out, *(config[name] for name in states if name)
-    if w.dtype.char not in "fd" or not all(a.flags.c_contiguous for a in arrays):
+    plain = w.dtype.char in "fd" and w.dtype.isnative
+    if not plain or not all(a.flags.c_contiguous for a in arrays):
         getattr(reference, rule)(w, dw, config, out, at)
         return
     rows, width = (None, 0) if at is ... else (at, dw.size // max(1, len(at)))

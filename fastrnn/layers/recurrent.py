@@ -4,8 +4,8 @@ Letters: N batch, T steps, D input, H hidden. Inputs are float32 or float64 arra
 which is the dtype of every result; they are never modified. Non-contiguous inputs are copied once.
 Every function takes backend="numpy" or "cython" (None: the current one) and raises ValueError for a
 shape, a length or an unknown name, TypeError for a dtype, a flag that is no bool or a foreign
-cache. A cache holds the inputs and outputs themselves, not copies: do not change them before the
-backward pass.
+cache, IndexError for an index. A cache holds the inputs and outputs themselves, not copies: do not
+change them before the backward pass.
 
 Every sequence function takes lengths (N,), integers in [0, T]: row n has the steps before
 lengths[n]; what x and dh hold after them is not looked at, and h, c and dx are 0 there. With
@@ -128,8 +128,7 @@ def rnn_forward(
 ) -> tuple[np.ndarray, RNNCache]:
     """All time steps of a vanilla RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b).
 
-    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,), lengths (N,), reverse,
-    index.
+    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); lengths (N,), reverse, index.
     Returns: h (N, T, H), cache for rnn_backward; cache.hT (N, H) is the last state.
     """
     packed = None
@@ -223,8 +222,7 @@ def lstm_forward(
 
     Inputs: x (N, T, D), h0 (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); c0 (N, H), zeros where it is
     None; gates, the order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo"
-    (PyTorch) or "iofg" (ONNX); lengths (N,), reverse,
-    index.
+    (PyTorch) or "iofg" (ONNX); lengths (N,), reverse, index.
     Returns: h (N, T, H), cache for lstm_backward; cache.c (N, T, H) holds all cell states, cache.hT
     and cache.cT (N, H) the last states.
     """

@@ -111,7 +111,7 @@ class Recurrent(NamedTuple):
         params = {"W_embed": _word_vectors(V, W, self.scale, rng)}
         for d in self.directions:
             params[f"Wx_{d}"] = rng.standard_normal((W, G * H)) * W**-0.5
-            blocks = [np.linalg.qr(rng.standard_normal((H, H)))[0] for _ in range(G)]
+            blocks = [_orthogonal(H, rng) for _ in range(G)]
             params[f"Wh_{d}"] = np.concatenate(blocks, axis=1)
             params[f"b_{d}"] = np.zeros(G * H)
             if self.cell == "lstm":
@@ -189,6 +189,17 @@ def _word_vectors(V: int, W: int, scale: float, rng: np.random.Generator) -> np.
     vectors = scale * rng.standard_normal((V, W))
     vectors[0] = 0
     return vectors
+
+
+def _orthogonal(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A random orthogonal matrix, by Gram-Schmidt, twice (Giraud et al. 2005). Not np.linalg.qr,
+    whose bits depend on the number of BLAS threads."""
+    Q = rng.standard_normal((n, n))
+    for i in range(n):
+        for _ in range(2):
+            Q[i] -= np.einsum("j,jk->k", np.einsum("jk,k->j", Q[:i], Q[i]), Q[:i])
+        Q[i] /= np.sqrt(np.einsum("k,k", Q[i], Q[i]))
+    return Q
 
 
 def _add(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:

@@ -10,15 +10,13 @@ from numpy.typing import ArrayLike
 from fastrnn.optional import require
 from fastrnn.text.corpus import Corpus, split
 from fastrnn.text.model import TextModel
-from fastrnn.text.settings import SETTINGS
+from fastrnn.text.settings import SETTINGS, plain
 from fastrnn.text.training import Training
 
 _base = require("sklearn.base")
 _utils = require("sklearn.utils")
 _multiclass = require("sklearn.utils.multiclass")
 _validation = require("sklearn.utils.validation")
-
-SAVED = "estimator"  # what save adds to the model's settings
 
 
 class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
@@ -164,7 +162,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         return self
 
     def _settings(self) -> dict[str, object]:
-        params = _plain(self.get_params(deep=False))
+        params = plain(self.get_params(deep=False))
         generator = _utils.check_random_state(self.random_state)
         seeded = isinstance(self.random_state, Integral)
         seed = int(self.random_state if seeded else generator.randint(2**31 - 1))
@@ -193,13 +191,12 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     def save(self, folder: Path | str) -> None:
         """Write the fitted classifier into a folder as TextModel.save does: JSON and safetensors,
         no pickle. A RandomState is written as the seed that fit drew from it."""
-        model, params = self._fitted(), _plain(self.get_params(deep=False))
+        model, params = self._fitted(), plain(self.get_params(deep=False))
         if isinstance(self.class_weight, dict):  # JSON would make strings of the labels
             params["class_weight"] = [*params["class_weight"].items()]
         if not isinstance(params["random_state"], int | None):
             params["random_state"] = model.settings["seed"]
-        model.settings[SAVED] = {"params": params, "labels": self.classes_.dtype.str}
-        model.save(folder)
+        model.save(folder, {"params": params, "labels": self.classes_.dtype.str})
 
     @classmethod
     def load(cls, folder: Path | str) -> "TextClassifier":
@@ -209,7 +206,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         Raises FileNotFoundError or ValueError that names the file at fault.
         """
         model = TextModel.load(folder)
-        saved = model.settings.get(SAVED) or {"params": cls._params(model.settings), "labels": None}
+        saved = model.extra or {"params": cls._params(model.settings), "labels": None}
         estimator = cls(**saved["params"])
         if isinstance(estimator.class_weight, list):
             estimator.class_weight = dict(estimator.class_weight)
@@ -283,12 +280,3 @@ def _hold_out(y: np.ndarray, fraction: float, seed: int) -> list[np.ndarray]:
     """Rows to train on, and rows to hold out."""
     rows = Corpus(range(len(y)), y.tolist())  # rows for texts: weights are divided like them
     return [np.array(part.texts) for part in split(rows, fraction, seed)]
-
-
-def _plain(value: object) -> object:
-    """Without NumPy's scalars and paths, which JSON does not know."""
-    if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value) if isinstance(value, Path) else value

@@ -14,12 +14,11 @@ from fastrnn import storage
 from fastrnn.backends import use_backend
 from fastrnn.text.encoders import Bag, Recurrent
 from fastrnn.text.networks import Network, initial_params, shapes
-from fastrnn.text.settings import SETTINGS
+from fastrnn.text.settings import complete
 from fastrnn.text.vocabulary import Sentences, Vocabulary, as_sets
 
 DESCRIPTION = "classifier.json"
 FORMAT = 1
-CONTENT = ("tensors", "classes", "networks", "settings", "vocabulary")
 # What one forward pass reads: sentences, of similar lengths, and words with their padding.
 BATCH, WORDS = 256, 1 << 14
 
@@ -75,7 +74,7 @@ class TextModel:
     """What training leaves and prediction needs.
 
     Attributes: vocabulary; classes, a list of names; networks, whose probabilities are averaged;
-    settings, as given to train.
+    settings, as given to train; extra, what the description holds for others.
     """
 
     def __init__(
@@ -84,17 +83,21 @@ class TextModel:
         classes: Sequence[str],
         networks: Sequence[Network],
         settings: dict[str, object],
+        extra: dict[str, object] | None = None,
     ) -> None:
         self.vocabulary, self.classes = vocabulary, list(classes)
-        self.networks, self.settings = list(networks), settings
+        self.networks, self.settings, self.extra = list(networks), settings, extra or {}
         self._params = [ready(network) for network in self.networks]
 
     def __reduce__(self):  # prepared weights are not worth pickling
-        return TextModel, (self.vocabulary, self.classes, self.networks, self.settings)
+        content = self.vocabulary, self.classes, self.networks, self.settings, self.extra
+        return TextModel, content
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Probabilities (N, C) of texts of white-space separated tokens, in float32 or float64 as
-        the model is."""
+        the model is. Raises ValueError for one string in place of several."""
+        if isinstance(texts, str):
+            raise ValueError("texts: expected a sequence of strings, got one string")
         return self.proba(encode(self.vocabulary, texts, self.settings))
 
     def proba(self, sentences: Sentences) -> np.ndarray:
@@ -103,9 +106,9 @@ class TextModel:
         members = [probabilities(network, sentences, params) for network, params in ready]
         return members[0] if len(members) == 1 else np.mean(members, axis=0)
 
-    def save(self, folder: Path | str) -> None:
-        """Write the two files into a folder, which is made if it is missing. A model that was there
-        is whole until the new one is."""
+    def save(self, folder: Path | str, extra: dict[str, object] | None = None) -> None:
+        """Write the two files into a folder, which is made if it is missing; extra, in place of the
+        model's. A model that was there is whole until the new one is."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
@@ -122,6 +125,7 @@ class TextModel:
             "networks": len(self.networks),
             "settings": self.settings,
             "vocabulary": self.vocabulary.words,
+            "extra": self.extra if extra is None else extra,
         }
         storage.write_json(folder / DESCRIPTION, description)
         for old in folder.glob("classifier-*.safetensors"):
@@ -141,23 +145,22 @@ class TextModel:
         content = storage.read_json(path)
         if content.get("format") != FORMAT:
             raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")
-        missing = [name for name in CONTENT if name not in content]
-        if missing:
-            raise ValueError(f"{path}: expected {missing[0]!r}, found {', '.join(content)}")
-        settings, classes = SETTINGS | content["settings"], content["classes"]
-        vocabulary = Vocabulary(content["vocabulary"], settings["ngrams"], settings["tokenizer"])
+        try:
+            settings, vocabulary, classes, count = _described(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a classifier's description ({error!r})") from None
         path = Path(folder) / content["tensors"]
         tensors = storage.read_tensors(path)
         encoder, dtype = encoder_of(settings, len(classes)), np.dtype(settings["dtype"])
         expected = shapes(encoder, len(vocabulary), len(classes), settings["model"] != "bow")
         networks = []
-        for i in range(content["networks"]):
+        for i in range(count):
             params = {
                 name: _saved(path, f"{i}/{name}", shape, dtype, tensors)
                 for name, shape in expected.items()
             }
             networks.append(_network(settings, encoder, params))
-        return cls(vocabulary, classes, networks, settings)
+        return cls(vocabulary, classes, networks, settings, content.get("extra"))
 
 
 def _digest(tensors: dict[str, np.ndarray]) -> str:
@@ -165,6 +168,17 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
     for w in tensors.values():
         content.update(np.ascontiguousarray(w))
     return content.hexdigest()[:12]
+
+
+def _described(content):
+    settings, classes, count = (content[name] for name in ("settings", "classes", "networks"))
+    settings = complete(settings)
+    vocabulary = Vocabulary(content["vocabulary"], settings["ngrams"], settings["tokenizer"])
+    if not (isinstance(count, int) and count >= 1 and isinstance(content["tensors"], str)):
+        raise ValueError(f"networks: expected at least 1, got {count!r}")
+    if not (isinstance(classes, list) and len(classes) >= 2):
+        raise ValueError(f"classes: expected two or more, got {classes!r}")
+    return settings, vocabulary, classes, count
 
 
 def _saved(path, name, shape, dtype, tensors):

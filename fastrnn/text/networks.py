@@ -66,6 +66,11 @@ class Network:
         self.dropout, self.backend = dropout, backend
         self.linear = "W" in params
 
+    def copy(self) -> "Network":
+        """A network with parameters of its own."""
+        params = {name: w.copy() for name, w in self.params.items()}
+        return Network(self.encoder, params, dropout=self.dropout, backend=self.backend)
+
     def loss(
         self,
         sentences: Sentences,

@@ -23,7 +23,7 @@ from fastrnn.text.grammar import make_reviews
 from fastrnn.text.metrics import classifier_report
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import complete
-from fastrnn.text.training import Training
+from fastrnn.text.training import RESUMABLE, Training
 
 RUN, FORMAT = "run.json", 1
 METRICS = "metrics.json"
@@ -197,10 +197,6 @@ def _write_data(folder: Path, corpora: Iterable[Corpus]) -> None:
         lines = map("{} {}\n".format, corpus.labels, corpus.texts)
         with storage.replacing(folder / f"{name}.txt") as path:
             path.write_text("".join(lines), encoding="utf-8", newline="\n")
-
-
-# What a resumed run may change: anything else would make it another run.
-RESUMABLE = {"epochs", "patience", "backend"}
 
 
 def resume(folder: Path, given: dict[str, object], watch: Watch) -> Job:

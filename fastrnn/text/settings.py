@@ -105,7 +105,8 @@ KINDS = {
     "dtype": _one_of("float32", "float64"),
     "backend": _one_of(None, "numpy", "cython"),
     "class_weight": Kind(
-        "None, 'balanced' or a dict", lambda v: v in (None, "balanced") or isinstance(v, dict)
+        "None, 'balanced' or a dict",
+        lambda v: v is None or isinstance(v, dict) or (isinstance(v, str) and v == "balanced"),
     ),
     **dict.fromkeys(("seed", "patience"), _integer(0)),
     **dict.fromkeys(("ngrams", "min_count", "epochs", "batch_size", "ensemble"), _integer(1)),
@@ -116,8 +117,12 @@ KINDS = {
 }
 
 
-def _plain(value: object) -> object:
-    """For JSON: no scalar of NumPy's, no path."""
+def plain(value: object) -> object:
+    """For JSON: no scalar of NumPy's, no path, also inside of lists and dicts."""
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value.item() if isinstance(value, np.generic) else value
@@ -132,7 +137,7 @@ def complete(given: dict[str, object], examples: int | None = None) -> dict[str,
     unknown = sorted(given.keys() - SETTINGS.keys())
     if unknown:
         raise ValueError(f"{unknown[0]}: no such setting; there are {', '.join(SETTINGS)}")
-    given = {name: _plain(value) for name, value in given.items()}
+    given = plain(given)
     for name, value in given.items():
         kind = KINDS[name]
         if not kind.holds(value):

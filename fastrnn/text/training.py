@@ -1,5 +1,7 @@
 """Training of text classifiers: batches of similar lengths, ensembles."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +12,11 @@ from fastrnn.solver import CHECKPOINT, Gradients, Solver
 from fastrnn.text.embeddings import Vectors, load_vectors
 from fastrnn.text.model import TextModel, build, encode, probabilities
 from fastrnn.text.networks import Network
-from fastrnn.text.settings import complete
+from fastrnn.text.settings import complete, plain
 from fastrnn.text.vocabulary import Sentences, Vocabulary
 
+# What a training that continues from a checkpoint may change: all else would make it another one.
+RESUMABLE = {"epochs", "patience", "backend"}
 # Batches that are shuffled together and then sorted by length.
 BUCKET = 20
 
@@ -48,13 +52,16 @@ class TextSolver(Solver):
             config["weight_decay"] = weight_decay if decays else 0.0
 
     def shuffle(self) -> np.ndarray:
-        """Batches of sentences of similar lengths, in random order; the smaller one last."""
+        """Batches of sentences of similar lengths, in random order; the smaller one last, of any
+        lengths."""
         size, order = self.batch_size, self.rng.permutation(self.num_examples)
-        lengths = self.examples.sentences.lengths
-        for begin in range(0, len(order), BUCKET * size):
-            bucket = order[begin : begin + BUCKET * size]
-            bucket[:] = bucket[np.argsort(lengths[bucket], kind="stable")]
         whole = len(order) // size
+        # Several buckets, or an epoch would have the batches of the one before.
+        bucket = size * max(1, min(BUCKET, whole // 4))
+        lengths = self.examples.sentences.lengths
+        for begin in range(0, whole * size, bucket):
+            part = order[begin : min(begin + bucket, whole * size)]
+            part[:] = part[np.argsort(lengths[part], kind="stable")]
         batches = order[: whole * size].reshape(whole, size)[self.rng.permutation(whole)]
         return np.concatenate([batches.ravel(), order[whole * size :]])
 
@@ -102,10 +109,11 @@ class Training:
         folder: Path | str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> None:
-        self.settings, self.classes = complete(settings, len(y)), list(classes)
-        s = self.settings
-        if len(classes) < 2:
-            raise ValueError(f"labels: expected at least two classes, got {len(classes)}")
+        self.classes = plain(list(classes))
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise ValueError(f"classes: expected two or more, all different, got {self.classes}")
+        y = _checked("texts", "y", texts, y, len(self.classes))
+        self.settings = s = complete(settings, len(y))
         self.vocabulary = Vocabulary.of(
             texts, ngrams=s["ngrams"], tokenizer=s["tokenizer"], min_count=s["min_count"]
         )
@@ -113,9 +121,8 @@ class Training:
         examples = Examples(encode(self.vocabulary, texts, s), y, self._weights(y, sample_weight))
         held_out = None
         if dev is not None:
-            if not len(dev[1]):
-                raise ValueError("dev: expected at least one example, got none")
-            held_out = Examples(encode(self.vocabulary, dev[0], s), dev[1])
+            dev_y = _checked("dev texts", "dev y", *dev, len(self.classes))
+            held_out = Examples(encode(self.vocabulary, dev[0], s), dev_y)
         self.solvers = [
             self._solver(i, examples, held_out, None if folder is None else Path(folder) / str(i))
             for i in range(s["ensemble"])
@@ -136,6 +143,12 @@ class Training:
             return None
         weights = np.ones(len(y)) if of_class is None else of_class[y]
         if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight, np.float64)
+            if sample_weight.shape != y.shape or not _are_weights(sample_weight):
+                raise ValueError(
+                    f"sample_weight: expected {y.shape} numbers of at least 0, got "
+                    f"{sample_weight.shape}"
+                )
             weights = weights * sample_weight
         return weights.astype(self.settings["dtype"])
 
@@ -162,7 +175,17 @@ class Training:
             seed=seed,
             verbose=False,
             checkpoint=folder,
+            identity=self._identity(examples),
         )
+
+    def _identity(self, examples: Examples) -> str:
+        """What a checkpoint has to be of: settings but those that may change, data."""
+        kept = {name: v for name, v in self.settings.items() if name not in RESUMABLE}
+        text = json.dumps([plain(kept), self.classes, self.vocabulary.words], default=str)
+        content = hashlib.sha256(text.encode())
+        for a in (*examples.sentences, examples.y, examples.weights):
+            content.update(b"" if a is None else np.ascontiguousarray(a))
+        return content.hexdigest()
 
     def run(self, on_iteration: Callable[[Solver], None] | None = None) -> TextModel:
         """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
@@ -171,7 +194,7 @@ class Training:
                 solver.restore()
             solver.on_iteration = on_iteration
             solver.train()
-        networks = [solver.network for solver in self.solvers]
+        networks = [solver.network.copy() for solver in self.solvers]
         return TextModel(self.vocabulary, self.classes, networks, self.settings)
 
 
@@ -187,6 +210,27 @@ def initial_vectors(
     found = [vocabulary.index[word] for word in vectors.words]
     W[found] = scale / max(centred.std(), np.finfo(np.float32).tiny) * centred
     return W
+
+
+def _checked(
+    texts_name: str, y_name: str, texts: Sequence[str], y: np.ndarray, C: int
+) -> np.ndarray:
+    """y as indices. Raises ValueError where texts and y are not what training reads."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{texts_name}: expected a sequence of strings")
+    y = np.asarray(y)
+    if y.dtype.kind not in "iu" or y.shape != (len(texts),) or not len(texts):
+        raise ValueError(
+            f"{y_name}: expected integers of shape (N,) = ({len(texts)},), N at least 1, got "
+            f"{y.dtype} {y.shape}"
+        )
+    if y.min() < 0 or y.max() >= C:
+        raise ValueError(f"{y_name}: expected 0 to {C - 1}, got {y.min()} to {y.max()}")
+    return y.astype(np.intp)
+
+
+def _are_weights(weights: np.ndarray) -> bool:
+    return bool((np.isfinite(weights) & (weights >= 0)).all())
 
 
 def class_weights(
@@ -210,6 +254,6 @@ def class_weights(
             f"class_weight: {unknown[0]!r} is not one of {', '.join(map(str, classes))}"
         )
     weights = np.array([float(given.get(name, 1.0)) for name in classes])
-    if not (np.isfinite(weights) & (weights >= 0)).all():
+    if not _are_weights(weights):
         raise ValueError(f"class_weight: expected numbers of at least 0, got {given!r}")
     return weights
