@@ -846,7 +846,10 @@ def test_save_that_is_killed_leaves_the_old_model(model, function, tmp_path, mon
 def test_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         TextModel.load(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: no trained classifier (no {DESCRIPTION})"
+    assert (
+        str(caught.value)
+        == f"{tmp_path}: no trained classifier (no {DESCRIPTION}); was its training finished?"
+    )
 
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])

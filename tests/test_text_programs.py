@@ -571,6 +571,7 @@ def test_predict_takes_what_the_library_saved(capsys, tmp_path):
         ["train", "train.txt", "--corpus", "reviews"],
         ["train", "--dev", "dev.txt"],
         ["train", "--encoding", "latin-1"],
+        ["train", "-"],
         ["evaluate", "run"],
         ["predict", "run"],
         ["predict", "run", "new.txt", "--out", "no/such/folder/labels.txt"],

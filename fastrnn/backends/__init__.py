@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import ModuleType
 
 from fastrnn.backends import threads
@@ -57,9 +58,12 @@ def _load(name: str) -> ModuleType:
     except ImportError as error:
         if importlib.util.find_spec("fastrnn.backends._kernels"):
             raise  # it is there, but broken
+        sources = Path(__file__).parents[2]
+        advice = "installed with FASTRNN_NO_EXTENSION=1? reinstall fastrnn with a C compiler"
+        if (sources / "setup.py").is_file():
+            advice = f"{sources} holds fastrnn's sources: start elsewhere, or pip install -e there"
         raise ImportError(
-            'backend="cython": the extension is not built here (installed with '
-            'FASTRNN_NO_EXTENSION=1?); reinstall fastrnn with a C compiler, or use backend="numpy"'
+            f'backend="cython": the extension is not built here ({advice}, or use backend="numpy")'
         ) from error
     if name == "cython" and (isa := os.environ.get("FASTRNN_ISA")):
         _select_isa(module._kernels, isa, "FASTRNN_ISA")

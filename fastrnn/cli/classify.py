@@ -107,7 +107,7 @@ def command() -> None:
     metavar="CORPUS",
 )
 @data("--encoding", "Of the files. [utf-8]")
-@setting("Model", "model", "", type=click.Choice(MODELS))
+@setting("Model", "model", "What reads the text.", type=click.Choice(MODELS))
 @setting("Model", "embeddings", "Word vectors: GloVe or word2vec text, .gz, .zip.", type=FILE)
 @setting("Model", "freeze", "Keep the word vectors as they are.")
 @setting("Model", "embedding_dim", "Size of a word vector, without --embeddings.")
@@ -123,8 +123,8 @@ def command() -> None:
 @setting("Training", "batch_size", "Sentences a minibatch; of few sentences fewer.")
 @setting("Training", "learning_rate", "Of the first epoch.")
 @setting("Training", "lr_decay", "Factor on the learning rate after each epoch.")
-@setting("Training", "update_rule", "", type=click.Choice(RULES))
-@setting("Training", "clip_norm", "Most global norm of the gradients; 0: any.")
+@setting("Training", "update_rule", "How a step changes the weights.", type=click.Choice(RULES))
+@setting("Training", "clip_norm", "Most global norm of the gradients; 0: no limit.")
 @setting("Training", "dropout", "Of what the last layer reads.")
 @setting("Training", "embedding_dropout", "Of the word vectors' elements.")
 @setting("Training", "word_dropout", "Of words.")
@@ -139,7 +139,7 @@ def command() -> None:
 )
 @setting("Run", "seed", "Of all that is random.")
 @setting("Run", "backend", "Implementation. [cython]", type=click.Choice(["cython", "numpy"]))
-@click.option("--out", type=FOLDER, help="Its folder. [a new one in runs/]")
+@click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
     """Train a classifier on a labelled file, or without TRAIN on made-up reviews.
@@ -187,6 +187,8 @@ def _given(options: dict[str, object]) -> dict[str, object]:
 def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) -> None:
     if resume and out is None:
         raise click.UsageError("--resume needs --out")
+    if "-" in (str(files.get(name)) for name in ("train", "dev")):
+        raise click.UsageError("TRAIN and --dev are files, which --resume reads again; got -")
     if {"train", "corpus"} <= files.keys():
         raise click.UsageError("TRAIN or --corpus, not both")
     if "train" not in files and files.keys() & {"dev", "encoding"} and not resume:

@@ -141,7 +141,9 @@ class TextModel:
         """
         path = Path(folder) / DESCRIPTION
         if not path.is_file():
-            raise FileNotFoundError(f"{folder}: no trained classifier (no {DESCRIPTION})")
+            raise FileNotFoundError(
+                f"{folder}: no trained classifier (no {DESCRIPTION}); was its training finished?"
+            )
         content = storage.read_json(path)
         if content.get("format") != FORMAT:
             raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")

@@ -176,7 +176,11 @@ def _read(train: Path, dev: Path | None, encoding: str, seed: int) -> tuple[Corp
     if len(set(corpus.labels)) < 2:
         raise ValueError(f"{train}: expected at least two classes, got 1, {corpus.labels[0]!r}")
     if dev is None:
-        return _hold_out(corpus, seed)
+        try:
+            return _hold_out(corpus, seed)
+        except ValueError as error:
+            hint = "the first token of a line is read as its label"
+            raise ValueError(f"{train}: {error}; {hint}") from None
     classes = sorted(set(corpus.labels))
     return corpus, read_labelled(dev, encoding=encoding, classes=classes)
 
@@ -240,9 +244,17 @@ def evaluate(folder: Path, test: Path, *, name: str | None = None, encoding: str
         raise ValueError(
             f"name: expected one for a file, and not {' or '.join(RESERVED)}, got {name!r}"
         )
+    if name == "dev" and not _is_own_dev(folder, test):
+        raise ValueError("name: 'dev' is what train validated on; choose another with --name")
     model = TextModel.load(folder)
     corpus = read_labelled(test, encoding=encoding, classes=[*map(str, model.classes)])
     return _judge(folder, model, corpus, name)
+
+
+def _is_own_dev(folder: Path, test: Path) -> bool:
+    path = folder / RUN
+    own = storage.read_json(path)["data"]["dev"] if path.is_file() else None
+    return own is None or (folder / own).resolve() == test.resolve()
 
 
 def _judge(folder: Path, model: TextModel, corpus: Corpus, name: str) -> dict:

@@ -112,6 +112,12 @@ class Training:
         self.classes = plain(list(classes))
         if len(set(self.classes)) < max(2, len(self.classes)):
             raise ValueError(f"classes: expected two or more, all different, got {self.classes}")
+        try:
+            json.dumps(self.classes)
+        except TypeError:
+            raise ValueError(
+                f"classes: expected strings, numbers or bools, got {self.classes[0]!r}"
+            ) from None
         y = _checked("texts", "y", texts, y, len(self.classes))
         self.settings = s = complete(settings, len(y))
         self.vocabulary = Vocabulary.of(
@@ -254,6 +260,6 @@ def class_weights(
             f"class_weight: {unknown[0]!r} is not one of {', '.join(map(str, classes))}"
         )
     weights = np.array([float(given.get(name, 1.0)) for name in classes])
-    if not _are_weights(weights):
+    if not _are_weights(weights) or not weights.any():
         raise ValueError(f"class_weight: expected numbers of at least 0, got {given!r}")
     return weights
