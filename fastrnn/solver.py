@@ -232,9 +232,7 @@ class Solver:
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint, if there is a folder for it: tensors under a new name, then the JSON
-        file that names them, then the old tensors go. Killed at any moment, one of the two is
-        whole."""
+        """Write a checkpoint, if there is a folder for it: the new one or the old one is whole."""
         if self.checkpoint is None:
             return
         self.checkpoint.mkdir(parents=True, exist_ok=True)
@@ -250,11 +248,8 @@ class Solver:
                     tensors[f"optim/{name}/{key}"] = value
                 else:
                     scalars[name][key] = value
-        file = f"checkpoint-{self.iteration:07}-{self.epoch:04}.safetensors"
-        storage.write_tensors(self.checkpoint / file, tensors)
         state = {
             "format": FORMAT,
-            "tensors": file,
             "identity": self.identity,
             "update_rule": self.update_rule,
             "num_examples": self.num_examples,
@@ -268,11 +263,8 @@ class Solver:
             "history": self.history,
             "loss_history": self.loss_history,
         }
-        storage.write_json(self.checkpoint / CHECKPOINT, state)
-        for pattern in ("checkpoint-*.safetensors", ".checkpoint-*"):  # and what kills left behind
-            for old in self.checkpoint.glob(pattern):
-                if old.name != file:
-                    old.unlink()
+        tag = f"{self.iteration:07}-{self.epoch:04}"
+        storage.write_named(self.checkpoint / CHECKPOINT, tag, state, tensors)
 
     def restore(self, folder: Path | str | None = None) -> None:
         """Continue from the checkpoint in a folder (None: its own) as if never interrupted.

@@ -48,6 +48,30 @@ def write_json(path: Path | str, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
+def update_json(path: Path | str, values: dict[str, object]) -> dict:
+    """Write the object of a JSON file, {} where there is none, with these values over its own;
+    return it."""
+    merged = (read_json(path) if Path(path).is_file() else {}) | values
+    write_json(path, merged)
+    return merged
+
+
+def write_named(
+    path: Path | str, tag: str, content: dict, tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Write a JSON file, NAME.json, and the tensors that belong to it, NAME-tag.safetensors, which
+    it names under "tensors": first the tensors, then the JSON file that names them; then older
+    tensors go, and what was left behind by kills. Killed at any moment, one of the two is whole."""
+    path = Path(path)
+    file = f"{path.stem}-{tag}.safetensors"
+    write_tensors(path.with_name(file), tensors)
+    write_json(path, content | {"tensors": file})
+    for pattern in (f"{path.stem}-*.safetensors", f".{path.stem}-*"):
+        for old in path.parent.glob(pattern):
+            if old.name != file:
+                old.unlink()
+
+
 def read_json(path: Path | str) -> dict:
     """Read a JSON object. Raises ValueError that names the file where it is not one."""
     try:

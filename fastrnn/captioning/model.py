@@ -11,10 +11,11 @@ import numpy as np
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
 from fastrnn.layers import dense, losses, recurrent
+from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
+from fastrnn.layers.recurrent import GATES
 
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
-CELLS = {"rnn": 1, "lstm": 4, "gru": 3}  # gates
 SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
 
 
@@ -47,8 +48,8 @@ class CaptioningRNN:
         backend: str | None = None,
         seed: int | None = None,
     ) -> None:
-        if cell_type not in CELLS:
-            raise ValueError(f"cell_type: expected one of {[*CELLS]}, got {cell_type!r}")
+        if cell_type not in GATES:
+            raise ValueError(f"cell_type: expected one of {[*GATES]}, got {cell_type!r}")
         if NULL not in word_to_idx:
             raise ValueError(f"word_to_idx: expected an entry for {NULL}")
         if not 0 <= dropout < 1:
@@ -59,7 +60,7 @@ class CaptioningRNN:
         self.dtype = np.dtype(dtype)
         self.dropout = dropout
         self.backend = backend
-        D, W, H, V, G = input_dim, wordvec_dim, hidden_dim, len(word_to_idx), CELLS[cell_type]
+        D, W, H, V, G = input_dim, wordvec_dim, hidden_dim, len(word_to_idx), GATES[cell_type]
         rng = np.random.default_rng(seed)
 
         def normal(rows: int, columns: int, scale: float) -> np.ndarray:
@@ -135,13 +136,8 @@ class CaptioningRNN:
         return getattr(recurrent, f"{self.cell_type}_{direction}")
 
     def _drop(self, a, rng):
-        """Inverted dropout (Srivastava et al. 2014): the rest is scaled up, so sampling needs no
-        change."""
-        if rng is None or self.dropout == 0:
-            return a, None
-        kept = rng.random(a.shape, dtype=np.float32) >= self.dropout
-        mask = kept * a.dtype.type(1 / (1 - self.dropout))
-        return a * mask, mask
+        mask = dropout(rng, self.dropout, a.shape, a.dtype)
+        return (a if mask is None else a * mask), mask
 
     # ---- saying captions -------------------------------------------------------------------------
 

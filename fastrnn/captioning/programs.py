@@ -44,6 +44,7 @@ SCENES_DEFAULTS = {
     "dropout": 0.1,
 }
 GALLERY_IMAGES = 12
+METRICS = "metrics.json"
 
 
 class Job:
@@ -110,7 +111,7 @@ class Job:
             "seconds": seconds,
             "captions_per_second": captions / max(seconds, 1e-9),
         }
-        metrics = _add_metrics(self.folder, {"training": training})
+        metrics = storage.update_json(self.folder / METRICS, {"training": training})
         if len(self.data["val_captions"]):
             metrics = evaluate(self.folder, self.base, "val", self.settings["backend"], 1)
             self._gallery()
@@ -212,14 +213,7 @@ def evaluate(
     )
     figures["seconds"] = time.perf_counter() - started
     name = "greedy" if beam == 1 else f"beam {beam}"
-    return _add_metrics(folder, {f"{split} {name}": figures})
-
-
-def _add_metrics(folder: Path, metrics: dict[str, dict[str, float]]) -> dict[str, dict]:
-    path = folder / "metrics.json"
-    merged = (storage.read_json(path) if path.is_file() else {}) | metrics
-    storage.write_json(path, merged)
-    return merged
+    return storage.update_json(folder / METRICS, {f"{split} {name}": figures})
 
 
 def caption_images(

@@ -73,6 +73,8 @@ _GRU_CACHE = _sequence(
     hT="N H",
 )
 
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
 Gradients = tuple[np.ndarray, ...]
 Weights = np.ndarray | PreparedWeights
 

@@ -15,22 +15,12 @@ import numpy as np
 from fastrnn.backends import get_backend
 from fastrnn.backends.caches import RowGradient
 from fastrnn.layers import dense, recurrent
+from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.text import pooling
 from fastrnn.text.vocabulary import Sentences
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 Params = dict[str, np.ndarray]
-
-
-def dropout(
-    rng: np.random.Generator | None, p: float, shape: tuple[int, ...], dtype: np.dtype
-) -> np.ndarray | None:
-    """A mask, 0 with probability p, else 1 / (1 - p) (Srivastava et al. 2014); None: all ones."""
-    if rng is None or p == 0:
-        return None
-    kept = rng.random(shape, dtype=np.float32) >= p
-    return kept * np.dtype(dtype).type(1 / (1 - p))
 
 
 class Bag(NamedTuple):
@@ -98,7 +88,7 @@ class Recurrent(NamedTuple):
 
     def shapes(self, V: int) -> dict[str, tuple[int, ...]]:
         """Of its parameters."""
-        W, H, columns = self.dim, self.hidden, GATES[self.cell] * self.hidden
+        W, H, columns = self.dim, self.hidden, recurrent.GATES[self.cell] * self.hidden
         shapes = {"W_embed": (V, W)}
         for d in self.directions:
             shapes |= {f"Wx_{d}": (W, columns), f"Wh_{d}": (H, columns), f"b_{d}": (columns,)}
@@ -107,7 +97,7 @@ class Recurrent(NamedTuple):
     def init(self, V: int, rng: np.random.Generator) -> Params:
         """Initial parameters: Wh orthogonal a gate (Saxe et al. 2014), the LSTM's forget gate open
         (Gers et al. 2000)."""
-        W, H, G = self.dim, self.hidden, GATES[self.cell]
+        W, H, G = self.dim, self.hidden, recurrent.GATES[self.cell]
         params = {"W_embed": _word_vectors(V, W, self.scale, rng)}
         for d in self.directions:
             params[f"Wx_{d}"] = rng.standard_normal((W, G * H)) * W**-0.5

@@ -116,21 +116,15 @@ class TextModel:
             for i, network in enumerate(self.networks)
             for name, w in network.params.items()
         }
-        file = f"classifier-{_digest(tensors)}.safetensors"
-        storage.write_tensors(folder / file, tensors)
         description = {
             "format": FORMAT,
-            "tensors": file,
             "classes": self.classes,
             "networks": len(self.networks),
             "settings": self.settings,
             "vocabulary": self.vocabulary.words,
             "extra": self.extra if extra is None else extra,
         }
-        storage.write_json(folder / DESCRIPTION, description)
-        for old in folder.glob("classifier-*.safetensors"):
-            if old.name != file:
-                old.unlink()
+        storage.write_named(folder / DESCRIPTION, _digest(tensors), description, tensors)
 
     @classmethod
     def load(cls, folder: Path | str) -> "TextModel":

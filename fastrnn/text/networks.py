@@ -12,7 +12,9 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.layers import dense, losses
-from fastrnn.text.encoders import GATES, Bag, Params, Recurrent, dropout
+from fastrnn.layers.dropout import dropout
+from fastrnn.layers.recurrent import GATES
+from fastrnn.text.encoders import Bag, Params, Recurrent
 from fastrnn.text.vocabulary import Sentences
 
 MODELS = ("bow", "avg", *GATES)

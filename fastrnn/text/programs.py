@@ -93,7 +93,7 @@ class Job:
             path = self.folder / (f"curves-{i}.png" if i else "curves.png")
             plots.plot_curves(path, solver.loss_history, solver.history)
         metrics = self._figures()
-        _add_metrics(self.folder, metrics)
+        storage.update_json(self.folder / METRICS, metrics)
         return metrics | {"dev": _judge(self.folder, model, self.dev, "dev")}
 
     def _figures(self) -> dict[str, dict]:
@@ -264,14 +264,8 @@ def _judge(folder: Path, model: TextModel, corpus: Corpus, name: str) -> dict:
     suffix = "" if name == "dev" else f"-{name}"
     plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
     plots.plot_reliability(folder / f"reliability{suffix}.png", report)
-    _add_metrics(folder, {name: report})
+    storage.update_json(folder / METRICS, {name: report})
     return report
-
-
-def _add_metrics(folder: Path, metrics: dict[str, dict]) -> None:
-    path = folder / METRICS
-    there = storage.read_json(path) if path.is_file() else {}
-    storage.write_json(path, there | metrics)
 
 
 def predict(

@@ -129,8 +129,10 @@ class Training:
         if dev is not None:
             dev_y = _checked("dev texts", "dev y", *dev, len(self.classes))
             held_out = Examples(encode(self.vocabulary, dev[0], s), dev_y)
+        # Hashing all data is only worth it where a checkpoint may be taken up.
+        identity = "" if folder is None else self._identity(examples)
         self.solvers = [
-            self._solver(i, examples, held_out, None if folder is None else Path(folder) / str(i))
+            self._solver(i, examples, held_out, folder and Path(folder) / str(i), identity)
             for i in range(s["ensemble"])
         ]
 
@@ -158,7 +160,7 @@ class Training:
             weights = weights * sample_weight
         return weights.astype(self.settings["dtype"])
 
-    def _solver(self, i, examples, held_out, folder):
+    def _solver(self, i, examples, held_out, folder, identity):
         s, seed = self.settings, self.settings["seed"] + i
         V = len(self.vocabulary)
         vectors = None
@@ -181,7 +183,7 @@ class Training:
             seed=seed,
             verbose=False,
             checkpoint=folder,
-            identity=self._identity(examples),
+            identity=identity,
         )
 
     def _identity(self, examples: Examples) -> str:
