@@ -3,32 +3,34 @@
 import importlib
 from types import ModuleType
 
+# Module to its package and the extras that bring it.
 EXTRAS = {
-    "PIL": ("pillow", "captioning"),
-    "click": ("click", "captioning,text"),
+    "PIL": ("pillow", "captioning", "vision"),
+    "click": ("click", "captioning", "text", "vision"),
     "h5py": ("h5py", "captioning"),
-    "matplotlib": ("matplotlib", "captioning,text"),
-    "nltk": ("nltk", "captioning,text"),
-    "safetensors": ("safetensors", "captioning,text"),
-    "sklearn": ("scikit-learn", "text"),
+    "matplotlib": ("matplotlib", "captioning", "text", "vision"),
+    "nltk": ("nltk", "captioning", "text"),
+    "safetensors": ("safetensors", "captioning", "text", "vision"),
+    "sklearn": ("scikit-learn", "text", "vision"),
     "torch": ("torch", "vision"),
     "torchvision": ("torchvision", "vision"),
-    "tqdm": ("tqdm", "captioning,text"),
+    "tqdm": ("tqdm", "captioning", "text", "vision"),
 }
 
 
 def require(module: str) -> ModuleType:
     """Import a module of an optional package.
 
-    Raises ModuleNotFoundError that names the extra to install.
+    Raises ModuleNotFoundError that names the extras of which one is to be installed.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        package, extra = EXTRAS[module.split(".")[0]]
+        package, *extras = EXTRAS[module.split(".")[0]]
         if error.name and error.name.split(".")[0] != module.split(".")[0]:
             raise  # the package is there, one of its own needs is not
+        commands = " or ".join(f'"fastrnn[{extra}]"' for extra in extras)
         raise ModuleNotFoundError(
-            f'this needs {package}, which is not installed: pip install "fastrnn[{extra}]"',
+            f"this needs {package}, which is not installed: pip install {commands}",
             name=error.name,
         ) from None

@@ -167,7 +167,7 @@ class Solver:
                 raise FileExistsError(f"{self.checkpoint}: has a checkpoint; restore() it")
             self.save()
             self._restored = True
-        with _deferred_interrupt() as interrupted:
+        with deferred_interrupt() as interrupted:
             while self.epoch < self.num_epochs and not self.stopped_early:
                 while self.position < self.num_examples:
                     self._iterate()
@@ -316,7 +316,7 @@ class Solver:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Turns the first Ctrl-C into a flag, so that no update is cut in half; a second one acts at
     once. Only the main thread may handle signals; in others nothing changes."""
     if threading.current_thread() is not threading.main_thread():

@@ -4,6 +4,7 @@ backends have the same functions with the same parameters."""
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -13,6 +14,7 @@ import pytest
 
 import fastrnn
 from fastrnn.backends import caches, get_backend
+from fastrnn.optional import EXTRAS
 
 ROOT = Path(fastrnn.__file__).parent
 TREE = ROOT.parent
@@ -27,19 +29,26 @@ BELOW = {
     "backends": set(),
     "layers": {"backends"},
     "solver": {"backends", "optim", "storage"},
-    "captioning": {"backends", "figures", "layers", "solver", "optional", "storage"},
-    "text": {"backends", "figures", "optim", "layers", "solver", "optional", "storage"},
+    "metrics": {"optional"},
+    "plots": {"figures", "metrics"},
+    "vision": {"figures", "metrics", "optional", "plots", "storage"},
+    "captioning": {
+        *("backends", "figures", "layers", "solver", "optional", "plots", "storage", "vision"),
+    },
+    "text": {
+        *("backends", "metrics", "optim", "layers", "plots", "solver", "optional", "storage"),
+    },
     "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage", "text"},
     "cli": {
-        *("backends", "benchmarks", "captioning", "layers", "optim", "solver", "optional"),
-        *("storage", "text"),
+        *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
+        *("optional", "storage", "text", "vision"),
     },
     "__init__": {"backends", "gradcheck", "layers", "optim"},
 }
 # The only files that may import these, as patterns.
 OPTIONAL = {
-    "torch": {"captioning/features.py", "benchmarks/peers/*torch.py"},
-    "torchvision": {"captioning/features.py"},
+    "torch": {"vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"},
+    "torchvision": {"vision/*"},
     "h5py": {"captioning/data.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py", "text/corpus.py"},
     "matplotlib": {"figures.py"},
@@ -48,12 +57,13 @@ OPTIONAL = {
     "gensim": {"benchmarks/peers/*gensim.py"},
     "pandas": {"benchmarks/peers/*pandas.py"},
     "jax": {"benchmarks/peers/jax.py"},
-    "PIL": {"captioning/features.py", "captioning/prepare.py"},
+    "PIL": {"vision/*", "captioning/prepare.py"},
     "safetensors": {"storage.py"},
     "tqdm": {"cli/progress.py"},
     "click": {"cli/*"},
-    "sklearn": {"text/estimator.py", "text/metrics.py", "benchmarks/peers/*sklearn.py"},
+    "sklearn": {"text/estimator.py", "metrics.py", "benchmarks/peers/*sklearn.py"},
 }
+PROGRAMS = ("captioning", "text", "vision")
 
 
 def sources():
@@ -111,8 +121,21 @@ def test_rules_name_only_what_exists():
         assert any(fnmatch(name, place) for name, _ in SOURCES), place
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="needs tomllib, new in Python 3.11")
+def test_missing_packages_name_the_extras_that_bring_them():
+    import tomllib
+
+    project = tomllib.loads((TREE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    programs = {name: project["optional-dependencies"][name] for name in PROGRAMS}
+    for module, (package, *extras) in EXTRAS.items():
+        brings = re.compile(rf"{package}\b(?!-)")
+        having = [name for name, needs in programs.items() if any(map(brings.match, needs))]
+        assert extras == having, module
+
+
 @pytest.mark.parametrize(
-    "module", ["fastrnn", "fastrnn.captioning", "fastrnn.solver", "fastrnn.text"]
+    "module",
+    ["fastrnn", "fastrnn.captioning", "fastrnn.solver", "fastrnn.text", "fastrnn.vision.backbones"],
 )
 def test_import_brings_no_optional_package(module):
     script = f"import sys, {module}; print(*sys.modules)"

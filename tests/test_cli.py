@@ -317,7 +317,7 @@ def test_info_says_what_runs(capsys):
     [
         ("click", ["info"], "captioning"),
         ("h5py", ["caption", "train", "data"], "captioning"),
-        ("safetensors", ["caption", "train"], "captioning,text"),
+        ("safetensors", ["caption", "train"], "captioning"),
         ("torch", ["caption", "prepare"], "vision"),
     ],
 )

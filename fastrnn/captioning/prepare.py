@@ -11,9 +11,10 @@ import numpy as np
 
 from fastrnn.captioning import scenes
 from fastrnn.captioning.data import SPLITS, write_coco_data
-from fastrnn.captioning.features import Progress, extract, list_images
+from fastrnn.captioning.features import Progress, extract
 from fastrnn.captioning.vocabulary import build_vocabulary, encode, tokenize
 from fastrnn.optional import require
+from fastrnn.vision.images import list_images
 
 
 class CaptionFile(NamedTuple):

@@ -8,13 +8,16 @@ import numpy as np
 
 from fastrnn import storage
 from fastrnn.captioning import data as coco
-from fastrnn.captioning import features, plots, prepare
+from fastrnn.captioning import features, prepare
 from fastrnn.captioning import run as runs
 from fastrnn.captioning.metrics import references_by_image
 from fastrnn.captioning.model import CaptioningRNN
+from fastrnn.captioning.plots import plot_curves
 from fastrnn.captioning.training import CaptioningSolver, generated_bleu
 from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.plots import plot_gallery
 from fastrnn.solver import CHECKPOINT, Solver
+from fastrnn.vision.images import list_images, open_rgb
 
 # Tuned on 700 photographs; docs/captioning.md has the trials.
 DEFAULTS = {
@@ -103,7 +106,7 @@ class Job:
     def finish(self) -> dict[str, dict[str, float]]:
         """Write the model, metrics.json, curves.png and gallery.png; return the metrics."""
         runs.write_model(self.folder, self.run)
-        plots.plot_curves(self.folder / "curves.png", self.solver.loss_history, self.solver.history)
+        plot_curves(self.folder / "curves.png", self.solver.loss_history, self.solver.history)
         seconds = sum(epoch["seconds"] for epoch in self.solver.history)
         captions = self.solver.epoch * self.solver.num_examples
         training = {
@@ -127,9 +130,9 @@ class Job:
             return
         rows = self.data["val_features"][[image for _, image in shown]]
         captions = _say(self.run.model, rows, self.data["idx_to_word"], beam_size=5)
-        true = [[" ".join(words) for words in references[image]] for _, image in shown]
-        pictures = [np.asarray(features.open_rgb(path)) for path, _ in shown]
-        plots.plot_gallery(self.folder / "gallery.png", pictures, captions, true)
+        true = [[" ".join(words) for words in references[image][:2]] for _, image in shown]
+        pictures = [np.asarray(open_rgb(path)) for path, _ in shown]
+        plot_gallery(self.folder / "gallery.png", pictures, captions, true)
 
 
 def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> Job:
@@ -234,7 +237,7 @@ def caption_images(
     run.model.backend = backend
     if "backbone" not in run.source:
         raise ValueError(f"{folder}: trained on features from elsewhere; only evaluate can use it")
-    found = features.list_images(images)
+    found = list_images(images)
     weights = weights or run.source["weights"]
     got = features.extract(found, run.source["backbone"], weights, progress=progress)
     if not got.names:
@@ -257,5 +260,5 @@ def _say(model: CaptioningRNN, rows: np.ndarray, idx_to_word: list[str], **optio
 def draw_gallery(path: Path, folder: Path, captions: dict[str, str]) -> None:
     """A PNG of the first pictures of a folder with their captions."""
     names = list(captions)[:GALLERY_IMAGES]
-    pictures = [np.asarray(features.open_rgb(folder / name)) for name in names]
-    plots.plot_gallery(path, pictures, [captions[name] for name in names])
+    pictures = [np.asarray(open_rgb(folder / name)) for name in names]
+    plot_gallery(path, pictures, [captions[name] for name in names])

@@ -5,6 +5,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from fastrnn.optional import require
+
 PROGRAMS = {
     "bench": "Race fastrnn against other libraries on this machine.",
     "caption": "Captions for pictures: prepare, train, evaluate, sample.",
@@ -19,12 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
-        import click
-    except ModuleNotFoundError:
-        sys.exit(
-            "fastrnn: the command line needs click, which every extra brings: "
-            'pip install "fastrnn[captioning]" or "fastrnn[text]"'
-        )
+        click = require("click")
+    except ModuleNotFoundError as error:
+        sys.exit(f"fastrnn: {error}")
     try:
         sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from fastrnn.cli.progress import TrainingBar, file_bar
+from fastrnn.metrics import report_table
 from fastrnn.optim import RULES
 from fastrnn.optional import require
 from fastrnn.storage import replacing
 from fastrnn.text import programs
 from fastrnn.text.corpus import NLTK_CORPORA
-from fastrnn.text.metrics import report_table
 from fastrnn.text.model import TextModel
 from fastrnn.text.networks import MODELS
 from fastrnn.text.settings import OF_MODEL, SETTINGS, complete

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fastrnn import storage
+from fastrnn import plots, storage
+from fastrnn.metrics import classifier_report
 from fastrnn.solver import CHECKPOINT
-from fastrnn.text import plots
 from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_lines, split
 from fastrnn.text.grammar import make_reviews
-from fastrnn.text.metrics import classifier_report
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import complete
 from fastrnn.text.training import RESUMABLE, Training
@@ -91,7 +90,7 @@ class Job:
         model.save(self.folder)
         for i, solver in enumerate(self.training.solvers):
             path = self.folder / (f"curves-{i}.png" if i else "curves.png")
-            plots.plot_curves(path, solver.loss_history, solver.history)
+            plots.plot_curves(path, solver.loss_history, solver.history, "dev")
         metrics = self._figures()
         storage.update_json(self.folder / METRICS, metrics)
         return metrics | {"dev": _judge(self.folder, model, self.dev, "dev")}

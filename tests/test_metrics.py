@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics as skm
 
-from fastrnn import figures
-from fastrnn.text import plots
-from fastrnn.text.metrics import classifier_report, report_table
+from fastrnn import figures, plots
+from fastrnn.metrics import classifier_report, report_table
 
 NAMES = ["negative", "positive"]
 # Five examples whose figures are small fractions; most confidences lie on the edge of a bin.
@@ -244,7 +243,7 @@ def draw_reliability(path, seed):
 
 def draw_curves(path, seed):
     rng = np.random.default_rng(seed)
-    plots.plot_curves(path, rng.random(20), solver_history(4, rng))
+    plots.plot_curves(path, rng.random(20), solver_history(4, rng), "dev")
 
 
 @pytest.mark.parametrize("draw", [draw_confusion, draw_reliability, draw_curves])
@@ -333,7 +332,7 @@ def test_reliability_leaves_empty_bins_out(drawn):
 def test_curves_go_through_the_history(drawn, rng):
     losses, history = rng.random(12), solver_history(4, rng)
     del history[1]["dev_loss"], history[1]["dev_accuracy"]  # not validated
-    plots.plot_curves("-", losses, history)
+    plots.plot_curves("-", losses, history, "dev")
     loss, accuracy = drawn[0].axes
     each, mean, dev = (line.get_xydata() for line in loss.lines)
     np.testing.assert_allclose(each, np.column_stack([np.arange(1, 13), losses]))
@@ -360,7 +359,7 @@ def test_curves_go_through_the_history(drawn, rng):
     ],
 )
 def test_curves_show_what_there_is(drawn, rng, epochs, keys, lines):
-    plots.plot_curves("-", [0.9, 0.8, 0.7], solver_history(epochs, rng, keys))
+    plots.plot_curves("-", [0.9, 0.8, 0.7], solver_history(epochs, rng, keys), "dev")
     assert [len(axes.lines) for axes in drawn[0].axes] == lines
     for axes in drawn[0].axes:
         low, high = axes.get_xlim()

@@ -1,12 +1,14 @@
-"""Pictures of a classifier: its confusions, how far to trust its confidence, training curves."""
+"""Pictures that several programs draw: training curves, a classifier's confusions and reliability,
+galleries."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
 from fastrnn import figures
-from fastrnn.text.metrics import shorten
+from fastrnn.metrics import shorten
 
 MOST_WITH_NUMBERS = 15
 MOST_WITH_NAMES = 40
@@ -56,7 +58,7 @@ def plot_reliability(path: Path | str, report: dict) -> None:
     axes.plot(confidence, accuracy, "o-", ms=5, label="this model")
     axes.set(ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     figure.suptitle(f"expected calibration error {report['ece']:.4f}")
-    _finish(axes)
+    finish(axes)
     centres = (np.arange(len(bins)) + 0.5) / len(bins)
     below.bar(centres, [b["count"] / report["examples"] for b in bins], 0.9 / len(bins))
     below.yaxis.set_major_formatter("{x:.0%}")
@@ -67,42 +69,86 @@ def plot_reliability(path: Path | str, report: dict) -> None:
 
 
 def plot_curves(
-    path: Path | str, loss_history: Sequence[float], history: Sequence[dict[str, float]]
+    path: Path | str,
+    loss_history: Sequence[float],
+    history: Sequence[dict[str, float]],
+    validation: str,
 ) -> None:
-    """Training loss by iteration with the epochs' means and the dev loss over it; where there are
-    accuracies of an epoch, these beside it.
+    """Training loss by iteration with the epochs' means and the validation's over it; where there
+    are accuracies of an epoch, these beside it.
 
-    Inputs: a Solver's loss_history and history, whose epochs may have train_accuracy, dev_loss and
-    dev_accuracy.
+    Inputs: a Solver's loss_history and history, whose epochs may have train_accuracy and, by the
+    name of the validation's split, dev or val, dev_loss and dev_accuracy.
     """
-    judged = any("train_accuracy" in epoch or "dev_accuracy" in epoch for epoch in history)
+    accuracy = f"{validation}_accuracy"
+    judged = any("train_accuracy" in epoch or accuracy in epoch for epoch in history)
     figure = figures.new(10 if judged else 5.5, 4)
     axes = figure.subplots(1, 2 if judged else 1, squeeze=False)[0]
-    iterations = np.arange(1, len(loss_history) + 1)
-    axes[0].plot(iterations, loss_history, color="0.75", lw=0.8, label="training, each iteration")
-    per_epoch = len(loss_history) / max(1, len(history))
-    _plot_epochs(axes[0], history, "train_loss", "C0o-", "training, epoch mean", per_epoch)
-    _plot_epochs(axes[0], history, "dev_loss", "C1s-", "dev", per_epoch)
-    axes[0].set(xlabel="iteration", ylabel="loss (nats)", ylim=(0, None))
+    plot_loss(axes[0], loss_history, history, validation, "loss (nats)")
     if judged:
-        _plot_epochs(axes[1], history, "train_accuracy", "C0o-", "training")
-        _plot_epochs(axes[1], history, "dev_accuracy", "C1s-", "dev")
+        plot_epochs(axes[1], history, "train_accuracy", "C0o-", "training")
+        plot_epochs(axes[1], history, accuracy, "C1s-", validation)
         axes[1].set(xlabel="epoch", ylabel="accuracy", xlim=(0.5, history[-1]["epoch"] + 0.5))
-    for axis in axes:
-        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        _finish(axis)
+        finish(axes[1])
     figures.save(figure, path)
 
 
-def _plot_epochs(
+def plot_loss(
+    axes,
+    loss_history: Sequence[float],
+    history: Sequence[dict[str, float]],
+    validation: str,
+    label: str,
+) -> None:
+    """Into axes: the loss of every iteration, the epochs' means, and the validation's losses."""
+    iterations = np.arange(1, len(loss_history) + 1)
+    axes.plot(iterations, loss_history, color="0.75", lw=0.8, label="training, each iteration")
+    per_epoch = len(loss_history) / max(1, len(history))
+    plot_epochs(axes, history, "train_loss", "C0o-", "training, epoch mean", per_epoch)
+    plot_epochs(axes, history, f"{validation}_loss", "C1s-", validation, per_epoch)
+    axes.set(xlabel="iteration", ylabel=label, ylim=(0, None))
+    finish(axes)
+
+
+def plot_epochs(
     axes, history: Sequence[dict[str, float]], key: str, style: str, label: str, scale: float = 1
 ) -> None:
+    """Into axes: a figure of the epochs that have it, against their numbers times scale."""
     points = [(epoch["epoch"] * scale, epoch[key]) for epoch in history if key in epoch]
     if points:
         axes.plot(*zip(*points, strict=True), style, ms=3, label=label)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
-def _finish(axes) -> None:
+def finish(axes) -> None:
     """A grid, and the legend above the axes, where no curve can lie under it."""
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
+
+
+def plot_gallery(
+    path: Path | str,
+    pictures: Sequence[np.ndarray],
+    titles: Sequence[str],
+    notes: Sequence[Sequence[str]] | None = None,
+    colors: Sequence[str] | None = None,
+    columns: int = 4,
+) -> None:
+    """Pictures, each below its title, in black or a colour of its own, and above its notes, lines
+    in grey."""
+    rows = -(-len(pictures) // columns)
+    figure = figures.new(3.3 * columns, 4.7 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(pictures) :]:
+        axis.axis("off")
+    for i, (axis, picture, title) in enumerate(zip(axes, pictures, titles, strict=False)):
+        axis.imshow(picture)
+        axis.set(xticks=[], yticks=[])
+        color = colors[i] if colors else "black"
+        text = {"loc": "left", "parse_math": False}
+        axis.set_title(fill(title, 44), fontsize=8.5, fontweight="bold", color=color, **text)
+        lines = "\n".join(fill(note, 52) for note in (notes[i] if notes else ()))
+        axis.set_xlabel(lines, fontsize=7.5, color="0.4", **text)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    figures.save(figure, path)

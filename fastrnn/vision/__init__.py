@@ -1,0 +1,1 @@
+"""Programs on pictures, by torch and torchvision: transfer learning, neural style transfer."""

@@ -1,0 +1,242 @@
+"""torchvision's classification networks: every family's last layer, weights from files and from a
+server, preprocessing as published."""
+
+import dataclasses
+import functools
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import models
+from torchvision.models import regnet
+
+from fastrnn.vision import backbones, images
+
+CLASSES = 7
+
+
+@pytest.fixture
+def regnet_on_meta(monkeypatch):
+    """RegNet computes its widths with tensors, which have to have values."""
+    widths = regnet.BlockParams.from_init_params
+
+    def with_values(**arguments):
+        with torch.device("cpu"):
+            return widths(**arguments)
+
+    monkeypatch.setattr(regnet.BlockParams, "from_init_params", with_values)
+
+
+@pytest.mark.usefixtures("regnet_on_meta")
+@pytest.mark.parametrize("name", backbones.names())
+def test_every_classifier_gets_another_last_layer(name):
+    inputs = []
+
+    def make(n):
+        inputs.append(n)
+        return nn.Linear(n, CLASSES)
+
+    with torch.device("meta"):
+        model = backbones.build(name, "none")
+        head = backbones.replace_head(model, make)
+        seen = []
+        head.register_forward_hook(lambda layer, x, y: seen.append((x[0].shape, y.shape)))
+        crop = backbones.preprocessing(name).crop
+        scores = model.train()(torch.empty(2, 3, crop, crop))
+    assert isinstance(scores, torch.Tensor)  # without auxiliary ones
+    assert scores.shape == (2, CLASSES)
+    assert seen == [((2, inputs[0]), (2, CLASSES))]
+    assert [*model.modules()][-1] is head
+    assert not any(p.shape[0] == 1000 for key, p in model.named_parameters() if "bias" in key)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32"])
+def test_a_head_sees_what_the_old_one_saw(name):
+    torch.manual_seed(0)
+    model = backbones.build(name, "none")
+    x = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        expected = model(x)
+        old = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+        backbones.replace_head(model, lambda _: nn.Identity())
+        torch.testing.assert_close(old(model(x)), expected)
+
+
+def test_squeezenets_head_is_its_convolution_without_the_rectifier():
+    torch.manual_seed(0)
+    model = backbones.build("squeezenet1_1", "none")
+    x, conv = torch.randn(2, 3, 64, 64), model.classifier[1]
+    with torch.inference_mode():
+        expected = conv(model.features(x)).mean((2, 3))
+        head = backbones.replace_head(model, lambda n: nn.Linear(n, 1000))
+        head.weight.copy_(conv.weight[:, :, 0, 0])
+        head.bias.copy_(conv.bias)
+        torch.testing.assert_close(model(x), expected)
+
+
+def test_a_model_without_layers_is_refused():
+    with pytest.raises(ValueError, match="model: expected one with a last layer, got ReLU"):
+        backbones.replace_head(nn.ReLU(), lambda n: nn.Linear(n, 2))
+
+
+# ---- weights -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(1)
+    return models.squeezenet1_1().state_dict()
+
+
+def test_weights_of_a_file(tmp_path, state):
+    torch.save(state, path := tmp_path / "weights.pth")
+    loaded = backbones.build("squeezenet1_1", str(path)).state_dict()
+    assert all(torch.equal(loaded[name], w) for name, w in state.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("classifier.1.bias"), r"missing classifier\.1\.bias; unexpected none"),
+        (lambda s: s.update(extra=torch.zeros(1)), "missing none; unexpected extra"),
+        (
+            lambda s: s.update({"classifier.1.bias": torch.zeros(2)}),
+            r"of another shape classifier\.1\.bias",
+        ),
+        (
+            lambda s: s.update({"classifier.1.bias": "text"}),
+            r"of another shape classifier\.1\.bias",
+        ),
+        (lambda s: s.clear(), r"missing classifier\.1\.bias, .*, .* and 49 more"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path, state, change, message):
+    change(state)
+    torch.save(state, path := tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=message):
+        backbones.build("squeezenet1_1", str(path))
+
+
+class Payload:
+    """Would run code in an unpickler that lets it."""
+
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_weights_are_never_code(tmp_path, capsys):
+    torch.save({"features.0.weight": Payload()}, path := tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="not a file of tensors"):
+        backbones.build("squeezenet1_1", str(path))
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_no_network_or_no_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="backbone: expected one of alexnet, .*, got 'resnet19'"):
+        backbones.build("resnet19")
+    with pytest.raises(FileNotFoundError, match="nothing.pth: no such file"):
+        backbones.build("resnet18", str(tmp_path / "nothing.pth"))
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder, and the address at which a server gives its files."""
+    (folder := tmp_path / "served").mkdir()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.fixture
+def published(server, monkeypatch, state):
+    """Publish a state dict under a name that ends in a checksum, right or wrong."""
+    folder, address = server
+
+    def at(checksum=None):
+        torch.save(state, folder / "weights.pth")
+        right = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()[:8]
+        name = f"squeezenet1_1-{checksum or right}.pth"
+        (folder / "weights.pth").rename(folder / name)
+        entry = models.SqueezeNet1_1_Weights.DEFAULT
+        elsewhere = dataclasses.replace(entry.value, url=f"{address}/{name}")
+        monkeypatch.setattr(entry, "_value_", elsewhere)
+        return folder / name
+
+    return at
+
+
+def test_published_weights_are_downloaded_once(published, state):
+    file = published()
+    for _ in range(2):
+        loaded = backbones.build("squeezenet1_1", "default").state_dict()
+        assert all(torch.equal(loaded[name], w) for name, w in state.items())
+        file.unlink(missing_ok=True)
+
+
+def test_a_wrong_checksum_is_an_error(published):
+    published("00000000")
+    with pytest.raises(ConnectionError, match=r"squeezenet1_1: .*invalid hash value"):
+        backbones.build("squeezenet1_1", "default")
+
+
+def test_no_server_is_an_error(published):
+    published().unlink()
+    with pytest.raises(ConnectionError, match=r"could not be downloaded from .*a file that you"):
+        backbones.build("squeezenet1_1", "default")
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def picture(seed=0, size=(300, 260)):
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (9, 8, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "efficientnet_b0", "inception_v3", "vit_b_16"])
+def test_preprocessing_is_the_published_one(name):
+    transform = backbones.eval_transform(backbones.preprocessing(name))
+    published = models.get_model_weights(name).DEFAULT.transforms()
+    torch.testing.assert_close(transform(picture()), published(picture()))
+
+
+def test_pictures_are_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture(size=(30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    picture(size=(30, 20)).convert("L").save(tmp_path / "b.PNG")
+    (tmp_path / "c.txt").write_text("no picture")
+    paths = images.list_images(tmp_path)
+    assert [path.name for path in paths] == ["a.jpg", "b.PNG"]
+    assert [images.open_rgb(path).size for path in paths] == [(20, 30), (30, 20)]
+    assert {images.open_rgb(path).mode for path in paths} == {"RGB"}
+
+
+def test_pictures_that_cannot_be_read_are_named(tmp_path):
+    path = tmp_path / "a.png"
+    picture().save(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(OSError, match=r"a\.png: not a readable picture \("):
+        images.open_rgb(path)
+    with pytest.raises(FileNotFoundError, match=r"b\.png: no such file"):
+        images.open_rgb(tmp_path / "b.png")
+    with pytest.raises(NotADirectoryError, match=r"a\.png: no such folder"):
+        images.list_images(path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty: no pictures"):
+        images.list_images(tmp_path / "empty")
