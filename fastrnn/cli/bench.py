@@ -8,9 +8,8 @@ import click
 import fastrnn
 from fastrnn.backends import get_backend
 from fastrnn.benchmarks import cases, guard, peers, race, readme, report, results, tables
+from fastrnn.cli.options import FILE, FOLDER
 from fastrnn.cli.progress import bar
-
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def _some_of(known: Sequence[str]) -> Callable:
@@ -76,7 +75,7 @@ def _isa(context: click.Context, parameter: click.Parameter, name: str | None):
 @click.option("--quick", is_flag=True, help="Two minutes: a look, not a measurement.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("bench-results"),
     show_default=True,
     help="Folder for bench.json, bench.md and the pictures.",

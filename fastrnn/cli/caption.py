@@ -7,12 +7,11 @@ from pathlib import Path
 import click
 
 from fastrnn.captioning import programs
+from fastrnn.cli.options import FILE, FOLDER
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.layers.recurrent import GATES
 from fastrnn.storage import replacing
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
 BACKEND = click.option(
     "--backend", type=click.Choice(["cython", "numpy"]), help="Implementation (default: cython)."
 )

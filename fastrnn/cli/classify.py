@@ -2,12 +2,12 @@
 
 import sys
 import time
-from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 
 import click
 
+from fastrnn.cli.options import FILE, FOLDER, Command, Option, given
 from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.metrics import report_table
 from fastrnn.optim import RULES
@@ -20,32 +20,9 @@ from fastrnn.text.networks import MODELS
 from fastrnn.text.settings import OF_MODEL, SETTINGS, complete
 from fastrnn.text.vocabulary import TOKENIZERS
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
 ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Of the file.")
 # What a run ends with is not found missing after an hour of training.
 PACKAGES = ("matplotlib", "safetensors", "sklearn", "tqdm")
-
-
-class Option(click.Option):
-    """An option that stands under a heading in --help."""
-
-    def __init__(self, *names, heading: str, **attributes) -> None:
-        super().__init__(*names, **attributes)
-        self.heading = heading
-
-
-class Command(click.Command):
-    """A command with headings in --help."""
-
-    def format_options(self, ctx, formatter):
-        records = defaultdict(list)
-        for option in self.get_params(ctx):
-            if isinstance(option, click.Option):
-                records[getattr(option, "heading", "Run")].append(option.get_help_record(ctx))
-        for heading, rows in records.items():
-            with formatter.section(heading):
-                formatter.write_dl(rows)
 
 
 def data(name: str, text: str, **attributes):
@@ -157,8 +134,8 @@ def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
       fastrnn classify train --corpus nltk:sentence_polarity
       fastrnn classify train --resume --out run --epochs 20
     """
-    settings = _given(settings)
-    files = _given({"train": train, "dev": dev, "corpus": corpus, "encoding": encoding})
+    settings = given(settings)
+    files = given({"train": train, "dev": dev, "corpus": corpus, "encoding": encoding})
     _check_usage(files, settings, out, resume)
     for package in PACKAGES:
         require(package)
@@ -178,10 +155,6 @@ def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
     seconds = time.perf_counter() - started
     pictures = "curves.png, confusion.png and reliability.png"
     click.echo(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
-
-
-def _given(options: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) -> None:

@@ -8,7 +8,11 @@ from fastrnn.optional import require
 from fastrnn.solver import Solver
 
 # The validated figure that a training shows, of whichever program, and its name there.
-SHOWN = {"bleu4": "BLEU-4", "dev_accuracy": "best dev accuracy"}
+SHOWN = {
+    "bleu4": "BLEU-4",
+    "dev_accuracy": "best dev accuracy",
+    "val_accuracy": "best val accuracy",
+}
 
 
 def bar(description: str, unit: str) -> Callable[[Iterable], Iterable]:

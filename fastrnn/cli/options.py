@@ -1,0 +1,35 @@
+"""What the commands' options have in common: kinds of paths, and headings in --help."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def given(options: dict[str, object]) -> dict[str, object]:
+    """The options that were given: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+class Option(click.Option):
+    """An option that stands under a heading in --help."""
+
+    def __init__(self, *names, heading: str, **attributes) -> None:
+        super().__init__(*names, **attributes)
+        self.heading = heading
+
+
+class Command(click.Command):
+    """A command with headings in --help."""
+
+    def format_options(self, ctx, formatter):
+        records = defaultdict(list)
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option):
+                records[getattr(option, "heading", "Run")].append(option.get_help_record(ctx))
+        for heading, rows in records.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
