@@ -3,15 +3,12 @@
 What a setting means stands in TextClassifier, and in `fastrnn classify train --help`.
 """
 
-import math
-from collections.abc import Callable
-from numbers import Integral, Real
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn.optim import RULES
+from fastrnn.settings import NOT_NEGATIVE, POSITIVE, SHARE, Kind, check, integer, one_of
 from fastrnn.text.networks import MODELS
 from fastrnn.text.pooling import POOLINGS
 from fastrnn.text.vocabulary import TOKENIZERS
@@ -64,56 +61,31 @@ STEPS_AN_EPOCH = 100
 SMALLEST_BATCH = 8
 
 
-class Kind(NamedTuple):
-    """What a setting's value has to be, in words and as a test."""
-
-    text: str
-    holds: Callable[[object], bool]
-
-
-def _integer(least: int) -> Kind:
-    return Kind(
-        f"an integer of at least {least}",
-        lambda v: isinstance(v, Integral) and not isinstance(v, bool) and v >= least,
-    )
-
-
-def _number(text: str, holds: Callable[[float], bool]) -> Kind:
-    return Kind(text, lambda v: isinstance(v, Real) and not isinstance(v, bool) and holds(v))
-
-
-def _one_of(*values: object) -> Kind:
-    return Kind(f"one of {list(values)}", lambda v: any(v is w or v == w for w in values))
-
-
 def _is_pooling(value: object) -> bool:
     names = value.split("+") if isinstance(value, str) else [value]
     return set(names) <= POOLINGS.keys() and len(set(names)) == len(names)
 
 
-_SHARE = _number("a number in [0, 1)", lambda v: 0 <= v < 1)
-_POSITIVE = _number("a number above 0", lambda v: 0 < v < math.inf)
-_NOT_NEGATIVE = _number("a number of at least 0", lambda v: 0 <= v < math.inf)
 KINDS = {
-    "model": _one_of(*MODELS),
-    "tokenizer": _one_of(*TOKENIZERS),
+    "model": one_of(*MODELS),
+    "tokenizer": one_of(*TOKENIZERS),
     "embeddings": Kind("a path or None", lambda v: v is None or isinstance(v, str)),
-    "bidirectional": _one_of(False, True),
-    "freeze": _one_of(False, True),
+    "bidirectional": one_of(False, True),
+    "freeze": one_of(False, True),
     "pooling": Kind(f"some of {list(POOLINGS)} joined by +", _is_pooling),
-    "update_rule": _one_of(*RULES),
-    "dtype": _one_of("float32", "float64"),
-    "backend": _one_of(None, "numpy", "cython"),
+    "update_rule": one_of(*RULES),
+    "dtype": one_of("float32", "float64"),
+    "backend": one_of(None, "numpy", "cython"),
     "class_weight": Kind(
         "None, 'balanced' or a dict",
         lambda v: v is None or isinstance(v, dict) or (isinstance(v, str) and v == "balanced"),
     ),
-    **dict.fromkeys(("seed", "patience"), _integer(0)),
-    **dict.fromkeys(("ngrams", "min_count", "epochs", "batch_size", "ensemble"), _integer(1)),
-    **dict.fromkeys(("embedding_dim", "hidden_dim"), _integer(1)),
-    **dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), _SHARE),
-    **dict.fromkeys(("embedding_scale", "learning_rate", "lr_decay"), _POSITIVE),
-    **dict.fromkeys(("weight_decay", "clip_norm"), _NOT_NEGATIVE),
+    **dict.fromkeys(("seed", "patience"), integer(0)),
+    **dict.fromkeys(("ngrams", "min_count", "epochs", "batch_size", "ensemble"), integer(1)),
+    **dict.fromkeys(("embedding_dim", "hidden_dim"), integer(1)),
+    **dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), SHARE),
+    **dict.fromkeys(("embedding_scale", "learning_rate", "lr_decay"), POSITIVE),
+    **dict.fromkeys(("weight_decay", "clip_norm"), NOT_NEGATIVE),
 }
 
 
@@ -134,14 +106,8 @@ def complete(given: dict[str, object], examples: int | None = None) -> dict[str,
 
     Raises ValueError for an unknown name or a value that is not of its kind.
     """
-    unknown = sorted(given.keys() - SETTINGS.keys())
-    if unknown:
-        raise ValueError(f"{unknown[0]}: no such setting; there are {', '.join(SETTINGS)}")
     given = plain(given)
-    for name, value in given.items():
-        kind = KINDS[name]
-        if not kind.holds(value):
-            raise ValueError(f"{name}: expected {kind.text}, got {value!r}")
+    check(given, KINDS)
     settings = SETTINGS | OF_MODEL[given.get("model", SETTINGS["model"])] | given
     if examples is not None and "batch_size" not in given:
         most = max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH)
