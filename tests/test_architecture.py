@@ -30,13 +30,24 @@ BELOW = {
     "layers": {"backends"},
     "solver": {"backends", "optim", "storage"},
     "metrics": {"optional"},
+    "settings": set(),
     "plots": {"figures", "metrics"},
-    "vision": {"figures", "metrics", "optional", "plots", "storage"},
+    "vision": {"figures", "metrics", "optional", "plots", "settings", "solver", "storage"},
     "captioning": {
         *("backends", "figures", "layers", "solver", "optional", "plots", "storage", "vision"),
     },
     "text": {
-        *("backends", "metrics", "optim", "layers", "plots", "solver", "optional", "storage"),
+        *(
+            "backends",
+            "metrics",
+            "optim",
+            "layers",
+            "plots",
+            "settings",
+            "solver",
+            "optional",
+            "storage",
+        ),
     },
     "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage", "text"},
     "cli": {
