@@ -12,6 +12,8 @@ PROGRAMS = {
     "caption": "Captions for pictures: prepare, train, evaluate, sample.",
     "classify": "Classes for texts: train, evaluate, predict.",
     "info": "What runs here: backend, instruction set, threads.",
+    "style": "A picture in the style of others.",
+    "transfer": "Classes for pictures: train, evaluate, predict.",
 }
 
 

@@ -1,0 +1,190 @@
+"""fastrnn transfer train | evaluate | predict."""
+
+import csv
+import time
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from fastrnn.cli.options import FILE, FOLDER, Command, Option, given
+from fastrnn.cli.progress import TrainingBar, bar
+from fastrnn.metrics import report_table
+from fastrnn.optional import require
+from fastrnn.storage import replacing
+from fastrnn.vision.transfer import programs
+from fastrnn.vision.transfer.features import cache_folder
+from fastrnn.vision.transfer.settings import MODES, OF_MODE, SETTINGS, complete
+
+# What a run ends with is not found missing after an hour of training.
+PACKAGES = ("PIL", "matplotlib", "safetensors", "sklearn", "torch", "torchvision", "tqdm")
+DEVICES = click.Choice(["auto", "cpu", "cuda"])
+DEVICE = click.option("--device", type=DEVICES, default="auto", show_default=True)
+
+
+def setting(heading: str, name: str, text: str, **attributes):
+    """The option for one of the SETTINGS of training; its help ends with the modes' defaults."""
+    option, default = "--" + name.replace("_", "-"), SETTINGS[name]
+    if isinstance(default, int | float):
+        attributes.setdefault("type", type(default))
+    shown = [] if default is None else [str(default)]
+    shown += [f"{mode} {own[name]}" for mode, own in OF_MODE.items() if name in own]
+    if shown:
+        text += f" [{', '.join(shown)}]"
+    return click.option(option, cls=Option, heading=heading, help=text, default=None, **attributes)
+
+
+def _cache(context, parameter, value: str | None) -> Path | None:
+    if value is None:
+        return cache_folder()
+    return None if value == "none" else Path(value)
+
+
+@click.group("transfer")
+def command() -> None:
+    """Classes for pictures, by a network that was trained on ImageNet and gets a new last layer.
+
+    A labelled folder has a folder of pictures for each class.
+
+    \b
+    Examples:
+      fastrnn transfer train photos --out run       photos/train/CLASS/*, photos/val/CLASS/*
+      fastrnn transfer evaluate run other
+      fastrnn transfer predict run new --out classes.csv
+    """
+
+
+@command.command("train", cls=Command)
+@click.argument("data", metavar="DIR", type=FOLDER, required=False)
+@setting("Model", "backbone", "A classification network of torchvision's.")
+@setting("Model", "weights", "default (torchvision downloads them), a file, or none (random).")
+@setting("Model", "mode", "What is trained: the last layer, all, or one after the other.",
+         type=click.Choice(MODES))  # fmt: skip
+@setting("Model", "image_size", "Pixels that the network sees. [the weights' own]", type=int)
+@setting("Training", "epochs", "Most passes over the pictures.")
+@setting("Training", "batch_size", "Pictures a minibatch.")
+@setting("Training", "learning_rate", "The highest, of the layer before the last.")
+@setting("Training", "layer_decay", "Factor on it down to the first layer; not of freeze.")
+@setting("Training", "head_factor", "Factor on it for the new last layer; not of freeze.")
+@setting("Training", "warmup", "Share of the steps in which it rises, before it falls to 0.")
+@setting("Training", "weight_decay", "What a step takes of a weight, by learning rate.")
+@setting("Training", "label_smoothing", "Probability that is spread over all classes.")
+@setting("Training", "dropout", "Of what the last layer reads; freeze.")
+@setting("Training", "views", "As which a picture is learnt: itself, mirrored, random; freeze.")
+@setting("Training", "patience", "Epochs without a better accuracy; 0: any.")
+@setting("Run", "seed", "Of all that is random.")
+@setting("Run", "device", "auto: CUDA where there is one.", type=DEVICES)
+@setting("Run", "workers", "Processes that read pictures, besides this one.")
+@click.option("--amp/--no-amp", default=None, help="Mixed precision. [on CUDA]")
+@click.option(
+    "--cache",
+    metavar="DIR|none",
+    callback=_cache,
+    help="Folder that keeps features of pictures. [fastrnn/features in the user's cache]",
+)
+@click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+def train(data, cache, out, resume, **settings) -> None:
+    """Train on DIR/train/CLASS/*, validate on DIR/val/CLASS/*.
+
+    freeze learns the last layer alone, on features that are computed once and kept; finetune all
+    layers, the first ones slowly; staged does freeze, with its own defaults, and then finetune.
+    Every epoch is validated; the best one is kept. Writes run.json, model.safetensors,
+    metrics.json, curves.png, confusion.png, predictions.png (errors first), and checkpoints from
+    which --resume continues exactly, also after Ctrl-C or a crash; it may change --patience,
+    --workers and --device. Brackets show what is the default, and for which modes another value is.
+
+    \b
+    Examples:
+      fastrnn transfer train photos
+      fastrnn transfer train photos --mode finetune --backbone resnet18 --out run
+      fastrnn transfer train --resume --out run
+    """
+    settings = given(settings)
+    _check_usage(data, settings, out, resume)
+    for package in PACKAGES:
+        require(package)
+    started = time.perf_counter()
+    if resume:
+        job = programs.resume(out, data, settings, cache, bar)
+    else:
+        job = programs.begin(out, data, settings, cache, bar)
+    click.echo(job.summary())
+    try:
+        with closing(TrainingBar()) as progress:
+            job.run(progress)
+    except KeyboardInterrupt:
+        click.echo(f"resume with: fastrnn transfer train --resume --out {job.folder}", err=True)
+        raise
+    metrics = job.finish()
+    click.echo(report_table(metrics["val"]))
+    before, after = (metrics[name]["accuracy"] for name in ("pretrain", "val"))
+    click.echo(
+        f"accuracy on val: {before:.4f} on pretrain, {after:.4f} after {job.settings['mode']}"
+    )
+    seconds = time.perf_counter() - started
+    pictures = "curves.png, confusion.png and predictions.png"
+    click.echo(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
+
+
+def _check_usage(data: Path | None, settings: dict, out: Path | None, resume: bool) -> None:
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out")
+    if data is None and not resume:
+        raise click.UsageError("Missing argument 'DIR'.")
+    try:
+        complete(settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@command.command("evaluate")
+@click.argument("run", type=FOLDER)
+@click.argument("data", metavar="DIR", type=FOLDER)
+@click.option("--name", help="Of the figures and pictures (default: the folder's).")
+@DEVICE
+def evaluate(run, data, name, device) -> None:
+    """Accuracy, precision, recall and F1 of a run on DIR/CLASS/*, or where there is a DIR/val, on
+    DIR/val/CLASS/*.
+
+    Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
+    predictions-NAME.png (for val, as train does, without the name). The same name replaces them.
+
+    \b
+    Example:
+      fastrnn transfer evaluate run other
+    """
+    click.echo(report_table(programs.evaluate(run, data, name=name, device=device, bar=bar)))
+
+
+@command.command("predict")
+@click.argument("run", type=FOLDER)
+@click.argument("folder", type=FOLDER)
+@click.option("--out", type=FILE, required=True, help="CSV to write: file,class,probability.")
+@DEVICE
+def predict(run, folder, out, device) -> None:
+    """The class of each picture in a folder, and its probability.
+
+    Pictures that cannot be read are named and left out.
+
+    \b
+    Example:
+      fastrnn transfer predict run new --out classes.csv
+    """
+    if not out.absolute().parent.is_dir():
+        raise click.BadParameter(f"{out.parent}: no such folder", param_hint="--out")
+    predictions = programs.predict(
+        programs.load(run, device), folder, progress=bar("predict", "picture")
+    )
+    done = left_out = 0
+    with replacing(out) as path, path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "class", "probability"])
+        for name, label, probability, problem in predictions:
+            if problem is None:
+                rows.writerow([name, label, f"{probability:.6f}"])
+                done += 1
+            else:
+                click.echo(f"left out: {name}: cannot be read ({problem})", err=True)
+                left_out += 1
+    click.echo(f"{out}: {done} pictures, {left_out} left out")

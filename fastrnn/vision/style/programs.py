@@ -1,0 +1,108 @@
+"""What the command `fastrnn style` does, as functions: prepare, run to the end.
+
+Beside the picture F.png:
+F-losses.png            the losses by step
+F-000100.png            the picture after so many steps, where that was asked for
+F-checkpoint.pt         where it was stopped, to resume; gone when it is done
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn import storage
+from fastrnn.optional import require
+from fastrnn.vision.style import checkpoint, memory
+from fastrnn.vision.style.estimate import Estimate, estimate
+from fastrnn.vision.style.optimise import Step, run
+from fastrnn.vision.style.plots import plot_losses
+from fastrnn.vision.style.transfer import Transfer
+
+
+class Job(NamedTuple):
+    """A transfer, where its picture goes, and how far it had come (None: not begun)."""
+
+    transfer: Transfer
+    out: Path
+    start: checkpoint.State | None
+
+    @property
+    def done(self) -> int:
+        """Steps that were done before."""
+        return len(self.start.losses) if self.start else 0
+
+
+class Report(NamedTuple):
+    """What a job took: seconds, and the most bytes in memory (None: nobody tells)."""
+
+    seconds: float
+    bytes: int | None
+
+
+def beside(out: Path, what: str, suffix: str = ".png") -> Path:
+    """A file beside the picture."""
+    return out.with_name(f"{out.stem}-{what}{suffix}")
+
+
+def prepare(
+    out: Path, content: Path, styles: Sequence[Path], *, resume: bool = False, **options
+) -> Job:
+    """Read and check all that a transfer needs; nothing is written.
+
+    Inputs: out, a .png file in a folder that is there; what Transfer takes; resume, continue from
+    the checkpoint beside out.
+    Raises ValueError, OSError or TypeError that name what cannot be right, FileExistsError where a
+    checkpoint would be overwritten.
+    """
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"{out}: expected a name that ends in .png")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{out.parent}: no such folder")
+    stopped = beside(out, "checkpoint", ".pt")
+    if resume and not stopped.is_file():
+        raise FileNotFoundError(f"{stopped}: no checkpoint to continue from")
+    if stopped.exists() and not resume:
+        raise FileExistsError(f"{stopped}: of a transfer that was stopped; resume or delete it")
+    transfer = Transfer(content, styles, **options)
+    start = checkpoint.load(stopped, transfer.identity()) if resume else None
+    return Job(transfer, out, start)
+
+
+def forecast(job: Job) -> Estimate:
+    """What the rest of a job will take."""
+    return estimate(job.transfer, job.done)
+
+
+def finish(
+    job: Job, *, save_every: int = 0, on_step: Callable[[Step], object] | None = None
+) -> Report:
+    """Run a job to its end and write its files; save_every, steps between pictures and checkpoints
+    in between (0: none).
+
+    Raises KeyboardInterrupt on Ctrl-C, after a checkpoint, and FloatingPointError where a loss is
+    not finite; then the files are those that were written before.
+    """
+    started = time.perf_counter()
+    stopped, identity = beside(job.out, "checkpoint", ".pt"), job.transfer.identity()
+
+    def on_save(state: checkpoint.State) -> None:
+        checkpoint.save(stopped, identity, state)
+        if save_every and len(state.losses) % save_every == 0:
+            path = beside(job.out, f"{len(state.losses):06}")
+            write_picture(path, job.transfer.picture(state.picture))
+
+    result = run(job.transfer, job.start, on_step=on_step, on_save=on_save, save_every=save_every)
+    write_picture(job.out, result.picture)
+    plot_losses(beside(job.out, "losses"), result.losses, result.sizes)
+    stopped.unlink(missing_ok=True)
+    return Report(time.perf_counter() - started, memory.peak(job.transfer.space.device))
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a picture (H, W, 3) uint8 as a PNG file, atomically."""
+    image = require("PIL.Image").fromarray(picture)
+    with storage.replacing(path) as temporary:
+        image.save(temporary, format="png")

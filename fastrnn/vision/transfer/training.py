@@ -1,0 +1,309 @@
+"""Training of torch networks: one loop for every mode, the best weights kept, checkpoints that
+resume bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastrnn import storage
+from fastrnn.optional import require
+from fastrnn.solver import deferred_interrupt
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+Batches = Iterable[tuple["torch.Tensor", "torch.Tensor"]]
+
+
+def device_of(name: str) -> "torch.device":
+    """The device for "auto" (CUDA where there is one), "cpu" or "cuda". Raises ValueError for CUDA
+    where there is none."""
+    torch = require("torch")
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ValueError("device: there is no CUDA device here")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def outputs(
+    model: "torch.nn.Module", batches: Batches, device: "torch.device", amp: bool = False
+) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
+    """Scores (n, C) float32 of a network in evaluation mode, and classes (n,), batch by batch."""
+    torch = require("torch")
+    model.eval()
+    for inputs, targets in batches:
+        with torch.inference_mode(), torch.autocast(device.type, enabled=amp):
+            scores = model(inputs.to(device))
+        yield scores.float(), targets.to(device)
+
+
+def probabilities(
+    model: "torch.nn.Module", batches: Batches, device: "torch.device"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classes (N,) int64 and a network's probabilities (N, C) float32 of all batches."""
+    torch = require("torch")
+    rows, labels = zip(*outputs(model, batches, device), strict=True)
+    return torch.cat(labels).cpu().numpy(), torch.cat(rows).softmax(dim=1).cpu().numpy()
+
+
+def train_mode(model: "torch.nn.Module") -> None:
+    """Training mode for what is trained, evaluation mode for modules all of whose parameters are
+    frozen: their batch normalisation would go on moving its statistics."""
+    model.train()
+    for module in model.modules():
+        parameters = [*module.parameters()]
+        if parameters and not any(w.requires_grad for w in parameters):
+            module.eval()
+
+
+class Totals:
+    """Sums over examples of the loss and of what is right, and how many there were."""
+
+    def __init__(self, loss: float = 0.0, right: int = 0, examples: int = 0) -> None:
+        self.loss, self.right, self.examples = loss, right, examples
+
+    def add(self, loss: float, scores: "torch.Tensor", targets: "torch.Tensor") -> None:
+        """A batch with its mean loss."""
+        self.loss += loss * len(targets)
+        self.right += int((scores.argmax(dim=1) == targets).sum())
+        self.examples += len(targets)
+
+    def means(self, phase: str) -> dict[str, float]:
+        """Loss and accuracy, under the names of a phase. Raises ValueError for no examples."""
+        if not self.examples:
+            raise ValueError(f"dataloaders[{phase!r}]: expected examples, got none")
+        n = self.examples
+        return {f"{phase}_loss": self.loss / n, f"{phase}_accuracy": self.right / n}
+
+
+class Training:
+    """Trains a network in place; afterwards it has the weights of the best validated epoch, and is
+    in evaluation mode.
+
+    Parameters: model, on its device; batches(epoch, first), the (inputs, classes) of an epoch from
+    batch number `first` on, of which there are iterations_per_epoch; val, those to validate on;
+    criterion, the mean loss of a batch; optimizer; scheduler (None: constant rates), stepped after
+    every iteration or, with each_epoch, every epoch; num_epochs; patience, epochs without a better
+    score before it stops (None: never); keep_start, whether the weights that it starts from may be
+    the best; val_size, the number of val's examples if it is to be checked; amp, mixed precision;
+    checkpoint, a file that is written after every epoch and on Ctrl-C; identity, which a checkpoint
+    must have to be continued; on_iteration, called with the training after every iteration;
+    verbose, print losses and accuracies.
+
+    Attributes: pretrain, val's figures before training; loss_history, of every iteration; history,
+    a dict for every epoch: epoch, train_loss, train_accuracy, val_loss, val_accuracy, score (the
+    accuracy, ties broken by the loss), seconds; best_score; epoch; iteration.
+    """
+
+    def __init__(
+        self,
+        model: "torch.nn.Module",
+        batches: Callable[[int, int], Batches],
+        val: Batches,
+        criterion: Callable,
+        optimizer: "torch.optim.Optimizer",
+        scheduler: "torch.optim.lr_scheduler.LRScheduler | None",
+        *,
+        device: "torch.device",
+        num_epochs: int,
+        iterations_per_epoch: int,
+        each_epoch: bool = False,
+        patience: int | None = None,
+        keep_start: bool = False,
+        val_size: int | None = None,
+        amp: bool = False,
+        checkpoint: Path | None = None,
+        identity: str = "",
+        on_iteration: Callable[["Training"], None] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.model, self.batches, self.val = model, batches, val
+        self.criterion, self.optimizer, self.scheduler = criterion, optimizer, scheduler
+        self.device, self.amp, self.each_epoch = device, amp, each_epoch
+        self.num_epochs, self.iterations_per_epoch = num_epochs, iterations_per_epoch
+        self.patience, self.keep_start, self.val_size = patience, keep_start, val_size
+        self.checkpoint, self.identity = checkpoint, identity
+        self.on_iteration, self.verbose = on_iteration, verbose
+        self.scaler = require("torch").amp.GradScaler(device.type, enabled=amp)
+
+        self.epoch = 0
+        self.position = 0  # batches of the epoch already used
+        self.totals = Totals()
+        self.seconds = 0.0  # the epoch has taken so far
+        self._validated = 0  # examples
+        self.pretrain: dict[str, float] | None = None
+        self.loss_history: list[float] = []
+        self.history: list[dict[str, float]] = []
+        self.best_score: float | None = None
+        self.best_state: dict[str, torch.Tensor] | None = None
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done (int)."""
+        return len(self.loss_history)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether patience ran out."""
+        scores = [epoch["score"] for epoch in self.history]
+        if self.patience is None or not scores:
+            return False
+        return len(scores) - 1 - int(np.argmax(scores)) >= self.patience
+
+    def run(self) -> None:
+        """Train until num_epochs epochs are done or patience runs out.
+
+        Raises KeyboardInterrupt on Ctrl-C, after the iteration at hand and its checkpoint,
+        FloatingPointError where the loss is not finite, and ValueError where there are no examples
+        or val has not as many as it should have.
+        """
+        if self.pretrain is None:
+            self._start()
+        with deferred_interrupt() as interrupted:
+            while self.epoch < self.num_epochs and not self.stopped_early:
+                train_mode(self.model)
+                clock = time.perf_counter()
+                for inputs, targets in self.batches(self.epoch, self.position):
+                    self._iterate(inputs, targets)
+                    clock, before = time.perf_counter(), clock
+                    self.seconds += clock - before
+                    if interrupted():
+                        self.save()
+                        raise KeyboardInterrupt
+                self._finish_epoch()
+                self.save()
+                if interrupted():
+                    raise KeyboardInterrupt
+        if self.best_state is not None:
+            self.model.load_state_dict(self.best_state)
+        self.model.eval()
+
+    def _start(self) -> None:
+        self.pretrain = self.validate()
+        if self.val_size not in (None, self._validated):
+            raise ValueError(
+                f"dataset_sizes['val']: expected {self._validated}, the examples that its loader "
+                f"gives, got {self.val_size}"
+            )
+        if self.keep_start:
+            self._keep_best(self.pretrain["score"])
+        if self.verbose:
+            _print("on pretrain", self.pretrain, "val")
+
+    def _iterate(self, inputs: "torch.Tensor", targets: "torch.Tensor") -> None:
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
+        self.optimizer.zero_grad()
+        with require("torch").autocast(self.device.type, enabled=self.amp):
+            scores = self.model(inputs)
+            loss = self.criterion(scores, targets)
+        value = _finite(loss, f"at iteration {self.iteration + 1}")
+        scale = self.scaler.get_scale()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        updated = self.scaler.get_scale() >= scale  # else the gradients overflowed
+        if self.scheduler is not None and not self.each_epoch and updated:
+            self.scheduler.step()
+        self.position += 1
+        self.loss_history.append(value)
+        self.totals.add(value, scores.detach(), targets)
+        if self.on_iteration:
+            self.on_iteration(self)
+
+    def _finish_epoch(self) -> None:
+        self.epoch += 1
+        figures = {"epoch": self.epoch} | self.totals.means("train") | self.validate()
+        self.history.append(figures | {"seconds": self.seconds})
+        if self.scheduler is not None and self.each_epoch:
+            self.scheduler.step()
+        self._keep_best(figures["score"])
+        self.position, self.totals, self.seconds = 0, Totals(), 0.0
+        if self.verbose:
+            _print(f"Epoch {self.epoch}/{self.num_epochs}", figures, "train", "val")
+
+    def validate(self) -> dict[str, float]:
+        """val_loss, val_accuracy and score of the network as it stands."""
+        totals = Totals()
+        for scores, targets in outputs(self.model, self.val, self.device, self.amp):
+            loss = _finite(self.criterion(scores, targets), "on val")
+            totals.add(loss, scores, targets)
+        figures, self._validated = totals.means("val"), totals.examples
+        score = figures["val_accuracy"] - 1e-6 * min(figures["val_loss"], 1e3)
+        return figures | {"score": score}
+
+    def _keep_best(self, score: float) -> None:
+        if self.best_score is None or score > self.best_score:
+            self.best_score = score
+            self.best_state = {k: w.clone() for k, w in self.model.state_dict().items()}
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def _parts(self) -> dict[str, object]:
+        """What has a state of its own, by its name in a checkpoint."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
+        return parts | ({"scheduler": self.scheduler} if self.scheduler is not None else {})
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a file for it: the new one or the old one is whole."""
+        if self.checkpoint is None:
+            return
+        torch = require("torch")
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {name: getattr(self, name) for name in PROGRESS}
+        state |= {"format": FORMAT, "identity": self.identity, "totals": vars(self.totals)}
+        state["generators"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        with storage.replacing(self.checkpoint) as path:
+            torch.save(state, path)
+
+    def restore(self) -> None:
+        """Continue from the checkpoint as if never interrupted.
+
+        Raises ValueError where it is no checkpoint, or of another training.
+        """
+        torch, path = require("torch"), self.checkpoint
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever the broken file leads it to
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{path}: not a checkpoint ({reason})") from None
+        found = isinstance(state, dict) and (state.get("format"), state.get("identity"))
+        if found != (FORMAT, self.identity):
+            raise ValueError(f"{path}: of another training: its data or settings were others")
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        for name in PROGRESS:
+            setattr(self, name, state[name])
+        self.totals = Totals(**state["totals"])
+        cpu, *cuda = state["generators"]
+        torch.set_rng_state(cpu)
+        if len(cuda) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def _finite(loss: "torch.Tensor", when: str) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"the loss became {value} {when}; a lower learning rate or more warm-up may help"
+        )
+    return value
+
+
+def _print(title: str, figures: dict[str, float], *phases: str) -> None:
+    print(title, "-" * len(title), sep="\n")
+    for phase in phases:
+        loss, accuracy = figures[f"{phase}_loss"], figures[f"{phase}_accuracy"]
+        print(f"{phase} Loss: {loss:.4f} Acc: {accuracy:.4f}")
+
+
+# Attributes of a Training that a checkpoint has as they are.
+PROGRESS = (
+    *("epoch", "position", "seconds", "pretrain", "loss_history", "history"),
+    *("best_score", "best_state"),
+)

@@ -1,0 +1,1251 @@
+"""Transfer learning: folders of pictures, features kept in files, one loop for every mode, resumed
+to the bit, the course's functions, and the command as scripts use it."""
+
+import csv
+import hashlib
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torchvision")
+
+from fastrnn import cli, storage  # noqa: E402
+from fastrnn.cli import progress  # noqa: E402
+from fastrnn.vision import backbones  # noqa: E402
+from fastrnn.vision import transfer as tr  # noqa: E402
+from fastrnn.vision.transfer import data, features, modes, networks, plots, programs  # noqa: E402
+from fastrnn.vision.transfer import settings as st_  # noqa: E402
+from fastrnn.vision.transfer import training as tg  # noqa: E402
+
+CPU = torch.device("cpu")
+SIZE = 64
+SMALL = ["--weights", "none", "--image-size", str(SIZE), "--cache", "none"]
+DEFAULT_EPOCHS = st_.SETTINGS["epochs"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_epochs_and_a_cache_of_its_own(tmp_path_factory):
+    """Freeze is quick to learn these few pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(st_.SETTINGS, "epochs", 8)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def draw(path, shape, seed):
+    """A disc or a square of some colour on noise; squares are bluer."""
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 80, (72, 96, 3), dtype=np.uint8))
+    x, y, r = rng.integers(20, 60), rng.integers(20, 50), rng.integers(14, 20)
+    color = (250, 90, 40) if shape == "disc" else (40, 90, 250)
+    pen = ImageDraw.Draw(image)
+    (pen.ellipse if shape == "disc" else pen.rectangle)((x - r, y - r, x + r, y + r), fill=color)
+    image.save(path)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of 7 + 6 pictures to train on and 4 + 4 to validate."""
+    base = tmp_path_factory.mktemp("photos")
+    for split, counts in (("train", (7, 6)), ("val", (4, 4))):
+        for shape, count in zip(("disc", "square"), counts, strict=True):
+            folder = base / split / shape
+            folder.mkdir(parents=True)
+            for i in range(count):
+                name = f"{split}{shape}{i}"
+                draw(folder / f"{name}.png", shape, zlib.crc32(name.encode()))
+    return base
+
+
+@pytest.fixture
+def copied(photos, tmp_path):
+    return shutil.copytree(photos, tmp_path / "copied")
+
+
+def complete(**given):
+    return st_.complete({"weights": "none", "image_size": SIZE} | given)
+
+
+def state_of(model):
+    return {name: w.clone() for name, w in model.state_dict().items()}
+
+
+def assert_same_state(one, other):
+    assert one.keys() == other.keys()
+    for name, w in one.items():
+        assert torch.equal(w, other[name]), name
+
+
+# ---- settings ------------------------------------------------------------------------------------
+
+
+def test_settings_given_come_before_the_modes_and_the_defaults():
+    assert st_.complete({}) == st_.SETTINGS | st_.OF_MODE["freeze"]
+    found = st_.complete({"mode": "finetune", "epochs": 3})
+    assert found == st_.SETTINGS | st_.OF_MODE["finetune"] | {"mode": "finetune", "epochs": 3}
+    assert st_.SETTINGS.keys() == st_.KINDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mode", "thaw"), ("epochs", 0), ("epochs", 1.0), ("views", True), ("seed", -1),
+     ("dropout", 1.0), ("warmup", -0.1), ("learning_rate", 0), ("learning_rate", math.inf),
+     ("layer_decay", 1.1), ("weight_decay", -1), ("image_size", 0), ("amp", 1), ("backbone", 5),
+     ("device", "tpu"), ("batch_size", "8"), ("label_smoothing", math.nan)],
+)  # fmt: skip
+def test_settings_refuse(name, value):
+    with pytest.raises(ValueError, match=f"^{name}: expected .*, got "):
+        st_.complete({name: value})
+
+
+def test_settings_refuse_unknown_names():
+    with pytest.raises(ValueError, match="^epoch: no such setting; there are backbone, "):
+        st_.complete({"epoch": 1})
+
+
+def test_staged_is_freeze_as_tuned_then_finetune_as_given():
+    given = {"mode": "staged", "epochs": 4, "learning_rate": 1.0, "seed": 3, "dropout": 0.2}
+    first, second = st_.stages(st_.complete(given))
+    shared = {"seed": 3, "dropout": 0.2}
+    assert first == st_.complete({"mode": "freeze"} | shared)
+    assert second == st_.complete(given) | {"mode": "finetune"}
+    assert st_.stages(first) == [first]
+
+
+# ---- folders and transforms ----------------------------------------------------------------------
+
+
+def test_folders_are_read_in_order_with_the_hashes_of_the_files(copied):
+    (copied / "train" / ".hidden").mkdir()
+    (copied / "train" / "notes.txt").touch()
+    (copied / "train" / "disc" / "notes.txt").touch()
+    (copied / "val" / "disc" / "upper.PNG").write_bytes(
+        (copied / "val" / "disc" / "valdisc0.png").read_bytes()
+    )
+    seen = []
+    train, val = data.read_folders(copied, lambda found: seen.extend(found) or found)
+    assert train.classes == val.classes == ["disc", "square"]
+    assert train.labels == [0] * 7 + [1] * 6
+    assert val.labels == [0] * 5 + [1] * 4
+    assert train.paths == sorted(copied.glob("train/*/*.png"))
+    assert [path for path, _ in seen] == train.paths + val.paths
+    for path, key in zip(val.paths, val.keys, strict=True):
+        assert key == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def break_data(folder, how):
+    if how == "no val":
+        shutil.rmtree(folder / "val")
+    elif how == "no train":
+        shutil.rmtree(folder / "train")
+    elif how == "no classes":
+        shutil.rmtree(folder / "train")
+        (folder / "train").mkdir()
+    elif how == "one class":
+        shutil.rmtree(folder / "train/square")
+    elif how == "empty class":
+        for path in (folder / "train/square").iterdir():
+            path.unlink()
+    elif how == "another class":
+        (folder / "val/square").rename(folder / "val/star")
+    else:
+        found = sorted(folder.glob("train/disc/*")) + sorted(folder.glob("val/square/*"))
+        for path in found[: int(how)]:
+            path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no val", "copied: no folder val; expected train and val"),
+        ("no train", "copied: no folder train; expected train and val"),
+        ("no classes", "train: no folders in it; expected one for each class"),
+        ("one class", "train: expected at least two classes, got 'disc'"),
+        ("empty class", "train/square: no pictures (.bmp, "),
+        ("another class", "val/star: class 'star' is not one of disc, square"),
+        ("1", "1 of 21 pictures cannot be read: "),
+        ("9", "; and 6 more"),
+    ],
+)
+def test_train_refuses_data_before_it_writes(capsys, copied, tmp_path, how, message):
+    break_data(copied, how)
+    code, out, err = call(capsys, "train", copied, "--out", tmp_path / "run", *SMALL)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    if how.isdigit():
+        assert err.count("not a readable picture") == min(3, int(how))
+        assert "train/disc/traindisc0.png" in err
+
+
+def test_digest_tells_contents_classes_and_order_apart(photos):
+    train, val = data.read_folders(photos)
+    found = {
+        data.digest(train, val),
+        data.digest(val, train),
+        data.digest(train),
+        data.digest(train._replace(keys=train.keys[::-1]), val),
+        data.digest(train._replace(labels=[1, *train.labels[1:]]), val),
+        data.digest(train._replace(classes=["a", "b"]), val),
+    }
+    assert len(found) == 6
+    assert data.digest(train._replace(paths=[]), val) in found
+
+
+def test_resize_is_in_proportion_to_the_crop():
+    to = backbones.preprocessing("squeezenet1_1")
+    assert data.resized(to, None) == to
+    assert data.resized(to, 288)[:2] == (329, 288)
+
+
+def image_of(photos):
+    return Image.open(photos / "train/disc/traindisc0.png").convert("RGB")
+
+
+def test_views_are_the_evaluations_its_mirror_image_and_random_ones(photos):
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
+    image = image_of(photos)
+    expected = backbones.eval_transform(to)(image)
+    assert torch.equal(data.view(to, 0)(image), expected)
+    assert torch.equal(data.view(to, 1)(image), expected.flip(2))
+    one, other = (data.view(to, 2)(image) for _ in range(2))
+    assert one.shape == expected.shape == (3, SIZE, SIZE)
+    assert not torch.equal(one, other)
+
+
+def test_an_example_is_random_by_its_seed_alone(photos):
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
+    read = data.Reader(data.augmentation(to))
+    path = photos / "train/disc/traindisc0.png"
+    before = torch.get_rng_state()
+    one = read[path, 1, (0, 1, 2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    same, other = read[path, 1, (0, 1, 2)], read[path, 1, (0, 2, 1)]
+    assert one[1] == 1
+    assert torch.equal(one[0], same[0])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start(photos):
+    train, _ = data.read_folders(photos)
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
+    make = [data.random_batches(train, data.augmentation(to), 4, 5, n) for n in (0, 1)]
+    whole, by_worker = ([*batches(3, 0)] for batches in make)
+    before = torch.get_rng_state()
+    rest = [*make[0](3, 2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [len(y) for _, y in whole] == [4, 3, 3, 3]
+    for (x, y), (x2, y2) in zip(whole + whole[2:], by_worker + rest, strict=True):
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y2)
+    assert sorted(torch.cat([y for _, y in whole]).tolist()) == train.labels
+    assert not torch.equal(next(iter(make[0](4, 0)))[0], whole[0][0])
+
+
+def test_every_example_of_every_epoch_is_augmented_in_its_own_way(photos):
+    train, _ = data.read_folders(photos)
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
+    same = train._replace(paths=train.paths[:1] * 3, labels=[0] * 3)
+    batches = data.random_batches(same, data.augmentation(to), 3, 0, 0)
+    seen = {x.numpy().tobytes() for epoch in (0, 1) for x in next(iter(batches(epoch, 0)))[0]}
+    assert len(seen) == 6
+
+
+def ignores_interrupt(image):
+    return torch.tensor(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
+
+
+def test_workers_leave_an_interrupt_to_the_main_process(photos):
+    example = photos / "train/disc/traindisc0.png", 0, (0,)
+    for workers in (0, 1):
+        ((x, _),) = data.loader(ignores_interrupt, [[example]], workers)
+        assert x.tolist() == [workers == 1]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 9), st.integers(0, 9))
+def test_an_epoch_has_every_example_once_in_even_batches(count, size, seed, epoch):
+    batches = data.shuffled(count, size, seed, epoch)
+    lengths = {len(batch) for batch in batches}
+    assert sorted(np.concatenate(batches)) == [*range(count)]
+    assert len(batches) == math.ceil(count / size)
+    assert max(lengths) <= size
+    assert max(lengths) - min(lengths) <= 1
+    other = np.concatenate(data.shuffled(count, size, seed, epoch + 1))
+    assert count < 10 or (np.concatenate(batches) != other).any()
+
+
+# ---- features ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The numbers of pictures that backbones have read, one for each batch."""
+    seen, real = [], features.of_batches
+
+    def counting(model, head, batches, device):
+        hook = model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        try:
+            return real(model, head, batches, device)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(features, "of_batches", counting)
+    return seen
+
+
+def network(seed=0, backbone="squeezenet1_1", classes=2):
+    return networks.new_network(complete(seed=seed, backbone=backbone), classes)
+
+
+def features_of(pictures, cache, *, seed=0, size=SIZE, views=2, **changed):
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), size)._replace(**changed)
+    model, head = network(seed)
+    options = {"name": "squeezenet1_1", "batch_size": 5, "cache": cache}
+    return features.of_pictures(model, head, pictures, to, views, CPU, **options)
+
+
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18"])
+def test_features_are_what_the_last_layer_reads(backbone):
+    model, head = network(backbone=backbone)
+    x, y = torch.randn(3, 3, SIZE, SIZE), torch.tensor([1, 0, 1])
+    rows, labels = features.of_batches(model.train(), head, [(x[:2], y[:2]), (x[2:], y[2:])], CPU)
+    assert rows.shape == (3, 512)
+    assert torch.equal(labels, y)
+    assert not model.training
+    with torch.no_grad():
+        torch.testing.assert_close(head(rows), model(x), rtol=1e-4, atol=1e-5)
+    assert not head._forward_pre_hooks
+
+
+def test_features_are_computed_once_a_picture_view_size_and_weights(copied, tmp_path, calls):
+    train, _ = data.read_folders(copied)
+    cache = tmp_path / "cache"
+    first = features_of(train, cache)
+    assert calls == [5, 5, 3] * 2
+    assert first.rows.shape == (2, 13, 512)
+    assert first.labels.tolist() == [train.labels] * 2
+    assert not torch.equal(first.rows[0], first.rows[1])
+    calls.clear()
+
+    again = features_of(train, cache)
+    assert calls == []
+    assert torch.equal(again.rows, first.rows)
+    features_of(train, cache, views=3)
+    assert calls == [5, 5, 3]  # the third view
+    calls.clear()
+    for other in ({"seed": 1}, {"size": 48}, {"resize": SIZE}, {"std": (1.0, 1.0, 1.0)}):
+        assert not torch.equal(features_of(train, cache, **other).rows, first.rows)
+        assert calls == [5, 5, 3] * 2
+        calls.clear()
+
+    draw(train.paths[3], "square", 99)
+    changed, _ = data.read_folders(copied)
+    rows = features_of(changed, cache).rows
+    assert calls == [1] * 2
+    same = torch.arange(13) != 3
+    assert torch.equal(rows[:, same], first.rows[:, same])
+    assert not torch.equal(rows[:, 3], first.rows[:, 3])
+    calls.clear()
+    features_of(train, cache)  # what had been known is still known
+    assert calls == []
+
+
+def test_weights_are_the_same_whatever_the_last_layer():
+    model, head = network()
+    before = features.weights_digest(model, head)
+    with torch.no_grad():
+        head.weight.zero_()
+        assert features.weights_digest(model, head) == before
+        model.features[0].bias[3] += 1e-6
+    assert features.weights_digest(model, head) != before
+
+
+def test_cached_rows_follow_their_keys_and_survive_damage(tmp_path):
+    path, asked = tmp_path / "deep" / "rows.safetensors", []
+
+    def compute(keys):
+        asked.append(keys)
+        return np.array([[int(key, 16), 7] for key in keys], np.float32)
+
+    a, b, c = (f"{i:064x}" for i in (1, 2, 3))
+    assert features.cached(path, [b, a, b], compute).tolist() == [[2, 7], [1, 7], [2, 7]]
+    assert features.cached(path, [a, c, b], compute).tolist() == [[1, 7], [3, 7], [2, 7]]
+    assert asked == [[b, a], [c]]
+    for damage in (b"rubbish", path.read_bytes()[:-5], b""):
+        path.write_bytes(damage)
+        asked.clear()
+        for _ in range(2):
+            assert features.cached(path, [c], compute).tolist() == [[3, 7]]
+        assert asked == [[c]]
+    storage.write_tensors(path, {"keys": np.zeros((2, 32), np.uint8), "rows": np.zeros((1, 2))})
+    asked.clear()
+    assert features.cached(path, [c], compute).tolist() == [[3, 7]]
+    assert asked == [[c]]
+    assert features.cached(None, [a], compute).tolist() == [[1, 7]]
+
+
+def test_cache_folder_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert features.cache_folder() == tmp_path / "fastrnn/features"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert features.cache_folder() == tmp_path / ".cache/fastrnn/features"
+
+
+def test_moments_keep_away_from_zero():
+    rows = torch.tensor([[[1.0, 5], [3, 5]], [[1, 5], [3, 5]]])
+    mean, std = features.moments(rows)
+    assert mean.tolist() == [2, 5]
+    least = 1e-3 * rows.std(correction=0).item()
+    assert std.tolist() == pytest.approx([1 + least, least])
+
+
+def test_feature_batches_draw_every_example_once_in_a_view_of_it():
+    rows = torch.arange(3 * 10).reshape(3, 10, 1)  # 10 view + example
+    labels = torch.arange(10).expand(3, -1)
+    batches = features.random_batches(rows, labels, 4, 0)
+    found, views = torch.cat([x for x, _ in batches(0, 0)]).flatten(), set()
+    for x, y in batches(0, 0):
+        assert torch.equal(x.flatten() % 10, y)
+        views |= set((x.flatten() // 10).tolist())
+    assert sorted((found % 10).tolist()) == [*range(10)]
+    assert views == {0, 1, 2}
+    assert torch.equal(torch.cat([x for x, _ in batches(0, 1)]).flatten(), found[4:])
+    assert not torch.equal(torch.cat([x for x, _ in batches(1, 0)]).flatten(), found)
+
+
+# ---- networks ------------------------------------------------------------------------------------
+
+
+def test_fold_takes_the_standardisation_into_the_weights():
+    layer, into = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[6.0, 10.0]]))
+        layer.bias.fill_(1.0)
+    networks.fold(layer, torch.tensor([1.0, 2.0]), torch.tensor([2.0, 5.0]), into)
+    assert into.weight.tolist() == [[3, 2]]
+    assert into.bias.item() == 1 - 3 * 1 - 2 * 2
+
+
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18"])
+def test_learning_rates_rise_from_the_first_layer_to_the_head(backbone):
+    model, head = network(backbone=backbone)
+    groups = networks.parameter_groups(model, head, 0.1, 0.01, 5.0, 0.3)
+    params = [w for group in groups for w in group["params"]]
+    assert len(params) == len({id(w) for w in params}) == len([*model.parameters()])
+    assert all(w.requires_grad for w in params)
+    rates = [group["lr"] for group in groups]
+    assert rates[0] == pytest.approx(0.1 * 0.01)
+    assert rates[-1] == rates[-2] == pytest.approx(0.5)
+    assert rates[:-2] == sorted(rates[:-2])
+    owners = 26 if backbone == "squeezenet1_1" else 41  # modules with parameters
+    assert rates[-3] == pytest.approx(0.1 * 0.01 ** (1 / (owners - 1)))
+    for group in groups:
+        assert group["weight_decay"] == (0.3 if group["params"][0].ndim > 1 else 0)
+        assert len({w.ndim > 1 for w in group["params"]}) == 1
+
+
+def test_schedule_rises_then_falls_to_zero():
+    factor = networks.warmup_cosine(12, 0.25)
+    found = [factor(step) for step in range(13)]
+    assert found[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert found[3:] == sorted(found[3:], reverse=True)
+    assert factor(3 + 4.5) == pytest.approx(0.5)
+    assert found[12] == pytest.approx(0)
+    assert networks.warmup_cosine(4, 0)(0) == 1
+    assert networks.warmup_cosine(1, 0.9)(0) == 1
+
+
+def test_new_network_is_the_seeds():
+    (one, head), (same, _), (other, _) = (network(seed) for seed in (0, 0, 1))
+    assert (head.in_features, head.out_features) == (512, 2)
+    assert_same_state(state_of(one), state_of(same))
+    assert not torch.equal(one.classifier[-1].weight, other.classifier[-1].weight)
+
+
+# ---- the loop ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def points(rng):
+    """DataLoaders of points in the plane, which of them lie above a line, and their sizes."""
+    x = torch.from_numpy(rng.standard_normal((50, 2)).astype(np.float32))
+    y = (x[:, 0] > 0.3 * x[:, 1]).long()
+    y[::9] = 1 - y[::9]
+    sets = {"train": torch.utils.data.TensorDataset(x[:30], y[:30])}
+    sets["val"] = torch.utils.data.TensorDataset(x[30:], y[30:])
+    loaders = {k: torch.utils.data.DataLoader(s, batch_size=7) for k, s in sets.items()}
+    return loaders, {"train": 30, "val": 20}
+
+
+def linear(seed=0):
+    torch.manual_seed(seed)
+    return torch.nn.Linear(2, 2)
+
+
+def accuracy(model, loader):
+    right = [int(model(x).argmax(1)[i] == y[i]) for x, y in loader for i in range(len(y))]
+    return sum(right) / len(right)
+
+
+def run_course(points, model, epochs, *, lr=0.5, gamma=0.5, **options):
+    loaders, sizes = points
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=gamma)
+    loss = torch.nn.CrossEntropyLoss()
+    return tr.train_model(
+        "cpu", loaders, sizes, model, loss, optimizer, scheduler, epochs, **options
+    )
+
+
+def test_no_epochs_only_evaluate(capsys, points):
+    model = linear()
+    before = state_of(model)
+    assert run_course(points, model, 0) is model
+    assert_same_state(state_of(model), before)
+    assert not model.training
+    found = accuracy(model, points[0]["val"])
+    assert 0 < found < 1
+    out = capsys.readouterr().out
+    assert f"val Acc on pretrain: {found:.6f}\nBest val Acc: {found:.6f}\n" in out
+    assert f" Acc: {found:.4f}\n" in out
+
+
+def test_train_model_is_the_homeworks_loop(capsys, points):
+    """Against a plain loop: the weights of the best epoch, and what is printed of each."""
+    model, twin = linear(), linear()
+    run_course(points, model, 5, lr=3.0)
+    loaders, _ = points
+    optimizer = torch.optim.SGD(twin.parameters(), lr=3.0, momentum=0.9)
+    expected, lines = [], []
+    for epoch in range(5):
+        losses, right = 0.0, 0
+        for group in optimizer.param_groups:
+            group["lr"] = 3.0 * 0.5 ** (epoch // 2)
+        for x, y in loaders["train"]:
+            optimizer.zero_grad()
+            scores = twin(x)
+            loss = torch.nn.functional.cross_entropy(scores, y)
+            loss.backward()
+            optimizer.step()
+            losses, right = losses + loss.item() * len(y), right + (scores.argmax(1) == y).sum()
+        x, y = loaders["val"].dataset.tensors
+        val_loss = torch.nn.functional.cross_entropy(twin(x), y).item()
+        found = accuracy(twin, loaders["val"])
+        expected.append((found, -val_loss, state_of(twin)))
+        lines += [f"Epoch {epoch + 1}/5", "-" * 9]
+        lines += [f"train Loss: {losses / 30:.4f} Acc: {right / 30:.4f}"]
+        lines += [f"val Loss: {val_loss:.4f} Acc: {found:.4f}"]
+    best = max(expected, key=lambda e: e[:2])
+    assert best is not expected[-1]
+    assert_same_state(state_of(model), best[2])
+    out = capsys.readouterr().out
+    assert "\n".join(lines) in out
+    assert out.endswith(f"Best val Acc: {best[0]:.6f}\n")
+
+
+def test_of_epochs_of_the_same_accuracy_the_one_with_the_least_loss_is_best(points):
+    seen, model = [], linear()
+    run_course(points, model, 3, lr=1e-5, gamma=1, verbose=False, on_iteration=seen.append)
+    history = seen[-1].history
+    assert len({epoch["val_accuracy"] for epoch in history}) == 1
+    losses = [epoch["val_loss"] for epoch in history]
+    assert losses[0] > losses[1] > losses[2]
+    x, y = points[0]["val"].dataset.tensors
+    found = torch.nn.functional.cross_entropy(model(x), y).item()
+    assert found < (losses[1] + losses[2]) / 2
+
+
+def test_scheduler_steps_by_epoch_or_by_iteration(points):
+    for each_epoch, expected in ((True, 3), (False, 3 * 5)):
+        model = linear()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.9)
+        parts = (torch.nn.CrossEntropyLoss(), optimizer, scheduler, 3)
+        tr.train_model("cpu", *points, model, *parts, each_epoch=each_epoch, verbose=False)
+        assert scheduler.last_epoch == expected
+    tr.train_model("cpu", *points, model, parts[0], optimizer, None, 1, verbose=False)
+
+
+def test_patience_stops_and_nothing_is_printed_unless_verbose(capsys, points):
+    seen = []
+    run_course(points, linear(), 50, lr=1e-12, patience=3, verbose=False, on_iteration=seen.append)
+    training = seen[-1]
+    assert len(seen) == training.iteration == 5 * training.epoch
+    assert training.epoch == 1 + int(np.argmax([e["score"] for e in training.history])) + 3
+    assert training.iterations_per_epoch == 5
+    assert capsys.readouterr().out == ""
+
+
+def test_frozen_modules_stay_in_evaluation_mode(points):
+    torch.manual_seed(0)
+    frozen = torch.nn.Sequential(
+        torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.9)
+    )
+    free = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.1))
+    model = torch.nn.Sequential(frozen, free, torch.nn.Linear(4, 2))
+    frozen.requires_grad_(False)
+    tg.train_mode(model)
+    assert model.training
+    assert not any(m.training for m in frozen.modules())
+    assert all(m.training for m in free.modules())
+    before = state_of(model)
+    run_course(points, model, 2, verbose=False)
+    after = state_of(model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {
+        *("1.0.weight", "1.0.bias", "1.0.running_mean", "1.0.running_var"),
+        *("1.0.num_batches_tracked", "2.weight", "2.bias"),
+    }
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(points):
+    loaders, _ = points
+    x, _ = loaders["train"].dataset.tensors
+    x[15, 0] = np.nan
+    with pytest.raises(FloatingPointError, match="nan at iteration 3; a lower learning rate"):
+        run_course(points, linear(), 1, verbose=False)
+    loaders["val"].dataset.tensors[0][3] = np.inf
+    with pytest.raises(FloatingPointError, match="the loss became nan on val"):
+        run_course(points, linear(), 0, verbose=False)
+
+
+def test_loaders_and_sizes_are_checked(points):
+    loaders, sizes = points
+    with pytest.raises(ValueError, match=r"dataset_sizes\['val'\]: expected 20, .* got 21"):
+        run_course((loaders, sizes | {"val": 21}), linear(), 1)
+    with pytest.raises(ValueError, match="^dataloaders: expected train and val, got train$"):
+        run_course(({"train": loaders["train"]}, sizes), linear(), 1)
+    with pytest.raises(ValueError, match="^dataset_sizes: expected train and val, got neither$"):
+        tr.freeze("cpu", loaders, {}, ["a", "b"], weights="none")
+    for phase in ("train", "val"):
+        with pytest.raises(ValueError, match=rf"dataloaders\['{phase}'\]: expected examples"):
+            run_course((loaders | {phase: []}, sizes), linear(), 1)
+
+
+def test_mixed_precision_computes_in_it_and_learns(points):
+    seen = []
+
+    class Model(torch.nn.Linear):
+        def forward(self, x):
+            scores = super().forward(x)
+            seen.append(scores.dtype)
+            return scores
+
+    torch.manual_seed(0)
+    model = Model(2, 2)
+    before = accuracy(model, points[0]["val"])
+    seen.clear()
+    run_course(points, model, 4, amp=True, verbose=False)
+    assert set(seen) == {torch.bfloat16}
+    assert accuracy(model, points[0]["val"]) > before
+
+
+def test_schedule_waits_where_mixed_precision_overflows(points):
+    """GradScaler begins with a factor of 65536, which halves where gradients are not finite."""
+    model, seen = linear(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-36)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    loss = torch.nn.CrossEntropyLoss()
+    parts = (model, lambda scores, y: 2e34 * loss(scores, y), optimizer, scheduler, 1)
+    options = {"each_epoch": False, "amp": True, "verbose": False, "on_iteration": seen.append}
+    tr.train_model("cpu", *points, *parts, **options)
+    training = seen[-1]
+    halved = 16 - math.log2(training.scaler.get_scale())
+    assert 0 < halved < 5
+    assert scheduler.last_epoch == training.iteration - halved
+
+
+def test_cuda_is_used_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert tg.device_of("auto") == tg.device_of("cpu") == CPU
+    with pytest.raises(ValueError, match="device: there is no CUDA"):
+        tg.device_of("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert tg.device_of("auto").type == tg.device_of("cuda").type == "cuda"
+    assert tg.device_of("cpu") == CPU
+
+
+# ---- modes on any DataLoader ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loaders(photos):
+    """DataLoaders of the photos, shuffled to train, and their sizes."""
+    to = data.resized(backbones.preprocessing("resnet18"), SIZE)
+    read, found = data.Reader(backbones.eval_transform(to)), {}
+    for split, pictures in zip(("train", "val"), data.read_folders(photos), strict=True):
+        examples = zip(pictures.paths, pictures.labels, strict=True)
+        dataset = [read[path, label, (0,)] for path, label in examples]
+        found[split] = torch.utils.data.DataLoader(dataset, 5, shuffle=split == "train")
+    return found, {"train": 13, "val": 8}
+
+
+NAMES = ["disc", "square"]
+UNTUNED = {"weights": "none", "verbose": False}
+
+
+def test_freeze_trains_the_last_layer_alone(capsys, loaders):
+    untrained, _ = networks.new_network(
+        st_.complete({"backbone": "resnet18", "weights": "none"}), 2
+    )
+    options = {"weights": "none", "num_epochs": 12, "views": 1}
+    model = tr.freeze("cpu", *loaders, NAMES, **options)
+    before, after = state_of(untrained), state_of(model)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        *("fc.weight", "fc.bias"),
+    }
+    assert not any(m.training for m in model.modules())
+    found = accuracy(model, loaders[0]["val"])
+    assert found > 0.6
+    out = capsys.readouterr().out
+    assert "val Acc on pretrain: 0." in out
+    assert out.endswith(f"Best val Acc: {found:.6f}\n")
+    assert out.count("Epoch ") == 12
+
+
+def test_the_folded_network_says_what_was_learnt_on_features(loaders):
+    options = complete(backbone="resnet18", epochs=5)
+    model, head = networks.new_network(options, 2)
+    before = state_of(head)
+    train = features.of_loader(model, head, loaders[0]["train"], CPU, 3)
+    val = features.of_loader(model, head, loaders[0]["val"], CPU, 1)
+    assert train.rows.shape == (3, 13, 512)
+    assert not torch.equal(train.labels[0], train.labels[1])  # passes in other orders
+    training = modes.train_last_layer(head, train, val, options, CPU)
+    mean, std = features.moments(train.rows)
+    with torch.no_grad():
+        on_features = training.model((val.rows[0] - mean) / std)
+        x = torch.cat([x for x, _ in loaders[0]["val"]])
+        torch.testing.assert_close(model(x), on_features, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(before["weight"], head.weight)
+    best = max(epoch["val_accuracy"] for epoch in training.history)
+    assert accuracy(model, loaders[0]["val"]) == best
+
+
+def test_finetune_trains_all_layers(capsys, loaders):
+    untrained, _ = networks.new_network(
+        st_.complete({"backbone": "resnet18", "weights": "none"}), 2
+    )
+    model = tr.finetune("cpu", *loaders, NAMES, weights="none", num_epochs=2)
+    before, after = state_of(untrained), state_of(model)
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+    assert capsys.readouterr().out.endswith(
+        f"Best val Acc: {accuracy(model, loaders[0]['val']):.6f}\n"
+    )
+
+
+@pytest.mark.parametrize("mode", [tr.freeze, tr.finetune])
+def test_modes_are_the_seeds(loaders, mode):
+    options = UNTUNED | {"backbone": "squeezenet1_1", "num_epochs": 1}
+    one, same, other = (
+        state_of(mode("cpu", *loaders, NAMES, seed=seed, **options)) for seed in (0, 0, 1)
+    )
+    assert_same_state(one, same)
+    assert not torch.equal(one["classifier.3.weight"], other["classifier.3.weight"])
+
+
+def test_modes_refuse_settings_and_backbones(loaders):
+    with pytest.raises(ValueError, match="^epochs: expected an integer of at least 1, got 0"):
+        tr.freeze("cpu", *loaders, NAMES, weights="none", num_epochs=0)
+    with pytest.raises(ValueError, match="^speed: no such setting"):
+        tr.finetune("cpu", *loaders, NAMES, weights="none", speed=1)
+    with pytest.raises(ValueError, match="^backbone: expected one of alexnet, "):
+        tr.finetune("cpu", *loaders, NAMES, backbone="none")
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+class Bright(torch.nn.Module):
+    """Class 1 for pictures above 0, class 0 below."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(3).eval()
+        self.drop = torch.nn.Dropout()
+
+    def forward(self, x):
+        level = self.drop(x).mean(dim=(1, 2, 3))
+        return torch.stack([-level, level], dim=1)
+
+
+def test_visualize_model_shows_the_pixels_and_both_classes(tmp_path):
+    mean, std = np.array(plots.MEAN), np.array(plots.STD)
+    pixels = np.random.default_rng(0).uniform(size=(5, 6, 7, 3)) * 0.3
+    pixels[[1, 4]] += 0.6
+    x = torch.from_numpy((pixels - mean) / std).permute(0, 3, 1, 2).float()
+    y = torch.tensor([0, 1, 1, 0, 0])
+    loaders = {"val": [(x[:2], y[:2]), (x[2:4], y[2:4]), (x[4:], y[4:])]}
+    model = Bright().train()
+    model.norm.eval()
+    figure = tr.visualize_model("cpu", loaders, model, ["dim", "$bright$"], 3)
+    assert model.training
+    assert model.drop.training
+    assert not model.norm.training
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in drawn] == [
+        "dim / dim", "$bright$ / $bright$", "$bright$ / dim",
+    ]  # fmt: skip
+    assert [axes.title.get_color() for axes in drawn] == [plots.RIGHT, plots.RIGHT, plots.WRONG]
+    for axes, expected in zip(drawn, pixels, strict=False):
+        np.testing.assert_allclose(axes.images[0].get_array(), expected, atol=1e-6)
+
+    path = tmp_path / "seen.png"
+    figure = tr.visualize_model("cpu", loaders, model.eval(), ["dim", "bright"], 99, path=path)
+    assert len([axes for axes in figure.axes if axes.images]) == 5
+    assert not model.training
+    assert_drawn(path)
+    with pytest.raises(ValueError, match="num_images: expected at least 1, got 0"):
+        tr.visualize_model("cpu", loaders, model, ["dim", "bright"], 0)
+
+
+def test_predictions_begin_with_the_most_confident_errors(photos, tmp_path, monkeypatch):
+    _, val = data.read_folders(photos)
+    confident = np.array([0.9, 0.6, 0.8, 0.7, 0.75, 0.55, 0.95, 0.85])
+    right = np.array([1, 0, 1, 0, 1, 1, 0, 1], bool)
+    said = np.where(right, val.labels, 1 - np.array(val.labels))
+    proba = np.where(np.arange(2) == said[:, None], confident[:, None], 1 - confident[:, None])
+    seen = []
+    monkeypatch.setattr(plots, "_grid", lambda *args, **more: seen.append(args))
+    monkeypatch.setattr(plots.figures, "save", lambda *args: None)
+    plots.plot_predictions(tmp_path / "x.png", val, proba)
+    ((pictures, titles, colors),) = seen
+    order = [6, 3, 1, 5, 4, 2, 7, 0]
+    assert colors == [plots.WRONG] * 3 + [plots.RIGHT] * 5
+    assert [title.split()[-1] for title in titles] == [f"{confident[i]:.0%}" for i in order]
+    assert titles[0] == "square / disc 95%"
+    assert titles[1] == "disc / square 70%"
+    assert np.array_equal(pictures[0], np.asarray(Image.open(val.paths[6])))
+
+
+def assert_drawn(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        pixels = np.asarray(picture.convert("L"))
+    assert (pixels < 128).mean() > 0.005
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def call(capsys, *args):
+    """Exit code, stdout, stderr of the command in this process."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["transfer", *map(str, args)])
+    captured = capsys.readouterr()
+    code = exit_.value.code
+    return (0 if code is None else code), captured.out, captured.err
+
+
+def done(capsys, *args):
+    """The output of a command that has to succeed."""
+    code, out, err = call(capsys, *args)
+    assert code == 0, err
+    return out
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs without pictures, which take most of a small run's time."""
+    for name in ("plot_curves", "plot_confusion"):
+        monkeypatch.setattr(programs.plots, name, lambda *args: None)
+    monkeypatch.setattr(programs, "plot_predictions", lambda *args: None)
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["transfer", "train", str(photos), "--out", str(folder), *SMALL])
+    assert exit_.value.code in (0, None)
+    return folder
+
+
+def test_train_writes_what_it_promises(trained, photos):
+    pictures = {"curves.png", "confusion.png", "predictions.png"}
+    names = {"run.json", "model.safetensors", "metrics.json", "checkpoint-freeze.pt"}
+    assert {path.name for path in trained.iterdir()} == names | pictures
+    for name in pictures:
+        assert_drawn(trained / name)
+    content = storage.read_json(trained / "run.json")
+    assert content["format"] == 1
+    assert content["classes"] == NAMES
+    assert content["settings"] == complete()
+    assert content["data"]["folder"] == str(photos.resolve())
+    metrics = storage.read_json(trained / "metrics.json")
+    assert metrics.keys() == {"pretrain", "training", "val"}
+    assert metrics["training"].keys() == {"epochs", "seconds"}
+    assert metrics["training"]["epochs"] == 8
+    assert 0 <= metrics["pretrain"]["accuracy"] < metrics["val"]["accuracy"]
+    run = programs.load(trained)
+    read = data.Reader(run.transform())
+    found = {
+        path: int(run.model(read[path, 0, ()][0][None]).argmax())
+        for path in photos.glob("val/*/*.png")
+    }
+    right = [NAMES[c] == path.parent.name for path, c in found.items()]
+    assert metrics["val"]["accuracy"] == np.mean(right) >= 0.75
+    assert metrics["val"]["examples"] == len(right) == 8
+
+
+def test_a_runs_backbone_is_the_published_one(trained):
+    untrained, _ = networks.new_network(complete(), 2)
+    model = programs.load(trained).model
+    before, after = state_of(untrained), state_of(model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"classifier.3.weight", "classifier.3.bias"}
+
+
+@pytest.mark.parametrize("mode", ["finetune", "staged"])
+def test_train_in_the_other_modes(capsys, photos, tmp_path, mode):
+    out = done(
+        capsys, "train", photos, "--mode", mode, "--out", tmp_path / "run", *SMALL,
+        "--epochs", 2, "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    summary, head, *_, accuracies, last = out.splitlines()
+    parameters = sum(w.numel() for w in network()[0].parameters())
+    assert summary == (
+        f"{tmp_path / 'run'}: {mode} squeezenet1_1, {parameters:,} parameters, 13 pictures of "
+        f"{SIZE} pixels, 8 to validate, 2 classes, on {tg.device_of('auto').type}"
+    )
+    assert head.split() == ["precision", "recall", "f1", "support", "class"]
+    metrics = storage.read_json(tmp_path / "run/metrics.json")
+    before, after = metrics["pretrain"]["accuracy"], metrics["val"]["accuracy"]
+    assert accuracies == f"accuracy on val: {before:.4f} on pretrain, {after:.4f} after {mode}"
+    assert last.startswith(f"{tmp_path / 'run'}: done in ")
+    assert metrics["training"]["epochs"] == (10 if mode == "staged" else 2)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert ("curves-freeze.png" in names) == ("checkpoint-freeze.pt" in names) == (mode == "staged")
+    assert "checkpoint-finetune.pt" in names
+    assert (tmp_path / "cache").exists() == (mode == "staged")
+    untrained, _ = networks.new_network(complete(), 2)
+    state = torch.load(tmp_path / "run/checkpoint-finetune.pt", weights_only=True)["model"]
+    same = [name for name, w in state_of(untrained).items() if torch.equal(w, state[name])]
+    assert same == []
+
+
+def test_staged_begins_and_never_ends_below_what_freeze_reached(
+    capsys, photos, trained, tmp_path, undrawn
+):
+    run = tmp_path / "run"
+    done(capsys, "train", photos, "--mode", "staged", "--learning-rate", 10, "--epochs", 1,
+         "--out", run, *SMALL)  # fmt: skip
+    frozen, staged = (programs.load(folder).model for folder in (trained, run))
+    assert_same_state(state_of(frozen), state_of(staged))
+
+
+def interrupt_at(monkeypatch, iteration):
+    """Ctrl-C after so many iterations, of all trainings together."""
+    real, seen = progress.TrainingBar.__call__, []
+
+    def on_iteration(self, solver):
+        real(self, solver)
+        seen.append(solver)
+        if len(seen) == iteration:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(progress.TrainingBar, "__call__", on_iteration)
+
+
+@pytest.mark.parametrize(
+    ("mode", "iterations"),
+    [("freeze", (1, 4, 10)), ("finetune", (4, 5)), ("staged", (3, 38))],
+)
+def test_interrupted_training_resumes_to_the_same_bits(
+    capsys, tmp_path, monkeypatch, photos, undrawn, mode, iterations
+):
+    """Epochs of four iterations, eight epochs of freeze: cut in an epoch and at its end."""
+    whole = tmp_path / "whole"
+    epochs = 8 if mode == "freeze" else 2
+    options = ["--mode", mode, "--epochs", epochs, "--batch-size", "4", "--patience", 0, *SMALL]
+    done(capsys, "train", photos, *options, "--out", whole)
+    for iteration in iterations:
+        cut = tmp_path / f"cut{iteration}"
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, iteration)
+            code, _, err = call(capsys, "train", photos, *options, "--out", cut)
+        assert code == 130
+        assert err.splitlines()[0] == f"resume with: fastrnn transfer train --resume --out {cut}"
+        assert call(capsys, "evaluate", cut, photos)[0] == 1  # not trained to the end
+        torch.rand(3)
+        done(capsys, "train", "--resume", "--out", cut)
+        one, other = (state_of(programs.load(folder).model) for folder in (whole, cut))
+        assert_same_state(one, other)
+        stage = "freeze" if mode == "freeze" else "finetune"
+        states = [
+            torch.load(folder / f"checkpoint-{stage}.pt", weights_only=True)
+            for folder in (whole, cut)
+        ]
+        assert states[0]["loss_history"] == states[1]["loss_history"]
+        assert_same_state(states[0]["model"], states[1]["model"])
+        for epoch, like in zip(states[0]["history"], states[1]["history"], strict=True):
+            assert epoch | {"seconds": 0} == like | {"seconds": 0}
+
+
+def test_run_moves_with_its_data_and_resumes_without_a_checkpoint(
+    capsys, tmp_path, trained, copied, undrawn
+):
+    """As after a kill before the first checkpoint."""
+    moved = shutil.copytree(trained, tmp_path / "moved")
+    for name in ("checkpoint-freeze.pt", "model.safetensors", "metrics.json"):
+        (moved / name).unlink()
+    done(capsys, "train", copied, "--resume", "--out", moved, "--cache", "none", "--patience", 99)
+    assert_same_state(*(state_of(programs.load(folder).model) for folder in (trained, moved)))
+    content = storage.read_json(moved / "run.json")
+    assert content["data"]["folder"] == str(copied.resolve())
+    assert content["settings"]["patience"] == 99
+
+
+def test_resume_may_change_the_patience(capsys, tmp_path, photos, undrawn):
+    run, options = tmp_path / "run", ["--views", 1, "--learning-rate", 1.0, *SMALL]
+    done(capsys, "train", photos, "--out", run, "--patience", 1, *options)
+    before = storage.read_json(run / "metrics.json")["training"]["epochs"]
+    assert before < 8
+    done(capsys, "train", "--resume", "--out", run, "--patience", 9, "--cache", "none")
+    assert storage.read_json(run / "metrics.json")["training"]["epochs"] == 8
+    assert storage.read_json(run / "run.json")["settings"]["patience"] == 9
+
+
+def test_train_chooses_a_folder(capsys, photos, tmp_path, monkeypatch, undrawn):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        assert f"transfer-{number}: freeze" in done(
+            capsys, "train", photos, *SMALL, "--epochs", 1, "--views", 1
+        )
+    assert (tmp_path / "runs/transfer-2/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume"], "--resume needs --out"),
+        ([], "Missing argument 'DIR'"),
+        (["DIR", "--epochs", "0"], "epochs: expected an integer of at least 1, got 0"),
+        (["DIR", "--mode", "thaw"], "'thaw' is not one of"),
+    ],
+)
+def test_train_refuses_usage(capsys, photos, tmp_path, arguments, message):
+    arguments = [photos if argument == "DIR" else argument for argument in arguments]
+    code, out, err = call(capsys, "train", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backbone", "vgg"], "backbone: expected one of alexnet, "),
+        (["--weights", "nowhere.pth"], "nowhere.pth: no such file"),
+        (["--image-size", "8"], "image_size: squeezenet1_1 reads no pictures of 8 x 8 pixels ("),
+        (["--backbone", "vit_b_16"], "image_size: vit_b_16 reads no pictures of 64 x 64 pixels ("),
+    ],
+)
+def test_train_refuses_networks_before_it_writes(capsys, photos, tmp_path, options, message):
+    code, out, err = call(capsys, "train", photos, "--out", tmp_path / "run", *SMALL, *options)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_refuses_other_weights_and_names_the_keys(capsys, photos, tmp_path):
+    path = tmp_path / "weights.pth"
+    state = backbones.build("squeezenet1_1", "none").state_dict()
+    state["stem.weight"] = state.pop("features.0.weight")
+    torch.save(state, path)
+    options = [*SMALL, "--weights", path]
+    code, _, err = call(capsys, "train", photos, "--out", tmp_path / "run", *options)
+    assert code == 1
+    assert "missing features.0.weight; unexpected stem.weight" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_does_not_overwrite_a_run(capsys, trained, photos):
+    before = {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+    code, _, err = call(capsys, "train", photos, "--out", trained, *SMALL)
+    assert code == 1
+    assert "has a run already" in err
+    assert before == {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+
+
+def test_resume_refuses_to_become_another_run(capsys, trained, copied, tmp_path):
+    before = (trained / "run.json").read_text()
+    resumed = ["train", "--resume", "--out", trained, "--cache", "none"]
+    code, _, err = call(capsys, *resumed, "--seed", 5)
+    assert code == 1
+    assert "a resumed run keeps its settings, seed among them" in err
+    draw(copied / "train/disc/traindisc0.png", "disc", 99)
+    code, _, err = call(capsys, *resumed, copied)
+    assert code == 1
+    assert f"{copied} is not what it was trained with" in err
+    assert (trained / "run.json").read_text() == before
+    code, _, err = call(capsys, "train", "--resume", "--out", tmp_path)
+    assert "not a run of transfer train (no run.json)" in err
+    content = storage.read_json(trained / "run.json")
+    storage.write_json(tmp_path / "run.json", content | {"format": 99})
+    code, _, err = call(capsys, "train", "--resume", "--out", tmp_path)
+    assert "expected format 1, got 99" in err
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [("rubbish", "not a checkpoint ("), ("other", "of another training")]
+)
+def test_resume_refuses_a_checkpoint(capsys, trained, tmp_path, damage, message):
+    run = shutil.copytree(trained, tmp_path / "run")
+    path = run / "checkpoint-freeze.pt"
+    if damage == "rubbish":
+        path.write_bytes(b"rubbish")
+    else:
+        torch.save(torch.load(path, weights_only=True) | {"identity": "x"}, path)
+    code, _, err = call(capsys, "train", "--resume", "--out", run, "--cache", "none")
+    assert code == 1
+    assert f"{path}: {message}" in err
+
+
+# ---- evaluate ------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_draws_and_adds_to_metrics(capsys, trained, photos, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = storage.read_json(run / "metrics.json")
+    confusion = (run / "confusion.png").read_bytes()
+    other = shutil.copytree(photos / "train/square", tmp_path / "test/square").parent
+    table = done(capsys, "evaluate", run, other)
+    assert "6 examples: accuracy" in table
+    assert done(capsys, "evaluate", run, other, "--name", "again") == table
+    metrics = storage.read_json(run / "metrics.json")
+    assert metrics == before | dict.fromkeys(("test", "again"), metrics["test"])
+    assert metrics["test"]["per_class"]["disc"]["support"] == 0
+    for kind in ("confusion", "predictions"):
+        assert_drawn(run / f"{kind}-test.png")
+        assert_drawn(run / f"{kind}-again.png")
+    assert (run / "confusion.png").read_bytes() == confusion
+
+
+@pytest.mark.parametrize("folder", [".", "val"])
+def test_evaluate_knows_the_runs_own_val(capsys, trained, photos, tmp_path, undrawn, folder):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "metrics.json").unlink()
+    done(capsys, "evaluate", run, photos / folder)
+    report = storage.read_json(trained / "metrics.json")["val"]
+    assert storage.read_json(run / "metrics.json") == {"val": report}
+
+
+@pytest.mark.parametrize(
+    ("how", "options", "message"),
+    [
+        ("another class", [], "val/star: class 'star' is not one of disc, square"),
+        ("none", ["--name", "pretrain"], "and not training or pretrain, got 'pretrain'"),
+        ("none", ["--name", "a/b"], "got 'a/b'"),
+        ("none", ["--name", "val"], "'val' is what train validated on; choose another"),
+        ("gone", [], "copied: no such folder"),
+        ("8", [], "1 of 8 pictures cannot be read"),
+    ],
+)
+def test_evaluate_refuses(capsys, trained, copied, how, options, message):
+    before = {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+    if how == "gone":
+        shutil.rmtree(copied)
+    elif how != "none":
+        break_data(copied, how)
+    code, out, err = call(capsys, "evaluate", trained, copied, *options)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert before == {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
+
+
+def test_load_refuses_what_does_not_fit(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    storage.write_tensors(run / "model.safetensors", {"x": np.zeros(2)})
+    with pytest.raises(ValueError, match=r"model.safetensors: not the network that run.json"):
+        programs.load(run)
+    (run / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no model.safetensors; was its training finished"):
+        programs.load(run)
+
+
+# ---- predict -------------------------------------------------------------------------------------
+
+
+def test_predict_writes_a_row_a_picture(capsys, trained, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "BATCH", 3)
+    folder = shutil.copytree(photos / "val/disc", tmp_path / "new")
+    (folder / "notes.txt").touch()
+    (folder / "broken.png").write_bytes(b"rubbish")
+    (folder / "zlast.jpg").write_bytes(b"")
+    shutil.copy(photos / "val/square/valsquare1.png", folder / "ä, b.png")
+    out = tmp_path / "classes.csv"
+    code, said, err = call(capsys, "predict", trained, folder, "--out", out)
+    assert (code, said) == (0, f"{out}: 5 pictures, 2 left out\n")
+    left_out = err.splitlines()
+    assert [line.split(" (")[0] for line in left_out] == [
+        "left out: broken.png: cannot be read",
+        "left out: zlast.jpg: cannot be read",
+    ]
+    with out.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["file", "class", "probability"]
+    assert {name for name, _, _ in rows} == {f"valdisc{i}.png" for i in range(4)} | {"ä, b.png"}
+    run = programs.load(trained)
+    for name, label, probability in rows:
+        x = run.transform()(Image.open(folder / name).convert("RGB"))
+        p = run.model(x[None]).softmax(1)[0].detach().numpy()
+        assert label == NAMES[p.argmax()]
+        assert float(probability) == pytest.approx(p.max(), abs=2e-5)
+
+
+def test_predict_leaves_what_was_there_where_it_fails(capsys, trained, photos, tmp_path):
+    out = tmp_path / "classes.csv"
+    out.write_text("old")
+    (tmp_path / "empty").mkdir()
+    for run, folder, message in (
+        (trained, tmp_path / "empty", "no pictures"),
+        (trained, tmp_path / "gone", "no such folder"),
+        (tmp_path / "empty", photos / "val/disc", "not a run of transfer train"),
+    ):
+        code, _, err = call(capsys, "predict", run, folder, "--out", out)
+        assert code == 1
+        assert message in err
+        assert out.read_text() == "old"
+    code, _, err = call(capsys, "predict", trained, photos / "val/disc", "--out", tmp_path / "a/b")
+    assert code == 2
+    assert "no such folder" in err
+
+
+# ---- imports, real data --------------------------------------------------------------------------
+
+
+def test_import_brings_no_torch():
+    script = "import sys, fastrnn.vision.transfer, fastrnn.cli.transfer; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "torchvision", "PIL", "matplotlib", "sklearn"} & {*loaded}
+
+
+@pytest.mark.skipif(
+    not os.environ.get("FASTRNN_DATA"), reason="FASTRNN_DATA names no folder of real data"
+)
+def test_freeze_learns_ants_and_bees(capsys, tmp_path, undrawn):
+    base = Path(os.environ["FASTRNN_DATA"])
+    weights = base / "weights/squeezenet1_1.pth"
+    options = ["--weights", weights, "--cache", "none", "--epochs", DEFAULT_EPOCHS]
+    done(capsys, "train", base / "hymenoptera_data", *options, "--out", tmp_path / "run")
+    metrics = storage.read_json(tmp_path / "run/metrics.json")
+    assert metrics["pretrain"]["accuracy"] < 0.7
+    assert metrics["val"]["accuracy"] > 0.9
