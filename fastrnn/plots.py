@@ -126,29 +126,30 @@ def finish(axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
 
 
-def plot_gallery(
-    path: Path | str,
+def gallery(
     pictures: Sequence[np.ndarray],
     titles: Sequence[str],
     notes: Sequence[Sequence[str]] | None = None,
+    *,
     colors: Sequence[str] | None = None,
+    heading: str | None = None,
     columns: int = 4,
-) -> None:
-    """Pictures, each below its title, in black or a colour of its own, and above its notes, lines
-    in grey."""
-    rows = -(-len(pictures) // columns)
-    figure = figures.new(3.3 * columns, 4.7 * rows)
+):
+    """A figure of pictures, each below its title, in black or a colour of its own, and above its
+    notes, lines in grey; heading stands over all of them."""
+    rows, lines = -(-len(pictures) // columns), 2 if notes else 0
+    figure = figures.new(3.3 * columns, (3.3 + 0.7 * lines) * rows + 0.3)
+    figure.suptitle(heading, fontsize=9, color="0.4")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes[len(pictures) :]:
-        axis.axis("off")
-    for i, (axis, picture, title) in enumerate(zip(axes, pictures, titles, strict=False)):
-        axis.imshow(picture)
-        axis.set(xticks=[], yticks=[])
-        color = colors[i] if colors else "black"
-        text = {"loc": "left", "parse_math": False}
-        axis.set_title(fill(title, 44), fontsize=8.5, fontweight="bold", color=color, **text)
-        lines = "\n".join(fill(note, 52) for note in (notes[i] if notes else ()))
-        axis.set_xlabel(lines, fontsize=7.5, color="0.4", **text)
+    for axis in axes:
+        axis.set(xticks=[], yticks=[], anchor="N")  # titles of a row on one line
         for spine in axis.spines.values():
             spine.set_visible(False)
-    figures.save(figure, path)
+    for i, (axis, picture, title) in enumerate(zip(axes, pictures, titles, strict=False)):
+        axis.imshow(picture)
+        text = {"loc": "left", "parse_math": False}
+        color = colors[i] if colors else "black"
+        axis.set_title(fill(title, 44), fontsize=8.5, fontweight="bold", color=color, **text)
+        below = "\n".join(fill(note, 52) for note in (notes[i] if notes else ()))
+        axis.set_xlabel(below, fontsize=7.5, color="0.4", **text)
+    return figure

@@ -85,7 +85,8 @@ def read_json(path: Path | str) -> dict:
 
 def write_tensors(path: Path | str, tensors: Mapping[str, np.ndarray]) -> None:
     """Write a safetensors file atomically."""
-    contiguous = {name: np.ascontiguousarray(a) for name, a in tensors.items()}
+    # Not ascontiguousarray, which gives a scalar an axis.
+    contiguous = {name: np.require(a, requirements="C") for name, a in tensors.items()}
     with replacing(path) as temporary:
         require("safetensors.numpy").save_file(contiguous, temporary)
 

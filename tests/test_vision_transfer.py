@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from PIL import Image, ImageDraw
 
 torch = pytest.importorskip("torch")
@@ -799,10 +800,11 @@ def test_visualize_model_shows_the_pixels_and_both_classes(tmp_path):
     assert model.drop.training
     assert not model.norm.training
     drawn = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in drawn] == [
+    titles = [text for axes in drawn for text in axes.findobj(Text) if " / " in text.get_text()]
+    assert [title.get_text() for title in titles] == [
         "dim / dim", "$bright$ / $bright$", "$bright$ / dim",
     ]  # fmt: skip
-    assert [axes.title.get_color() for axes in drawn] == [plots.RIGHT, plots.RIGHT, plots.WRONG]
+    assert [title.get_color() for title in titles] == [plots.RIGHT, plots.RIGHT, plots.WRONG]
     for axes, expected in zip(drawn, pixels, strict=False):
         np.testing.assert_allclose(axes.images[0].get_array(), expected, atol=1e-6)
 
@@ -822,7 +824,7 @@ def test_predictions_begin_with_the_most_confident_errors(photos, tmp_path, monk
     said = np.where(right, val.labels, 1 - np.array(val.labels))
     proba = np.where(np.arange(2) == said[:, None], confident[:, None], 1 - confident[:, None])
     seen = []
-    monkeypatch.setattr(plots, "_grid", lambda *args, **more: seen.append(args))
+    monkeypatch.setattr(plots, "gallery", lambda *args, colors, **_: seen.append((*args, colors)))
     monkeypatch.setattr(plots.figures, "save", lambda *args: None)
     plots.plot_predictions(tmp_path / "x.png", val, proba)
     ((pictures, titles, colors),) = seen

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fastrnn import storage
+from fastrnn import figures, runs
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import features, prepare
-from fastrnn.captioning import run as runs
 from fastrnn.captioning.metrics import references_by_image
 from fastrnn.captioning.model import CaptioningRNN
 from fastrnn.captioning.plots import plot_curves
+from fastrnn.captioning.run import Run, read_run, write_model, write_settings
 from fastrnn.captioning.training import CaptioningSolver, generated_bleu
 from fastrnn.captioning.vocabulary import decode_captions
-from fastrnn.plots import plot_gallery
+from fastrnn.plots import gallery
 from fastrnn.solver import CHECKPOINT, Solver
 from fastrnn.vision.images import list_images, open_rgb
 
@@ -47,7 +47,6 @@ SCENES_DEFAULTS = {
     "dropout": 0.1,
 }
 GALLERY_IMAGES = 12
-METRICS = "metrics.json"
 
 
 class Job:
@@ -85,7 +84,7 @@ class Job:
             checkpoint=folder,
         )
         reduction = coco.pca_reduction(base) if pca else None
-        self.run = runs.Run(model, settings, str(base), coco.feature_source(base, pca), reduction)
+        self.run = Run(model, settings, str(base), coco.feature_source(base, pca), reduction)
 
     def summary(self) -> str:
         """What is about to be trained, in a line."""
@@ -105,7 +104,7 @@ class Job:
 
     def finish(self) -> dict[str, dict[str, float]]:
         """Write the model, metrics.json, curves.png and gallery.png; return the metrics."""
-        runs.write_model(self.folder, self.run)
+        write_model(self.folder, self.run)
         plot_curves(self.folder / "curves.png", self.solver.loss_history, self.solver.history)
         seconds = sum(epoch["seconds"] for epoch in self.solver.history)
         captions = self.solver.epoch * self.solver.num_examples
@@ -114,7 +113,7 @@ class Job:
             "seconds": seconds,
             "captions_per_second": captions / max(seconds, 1e-9),
         }
-        metrics = storage.update_json(self.folder / METRICS, {"training": training})
+        metrics = runs.add_metrics(self.folder, {"training": training})
         if len(self.data["val_captions"]):
             metrics = evaluate(self.folder, self.base, "val", self.settings["backend"], 1)
             self._gallery()
@@ -132,7 +131,7 @@ class Job:
         captions = _say(self.run.model, rows, self.data["idx_to_word"], beam_size=5)
         true = [[" ".join(words) for words in references[image][:2]] for _, image in shown]
         pictures = [np.asarray(open_rgb(path)) for path, _ in shown]
-        plot_gallery(self.folder / "gallery.png", pictures, captions, true)
+        figures.save(gallery(pictures, captions, true), self.folder / "gallery.png")
 
 
 def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> Job:
@@ -141,10 +140,7 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> J
 
     Raises FileExistsError where there is a run already.
     """
-    if out is None:
-        out = storage.new_folder("runs/caption")
-    elif (out / runs.RUN).exists() or (out / CHECKPOINT).exists():
-        raise FileExistsError(f"{out}: has a run already; resume it, or choose another folder")
+    out = runs.new("caption", out, [CHECKPOINT])
     settings = DEFAULTS | ({} if data else SCENES_DEFAULTS) | settings
     if data is None:
         out.mkdir(parents=True, exist_ok=True)
@@ -152,7 +148,7 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> J
         prepare.prepare_scenes(data, **SCENES, seed=settings["seed"])
     job = Job(out, data.resolve(), settings)
     out.mkdir(parents=True, exist_ok=True)
-    runs.write_settings(out, job.run)
+    write_settings(out, job.run)
     return job
 
 
@@ -166,18 +162,14 @@ def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Job:
 
     Raises FileNotFoundError where there is no run, ValueError for other settings or other data.
     """
-    content = runs.read_settings(folder)
-    fixed = sorted(settings.keys() - RESUMABLE)
-    if fixed:
-        raise ValueError(
-            f"{folder}: a resumed run keeps its settings, {', '.join(fixed)} among them"
-        )
+    content = runs.read(folder, "caption")
+    runs.check_resumable(folder, settings, RESUMABLE)
     job = Job(folder, _data_of(folder, content["data"], data), content["settings"] | settings)
     if job.run.model.word_to_idx != content["word_to_idx"]:
         raise ValueError(f"{job.base}: not the vocabulary that {folder} was trained with")
     if (folder / CHECKPOINT).exists():
         job.solver.restore(folder)
-    runs.write_settings(folder, job.run)
+    write_settings(folder, job.run)
     return job
 
 
@@ -199,7 +191,7 @@ def evaluate(
     length_penalty: float = 1.0,
 ) -> dict[str, dict[str, float]]:
     """Corpus BLEU-1..4 of a run on a split, added to its metrics.json; returns all in there."""
-    run = runs.read_run(folder)
+    run = read_run(folder)
     run.model.backend = backend
     base = _data_of(folder, run.data, data)
     content = coco.load_coco_data(base, pca_features=run.settings["pca"])
@@ -216,7 +208,7 @@ def evaluate(
     )
     figures["seconds"] = time.perf_counter() - started
     name = "greedy" if beam == 1 else f"beam {beam}"
-    return storage.update_json(folder / METRICS, {f"{split} {name}": figures})
+    return runs.add_metrics(folder, {f"{split} {name}": figures})
 
 
 def caption_images(
@@ -233,7 +225,7 @@ def caption_images(
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
     the run does not know how its features were made, or no picture could be read.
     """
-    run = runs.read_run(folder)
+    run = read_run(folder)
     run.model.backend = backend
     if "backbone" not in run.source:
         raise ValueError(f"{folder}: trained on features from elsewhere; only evaluate can use it")
@@ -261,4 +253,4 @@ def draw_gallery(path: Path, folder: Path, captions: dict[str, str]) -> None:
     """A PNG of the first pictures of a folder with their captions."""
     names = list(captions)[:GALLERY_IMAGES]
     pictures = [np.asarray(open_rgb(folder / name)) for name in names]
-    plot_gallery(path, pictures, [captions[name] for name in names])
+    figures.save(gallery(pictures, [captions[name] for name in names]), path)

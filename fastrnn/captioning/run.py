@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn import storage
+from fastrnn import runs, storage
 from fastrnn.captioning.model import CaptioningRNN
 
-RUN, MODEL = "run.json", "model.safetensors"
-FORMAT = 1
+MODEL = "model.safetensors"
 
 
 class Run(NamedTuple):
@@ -31,10 +30,9 @@ class Run(NamedTuple):
 def write_settings(folder: Path | str, run: Run) -> None:
     """Write run.json, before training."""
     model = run.model
-    storage.write_json(
-        Path(folder) / RUN,
+    runs.write(
+        Path(folder),
         {
-            "format": FORMAT,
             "model": {
                 "input_dim": model.params["W_proj"].shape[0],
                 "wordvec_dim": model.params["W_embed"].shape[1],
@@ -59,20 +57,9 @@ def write_model(folder: Path | str, run: Run) -> None:
     storage.write_tensors(Path(folder) / MODEL, tensors)
 
 
-def read_settings(folder: Path | str) -> dict:
-    """run.json of a run. Raises FileNotFoundError, or ValueError for another format."""
-    path = Path(folder) / RUN
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: not a run of caption train (no {RUN})")
-    content = storage.read_json(path)
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")
-    return content
-
-
 def read_run(folder: Path | str) -> Run:
     """A finished run. Raises FileNotFoundError or ValueError that names the file at fault."""
-    content = read_settings(folder)
+    content = runs.read(Path(folder), "caption")
     path = Path(folder) / MODEL
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: not trained to the end (no {MODEL}); resume it first")

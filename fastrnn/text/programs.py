@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastrnn import plots, storage
+from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_lines, split
@@ -24,8 +24,6 @@ from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import complete
 from fastrnn.text.training import RESUMABLE, Training
 
-RUN, FORMAT = "run.json", 1
-METRICS = "metrics.json"
 # In metrics.json beside the evaluations, which have the names of their files.
 RESERVED = ("training", "embeddings")
 REVIEWS = {"train": 10_000, "dev": 2_000}
@@ -81,8 +79,7 @@ class Job:
 
     def write_settings(self) -> None:
         """Write run.json, before training."""
-        content = {"format": FORMAT, "settings": self.training.settings, "data": self.source}
-        storage.write_json(self.folder / RUN, content)
+        runs.write(self.folder, {"settings": self.training.settings, "data": self.source})
 
     def finish(self, model: TextModel) -> dict[str, dict]:
         """Write the model that training.run has returned, metrics.json and the pictures; return the
@@ -92,7 +89,7 @@ class Job:
             path = self.folder / (f"curves-{i}.png" if i else "curves.png")
             plots.plot_curves(path, solver.loss_history, solver.history, "dev")
         metrics = self._figures()
-        storage.update_json(self.folder / METRICS, metrics)
+        runs.add_metrics(self.folder, metrics)
         return metrics | {"dev": _judge(self.folder, model, self.dev, "dev")}
 
     def _figures(self) -> dict[str, dict]:
@@ -141,9 +138,7 @@ def begin(
     out. settings over the defaults.
     Raises FileExistsError where there is a run already, and what reading raises.
     """
-    out = out or storage.new_folder("runs/classify")
-    if any((out / name).exists() for name in (RUN, DESCRIPTION, f"0/{CHECKPOINT}")):
-        raise FileExistsError(f"{out}: has a run already; resume it, or choose another folder")
+    out = runs.new("classify", out, (DESCRIPTION, f"0/{CHECKPOINT}"))
     seed = complete(settings)["seed"]
     if settings.get("embeddings"):
         settings = settings | {"embeddings": str(Path(settings["embeddings"]).resolve())}
@@ -209,17 +204,8 @@ def resume(folder: Path, given: dict[str, object], watch: Watch) -> Job:
     Raises FileNotFoundError where there is no run or its data are gone, ValueError for other
     settings, another format, or where the data have changed.
     """
-    path = folder / RUN
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: not a run of classify train (no {RUN})")
-    content = storage.read_json(path)
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")
-    fixed = sorted(given.keys() - RESUMABLE)
-    if fixed:
-        raise ValueError(
-            f"{folder}: a resumed run keeps its settings, {', '.join(fixed)} among them"
-        )
+    content = runs.read(folder, "classify")
+    runs.check_resumable(folder, given, RESUMABLE)
     settings, source = content["settings"] | given, content["data"]
     train, dev = (name and folder / name for name in (source["train"], source["dev"]))
     corpora = _read(train, dev, source["encoding"], settings["seed"])
@@ -239,19 +225,14 @@ def evaluate(folder: Path, test: Path, *, name: str | None = None, encoding: str
     and for labels that the model does not know.
     """
     name = test.stem if name is None else name
-    if not name or name in RESERVED or Path(name).name != name:
-        raise ValueError(
-            f"name: expected one for a file, and not {' or '.join(RESERVED)}, got {name!r}"
-        )
-    if name == "dev" and not _is_own_dev(folder, test):
-        raise ValueError("name: 'dev' is what train validated on; choose another with --name")
+    runs.check_name(name, RESERVED, "dev", name == "dev" and _is_own_dev(folder, test))
     model = TextModel.load(folder)
     corpus = read_labelled(test, encoding=encoding, classes=[*map(str, model.classes)])
     return _judge(folder, model, corpus, name)
 
 
 def _is_own_dev(folder: Path, test: Path) -> bool:
-    path = folder / RUN
+    path = folder / runs.RUN
     own = storage.read_json(path)["data"]["dev"] if path.is_file() else None
     return own is None or (folder / own).resolve() == test.resolve()
 
@@ -263,7 +244,7 @@ def _judge(folder: Path, model: TextModel, corpus: Corpus, name: str) -> dict:
     suffix = "" if name == "dev" else f"-{name}"
     plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
     plots.plot_reliability(folder / f"reliability{suffix}.png", report)
-    storage.update_json(folder / METRICS, {name: report})
+    runs.add_metrics(folder, {name: report})
     return report
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastrnn.optional import require
+from fastrnn.vision import tensors
 
 if TYPE_CHECKING:
     import torch
@@ -104,14 +105,10 @@ def _download(name: str, published) -> dict[str, "torch.Tensor"]:
 def load_state_dict(model: "torch.nn.Module", path: Path | str) -> None:
     """Load a state dict from a file, tensors only.
 
-    Raises ValueError that names missing keys, unexpected ones and those of another shape.
+    Raises FileNotFoundError, and ValueError that names missing keys, unexpected ones and those of
+    another shape.
     """
-    torch = require("torch")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken file leads it to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a file of tensors ({reason})") from None
+    state = tensors.read(path, "a file of tensors")
     expected, got = model.state_dict(), state if isinstance(state, dict) else {}
     missing, extra = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
     both = sorted(expected.keys() & got.keys())

@@ -1,13 +1,9 @@
 """A transfer that was stopped, in a file of tensors: of what, and how far it had come."""
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from fastrnn import storage
-from fastrnn.optional import require
+from fastrnn.vision import tensors
 
 if TYPE_CHECKING:
     import torch
@@ -24,20 +20,9 @@ class State(NamedTuple):
     optimizer: dict[str, object]
 
 
-def weights_hash(modules: list["torch.nn.Module"]) -> str:
-    """A hash of all parameters."""
-    content = hashlib.sha256()
-    for module in modules:
-        for w in module.parameters():
-            content.update(np.ascontiguousarray(w.cpu().numpy()))
-    return content.hexdigest()
-
-
 def save(path: Path, identity: dict[str, object], state: State) -> None:
     """Write a checkpoint: the new one or the old one is whole."""
-    content = {"format": FORMAT, "identity": identity, "state": tuple(state)}
-    with storage.replacing(path) as temporary:
-        require("torch").save(content, temporary)
+    tensors.write(path, {"format": FORMAT, "identity": identity, "state": tuple(state)})
 
 
 def load(path: Path, identity: dict[str, object]) -> State:
@@ -46,13 +31,7 @@ def load(path: Path, identity: dict[str, object]) -> State:
     Raises FileNotFoundError, and ValueError where the file is no checkpoint, or names what is not
     as it was.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no checkpoint to continue from")
-    try:
-        content = require("torch").load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken file leads it to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a checkpoint ({reason})") from None
+    content = tensors.read(path, "a checkpoint")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of format {FORMAT}")
     before = content["identity"]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrnn.optional import require
-from fastrnn.vision import backbones
+from fastrnn.vision import backbones, tensors
 from fastrnn.vision.style import colors, memory, network, pictures
-from fastrnn.vision.style.checkpoint import weights_hash
 from fastrnn.vision.style.inputs import read_inputs
 from fastrnn.vision.style.objective import Objective
 from fastrnn.vision.style.pictures import Picture
@@ -120,7 +119,8 @@ class Transfer:
 
     def identity(self) -> dict[str, object]:
         """By name, what another transfer has to agree in to come to the same bits."""
-        own = {"weights": weights_hash(self.modules), "device": self.space.device}
+        weights = ((name, w) for module in self.modules for name, w in module.named_parameters())
+        own = {"weights": tensors.digest(weights), "device": self.space.device}
         return self.inputs.hashes() | own | self.settings.identity()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastrnn import storage
 from fastrnn.optional import require
+from fastrnn.vision import tensors
 from fastrnn.vision.backbones import Preprocessing
 from fastrnn.vision.transfer import data
 
@@ -113,12 +114,8 @@ def of_pictures(
 def weights_digest(model: "torch.nn.Module", head: "torch.nn.Module") -> str:
     """The sha256 of a network's weights, those of its last layer aside."""
     path = next(name for name, module in model.named_modules() if module is head)
-    content = hashlib.sha256()
-    for name, w in model.state_dict().items():
-        if not name.startswith(f"{path}."):
-            content.update(name.encode())
-            content.update(np.ascontiguousarray(w.cpu().numpy()))
-    return content.hexdigest()
+    state = model.state_dict().items()
+    return tensors.digest((name, w) for name, w in state if not name.startswith(f"{path}."))
 
 
 def cached(
@@ -140,8 +137,8 @@ def cached(
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        tensors = storage.read_tensors(path)
-        keys, rows = tensors["keys"], tensors["rows"]
+        content = storage.read_tensors(path)
+        keys, rows = content["keys"], content["rows"]
         return dict(zip((key.tobytes().hex() for key in keys), rows, strict=True))
     except (KeyError, ValueError):
         return {}

@@ -11,6 +11,8 @@ from fastrnn.vision import backbones
 if TYPE_CHECKING:
     import torch
 
+HEAD_SCALE = 0.01  # of torch's initial weights
+
 
 def new_network(
     settings: dict[str, object], classes: int
@@ -23,6 +25,9 @@ def new_network(
     torch.manual_seed(settings["seed"])
     model = backbones.build(settings["backbone"], settings["weights"])
     head = backbones.replace_head(model, lambda n: torch.nn.Linear(n, classes))
+    with torch.no_grad():  # its first gradients would else undo what the other layers know
+        for w in head.parameters():
+            w.mul_(HEAD_SCALE)
     # Convolutions on the CPU take half the time.
     return model.to(memory_format=torch.channels_last), head
 

@@ -9,6 +9,7 @@ import numpy as np
 from fastrnn import figures
 from fastrnn.metrics import shorten
 from fastrnn.optional import require
+from fastrnn.plots import gallery
 from fastrnn.vision.images import open_rgb
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.training import Batches, outputs
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # What most published weights had their pictures standardised by.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RIGHT, WRONG = "tab:green", "tab:red"
+HEADING = "true class / predicted class"
 SHOWN = 12
 SIDE = 400  # pixels of a picture in a grid
 
@@ -50,7 +52,7 @@ def visualize_model(
         pictures.append(shown.clip(0, 1))
         titles.append(f"{shorten(class_names[true])} / {shorten(class_names[predicted])}")
         colors.append(RIGHT if true == predicted else WRONG)
-    figure = _grid(pictures, titles, colors, columns=3)
+    figure = gallery(pictures, titles, colors=colors, heading=HEADING, columns=3)
     if path is not None:
         figures.save(figure, path)
     return figure
@@ -89,19 +91,4 @@ def plot_predictions(path: Path | str, pictures: Pictures, proba: np.ndarray) ->
         true, said = (shorten(pictures.classes[c]) for c in (pictures.labels[i], predicted[i]))
         titles.append(f"{true} / {said} {confidence[i]:.0%}")
     colors = [RIGHT if right[i] else WRONG for i in order]
-    figures.save(_grid(shown, titles, colors, columns=4), path)
-
-
-def _grid(pictures, titles: Sequence[str], colors: Sequence[str], columns: int):
-    """A figure of pictures below titles, which are true class / predicted class."""
-    rows = -(-len(pictures) // columns)
-    figure = figures.new(2.6 * columns, 2.6 * rows + 0.4)
-    figure.suptitle("true class / predicted class", fontsize=9, color="0.4")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.axis("off")
-        axis.set_anchor("N")  # titles of a row on one line
-    for axis, picture, title, color in zip(axes, pictures, titles, colors, strict=False):
-        axis.imshow(picture)
-        axis.set_title(title, fontsize=9, fontweight="bold", color=color, parse_math=False)
-    return figure
+    figures.save(gallery(shown, titles, colors=colors, heading=HEADING), path)

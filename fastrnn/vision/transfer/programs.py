@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastrnn import plots, storage
+from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
 from fastrnn.vision import backbones
@@ -30,9 +30,7 @@ from fastrnn.vision.transfer.training import Training, device_of, probabilities
 if TYPE_CHECKING:
     import torch
 
-RUN, FORMAT = "run.json", 1
 MODEL = "model.safetensors"
-METRICS = "metrics.json"
 # In metrics.json beside the evaluations, which have the names of their folders.
 RESERVED = ("training", "pretrain")
 # What a training that continues from a checkpoint may change: all else would make it another one.
@@ -98,9 +96,8 @@ class Job:
             "val": len(self.val.paths),
             "sha256": self.digest,
         }
-        content = {"format": FORMAT, "settings": self.settings}
-        content |= {"classes": self.train.classes, "data": source}
-        storage.write_json(self.folder / RUN, content)
+        content = {"settings": self.settings, "classes": self.train.classes, "data": source}
+        runs.write(self.folder, content)
 
     def run(self, on_iteration: Callable[[Training], None] | None = None) -> None:
         """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
@@ -168,7 +165,7 @@ class Job:
             "pretrain": {"accuracy": self.trainings[0].pretrain["val_accuracy"]},
             "training": {"epochs": len(epochs), "seconds": sum(e["seconds"] for e in epochs)},
         }
-        storage.update_json(self.folder / METRICS, figures)
+        runs.add_metrics(self.folder, figures)
         run = Run(self.settings, self.train.classes, self.model, self.device)
         return figures | {"val": _judge(self.folder, run, self.val, "val", self.bar)}
 
@@ -187,9 +184,7 @@ def begin(
     folder to keep features in (None: they are not kept).
     Raises FileExistsError where there is a run already, and what reading and building raise.
     """
-    out = out or storage.new_folder("runs/transfer")
-    if (out / RUN).exists():
-        raise FileExistsError(f"{out}: has a run already; resume it, or choose another folder")
+    out = runs.new("transfer", out)
     settings = complete(given)
     if settings["weights"] not in ("default", "none"):
         settings["weights"] = str(Path(settings["weights"]).resolve())
@@ -212,9 +207,8 @@ def resume(
     Raises FileNotFoundError where there is no run, ValueError for other settings, another format,
     or where the data have changed.
     """
-    content = _read_run(out)
-    if fixed := sorted(given.keys() - RESUMABLE):
-        raise ValueError(f"{out}: a resumed run keeps its settings, {', '.join(fixed)} among them")
+    content = runs.read(out, "transfer")
+    runs.check_resumable(out, given, RESUMABLE)
     settings = complete(content["settings"] | given)
     base = folder or Path(content["data"]["folder"])
     job = Job(out, base.resolve(), settings, cache, bar)
@@ -222,16 +216,6 @@ def resume(
         raise ValueError(f"{out}: {base} is not what it was trained with")
     job.write_settings()
     return job
-
-
-def _read_run(folder: Path) -> dict:
-    path = folder / RUN
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: not a run of transfer train (no {RUN})")
-    content = storage.read_json(path)
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")
-    return content
 
 
 class Run(NamedTuple):
@@ -251,7 +235,7 @@ class Run(NamedTuple):
 def load(folder: Path, device: str = "auto") -> Run:
     """The trained network of a run. Raises FileNotFoundError where there is none, ValueError for a
     file that does not fit."""
-    torch, content = require("torch"), _read_run(folder)
+    torch, content = require("torch"), runs.read(folder, "transfer")
     path = folder / MODEL
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no {MODEL}; was its training finished?")
@@ -262,7 +246,7 @@ def load(folder: Path, device: str = "auto") -> Run:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path}: not the network that {RUN} describes ({error})") from None
+        raise ValueError(f"{path}: not the network that {runs.RUN} describes ({error})") from None
     return Run(settings, classes, model.to(found).eval(), found)
 
 
@@ -280,18 +264,13 @@ def evaluate(
     Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
     and for classes that the run lacks.
     """
-    content = _read_run(folder)
+    content = runs.read(folder, "transfer")
     own = Path(content["data"]["folder"]) / "val"
     source = pictures / "val" if (pictures / "val").is_dir() else pictures
     is_own = source.resolve() == own.resolve()
     if name is None:
         name = "val" if is_own else pictures.resolve().name
-    if not name or name in RESERVED or Path(name).name != name:
-        raise ValueError(
-            f"name: expected one for a file, and not {' or '.join(RESERVED)}, got {name!r}"
-        )
-    if name == "val" and not is_own:
-        raise ValueError("name: 'val' is what train validated on; choose another with --name")
+    runs.check_name(name, RESERVED, "val", is_own)
     found = data.find_pictures(source, content["classes"])
     run = load(folder, device)
     read = data.read_pictures(found, run.classes, bar("reading", "picture"))
@@ -306,7 +285,7 @@ def _judge(folder: Path, run: Run, pictures: Pictures, name: str, bar: features.
     confusion = folder / f"confusion{suffix}.png"
     plots.plot_confusion(confusion, report["confusion"], pictures.classes)
     plot_predictions(folder / f"predictions{suffix}.png", pictures, proba)
-    storage.update_json(folder / METRICS, {name: report})
+    runs.add_metrics(folder, {name: report})
     return report
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrnn import storage
 from fastrnn.optional import require
 from fastrnn.solver import deferred_interrupt
+from fastrnn.vision import tensors
 
 if TYPE_CHECKING:
     import torch
@@ -258,8 +258,7 @@ class Training:
         state |= {name: getattr(self, name) for name in PROGRESS}
         state |= {"format": FORMAT, "identity": self.identity, "totals": vars(self.totals)}
         state["generators"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-        with storage.replacing(self.checkpoint) as path:
-            torch.save(state, path)
+        tensors.write(self.checkpoint, state)
 
     def restore(self) -> None:
         """Continue from the checkpoint as if never interrupted.
@@ -267,11 +266,7 @@ class Training:
         Raises ValueError where it is no checkpoint, or of another training.
         """
         torch, path = require("torch"), self.checkpoint
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever the broken file leads it to
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{path}: not a checkpoint ({reason})") from None
+        state = tensors.read(path, "a checkpoint")
         found = isinstance(state, dict) and (state.get("format"), state.get("identity"))
         if found != (FORMAT, self.identity):
             raise ValueError(f"{path}: of another training: its data or settings were others")
