@@ -22,9 +22,9 @@ def new(name: str, out: Path | None, others: Collection[str] = ()) -> Path:
     return out
 
 
-def write(folder: Path, content: dict[str, object]) -> None:
-    """Write run.json."""
-    storage.write_json(folder / RUN, {"format": FORMAT} | content)
+def write(folder: Path, name: str, content: dict[str, object]) -> None:
+    """Write run.json of a program's run."""
+    storage.write_json(folder / RUN, {"format": FORMAT, "program": name} | content)
 
 
 def read(folder: Path, name: str) -> dict:
@@ -35,6 +35,8 @@ def read(folder: Path, name: str) -> dict:
     content = storage.read_json(path)
     if content.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")
+    if content.get("program") != name:
+        raise ValueError(f"{path}: expected a run of {name}, got {content.get('program')!r}")
     return content
 
 

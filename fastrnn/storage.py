@@ -17,7 +17,7 @@ from fastrnn.optional import require
 def replacing(path: Path | str) -> Iterator[Path]:
     """A path to write to that takes the place of ``path`` when the block ends without an error."""
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -26,6 +26,20 @@ def replacing(path: Path | str) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
+
+
+def check_writable(path: Path | str) -> None:
+    """Raise OSError where replacing could not write ``path``; nothing stays behind."""
+    temporary = _beside(Path(path))
+    try:
+        temporary.touch()
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror})") from None
+    temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -195,7 +195,9 @@ def test_a_wrong_checksum_is_an_error(published):
 
 def test_no_server_is_an_error(published):
     published().unlink()
-    with pytest.raises(ConnectionError, match=r"could not be downloaded from .*a file that you"):
+    with pytest.raises(
+        ConnectionError, match=r"could not be downloaded from .*a file that you have"
+    ):
         backbones.build("squeezenet1_1", "default")
 
 
@@ -225,6 +227,22 @@ def test_pictures_are_read_upright(tmp_path):
     assert [path.name for path in paths] == ["a.jpg", "b.PNG"]
     assert [images.open_rgb(path).size for path in paths] == [(20, 30), (30, 20)]
     assert {images.open_rgb(path).mode for path in paths} == {"RGB"}
+
+
+def test_sixteen_bits_are_scaled_and_floating_point_is_refused(tmp_path):
+    ramp = np.linspace(0, 65535, 12).reshape(3, 4)
+    Image.fromarray(ramp.astype(np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "b.tif")
+    read = np.asarray(images.open_rgb(tmp_path / "a.png"))
+    np.testing.assert_array_equal(read, (ramp.astype(int) // 257)[..., None].repeat(3, axis=2))
+    with pytest.raises(OSError, match=r"b\.tif: not a readable picture \(floating-point"):
+        images.open_rgb(tmp_path / "b.tif")
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"what a file manager leaves")
+    assert [path.name for path in images.list_images(tmp_path)] == ["a.png"]
 
 
 def test_pictures_that_cannot_be_read_are_named(tmp_path):

@@ -32,6 +32,7 @@ def write_settings(folder: Path | str, run: Run) -> None:
     model = run.model
     runs.write(
         Path(folder),
+        "caption",
         {
             "model": {
                 "input_dim": model.params["W_proj"].shape[0],

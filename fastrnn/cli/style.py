@@ -12,6 +12,7 @@ from fastrnn.vision.style import programs
 from fastrnn.vision.style.optimise import Step
 from fastrnn.vision.style.settings import (
     BACKBONES,
+    COARSEST,
     CONTENT_LAYERS,
     LEARNING_RATES,
     OPTIMIZERS,
@@ -95,7 +96,12 @@ def _by_optimizer() -> str:
 )
 @setting("Network", "layer_weights", "What each counts. [the same]", type=Numbers(float))
 @setting("Steps", "steps", "At each scale.")
-@setting("Steps", "scales", "From coarse to fine, each twice as large as the one before.")
+@setting(
+    "Steps",
+    "scales",
+    f"From coarse to fine, each twice as large as the one before. [from {COARSEST} pixels on]",
+    type=int,
+)
 @setting("Steps", "optimizer", "How a step is made.", type=click.Choice(OPTIMIZERS))
 @setting("Steps", "learning_rate", f"Of the first step. [{_by_optimizer()}]", type=float)
 @setting("Run", "seed", "Of all that is random.")
@@ -133,6 +139,12 @@ def command(content, styles, mask, init, out, save_every, resume, **settings) ->
     job = programs.prepare(out, content, styles, resume=resume, **options)
     expected = programs.forecast(job)
     click.echo(f"{_summary(job)}; expected: {_time(expected.seconds)}, {_memory(expected.bytes)}")
+    if expected.bytes > 1e9 * job.transfer.settings.memory:
+        click.echo(
+            f"that is more than --memory {job.transfer.settings.memory:g}, and as little as this "
+            "--size can do with",
+            err=True,
+        )
     before = job.transfer.pixels(job.done)
     try:
         with bar("style", "kpx")(range((job.transfer.pixels() - before) // 1000)) as shown:
@@ -169,9 +181,9 @@ def _memory(n: float) -> str:
 
 
 def _compared(form: Callable[[float], str], actual: float | None, expected: float) -> str:
-    if not actual or not expected:  # nobody measured it, or no step was left
-        return form(actual or expected)
-    return f"{form(actual)} (expected {form(expected)}: {actual / expected - 1:+.0%})"
+    if actual is None:  # nobody measured it
+        return form(expected)
+    return f"{form(actual)} (expected {form(expected)})"
 
 
 def _show(shown, before: int, step: Step) -> None:

@@ -177,7 +177,10 @@ def predict(run, folder, out, device) -> None:
         programs.load(run, device), folder, progress=bar("predict", "picture")
     )
     done = left_out = 0
-    with replacing(out) as path, path.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(out) as path,
+        path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         rows = csv.writer(file)
         rows.writerow(["file", "class", "probability"])
         for name, label, probability, problem in predictions:

@@ -79,7 +79,9 @@ class Job:
 
     def write_settings(self) -> None:
         """Write run.json, before training."""
-        runs.write(self.folder, {"settings": self.training.settings, "data": self.source})
+        runs.write(
+            self.folder, "classify", {"settings": self.training.settings, "data": self.source}
+        )
 
     def finish(self, model: TextModel) -> dict[str, dict]:
         """Write the model that training.run has returned, metrics.json and the pictures; return the

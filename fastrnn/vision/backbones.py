@@ -74,7 +74,7 @@ def build(name: str, weights: str = "default") -> "torch.nn.Module":
     """
     published = _published(name)
     if weights not in ("default", "none") and not Path(weights).is_file():
-        raise FileNotFoundError(f"{weights}: no such file")
+        raise FileNotFoundError(f"{weights}: no such file; weights are a path, default or none")
     # A vision transformer has an embedding for every place of pictures of one size.
     size = {"image_size": preprocessing(name).crop} if name.startswith("vit_") else {}
     with warnings.catch_warnings():
@@ -98,7 +98,7 @@ def _download(name: str, published) -> dict[str, "torch.Tensor"]:
     except (OSError, RuntimeError) as error:  # no connection; another checksum
         raise ConnectionError(
             f"{name}: its weights could not be downloaded from {published.url} ({error}); "
-            "a file that you have will do, too"
+            "weights may be a file that you have, too"
         ) from None
 
 

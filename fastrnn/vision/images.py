@@ -2,36 +2,51 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from fastrnn.optional import require
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def list_images(folder: Path | str) -> list[Path]:
-    """Picture files in a folder, by suffix, in alphabetical order.
+    """Picture files in a folder, by suffix, in alphabetical order, hidden ones left out.
 
     Raises NotADirectoryError or FileNotFoundError where there is no folder or no picture in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+    )
     if not found:
         raise FileNotFoundError(f"{folder}: no pictures ({', '.join(IMAGE_SUFFIXES)})")
     return found
 
 
 def open_rgb(path: Path | str):
-    """A picture as Pillow's RGB image, upright.
+    """A picture as Pillow's RGB image, upright; of 16 bits the upper 8, without its alpha channel.
 
     Raises OSError that names the file where it is missing, broken or no picture.
     """
     image, ops = require("PIL.Image"), require("PIL.ImageOps")
     try:
         with image.open(path) as picture:
-            return ops.exif_transpose(picture).convert("RGB")
+            return _to_rgb(ops.exif_transpose(picture))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except Exception as error:  # Pillow raises whatever a broken file leads it to
         reason = str(error).replace(str(path), Path(path).name) or type(error).__name__
         raise OSError(f"{path}: not a readable picture ({reason})") from None
+
+
+def _to_rgb(picture):
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels, whose range nothing tells")
+    if picture.mode.startswith("I"):  # convert() would clip 16 bits, not scale them
+        pixels = np.asarray(picture)
+        picture = require("PIL.Image").fromarray((pixels.clip(0, 65535) // 257).astype(np.uint8))
+    return picture.convert("RGB")

@@ -30,9 +30,10 @@ def read(path: Path | str, what: str) -> object:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         return require("torch").load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the broken file leads it to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not {what} ({reason})") from None
+    except PermissionError:
+        raise
+    except Exception:  # whatever the broken file leads to; torch's words advise to trust the file
+        raise ValueError(f"{path}: not {what} (no file of torch's, or more than tensors)") from None
 
 
 def digest(tensors: Iterable[tuple[str, "torch.Tensor"]]) -> str:

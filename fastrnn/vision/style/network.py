@@ -23,8 +23,9 @@ def load(
     layers. Raises ValueError where there is no such layer, and what backbones.build raises.
     """
     torch = require("torch")
-    torch.manual_seed(seed)
-    modules = [*backbones.build(backbone, weights).features]
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        modules = [*backbones.build(backbone, weights).features]
     if max(layers) >= len(modules):
         raise ValueError(
             f"layers: {backbone} has 0 to {len(modules) - 1} in its features, got {max(layers)}"

@@ -74,12 +74,13 @@ def run(
 
     Inputs: start, how far it had come, from where it continues to the same bits (None: not begun);
     on_step, called after every step; on_save, called with what start may be, which the next step
-    changes, every save_every steps (0: never) and on Ctrl-C.
+    changes, every save_every steps (0: never), on Ctrl-C and after the last step.
     Raises KeyboardInterrupt on Ctrl-C, after the step at hand; FloatingPointError where a loss is
     not finite.
     """
     s = transfer.settings
     x, losses, saved = start or State(transfer.initial(), [], {})
+    x, total = x.to(transfer.space.device), s.steps * s.scales
     with deferred_interrupt() as interrupted:
         for scale in range(len(losses) // s.steps, s.scales):
             x = transfer.enlarged(x, scale)
@@ -92,7 +93,7 @@ def run(
                 if on_step:
                     on_step(_described(transfer, terms, len(losses), scale))
                 due = save_every and len(losses) % save_every == 0
-                if on_save and (due or interrupted()):
+                if on_save and (due or interrupted() or len(losses) == total):
                     on_save(State(x.detach(), losses, optimizer.state_dict()))
                 if interrupted():
                     raise KeyboardInterrupt

@@ -88,5 +88,6 @@ class Space:
 
     def mask(self, mask: "PIL.Image.Image", size: tuple[int, int]) -> "torch.Tensor":
         """A mask (1, 1, H, W) in [0, 1], resized to (W, H)."""
-        resized = mask.resize(size, require("PIL.Image").Resampling.BOX)
+        # In floating point, as a small white place would round to black.
+        resized = mask.convert("F").resize(size, require("PIL.Image").Resampling.BOX)
         return require("torch").from_numpy(np.array(resized))[None, None].to(self.device) / 255

@@ -66,9 +66,20 @@ def prepare(
         raise FileNotFoundError(f"{stopped}: no checkpoint to continue from")
     if stopped.exists() and not resume:
         raise FileExistsError(f"{stopped}: of a transfer that was stopped; resume or delete it")
+    _check_outputs(out, [content, *styles, *(options.get("masks") or ()), options.get("init")])
     transfer = Transfer(content, styles, **options)
     start = checkpoint.load(stopped, transfer.identity()) if resume else None
     return Job(transfer, out, start)
+
+
+def _check_outputs(out: Path, inputs: Sequence[Path | str | None]) -> None:
+    """Raise ValueError where a picture that is read would be overwritten, OSError where nothing
+    can be written."""
+    written = [out, beside(out, "losses")]
+    for path in (Path(source).resolve() for source in inputs if source is not None):
+        if path in (target.resolve() for target in written):
+            raise ValueError(f"{path}: would be overwritten; choose another --out")
+    storage.check_writable(beside(out, "checkpoint", ".pt"))
 
 
 def forecast(job: Job) -> Estimate:

@@ -17,28 +17,30 @@ BACKBONES = tuple(STYLE_LAYERS)
 LEARNING_RATES = {"adam": 0.05, "lbfgs": 1.0}
 LBFGS_HISTORY = 20  # differences of pictures and gradients that it keeps
 OPTIMIZERS = tuple(LEARNING_RATES)
+COARSEST = 128  # pixels, the least longer side with which scales begin unless told otherwise
 
 
 @dataclass(kw_only=True)
 class Settings:
     """How a picture is made.
 
-    backbone, one of BACKBONES; weights, "default" (torchvision downloads them), a path, or "none"
-    (random). size, the longer side in pixels; scales, from coarse to fine, each twice the one
-    before; steps at each scale. optimizer, "adam" or "lbfgs"; learning_rate (None:
-    LEARNING_RATES'). content_weight, style_weight, tv_weight, which mean the same at every size;
-    content_layers, style_layers (None: those of the backbone); layer_weights, what each style layer
-    counts, and blend, what each style counts (None: the same); style_scale, the longer side of a
-    style over that of the picture. keep_colors, only the luminance is transferred. seed of all that
-    is random; device, "cpu", "cuda", ... (None: CUDA where there is one); memory, GB, above which
-    activations are computed twice rather than kept.
+    backbone, one of BACKBONES; weights, "default" (torchvision downloads them), a path, or
+    "none" (random). size, the longer side in pixels; scales, from coarse to fine, each twice
+    the one before (None: as many as have COARSEST pixels or more); steps at each scale.
+    optimizer, "adam" or "lbfgs"; learning_rate (None: LEARNING_RATES'). content_weight,
+    style_weight, tv_weight, which mean the same at every size; content_layers, style_layers
+    (None: those of the backbone); layer_weights, what each style layer counts, and blend, what
+    each style counts (None: the same); style_scale, the longer side of a style over that of the
+    picture. keep_colors, only the luminance is transferred. seed of all that is random; device,
+    "cpu", "cuda", ... (None: CUDA where there is one); memory, GB, above which activations are
+    computed twice rather than kept.
     Raises ValueError that names the setting.
     """
 
     backbone: str = "squeezenet1_1"
     weights: str = "default"
     size: int = 512
-    scales: int = 3
+    scales: int | None = None
     steps: int = 150
     optimizer: str = "lbfgs"
     learning_rate: float | None = None
@@ -66,8 +68,10 @@ class Settings:
         self._fill("style_layers", STYLE_LAYERS[self.backbone])
         self._fill("layer_weights", (1.0,) * len(self.style_layers))
         for name in ("size", "scales", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self._fill("scales", 1 + max(0, math.floor(math.log2(self.size / COARSEST))))
         for name in ("learning_rate", "style_scale", "memory"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)}")

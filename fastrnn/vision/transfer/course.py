@@ -121,7 +121,7 @@ def freeze(
 
     What this layer reads is computed once: in as many passes over the training DataLoader as the
     setting `views` says, each of which is as much augmented as the DataLoader's transform makes it.
-    Inputs, Returns, Raises: finetune's.
+    Afterwards no other layer's weights want gradients. Inputs, Returns, Raises: finetune's.
     """
     _check_phases(dataloaders, dataset_sizes)
     settings |= {"mode": "freeze", "backbone": backbone, "weights": weights, "seed": seed}
@@ -130,6 +130,8 @@ def freeze(
     val = of_loader(model, head, dataloaders["val"], device, 1)
     options = {"val_size": dataset_sizes["val"], "on_iteration": on_iteration, "verbose": verbose}
     training = train_last_layer(head, train, val, settings, device, **options)
+    model.requires_grad_(False)
+    head.requires_grad_(True)
     if verbose:
         _report(training)
     return model

@@ -90,7 +90,9 @@ def find_folders(folder: Path) -> tuple[list[str], list[tuple[Path, int]], list[
     """
     for split in ("train", "val"):
         if not (folder / split).is_dir():
-            raise NotADirectoryError(f"{folder}: no folder {split}; expected train and val")
+            raise NotADirectoryError(
+                f"{folder}: no folder {split}; expected train/CLASS/* and val/CLASS/* in it"
+            )
     classes = [path.name for path in class_folders(folder / "train")]
     if len(classes) < 2:
         raise ValueError(f"{folder / 'train'}: expected at least two classes, got {classes[0]!r}")

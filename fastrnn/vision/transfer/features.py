@@ -103,7 +103,7 @@ def of_pictures(
             loader = data.loader(transform, batches, workers)
             return of_batches(model, head, progress(loader), device)[0].numpy()
 
-        content = json.dumps([name, weights, to, number, repr(transform)])
+        content = json.dumps([name, weights, to, number, repr(transform), device.type])
         key = hashlib.sha256(content.encode()).hexdigest()[:16]
         path = cache and cache / f"{name}-{to.crop}-view{number}-{key}.safetensors"
         rows.append(torch.from_numpy(cached(path, pictures.keys, compute)))

@@ -59,11 +59,12 @@ def parameter_groups(
     head_factor. Matrices and convolutions decay; biases, norms and other vectors do not.
     """
     owners = [m for m in model.modules() if [*m.parameters(recurse=False)]]
-    groups, last = [], max(1, len(owners) - 1)
+    groups, last = [], max(1, len(owners) - 2)
     for i, module in enumerate(owners):
         lr = learning_rate * (head_factor if module is head else layer_decay ** (1 - i / last))
         for decays in (True, False):
-            params = [p for p in module.parameters(recurse=False) if (p.ndim > 1) == decays]
+            named = module.named_parameters(recurse=False)
+            params = [w for name, w in named if decays == (name.endswith("weight") and w.ndim > 1)]
             if params:
                 decay = weight_decay if decays else 0.0
                 groups.append({"params": params, "lr": lr, "weight_decay": decay})

@@ -97,7 +97,7 @@ class Job:
             "sha256": self.digest,
         }
         content = {"settings": self.settings, "classes": self.train.classes, "data": source}
-        runs.write(self.folder, content)
+        runs.write(self.folder, "transfer", content)
 
     def run(self, on_iteration: Callable[[Training], None] | None = None) -> None:
         """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
@@ -184,11 +184,14 @@ def begin(
     folder to keep features in (None: they are not kept).
     Raises FileExistsError where there is a run already, and what reading and building raise.
     """
-    out = runs.new("transfer", out)
+    checkpoints = (f"checkpoint-{mode}.pt" for mode in ("freeze", "finetune"))
+    out = runs.new("transfer", out, (MODEL, runs.METRICS, *checkpoints))
     settings = complete(given)
     if settings["weights"] not in ("default", "none"):
         settings["weights"] = str(Path(settings["weights"]).resolve())
     job = Job(out, folder.resolve(), settings, cache, bar)
+    if cache and settings["mode"] != "finetune":
+        cache.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     job.write_settings()
     return job

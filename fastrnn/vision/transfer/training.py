@@ -271,7 +271,8 @@ class Training:
         if found != (FORMAT, self.identity):
             raise ValueError(f"{path}: of another training: its data or settings were others")
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])
+            if state[name]:  # a scaler without mixed precision has none
+                part.load_state_dict(state[name])
         for name in PROGRESS:
             setattr(self, name, state[name])
         self.totals = Totals(**state["totals"])
