@@ -139,7 +139,10 @@ def test_missing_packages_name_the_extras_that_bring_them():
 
 @pytest.mark.parametrize(
     "module",
-    ["fastrnn", "fastrnn.captioning", "fastrnn.solver", "fastrnn.text", "fastrnn.vision.backbones"],
+    [
+        *("fastrnn", "fastrnn.captioning", "fastrnn.solver", "fastrnn.text"),
+        *("fastrnn.vision.backbones", "fastrnn.vision.style", "fastrnn.vision.transfer"),
+    ],
 )
 def test_import_brings_no_optional_package(module):
     script = f"import sys, {module}; print(*sys.modules)"

@@ -17,7 +17,7 @@ from fastrnn.vision.transfer.features import cache_folder
 from fastrnn.vision.transfer.settings import MODES, OF_MODE, SETTINGS, complete
 
 # What a run ends with is not found missing after an hour of training.
-PACKAGES = ("PIL", "matplotlib", "safetensors", "sklearn", "torch", "torchvision", "tqdm")
+PACKAGES = ("torch", "torchvision", "PIL", "matplotlib", "safetensors", "sklearn", "tqdm")
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
 DEVICE = click.option("--device", type=DEVICES, default="auto", show_default=True)
 
