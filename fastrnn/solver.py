@@ -37,6 +37,14 @@ def clip_by_global_norm(grads: Gradients, max_norm: float) -> float:
     return norm
 
 
+def ran_out(patience: int | None, history: list[dict[str, float]]) -> bool:
+    """Whether so many validated epochs (None: any number) have gone by without a better score."""
+    scores = [epoch["score"] for epoch in history if "score" in epoch]
+    if patience is None or not scores:
+        return False
+    return len(scores) - 1 - int(np.argmax(scores)) >= patience
+
+
 class Solver:
     """Trains ``params`` in place. A subclass says what the loss of a batch and a validation are.
 
@@ -149,10 +157,7 @@ class Solver:
     @property
     def stopped_early(self) -> bool:
         """Whether patience ran out."""
-        scores = [epoch["score"] for epoch in self.history if "score" in epoch]
-        if self.patience is None or not scores:
-            return False
-        return len(scores) - 1 - int(np.argmax(scores)) >= self.patience
+        return ran_out(self.patience, self.history)
 
     def train(self) -> None:
         """Train until num_epochs epochs are done or patience runs out; then ``params`` are the

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from util import call
 
-from fastrnn import cli, storage
+from fastrnn import storage
 from fastrnn.benchmarks import (
     cases,
     guard,
@@ -29,14 +30,6 @@ from fastrnn.benchmarks.cases import CELLS, Case, Choice
 from fastrnn.benchmarks.peers import conventions
 
 CONFIG = {"threads": 2, "isa": "avx2", "dtype": "float32", "rounds": 2, "quick": False}
-
-
-def call(capsys, *args):
-    """Exit code, stdout, stderr of the command in this process."""
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    return exit_.value.code or 0, captured.out, captured.err
 
 
 def made_up(case, **ratios):

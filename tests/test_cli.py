@@ -13,20 +13,12 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from util import call
 
 from fastrnn import cli, storage
 from fastrnn.captioning import prepare, programs, run, scenes
 
 QUICK = ["--epochs", "2", "--hidden", "16", "--wordvec", "8", "--batch-size", "50"]
-
-
-def call(capsys, *args):
-    """Exit code, stdout, stderr of the command in this process."""
-    with pytest.raises(SystemExit) as exit_:
-        cli.main([str(arg) for arg in args])
-    captured = capsys.readouterr()
-    code = exit_.value.code
-    return (0 if code is None else code), captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

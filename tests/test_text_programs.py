@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import util
 from PIL import Image
 
 from fastrnn import cli, storage
@@ -26,18 +27,12 @@ FASTRNN = [sys.executable, "-m", "fastrnn.cli"]
 
 def call(capsys, *args):
     """Exit code, stdout, stderr of the command in this process."""
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["classify", *map(str, args)])
-    captured = capsys.readouterr()
-    code = exit_.value.code
-    return (0 if code is None else code), captured.out, captured.err
+    return util.call(capsys, "classify", *args)
 
 
 def done(capsys, *args):
     """The output of a command that has to succeed."""
-    code, out, err = call(capsys, *args)
-    assert code == 0, err
-    return out
+    return util.done(capsys, "classify", *args)
 
 
 def write(path, corpus):

@@ -12,11 +12,11 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+import util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastrnn import cli
 from fastrnn.vision import style
 from fastrnn.vision.style import (
     checkpoint,
@@ -564,11 +564,7 @@ def test_arrays_have_to_be_bytes():
 
 def call(capsys, *args):
     """Exit code, stdout, stderr of the command in this process."""
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["style", *map(str, args)])
-    captured = capsys.readouterr()
-    code = exit_.value.code
-    return (0 if code is None else code), captured.out, captured.err
+    return util.call(capsys, "style", *args)
 
 
 def options(**changed):

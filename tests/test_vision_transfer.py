@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.text import Text
@@ -867,18 +868,12 @@ def assert_drawn(path):
 
 def call(capsys, *args):
     """Exit code, stdout, stderr of the command in this process."""
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["transfer", *map(str, args)])
-    captured = capsys.readouterr()
-    code = exit_.value.code
-    return (0 if code is None else code), captured.out, captured.err
+    return util.call(capsys, "transfer", *args)
 
 
 def done(capsys, *args):
     """The output of a command that has to succeed."""
-    code, out, err = call(capsys, *args)
-    assert code == 0, err
-    return out
+    return util.done(capsys, "transfer", *args)
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 import fastrnn
+from fastrnn import cli
 
 FLOATS = ("float32", "float64")
 
@@ -281,3 +283,19 @@ def assert_results(compare: Callable, actual: dict, expected: dict, **keywords: 
             compare(actual[name], value, name=name, **keywords)
         else:
             assert actual[name] == value, name
+
+
+def call(capsys, *args):
+    """Exit code, stdout, stderr of the command fastrnn in this process."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(arg) for arg in args])
+    captured = capsys.readouterr()
+    code = exit_.value.code
+    return (0 if code is None else code), captured.out, captured.err
+
+
+def done(capsys, *args):
+    """The output of a command that has to succeed."""
+    code, out, err = call(capsys, *args)
+    assert code == 0, err
+    return out

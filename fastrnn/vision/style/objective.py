@@ -43,32 +43,29 @@ class Objective:
     ) -> None:
         self.modules, self.settings, self.segments = modules, settings, segments
         with require("torch").no_grad():
-            feats = features(modules, content, settings.content_layers)
+            feats = features(modules, content, settings.layers)
             self.content_targets = [feats[layer] for layer in settings.content_layers]
             self.content_weights = [
                 settings.content_weight / len(self.content_targets) / _squares(target)
                 for target in self.content_targets
             ]
+            self.masks = masks and [
+                [scale_mask(mask, feats[layer].shape[2:]) for layer in settings.style_layers]
+                for mask in masks
+            ]
             self.style_targets = [
-                [gram_matrix(feats[layer]) for layer in settings.style_layers]
-                for feats in (features(modules, x, settings.style_layers) for x in styles)
+                [gram_matrix(own[layer]) for layer in settings.style_layers]
+                for own in (features(modules, x, settings.style_layers) for x in styles)
             ]
             shares = _shares(settings.blend or [1.0] * len(styles), masks)
             self.style_weights = [
                 [share * w / _squares(A) for w, A in zip(self._layer_shares(), grams, strict=True)]
                 for share, grams in zip(shares, self.style_targets, strict=True)
             ]
-            self.masks = masks and self._scaled(masks, content)
 
     def _layer_shares(self) -> list[float]:
         weights = self.settings.layer_weights
         return [self.settings.style_weight * w / sum(weights) for w in weights]
-
-    def _scaled(self, masks, content):
-        """For each mask what the features of each style layer are multiplied by."""
-        feats = features(self.modules, content, self.settings.style_layers)
-        shapes = [feats[layer].shape[2:] for layer in self.settings.style_layers]
-        return [[scale_mask(mask, shape) for shape in shapes] for mask in masks]
 
     def __call__(self, x: "torch.Tensor") -> dict[str, "torch.Tensor"]:
         s = self.settings

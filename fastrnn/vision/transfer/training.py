@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrnn.optional import require
-from fastrnn.solver import deferred_interrupt
+from fastrnn.solver import deferred_interrupt, ran_out
 from fastrnn.vision import tensors
 
 if TYPE_CHECKING:
@@ -151,10 +151,7 @@ class Training:
     @property
     def stopped_early(self) -> bool:
         """Whether patience ran out."""
-        scores = [epoch["score"] for epoch in self.history]
-        if self.patience is None or not scores:
-            return False
-        return len(scores) - 1 - int(np.argmax(scores)) >= self.patience
+        return ran_out(self.patience, self.history)
 
     def run(self) -> None:
         """Train until num_epochs epochs are done or patience runs out.
