@@ -60,14 +60,21 @@ numpy_api = {
     "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
 }
 checks = Extension("fastrnn.layers._plain", ["fastrnn/layers/_plain.pyx"], **numpy_api)
+pxd = sorted(glob("fastrnn/backends/*.pxd"))
+memory = Extension(
+    "fastrnn.backends._memory",
+    ["fastrnn/backends/_memory.pyx", "src_c/pool.c"],
+    **numpy_api,
+    depends=["src_c/pool.h", *pxd],
+)
 kernels = Extension(
     "fastrnn.backends._kernels",
-    ["fastrnn/backends/_kernels.pyx", *sorted(glob("src_c/*.c"))],
+    ["fastrnn/backends/_kernels.pyx", *sorted({*glob("src_c/*.c")} - {"src_c/pool.c"})],
     **numpy_api,
-    depends=sorted([*glob("src_c/*.h"), *glob("fastrnn/backends/*.px[di]")]),
+    depends=sorted([*glob("src_c/*.h"), *glob("src_c/cells/*.h"), *pxd]),
 )
 without = os.environ.get("FASTRNN_NO_EXTENSION") == "1" and "sdist" not in sys.argv
 setup(
-    ext_modules=[] if without else [checks, kernels],
+    ext_modules=[] if without else [checks, memory, kernels],
     cmdclass={"build_ext": BuildExt},
 )

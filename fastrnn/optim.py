@@ -13,12 +13,25 @@ and of the state change, and, with out=w, nothing else is touched. Between two g
 its averages and its weight stand still (PyTorch's SparseAdam, "lazy" Adam elsewhere).
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
 from fastrnn.backends import get_backend
 from fastrnn.backends.caches import RowGradient
 
 Config = dict[str, object]
+
+
+class Rule(NamedTuple):
+    """What the pass over the elements needs to know of a rule beside its formula."""
+
+    name: str
+    defaults: Config
+    factors: Callable[[Config], dict[str, float]]  # of src_c/rules.h, in Python's precision
+    m: str | None = None  # the moving average of the gradient, or its velocity, in the config
+    v: str | None = None  # that of its square
 
 
 def sgd(
@@ -33,8 +46,10 @@ def sgd(
 
     config: learning_rate (1e-2).
     """
-    defaults = {"learning_rate": 1e-2}
-    return _update("sgd", w, dw, config, defaults, (), out, backend)
+    return _update(_SGD, w, dw, config, out, backend)
+
+
+_SGD = Rule("sgd", {"learning_rate": 1e-2}, lambda c: {"rate": c["learning_rate"]})
 
 
 def sgd_momentum(
@@ -50,8 +65,15 @@ def sgd_momentum(
 
     config: learning_rate (1e-2), momentum (0.9); state velocity, like w.
     """
-    defaults = {"learning_rate": 1e-2, "momentum": 0.9}
-    return _update("sgd_momentum", w, dw, config, defaults, ("velocity",), out, backend)
+    return _update(_SGD_MOMENTUM, w, dw, config, out, backend)
+
+
+_SGD_MOMENTUM = Rule(
+    "sgd_momentum",
+    {"learning_rate": 1e-2, "momentum": 0.9},
+    lambda c: {"rate": c["learning_rate"], "decay_m": c["momentum"]},
+    m="velocity",
+)
 
 
 def rmsprop(
@@ -66,8 +88,20 @@ def rmsprop(
 
     config: learning_rate (1e-2), decay_rate (0.99), epsilon (1e-8); state cache, like w.
     """
-    defaults = {"learning_rate": 1e-2, "decay_rate": 0.99, "epsilon": 1e-8}
-    return _update("rmsprop", w, dw, config, defaults, ("cache",), out, backend)
+    return _update(_RMSPROP, w, dw, config, out, backend)
+
+
+_RMSPROP = Rule(
+    "rmsprop",
+    {"learning_rate": 1e-2, "decay_rate": 0.99, "epsilon": 1e-8},
+    lambda c: {
+        "rate": c["learning_rate"],
+        "decay_v": c["decay_rate"],
+        "gain_v": 1 - c["decay_rate"],
+        "epsilon": c["epsilon"],
+    },
+    v="cache",
+)
 
 
 def adam(
@@ -83,14 +117,30 @@ def adam(
     config: learning_rate (1e-3), beta1 (0.9), beta2 (0.999), epsilon (1e-8); state m and v, like w,
     and t, the number of steps taken.
     """
-    defaults = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "t": 0}
-    return _update("adam", w, dw, config, defaults, ("m", "v"), out, backend)
+    return _update(_ADAM, w, dw, config, out, backend)
+
+
+_ADAM = Rule(
+    "adam",
+    {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "t": 0},
+    lambda c: {
+        "rate": c["learning_rate"] / (1 - c["beta1"] ** c["t"]),
+        "decay_m": c["beta1"],
+        "gain_m": 1 - c["beta1"],
+        "decay_v": c["beta2"],
+        "gain_v": 1 - c["beta2"],
+        "correct_v": 1 / (1 - c["beta2"] ** c["t"]),
+        "epsilon": c["epsilon"],
+    },
+    m="m",
+    v="v",
+)
 
 
 RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
 
 
-def _update(rule, w, dw, config, defaults, states, out, backend):
+def _update(rule, w, dw, config, out, backend):
     at = ...
     if isinstance(dw, RowGradient):
         at, dw = _rows(w, dw, get_backend(backend))
@@ -101,11 +151,11 @@ def _update(rule, w, dw, config, defaults, states, out, backend):
         if a.dtype != w.dtype:
             raise TypeError(f"{name}: expected {w.dtype} like w, got {a.dtype}")
     config = {} if config is None else config
-    for name, value in (defaults | {"weight_decay": 0.0}).items():
+    for name, value in (rule.defaults | {"weight_decay": 0.0}).items():
         value = config.get(name, value)
         # A NumPy scalar, unlike a Python number, would turn float32 parameters into its own dtype.
         config[name] = value.item() if isinstance(value, np.generic) else value
-    for name in states:
+    for name in filter(None, (rule.m, rule.v)):
         if name not in config:
             config[name] = np.zeros_like(w)
         state = config[name]
@@ -114,12 +164,12 @@ def _update(rule, w, dw, config, defaults, states, out, backend):
                 f"config: expected {name} like w, {w.dtype} {w.shape}, got {state.dtype} "
                 f"{state.shape}; every parameter needs a config of its own"
             )
-    if "t" in defaults:
+    if "t" in rule.defaults:
         config["t"] += 1
     if at is not ... and out is not w:
         out = _copied(w, out)
     out = np.empty_like(w) if out is None else out
-    getattr(get_backend(backend), rule)(w, dw, config, out, at)
+    get_backend(backend).update(rule, w, dw, config, out, at)
     return out, config
 
 

@@ -11,7 +11,10 @@
 #define GIVE_WAY() sched_yield()
 #endif
 
-enum { SPINS = 2000 };
+enum {
+    SPINS = 2000,
+    FLAG_STRIDE = 16, /* ints between the flags: one cache line each */
+};
 
 static inline void relax(void)
 {

@@ -3,14 +3,23 @@
 
 #include "gemm.inl.h"
 
-#include "cells.inl.h"
+#include "block.inl.h"
+#include "cells/gru.inl.h"
+#include "cells/lstm.inl.h"
+#include "cells/rnn.inl.h"
+
+#include "recurrence.inl.h"
 
 #include "rows.inl.h"
 
 const kernel_table FN(JOIN(fastrnn, ISA)) = {
     .isa = STRING(ISA),
+    .real_size = sizeof(REAL),
     .lanes = LANES,
     .feature_block = MAX_ROWS(2),
+#define X(name) .cells[CELL_##name] = &FN(name),
+    FASTRNN_CELLS(X)
+#undef X
 #define X(name, args, split) .name = FN(name),
     FASTRNN_KERNELS(X)
 #undef X

@@ -7,9 +7,6 @@
 
 /* ---- packing ------------------------------------------------------------------------------- */
 
-/* Vectors of neighbouring units that a panel holds of each gate. */
-#define UNIT_VECTORS(gates) ((gates) == 1 ? 2 : 1)
-
 /* LANES rows of LANES columns, in registers: each round interleaves the rows of the two halves. */
 INLINE void FN(transpose)(V rows[VEC_BYTES / sizeof(REAL)])
 {
@@ -47,7 +44,7 @@ typedef struct {
 INLINE FN(columns) FN(columns_of)(const pack_args *p, idx panel, idx v)
 {
     const idx units = UNIT_VECTORS(p->gates), unit = (panel * units + v % units) * LANES;
-    return (FN(columns)){p->offset[v / units] + unit, MAX(0, MIN(LANES, p->columns - unit))};
+    return (FN(columns)){p->offsets[v / units] + unit, MAX(0, MIN(LANES, p->columns - unit))};
 }
 
 INLINE V FN(bias_of)(const pack_args *p, FN(columns) c, idx gate)
@@ -55,8 +52,8 @@ INLINE V FN(bias_of)(const pack_args *p, FN(columns) c, idx gate)
     V bias = {0};
     if (p->bias)
         bias = FN(load_n)((const REAL *)p->bias + c.column, c.n);
-    if (p->more_bias && gate < p->more_gates)
-        bias += FN(load_n)((const REAL *)p->more_bias + c.column, c.n);
+    if (p->second_bias && gate < p->second_bias_gates)
+        bias += FN(load_n)((const REAL *)p->second_bias + c.column, c.n);
     return bias;
 }
 
@@ -78,9 +75,8 @@ static void FN(pack_rows)(const pack_args *p, idx begin, idx end)
     }
 }
 
-static void FN(pack)(const void *args, idx part, idx parts)
+static void FN(pack_panels)(const pack_args *p, idx part, idx parts)
 {
-    const pack_args *const p = args;
     const idx units = UNIT_VECTORS(p->gates), NV = p->gates * units;
     const idx panels = CEIL_DIV(p->columns, units * LANES), end = panels * (part + 1) / parts;
     for (idx panel = panels * part / parts; panel < end; panel++)
@@ -94,6 +90,13 @@ static void FN(pack)(const void *args, idx part, idx parts)
         }
     for (idx panel = panels * part / parts; panel < end && !p->transposed; panel += PACK_PANELS)
         FN(pack_rows)(p, panel, MIN(end, panel + PACK_PANELS));
+}
+
+static void FN(pack)(const void *args, idx part, idx parts)
+{
+    const pack_list *const list = args;
+    for (idx job = 0; job < list->jobs; job++)
+        FN(pack_panels)(&list->job[job], part, parts);
 }
 
 /* ---- the register tile --------------------------------------------------------------------- */
@@ -282,7 +285,7 @@ static void FN(product)(const FN(product_args) *p)
 {
     const idx NV = p->vectors, width = NV * LANES, max_rows = ACCUMULATORS / NV;
     const idx depth = MIN(MAX_DEPTH, p->K), blocks = CEIL_DIV(p->rows, max_rows);
-    const idx block_panels = MAX(4, B_BLOCK_BYTES / (NV * VEC_BYTES * depth));
+    const idx block_panels = MAX(4, (idx)fastrnn_caches.block_bytes / (NV * VEC_BYTES * depth));
     REAL a[MAX_ROWS(2) * MAX_DEPTH];
     for (idx q = p->p0; q < p->p1; q += block_panels)
         for (idx k = 0; k < p->K; k += depth)
@@ -348,6 +351,29 @@ static void FN(add_vector_product)(REAL *z, const REAL *a, const REAL *W, idx ld
         FN(add_last_columns)(z + j, a, W + j, ld, K, columns - j);
 }
 
+/* The same with the transpose of W as it lies, rows of K elements, n of them at most LANES: squares
+   of it are transposed in registers. */
+static void FN(add_transposed_rows)(REAL *z, const REAL *a, const REAL *W, idx K, idx n)
+{
+    V sum = FN(load_n)(z, n);
+    for (idx k = 0; k < K; k += LANES) {
+        const idx m = MIN(LANES, K - k);
+        V rows[VEC_BYTES / sizeof(REAL)];
+        for (idx j = 0; j < LANES; j++)
+            rows[j] = j < n ? FN(load_n)(W + j * K + k, m) : (V){0};
+        FN(transpose)(rows);
+        for (idx i = 0; i < m; i++)
+            sum += FN(splat)(a[k + i]) * rows[i];
+    }
+    FN(store_n)(z, sum, n);
+}
+
+static void FN(add_transposed_product)(REAL *z, const REAL *a, const REAL *W, idx K, idx columns)
+{
+    for (idx j = 0; j < columns; j += LANES)
+        FN(add_transposed_rows)(z + j, a, W + j * K, K, MIN(LANES, columns - j));
+}
+
 /* ---- C = bias + A B --------------------------------------------------------------------------- */
 
 /* Columns, not rows, are split. */
@@ -400,8 +426,8 @@ static void FN(transpose_rows)(const void *args, idx part, idx parts)
     for (idx job = 0; job < list->jobs; job++) {
         const weight_grad_args *const p = &list->job[job];
         const idx blocks = CEIL_DIV(p->K, MAX_ROWS(2));
-        if (!p->A && !p->a_rows)
-            continue; /* another job has the same A and transposes it */
+        if (p->same_blocks)
+            continue;
         for (idx block = blocks * part / parts; block < blocks * (part + 1) / parts; block++) {
             REAL *to = (REAL *)p->blocks + block * p->rows * MAX_ROWS(2);
             const idx feature = block * MAX_ROWS(2), m = MIN(MAX_ROWS(2), p->K - feature);
@@ -423,12 +449,13 @@ static void FN(gradient_panel)(const weight_grad_args *p, idx column, idx r, idx
     const idx n = p->columns - column;
     V sum[2] = {{0}, {0}};
     for (idx v = 0; v < 2; v++) {
-        if (p->dbias && (!p->first || r))
+        if (p->dbias && (p->accumulate || r))
             sum[v] = FN(load_n)((REAL *)p->dbias + column + v * LANES, n - v * LANES);
         FN(store)(to + v * LANES, (V){0});
     }
     for (idx k = 0; k < K; k++) {
-        const REAL *const row = (const REAL *)p->B + (r + k) * p->b_row + column;
+        const REAL *const row = (p->b_rows ? (const REAL *)p->b_rows[r + k]
+                                           : (const REAL *)p->B + (r + k) * p->b_row) + column;
         for (idx v = 0; v < 2; v++) {
             const V g = FN(load_n)(row + v * LANES, n - v * LANES);
             FN(store)(to + (2 * (k + 1) + v) * LANES, g);
@@ -442,18 +469,18 @@ static void FN(gradient_panel)(const weight_grad_args *p, idx column, idx r, idx
 
 /* Panels of columns panel..panel+count of C over the rows r..r+K. */
 static void FN(gradient_block)(const weight_grad_args *p, idx panel, idx count, idx r, idx K,
-                               REAL *room)
+                               REAL *B)
 {
     const idx size = (MAX_DEPTH + 1) * 2 * LANES;
     for (idx i = 0; i < count; i++)
-        FN(gradient_panel)(p, (panel + i) * 2 * LANES, r, K, room + i * size);
+        FN(gradient_panel)(p, (panel + i) * 2 * LANES, r, K, B + i * size);
     for (idx feature = 0; feature < p->K; feature += MAX_ROWS(2)) {
         const idx m = MIN(MAX_ROWS(2), p->K - feature);
-        FN(tile) t = {.K = K, .started = p->first && r == 0 ? 0 : 2, .start_row = p->c_row,
+        FN(tile) t = {.K = K, .started = p->accumulate || r ? 2 : 0, .start_row = p->c_row,
                       .out_row = p->c_row};
         t.a = (const REAL *)p->blocks + feature * p->rows + r * MAX_ROWS(2);
         for (idx i = 0; i < count; i++) {
-            t.b = room + i * size;
+            t.b = B + i * size;
             t.start = t.out = (REAL *)p->C + feature * p->c_row + (panel + i) * 2 * LANES;
             if (p->columns >= (panel + i + 1) * 2 * LANES)
                 FN(features)[m](&t);
@@ -466,7 +493,7 @@ static void FN(gradient_block)(const weight_grad_args *p, idx panel, idx count, 
 static void FN(weight_grad)(const void *args, idx part, idx parts)
 {
     const weight_grad_list *const list = args;
-    REAL *const room = (REAL *)list->room + part * GRAD_PANELS * (MAX_DEPTH + 1) * 2 * LANES;
+    REAL *const B = (REAL *)list->panels + part * GRAD_PANELS * (MAX_DEPTH + 1) * 2 * LANES;
     for (idx job = 0; job < list->jobs; job++) {
         const weight_grad_args *const p = &list->job[job];
         const idx panels = CEIL_DIV(p->columns, 2 * LANES), end = panels * (part + 1) / parts;
@@ -474,6 +501,6 @@ static void FN(weight_grad)(const void *args, idx part, idx parts)
         for (idx r = 0; r < MAX(1, p->rows); r += MAX_DEPTH)
             for (idx panel = panels * part / parts; panel < end; panel += GRAD_PANELS)
                 FN(gradient_block)(p, panel, MIN(GRAD_PANELS, end - panel), r,
-                                   MIN(MAX_DEPTH, p->rows - r), room);
+                                   MIN(MAX_DEPTH, p->rows - r), B);
     }
 }

@@ -1,6 +1,7 @@
 /* Compiles every body for float, then for double, and fills the two tables of one ISA. */
 #include "barrier.h"
-#include "kernels.h"
+#include "layer.h"
+#include "plan.h"
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -11,10 +12,6 @@
 #define STRING_(a) #a
 #define STRING(a) STRING_(a)
 #define FN(name) JOIN(name, SUFFIX)
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
-
-#define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))
 #define MAX_ROWS(vectors) (ACCUMULATORS / (vectors))
 /* Of constant lanes: clang and GCC each have their own, GCC both from 12 on. */
 #if defined(__clang__)
@@ -24,7 +21,6 @@
 #endif
 
 enum {
-    B_BLOCK_BYTES = 512 * 1024,    /* of packed B that stay in L2 while rows pass */
     PACK_PANELS = 8,               /* that packing fills side by side */
     AHEAD = 32,                    /* rows of a panel that a tile prefetches */
     STRIPE = ACCUMULATORS * 2 / 3, /* vectors of a row that a product with one vector adds to */

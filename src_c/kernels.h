@@ -5,64 +5,107 @@
    argument struct point to REAL (float or double, as the table) unless a type says otherwise;
    arrays are C-contiguous with the shapes in brackets.
 
-   N batch, T time steps, D input, H hidden, G gates a cell (1 rnn, 4 lstm, 3 gru).
+   N batch, T time steps, D input, H hidden, G gates a cell.
    Every product is one chain of multiply-adds an output element, in the order of the summed index;
    blocking only cuts the chain, so it never changes a bit either. */
 #ifndef FASTRNN_KERNELS_H
 #define FASTRNN_KERNELS_H
+#include "rules.h"
 #include <stddef.h>
 
 typedef ptrdiff_t idx;
 typedef void kernel(const void *args, idx part, idx parts);
 
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define CEIL_DIV(a, b) (((a) + (b) - 1) / (b))
+
 /* name, argument struct, what is split */
 #define FASTRNN_KERNELS(X)                                   \
-    X(pack, pack_args, panels)                               \
+    X(pack, pack_list, panels)                               \
     X(matmul, matmul_args, columns or rows)                  \
     X(transpose_rows, weight_grad_list, blocks of features)  \
     X(weight_grad, weight_grad_list, panels)                 \
-    X(project, cell_args, panels)                            \
-    X(rnn_forward, cell_args, batch rows or units)           \
-    X(rnn_backward, cell_args, batch rows or units)          \
-    X(lstm_forward, cell_args, batch rows or units)          \
-    X(lstm_backward, cell_args, batch rows or units)         \
-    X(gru_forward, cell_args, batch rows or units)           \
-    X(gru_backward, cell_args, batch rows or units)          \
+    X(project_table, layer, panels)                          \
+    X(forward, layer, batch rows or units)                   \
+    X(backward, layer, batch rows or units)                  \
     X(softmax, softmax_args, rows)                           \
     X(embedding, embedding_args, bags)                       \
     X(embedding_grad, embedding_args, columns)               \
     X(update, update_args, elements or rows)                 \
     X(fma_peak, peak_args, slots of sink)
 
+/* The recurrent cells, each src_c/cells/NAME.inl.h; gru_original stands in gru's. */
+#define FASTRNN_CELLS(X) X(rnn) X(lstm) X(gru) X(gru_original)
+
+/* name, what the CPU must have: best first. Each is src_c/isa_NAME.c. */
+#if defined(__x86_64__)
+#define CPU_HAS(feature) __builtin_cpu_supports(feature)
+#define FASTRNN_ISAS(X)                                                                   \
+    X(avx512, CPU_HAS("avx512f") && CPU_HAS("avx512dq") && CPU_HAS("avx512bw")            \
+                  && CPU_HAS("avx512vl") && CPU_HAS("avx2") && CPU_HAS("fma"))            \
+    X(avx2, CPU_HAS("avx2") && CPU_HAS("fma"))                                            \
+    X(baseline, 1)
+#else
+#define FASTRNN_ISAS(X) X(baseline, 1)
+#endif
+
+enum {
+#define X(name) CELL_##name,
+    FASTRNN_CELLS(X)
+#undef X
+    CELLS
+};
+
+typedef struct cell_spec cell_spec; /* layer.h */
+
 typedef struct {
     const char *isa;
+    size_t real_size;  /* bytes of a REAL */
     idx lanes;         /* REALs a vector */
     idx feature_block; /* rows of one block of transpose_rows */
+    const cell_spec *cells[CELLS];
 #define X(name, args, split) kernel *name;
     FASTRNN_KERNELS(X)
 #undef X
 } kernel_table;
 
+/* The tables this CPU runs, best first; *count receives their number. */
+const kernel_table *const *fastrnn_tables(int is_double, int *count);
+
+/* Name of an update rule; NULL past the last one. */
+const char *fastrnn_update_rule(int rule);
+
 enum {
+    ALIGNMENT = 64,    /* of work space and panels: a cache line */
     MAX_GATES = 4,
     MAX_DEPTH = 512,   /* rows of a panel that one tile reads */
     GRAD_PANELS = 4,   /* panels of weight_grad that share a pass over a block of features */
-    FLAG_STRIDE = 16,  /* ints between the barrier's flags: one cache line each */
+    MAX_PACKS = 5,     /* products of one call whose B is packed */
+    MAX_GRADS = 5,     /* gradients of weights of one call */
 };
+
+/* Vectors of neighbouring units that a panel holds of each gate. */
+#define UNIT_VECTORS(gates) ((gates) == 1 ? 2 : 1)
 
 /* Columns of B regrouped into panels that a micro-kernel reads front to back; the first row of a
    panel is the bias, or 0. B is [K, ld], or with transposed its transpose lies at source. With
    gates == 1 a panel is 2 vectors of neighbouring columns; else it is one vector of the same hidden
-   units from each gate, gate g at column offset[g]. Columns past the end are zero. */
+   units from each gate, gate g at column offsets[g]. Columns past the end are zero. */
 typedef struct {
     idx K, columns, ld; /* columns: of one gate */
-    idx gates, offset[MAX_GATES];
+    idx gates, offsets[MAX_GATES];
     int transposed;
     const void *source, *bias;
-    const void *more_bias; /* added to bias in the first more_gates gates; NULL: nothing */
-    idx more_gates;
+    const void *second_bias; /* added to bias in the first second_bias_gates gates; NULL: nothing */
+    idx second_bias_gates;
     void *packed; /* [panels, 1 + K, vectors * lanes] */
 } pack_args;
+
+typedef struct {
+    idx jobs;
+    pack_args job[MAX_PACKS];
+} pack_list;
 
 /* C[row, j] = bias[j] + sum_k A[i, k] B[k, j] for row = i, or out_rows[i]. */
 typedef struct {
@@ -73,62 +116,22 @@ typedef struct {
     const idx *out_rows;    /* [rows] or NULL */
 } matmul_args;
 
-/* A recurrent layer. A batch row's rank is its place when the longest come first; step t processes
-   the ranks below first[t + 1] - first[t], and rank i of it is row n * T + time of the arrays:
-   rows[first[t] + i], where n = order[i].
-
-   gates holds the activated gates, which are the cache of the backward pass (rnn: h is its own
-   gate). The gate in place g of the kernels (lstm: i f o g, gru: r z n) lies at column offset[g] of
-   gates, b, dgates. With index, x is a table, and row n * T + time reads its row index[n * T +
-   time]; where weights are packed, project then makes x Wx + b of the table before the forward
-   kernel. Shares are of batch rows, or, by_units, of hidden units; then the parts meet
-   after every step, and all must run at once. */
-typedef struct {
-    idx N, D, H, steps, G;
-    idx offset[MAX_GATES];
-    int by_units, reset_before; /* gru: n = tanh(x Wn + bn + (r h) Un + bhn) */
-    const idx *rows, *first, *order;   /* [sum of lengths] [steps + 1] [N] */
-    const void *x, *h0, *c0;           /* [N,T,D] or [table,D], [N,H] [N,H]; NULL: 0 */
-    const idx *index;                  /* [N,T] or NULL */
-    idx table;
-    const void *Wx, *Wh, *b, *bh;      /* read where packed_Wx == NULL [D,GH] [H,GH] [GH] [GH] */
-    const void *packed_Wx, *packed_Wh; /* backward: of the transpose of Wh */
-    const void *packed_Un;             /* reset_before: of Wh's third gate alone */
-    void *h, *c, *gates, *candidate;   /* [N,T,H] [N,T,H] [N,T,GH] [N,T,H] or NULL: not wanted */
-    /* Work space. States and carries are [N, state_row] by rank, state_row
-       being at least H rounded up to two vectors; pre has room for pre_rows rows of
-       pre-activations of a share of batch rows, or of all by_units, or of the table; row_list as
-       many a part. */
-    idx state_row, pre_rows;
-    void *state, *cell_state, *reset_state, *pre; /* state: [2, N, state_row] */
-    const void **row_list;
-    int *flags; /* [parts, FLAG_STRIDE], 0: see barrier.h */
-    /* Backward, over the steps t0..t1, which lie in dgates without gaps; dgates_next [N, dgates_row]
-       receives those of step t0 for the next call. The carries hold the gradients of the last
-       states at first, then what reaches a state other than through a product. gru's dgates have a
-       fourth block of columns: the gradient of the candidate, or reset_before r h. */
-    idx t0, t1, dgates_row;
-    const void *dh, *dhT, *dcT; /* [N,T,H] [N,H] [N,H]; NULL: 0 */
-    void *dgates, *dgates_next, *dh_carry, *dc_carry;
-    void *dh0, *dc0; /* [N,H] [N,H] */
-} cell_args;
-
-/* C += A^T B, dbias += the sum of B's rows, or = where first. Row r of A lies at A + r * a_row, or
-   at a_rows[r]. */
+/* C = A^T B, dbias = the sum of B's rows, or with accumulate added to what is there. Row r of A lies
+   at A + r * a_row, or at a_rows[r]; of B likewise. */
 typedef struct {
     idx rows, K, columns, a_row, b_row, c_row;
-    int first;
-    const void *A;
-    const void *const *a_rows;
-    const void *B;
+    int accumulate;
+    int same_blocks; /* blocks are those of the job before, which has the same A */
+    const void *A, *B;
+    const void *const *a_rows, *const *b_rows;
     void *blocks;    /* [blocks of K, rows, feature_block] */
     void *C, *dbias; /* [K, columns] at every c_row, [columns] or NULL */
 } weight_grad_args;
 
 typedef struct {
     idx jobs;
-    weight_grad_args job[3];
-    void *room; /* [parts, GRAD_PANELS, 1 + MAX_DEPTH, 2 * lanes] */
+    weight_grad_args job[MAX_GRADS];
+    void *panels; /* [parts, GRAD_PANELS, 1 + MAX_DEPTH, 2 * lanes] */
 } weight_grad_list;
 
 /* losses[i] = -weight[i] log softmax(x[i])[y[i]], dx its gradient times scale. Rows of weight 0 are
@@ -142,13 +145,13 @@ typedef struct {
     void *dx;
 } softmax_args;
 
-/* A bag holds the words x[first[i]..first[i + 1]], or with first == NULL word x[i] alone; its vector
-   is their sum, or, with mean, their mean (0 without words). The gradient is added to what out
-   holds, or, with fresh, to 0. */
+/* A bag holds the words x[offsets[i]..offsets[i + 1]], or with offsets == NULL word x[i] alone; its
+   vector is their sum, or, with mean, their mean (0 without words). The gradient is out, or with
+   accumulate is added to what out holds. */
 typedef struct {
     idx bags, vocabulary, W;
-    int mean, fresh;
-    const idx *x, *first; /* [words] [bags + 1] */
+    int mean, accumulate;
+    const idx *x, *offsets; /* [words] [bags + 1] */
     const void *in;  /* embedding: weights [vocabulary, W]; embedding_grad: dout [bags, W] */
     void *out;       /* embedding: [bags, W]; embedding_grad: dweights [vocabulary, W] */
 } embedding_args;
@@ -156,12 +159,16 @@ typedef struct {
 /* out = keep w, updated by dw; m and v, the moving averages of the gradient and of its square, in
    place. out may be w. With rows, all but dw [n, width] are arrays of rows of which these n, each
    once, are updated. */
-enum update_rule { SGD, SGD_MOMENTUM, RMSPROP, ADAM };
+enum {
+#define X(name, ...) UPDATE_##name,
+    FASTRNN_UPDATE_RULES(X)
+#undef X
+};
 
 typedef struct {
     idx n, width;
     const idx *rows; /* [n] or NULL */
-    int rule;
+    int rule;        /* UPDATE_name */
     double rate, keep, decay_m, gain_m, decay_v, gain_v, correct_v, epsilon;
     const void *w, *dw;
     void *out, *m, *v;
@@ -173,8 +180,5 @@ typedef struct {
 } peak_args;
 
 enum { PEAK_CHAINS = 12, PEAK_FMAS = 4 * PEAK_CHAINS };
-
-/* The tables this CPU runs, best first; *count receives their number. */
-const kernel_table *const *fastrnn_tables(int is_double, int *count);
 
 #endif

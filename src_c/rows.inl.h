@@ -56,7 +56,7 @@ typedef struct {
 
 INLINE FN(bag) FN(bag_of)(const embedding_args *p, idx i)
 {
-    const idx begin = p->first ? p->first[i] : i, end = p->first ? p->first[i + 1] : i + 1;
+    const idx begin = p->offsets ? p->offsets[i] : i, end = p->offsets ? p->offsets[i + 1] : i + 1;
     return (FN(bag)){begin, end, p->mean && end > begin ? 1 / (REAL)(end - begin) : 1};
 }
 
@@ -86,7 +86,7 @@ static void FN(embedding_grad)(const void *args, idx part, idx parts)
     const embedding_args *const p = args;
     const idx begin = p->W * part / parts, end = p->W * (part + 1) / parts;
     REAL *const dW = p->out;
-    for (idx v = 0; p->fresh && v < p->vocabulary; v++)
+    for (idx v = 0; !p->accumulate && v < p->vocabulary; v++)
         memset(dW + v * p->W + begin, 0, (end - begin) * sizeof(REAL));
     for (idx i = 0; i < p->bags; i++) {
         const FN(bag) bag = FN(bag_of)(p, i);
@@ -101,14 +101,6 @@ static void FN(embedding_grad)(const void *args, idx part, idx parts)
 
 /* ---- update rules ---------------------------------------------------------------------------- */
 
-/* One pass over the elements; GCC makes vectors of it. */
-#define UPDATE(...)                          \
-    for (idx i = 0; i < n; i++) {            \
-        const REAL g = dw[i];                \
-        __VA_ARGS__;                         \
-    }                                        \
-    break
-
 /* n elements from `at` on. */
 static void FN(update_range)(const update_args *p, idx at, const REAL *dw, idx n)
 {
@@ -119,19 +111,18 @@ static void FN(update_range)(const update_args *p, idx at, const REAL *dw, idx n
     const REAL gain_m = (REAL)p->gain_m, gain_v = (REAL)p->gain_v, epsilon = (REAL)p->epsilon;
     const REAL correct_v = (REAL)p->correct_v;
     switch (p->rule) {
-    case SGD:
-        UPDATE(out[i] = keep * w[i] - rate * g);
-    case SGD_MOMENTUM:
-        UPDATE(m[i] = decay_m * m[i] - rate * g; out[i] = keep * w[i] + m[i]);
-    case RMSPROP:
-        UPDATE(v[i] = decay_v * v[i] + gain_v * (g * g);
-               out[i] = keep * w[i] - rate * g / (SQRT(v[i]) + epsilon));
-    case ADAM:
-        UPDATE(m[i] = decay_m * m[i] + gain_m * g; v[i] = decay_v * v[i] + gain_v * (g * g);
-               out[i] = keep * w[i] - rate * (m[i] / (SQRT(v[i] * correct_v) + epsilon)));
+/* One pass over the elements; GCC makes vectors of it. */
+#define X(name, ...)                         \
+    case UPDATE_##name:                      \
+        for (idx i = 0; i < n; i++) {        \
+            const REAL g = dw[i];            \
+            __VA_ARGS__;                     \
+        }                                    \
+        break;
+        FASTRNN_UPDATE_RULES(X)
+#undef X
     }
 }
-#undef UPDATE
 
 static void FN(update)(const void *args, idx part, idx parts)
 {

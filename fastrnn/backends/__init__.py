@@ -33,14 +33,10 @@ def get_backend(name: str | None = None) -> ModuleType:
 
     Raises ValueError for another name and ImportError where the extension was not built.
     """
-    return _module(current_backend() if name is None else name)
-
-
-def _module(name: str) -> ModuleType:
     try:
-        return _loaded[name]
+        return _loaded[(_scoped.get() or _default) if name is None else name]
     except (KeyError, TypeError):
-        return _load(name)
+        return _load(current_backend() if name is None else name)
 
 
 def current_backend() -> str:
@@ -77,7 +73,9 @@ def set_backend(name: str) -> None:
     Raises ValueError for another name and ImportError where the extension was not built.
     """
     global _default
-    _module(name)
+    if name is None:
+        raise ValueError('backend: expected "numpy" or "cython", got None')
+    get_backend(name)
     _default = name
 
 

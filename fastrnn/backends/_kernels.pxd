@@ -1,25 +1,17 @@
-# The C side as Cython sees it: kernels.h.
+# The C side as Cython sees it.
 
 cdef extern from "kernels.h" nogil:
     ctypedef Py_ssize_t idx
     ctypedef void kernel(const void *args, idx part, idx parts) noexcept nogil
-    const int MAX_GATES, MAX_DEPTH, GRAD_PANELS, FLAG_STRIDE, PEAK_FMAS
-    const int SGD, SGD_MOMENTUM, RMSPROP, ADAM
+    const int ALIGNMENT, CELLS, PEAK_FMAS
 
     ctypedef struct kernel_table:
         const char *isa
-        idx lanes, feature_block
+        size_t real_size
+        idx lanes
+        const cell_spec *const cells[1]
         kernel *pack
         kernel *matmul
-        kernel *transpose_rows
-        kernel *weight_grad
-        kernel *project
-        kernel *rnn_forward
-        kernel *rnn_backward
-        kernel *lstm_forward
-        kernel *lstm_backward
-        kernel *gru_forward
-        kernel *gru_backward
         kernel *softmax
         kernel *embedding
         kernel *embedding_grad
@@ -28,13 +20,14 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct pack_args:
         idx K, columns, ld, gates
-        idx offset[MAX_GATES]
         int transposed
         const void *source
         const void *bias
-        const void *more_bias
-        idx more_gates
         void *packed
+
+    ctypedef struct pack_list:
+        idx jobs
+        pack_args job[1]
 
     ctypedef struct matmul_args:
         idx rows, K, columns, a_row
@@ -43,63 +36,13 @@ cdef extern from "kernels.h" nogil:
         const void *B
         const void *bias
         void *C
-        const idx *out_rows
-
-    ctypedef struct cell_args:
-        idx N, D, H, steps, G
-        idx offset[MAX_GATES]
-        int by_units, reset_before
-        const idx *rows
-        const idx *first
-        const idx *order
-        const void *x
-        const void *h0
-        const void *c0
-        const idx *index
-        idx table
-        const void *Wx
-        const void *Wh
-        const void *b
-        const void *bh
-        const void *packed_Wx
-        const void *packed_Wh
-        const void *packed_Un
-        void *h
-        void *c
-        void *gates
-        void *candidate
-        idx state_row, pre_rows
-        void *state
-        void *cell_state
-        void *reset_state
-        void *pre
-        const void **row_list
-        int *flags
-        idx t0, t1, dgates_row
-        const void *dh
-        const void *dhT
-        const void *dcT
-        void *dgates
-        void *dgates_next
-        void *dh_carry
-        void *dc_carry
-        void *dh0
-        void *dc0
 
     ctypedef struct weight_grad_args:
         idx rows, K, columns, a_row, b_row, c_row
-        int first
         const void *A
-        const void *const *a_rows
         const void *B
-        void *blocks
         void *C
         void *dbias
-
-    ctypedef struct weight_grad_list:
-        idx jobs
-        weight_grad_args job[3]
-        void *room
 
     ctypedef struct softmax_args:
         idx rows, classes
@@ -112,9 +55,9 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct embedding_args:
         idx bags, vocabulary, W
-        int mean, fresh
+        int mean, accumulate
         const idx *x
-        const idx *first
+        const idx *offsets
         const void *input "in"
         void *out
 
@@ -134,3 +77,91 @@ cdef extern from "kernels.h" nogil:
         double *sink
 
     const kernel_table *const *fastrnn_tables(int is_double, int *count)
+    const char *fastrnn_update_rule(int rule)
+
+
+cdef extern from "layer.h" nogil:
+    ctypedef struct cell_spec:
+        const char *name
+        idx gates, states
+        int saves_gates, saves_extra
+
+    ctypedef struct problem:
+        const cell_spec *cell
+        idx N, T, D, H, table
+        idx offsets[1]
+        const void *x
+        const void *initial[1]
+        const idx *lengths
+        const idx *index
+        const unsigned char *reset
+        int reverse, time_major, reset_to_initial
+
+    ctypedef struct weights:
+        const void *Wx
+        const void *Wh
+        const void *b
+        const void *bh
+        int transposed
+
+    ctypedef struct panels:
+        const void *Wx
+        const void *Wh_T
+
+    ctypedef struct activations:
+        void *states[1]
+        void *gates
+        void *extra
+        void *last[1]
+
+    ctypedef struct gradients:
+        const void *dh
+        const void *dlast[1]
+        void *dx
+        void *dinitial[1]
+        void *dWx
+        void *dWh
+        void *db
+        void *dbh
+
+    ctypedef struct plan:
+        int threads, by_units, packed
+
+    ctypedef struct layer:
+        problem problem
+        weights weights
+        panels panels
+        activations kept
+        gradients gradients
+        plan plan
+
+    size_t fastrnn_panel_bytes(const kernel_table *, const layer *, int training)
+    void fastrnn_pack(const kernel_table *, layer *, int training, void *memory)
+    size_t fastrnn_plan_forward(const kernel_table *, layer *, int lasting)
+    void fastrnn_forward(const kernel_table *, layer *, void *memory)
+    void fastrnn_forward_setup(const kernel_table *, layer *, void *memory)
+    void fastrnn_forward_run(const kernel_table *, layer *)
+    size_t fastrnn_plan_backward(const kernel_table *, layer *)
+    void fastrnn_backward(const kernel_table *, layer *, void *memory)
+    size_t fastrnn_packed_bytes(const kernel_table *, idx K, idx columns)
+    size_t fastrnn_matmul_grad_bytes(const kernel_table *, const weight_grad_args *, int threads)
+    void fastrnn_matmul_grad(const kernel_table *, const weight_grad_args *, int threads, void *)
+
+
+cdef extern from "plan.h" nogil:
+    const int UNPACKED_ROWS
+    void fastrnn_read_caches()
+
+
+cdef extern from "team.h" nogil:
+    const int team_has_openmp
+    void team_set_threads(int threads)
+    void team_set_work(double flops_per_thread)
+    int team_threads_for(double flops)
+    void team_run(kernel *, const void *args, int parts, int at_once)
+    bint team_is_oversubscribed()
+    void team_oversubscribe()
+    void team_forget()
+    int team_most_parts()
+    bint take_flag(int *flag)
+    void give_flag(int *flag)

@@ -1,60 +1,40 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False, nonecheck=False, embedsignature=True
 # cython: freethreading_compatible=True
-"""Arrays in, kernel table calls out: no checks, no GIL while a kernel runs.
+"""Arrays in, kernels' arguments out: no checks, no GIL while a kernel runs.
 
 Arguments are C-contiguous arrays of one dtype whose shapes the layers have checked; outputs that
-are passed in come last and are written in full. ``threads`` changes the speed only, never a bit of
-the result.
+are passed in come last and are written in full. The number of threads changes the speed only, never
+a bit of the result.
 """
 
-from cython.parallel cimport parallel, threadid
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uintptr_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memset
 from numpy cimport (
-    NPY_DOUBLE, NPY_FLOAT, PyArray_DATA, PyArray_DIMS, PyArray_EMPTY, PyArray_ISCARRAY,
-    PyArray_ISCARRAY_RO, PyArray_NDIM, PyArray_SimpleNewFromData, PyArray_TYPE,
-    import_array, ndarray, npy_intp, set_array_base,
+    NPY_DOUBLE, PyArray_DATA, PyArray_DIMS, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_NDIM,
+    PyArray_TYPE, import_array, ndarray, npy_intp,
 )
+
+from fastrnn.backends._memory cimport Block, empty, take_block
 
 import os
 
-from fastrnn.backends.threads import for_work
-
-
-cdef extern from *:
-    """
-    #ifdef _OPENMP
-    #include <omp.h>
-    enum { HAS_OPENMP = 1 };
-    static int team_size(void) { return omp_get_num_threads(); }
-    #else
-    enum { HAS_OPENMP = 0 };
-    static int team_size(void) { return 1; }
-    #endif
-    """
-    const int HAS_OPENMP
-    int team_size() noexcept nogil
-
+from fastrnn.backends._memory import empty_array
 
 import_array()
-include "_memory.pxi"
+fastrnn_read_caches()
 
 ctypedef fused real:
     float
     double
 
-openmp = bool(HAS_OPENMP)
+openmp = bool(team_has_openmp)
 
 # The tables in use, float32 and float64; use_isa sets both.
 cdef const kernel_table *tables[2]
-
-cdef enum:
-    # Rows (of one step or of all) up to which reading the weights as they lie beats packing them.
-    UNPACKED_ROWS = 6
-    # Rows of A that one pass of matmul_grad transposes.
-    GRAD_ROWS = 2048
 
 
 def isas() -> list[str]:
@@ -76,59 +56,399 @@ def current_isa() -> str:
     return tables[0].isa.decode()
 
 
-cdef inline idx ceil_div(idx a, idx b) noexcept nogil:
-    return (a + b - 1) // b
+use_isa(isas()[0])
+
+# Names of the cells' specs, each at its place in FASTRNN_CELLS.
+cells = [tables[0].cells[i].name.decode() for i in range(CELLS)]
 
 
-# A child process has no threads of its parent's OpenMP pool and would wait for them for ever.
-cdef bint forked = False
+# ---- threads -------------------------------------------------------------------------------------
+
+def set_threads(int n) -> None:
+    """At most n threads a call from now on."""
+    team_set_threads(n)
 
 
-def after_fork() -> None:
-    """Tell the kernels that this process is a child: it runs on one thread."""
-    global forked
-    forked = True
+def set_flops_per_thread(double flops) -> None:
+    """A call gets a thread for so many operations (2e6 at first)."""
+    team_set_work(flops)
+
+
+def threads_for(double flops) -> int:
+    """Threads worth using for that many floating-point operations."""
+    return team_threads_for(flops)
+
+
+def most_parts() -> int:
+    """In how many parts, computed at once, a kernel ran at most since this was last asked."""
+    return team_most_parts()
+
+
+def oversubscribe() -> None:
+    """Behave as beside a busy process for a moment."""
+    team_oversubscribe()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=after_fork)
+    os.register_at_fork(after_in_child=lambda: team_forget())
 
 
-cdef void run(kernel *f, const void *args, int parts, bint at_once) noexcept nogil:
-    """All parts of a kernel, one a thread. OpenMP may give fewer threads than wanted: then some
-    compute several parts, or, if the parts must run at once, there are fewer parts."""
-    cdef int part, threads
-    if forked and at_once:
-        parts = 1
-    if forked or parts <= 1:
-        for part in range(max(1, parts)):
-            f(args, part, max(1, parts))
-        return
-    with parallel(num_threads=parts):
-        threads = team_size()
-        part = threadid()
-        if at_once:
-            f(args, part, threads)
-        else:
-            while part < parts:
-                f(args, part, parts)
-                part = part + threads
+# ---- recurrent layers ----------------------------------------------------------------------------
+
+cdef inline void *data(ndarray a) noexcept:
+    return NULL if a is None else PyArray_DATA(a)
 
 
-cdef size_t packed_bytes(const kernel_table *k, size_t real_size, idx K, idx gates, idx columns):
-    cdef idx units = k.lanes * (2 if gates == 1 else 1)
-    return ceil_div(columns, units) * (K + 1) * (units * gates) * real_size + ALIGNMENT
+cdef void set_weights(layer *l, const kernel_table *k, Spec spec, ndarray Wx, ndarray Wh, ndarray b,
+                      ndarray bh, bint transposed) noexcept:
+    cdef int g
+    memset(l, 0, sizeof(layer))
+    l.problem.cell = k.cells[spec.cell]
+    l.problem.D, l.problem.H = PyArray_DIMS(Wx)[transposed], PyArray_DIMS(Wh)[transposed]
+    for g in range(l.problem.cell.gates):
+        l.problem.offsets[g] = spec.order[g] * l.problem.H
+    l.weights.Wx, l.weights.Wh, l.weights.b, l.weights.bh = data(Wx), data(Wh), data(b), data(bh)
+    l.weights.transposed = transposed
 
 
-cdef const void *pack(const kernel_table *k, size_t real_size, pack_args *p, Scratch scratch,
-                      int threads):
-    p.packed = scratch.take(packed_bytes(k, real_size, p.K, p.gates, p.columns) - ALIGNMENT)
-    with nogil:
-        run(k.pack, p, threads, False)
-    return p.packed
+cdef void set_steps(problem *p, ndarray x, ndarray lengths, bint reverse, ndarray index,
+                    ndarray reset, bint reset_to_initial) noexcept:
+    """x (N, T, D), or (N, D): one step, or with index (U, D)."""
+    cdef npy_intp *shape = PyArray_DIMS(x if index is None else index)
+    p.N, p.T = shape[0], shape[1] if index is not None or PyArray_NDIM(x) == 3 else 1
+    p.x, p.table = data(x), PyArray_DIMS(x)[0]
+    p.lengths, p.index = <idx *>data(lengths), <idx *>data(index)
+    p.reset, p.reset_to_initial = <const unsigned char *>data(reset), reset_to_initial
+    p.reverse = reverse
 
 
-include "_cells.pxi"
+cdef inline void put(PyObject **to, tuple values) noexcept:
+    for i in range(PyTuple_GET_SIZE(values)):
+        to[i] = <PyObject *>values[i]
+
+
+cdef class Panels:
+    """The weights of a cell as one table's kernels read them, and which arrays they were."""
+    cdef const kernel_table *k
+    cdef const cell_spec *cell
+    cdef panels panels
+    cdef Block memory
+    cdef ndarray Wx, Wh
+    cdef bint transposed
+
+    def __reduce__(self):
+        return _no_panels, ()
+
+
+def _no_panels() -> None:
+    """What a pickled or copied Panels becomes: its arrays are others."""
+
+
+cdef const kernel_table *set_call(layer *l, Spec spec, ndarray Wx, ndarray Wh, ndarray b, ndarray bh,
+                                  bint transposed, Panels packed) noexcept:
+    """The weights, and their panels unless these are of other arrays; the table to run with."""
+    cdef bint own = packed is not None and packed.Wx is Wx and packed.Wh is Wh
+    cdef const kernel_table *k = packed.k if own else tables[PyArray_TYPE(Wx) == NPY_DOUBLE]
+    set_weights(l, k, spec, Wx, Wh, b, bh, transposed)
+    if own and packed.cell == l.problem.cell:
+        l.panels = packed.panels
+    return k
+
+
+cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **places):
+    """n new arrays, and where they lie."""
+    cdef tuple made = PyTuple_New(n)
+    cdef ndarray a
+    cdef int i
+    for i in range(n):
+        a = empty(ndim, shape, kind)
+        places[i] = PyArray_DATA(a)
+        Py_INCREF(a)
+        PyTuple_SET_ITEM(made, i, a)
+    return made
+
+
+cdef enum:
+    SMALL = 16 << 10  # bytes of work space that lie on the stack: a step would feel their allocation
+    # What a cache is made of, each at its place among the sources of Spec.cache_of.
+    ARGS = 0       # x, the states before, Wx, Wh, b, bh
+    REST = 8       # gates, transposed, packed
+    KEPT = 11
+    LAST = 15
+    STEPS = 17
+    BIAS = 22
+    CONSTANT = 23
+    NOTHING = 24
+    SOURCES = 25
+    MAX_FIELDS = 24
+
+
+cdef inline char *aligned(char *memory) noexcept:
+    return <char *>((<uintptr_t>memory + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
+
+
+cdef class Spec:
+    """A cell's kernels for one gate order, and how its caches are made.
+
+    order: where the gates of the cell's spec stand among the user's; record: of fastrnn.cells;
+    all_steps: its Steps by default.
+    """
+    cdef int cell, states
+    cdef idx order[8]
+    cdef type cache
+    cdef object constant, record
+    cdef tuple all_steps
+    cdef int fields
+    cdef int source[MAX_FIELDS]
+
+    def __init__(self, int cell, tuple order, record, all_steps):
+        self.cell, self.all_steps = cell, tuple(all_steps)
+        for i, place in enumerate(order):
+            self.order[i] = place
+        sources = {"bias": BIAS}
+        args = ("x", *record.initial_fields, "Wx", "Wh")
+        for names, first in ((args, ARGS), (("gates", "transposed", "packed"), REST),
+                             (record.kept_fields, KEPT), (record.last_fields, LAST),
+                             (all_steps._fields, STEPS), (tuple(record.constants), CONSTANT)):
+            sources.update(zip(names, range(first, first + len(names))))
+        self.record, self.states = record, len(record.states)
+        self.cache, self.constant = record.cache, next(iter(record.constants.values()), None)
+        self.fields = len(self.cache._fields)
+        for i, name in enumerate(self.cache._fields):
+            self.source[i] = sources.get(name, NOTHING)
+
+    cdef object cache_of(self, tuple args, tuple rest, tuple states, tuple saved, tuple last,
+                         tuple steps):
+        """The cache, whose constructor would take three times as long: a step would feel it."""
+        cdef PyObject *found[SOURCES]
+        cdef tuple values = PyTuple_New(self.fields)
+        cdef object two_biases = args[self.states + 4] is not None
+        cdef int i
+        for i in range(SOURCES):
+            found[i] = <PyObject *>None
+        put(&found[ARGS], args)
+        put(&found[REST], rest)
+        put(&found[KEPT], states)
+        put(&found[KEPT + PyTuple_GET_SIZE(states)], saved)
+        put(&found[LAST], last)
+        put(&found[STEPS], steps)
+        found[BIAS], found[CONSTANT] = <PyObject *>two_biases, <PyObject *>self.constant
+        for i in range(self.fields):
+            Py_INCREF(<object>found[self.source[i]])
+            PyTuple_SET_ITEM(values, i, <object>found[self.source[i]])
+        values = (values,)
+        return (<PyTypeObject *>tuple).tp_new(self.cache, <PyObject *>values, NULL)
+
+    cdef tuple run(self, tuple args, tuple rest, ndarray x, ndarray index, tuple steps, bint training,
+                   bint return_sequence):
+        """(states, saved, last): tuples of new arrays. x and the rest as set_steps has them. A step
+        has all states and no last ones. Without training nothing is saved, of a sequence's states h
+        alone is kept, and without return_sequence not that."""
+        cdef int ndim = 2 if index is None and PyArray_NDIM(x) == 2 else 3, kind = PyArray_TYPE(x), s
+        cdef int n = 1 + self.states
+        cdef layer l
+        cdef const kernel_table *k = set_call(
+            &l, self, args[n], args[n + 1], args[n + 2], args[n + 3], rest[1], rest[2])
+        cdef const cell_spec *cell = l.problem.cell
+        cdef npy_intp shape[3]
+        cdef tuple saved = (), last = (), kept
+        cdef char small[SMALL]
+        cdef char *memory = aligned(small)
+        cdef size_t size
+        cdef Block space
+        set_steps(&l.problem, x, steps[0], steps[1], index, steps[3], steps[4] == "initial")
+        for s in range(cell.states):
+            l.problem.initial[s] = data(args[1 + s])
+
+        shape[0], shape[1], shape[2] = l.problem.N, l.problem.T, l.problem.H
+        shape[ndim - 1] = l.problem.H
+        kept = outputs(cell.states if training or ndim == 2 else return_sequence, ndim, shape, kind,
+                       l.kept.states)
+        if training and cell.saves_extra:
+            saved = outputs(1, ndim, shape, kind, &l.kept.extra)
+        if training and cell.saves_gates:
+            shape[ndim - 1] *= cell.gates
+            saved = outputs(1, ndim, shape, kind, &l.kept.gates) + saved
+        if ndim == 3:
+            shape[1] = l.problem.H
+            last = outputs(cell.states, 2, shape, kind, l.kept.last)
+        size = fastrnn_plan_forward(k, &l, False)
+        if not 0 < size <= <size_t>(SMALL - ALIGNMENT):
+            space = take_block(size)
+            memory = space.memory
+        with nogil:
+            fastrnn_forward(k, &l, memory)
+        return kept, saved, last
+
+    def step_forward(self, tuple args, tuple rest, bint training) -> tuple:
+        """The states (N, H) after one step, and the cache. args: x (N, D), the states before, Wx,
+        Wh, b, bh; rest: of Weights."""
+        cdef tuple after, saved, last
+        after, saved, last = self.run(args, rest, args[0], None, self.all_steps, training, True)
+        if not training:
+            return after + (self.record.nothing_kept,)
+        return after + (self.cache_of(args, rest, after, saved, last, self.all_steps),)
+
+    def forward(self, tuple args, tuple rest, ndarray x, ndarray index, steps, bint training,
+                bint return_sequence) -> tuple:
+        """h (N, T, H), or the last one, and the cache. x and index: args' and steps', or the rows of
+        them that are read."""
+        cdef tuple kept, saved, last
+        # A tuple with names is one, too.
+        kept, saved, last = self.run(args, rest, x, index, <tuple>steps, training, return_sequence)
+        h = kept[0] if return_sequence else last[0]
+        if not training:
+            return h, self.record.only_last(last)
+        return h, self.cache_of(args, rest, kept, saved, last, <tuple>steps)
+
+    def backward(self, ndarray x, tuple initial, ndarray Wx, ndarray Wh, bint transposed,
+                 Panels packed, bint dbh_wanted, tuple states, tuple saved, ndarray dh, tuple dlast,
+                 ndarray lengths, bint reverse, ndarray index, ndarray reset,
+                 bint reset_to_initial) -> tuple:
+        """New arrays dx, dinitial (a tuple), dWx, dWh, db, and dbh or None, from what forward got
+        and kept. dh (N, T, H), or (N, H) of a step, and dlast (N, H) each may be None, for zeros."""
+        cdef int kind = PyArray_TYPE(x), s
+        cdef layer l
+        cdef const kernel_table *k = set_call(&l, self, Wx, Wh, None, None, transposed, packed)
+        cdef const cell_spec *cell = l.problem.cell
+        cdef npy_intp shape[2]
+        cdef ndarray dx, dWx, dWh, db, dbh = None
+        cdef tuple dinitial
+        cdef Block space
+        set_steps(&l.problem, x, lengths, reverse, index, reset, reset_to_initial)
+        for s in range(cell.states):
+            l.problem.initial[s] = data(initial[s])
+            l.kept.states[s] = data(states[s])
+            l.gradients.dlast[s] = data(dlast[s])
+        if cell.saves_gates:
+            l.kept.gates = data(saved[0])
+        if cell.saves_extra:
+            l.kept.extra = data(saved[1])
+        l.gradients.dh = data(dh)
+
+        dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
+        dWx, dWh = empty(2, PyArray_DIMS(Wx), kind), empty(2, PyArray_DIMS(Wh), kind)
+        shape[0] = cell.gates * l.problem.H
+        db = empty(1, shape, kind)
+        if dbh_wanted:
+            dbh = empty(1, shape, kind)
+        shape[0], shape[1] = l.problem.N, l.problem.H
+        dinitial = outputs(cell.states, 2, shape, kind, l.gradients.dinitial)
+        l.gradients.dx, l.gradients.dWx, l.gradients.dWh = data(dx), data(dWx), data(dWh)
+        l.gradients.db, l.gradients.dbh = data(db), data(dbh)
+        space = take_block(fastrnn_plan_backward(k, &l))
+        with nogil:
+            fastrnn_backward(k, &l, space.memory)
+        return dx, dinitial, dWx, dWh, db, dbh
+
+    def pack(self, ndarray Wx, ndarray Wh, ndarray b, ndarray bh, bint transposed,
+             bint training) -> Panels:
+        """Panels of the kernels in use now; with training, those of backward too."""
+        cdef Panels p = Panels.__new__(Panels)
+        cdef layer l
+        p.k = tables[PyArray_TYPE(Wx) == NPY_DOUBLE]
+        set_weights(&l, p.k, self, Wx, Wh, b, bh, transposed)
+        p.memory = take_block(fastrnn_panel_bytes(p.k, &l, training))
+        with nogil:
+            fastrnn_pack(p.k, &l, training, p.memory.memory)
+        p.cell, p.panels, p.Wx, p.Wh, p.transposed = l.problem.cell, l.panels, Wx, Wh, transposed
+        return p
+
+
+cdef class Stream:
+    """The states (N, H) of a cell, one step after the other: arguments and work space set up once."""
+    cdef layer l
+    cdef const kernel_table *k
+    cdef Panels packed
+    cdef Block space
+    cdef tuple states
+    cdef object checked
+    cdef int kind, threads, busy
+
+    def __init__(self, Spec spec, Panels packed, tuple states, checked):
+        """checked(x, out, steps): both as they have to be; called where they are not."""
+        cdef ndarray h = states[0], state
+        self.packed, self.states, self.checked = packed, states, checked
+        self.kind, self.k = PyArray_TYPE(h), packed.k
+        set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.transposed)
+        self.l.problem.N, self.l.problem.T = PyArray_DIMS(h)[0], 1
+        self.l.panels = packed.panels
+        for s, state in enumerate(states):
+            self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)
+        self.space = take_block(fastrnn_plan_forward(self.k, &self.l, True))
+        self.threads = self.l.plan.threads
+        fastrnn_forward_setup(self.k, &self.l, self.space.memory)
+
+    cdef bint fits(self, a, idx steps, idx width, bint written) noexcept:
+        """Whether a is (N, width), or of so many steps (T, N, width)."""
+        cdef npy_intp *shape
+        if type(a) is not ndarray or PyArray_NDIM(a) != 2 + (steps >= 0):
+            return False
+        shape = PyArray_DIMS(a)
+        if steps >= 0:
+            if shape[0] != steps:
+                return False
+            shape += 1
+        return (PyArray_TYPE(a) == self.kind and shape[0] == self.l.problem.N and shape[1] == width
+                and (PyArray_ISCARRAY(a) if written else PyArray_ISCARRAY_RO(a)))
+
+    def step(self, x, out=None):
+        """Take one step and return the new h.
+
+        Inputs: x (N, D); out (N, H), C-contiguous, which then receives h.
+        Returns: out, or a new array (N, H).
+        Raises ValueError for a shape, TypeError for a dtype, RuntimeError while another thread
+        takes a step; the state then stays as it was.
+        """
+        cdef ndarray h
+        if not self.fits(x, -1, self.l.problem.D, False) or not (
+                out is None or self.fits(out, -1, self.l.problem.H, True)):
+            x, out = self.checked(x, out, False)
+        h = empty(2, PyArray_DIMS(self.states[0]), self.kind) if out is None else out
+        self.take()
+        self.l.problem.x, self.l.kept.states[0] = PyArray_DATA(x), PyArray_DATA(h)
+        with nogil:
+            # The work space of threads that share units serves any number of them.
+            self.l.plan.threads = (
+                1 if self.l.plan.by_units and team_is_oversubscribed() else self.threads)
+            fastrnn_forward_run(self.k, &self.l)
+        give_flag(&self.busy)
+        return h
+
+    def steps(self, x, out=None):
+        """Take many steps and return all new h: the bits of as many calls of step.
+
+        Inputs: x (T, N, D), time first; out (T, N, H), C-contiguous, which then receives them.
+        Returns: out, or a new array (T, N, H).
+        Raises what step raises.
+        """
+        cdef ndarray h
+        cdef layer l
+        cdef Block space
+        cdef npy_intp shape[3]
+        cdef idx T = PyArray_DIMS(x)[0] if type(x) is ndarray and PyArray_NDIM(x) == 3 else -2
+        if not self.fits(x, T, self.l.problem.D, False) or not (
+                out is None or self.fits(out, T, self.l.problem.H, True)):
+            x, out = self.checked(x, out, True)
+            T = PyArray_DIMS(x)[0]
+        shape[0], shape[1], shape[2] = T, self.l.problem.N, self.l.problem.H
+        h = empty(3, shape, self.kind) if out is None else out
+        self.take()
+        try:
+            l = self.l
+            l.problem.T, l.problem.time_major = T, True
+            l.problem.x, l.kept.states[0] = PyArray_DATA(x), PyArray_DATA(h)
+            space = take_block(fastrnn_plan_forward(self.k, &l, False))
+            with nogil:
+                fastrnn_forward(self.k, &l, space.memory)
+        finally:
+            give_flag(&self.busy)
+        return h
+
+    cdef int take(self) except -1:
+        if not take_flag(&self.busy):
+            raise RuntimeError("step: another thread takes a step of this stream")
+        return 0
 
 
 # ---- dense layers --------------------------------------------------------------------------------
@@ -141,21 +461,26 @@ def matmul(const real[:, ::1] A,    # IN  (M, K)
            real[:, ::1] C):         # OUT (M, columns) = A B + bias
     cdef const kernel_table *k = tables[sizeof(real) == 8]
     cdef matmul_args m
-    cdef pack_args p
-    cdef Scratch scratch
+    cdef pack_list list
+    cdef pack_args *p
+    cdef Block panels
     memset(&m, 0, sizeof(m))
     m.rows, m.K, m.a_row, m.columns = A.shape[0], A.shape[1], A.shape[1], C.shape[1]
     m.A, m.B, m.C = &A[0, 0], &B[0, 0], &C[0, 0]
     if bias is not None:
         m.bias = &bias[0]
     if transposed or m.rows > UNPACKED_ROWS:
-        memset(&p, 0, sizeof(p))
+        memset(&list, 0, sizeof(list))
+        list.jobs = 1
+        p = &list.job[0]
         p.K, p.ld, p.columns, p.gates, p.transposed = m.K, B.shape[1], m.columns, 1, transposed
         p.source, p.bias = m.B, m.bias
-        scratch = Scratch(packed_bytes(k, sizeof(real), m.K, 1, m.columns))
-        m.packed = pack(k, sizeof(real), &p, scratch, threads)
+        panels = take_block(fastrnn_packed_bytes(k, m.K, m.columns))
+        p.packed = m.packed = panels.memory
+        with nogil:
+            team_run(k.pack, &list, threads, False)
     with nogil:
-        run(k.matmul, &m, threads, False)
+        team_run(k.matmul, &m, threads, False)
 
 
 def matmul_grad(const real[:, ::1] A,   # IN  (M, K)
@@ -164,24 +489,15 @@ def matmul_grad(const real[:, ::1] A,   # IN  (M, K)
                 real[:, ::1] dB,        # OUT (K, columns) = A^T dC
                 real[::1] dbias):       # OUT (columns,) = sum of the rows of dC
     cdef const kernel_table *k = tables[sizeof(real) == 8]
-    cdef idx M = A.shape[0], K = A.shape[1], columns = dC.shape[1], row = 0
-    cdef idx chunk = min(M, <idx>GRAD_ROWS)
-    cdef size_t room_bytes = threads * GRAD_PANELS * (MAX_DEPTH + 1) * 2 * k.lanes * sizeof(real)
-    cdef size_t block_bytes = ceil_div(K, k.feature_block) * chunk * k.feature_block * sizeof(real)
-    cdef Scratch scratch = Scratch(room_bytes + block_bytes + 2 * ALIGNMENT)
-    cdef weight_grad_list w
-    w.jobs, w.room = 1, scratch.take(room_bytes)
-    set_job(&w.job[0], K, columns, scratch.take(block_bytes), NULL, columns, &dB[0, 0], columns,
-            &dbias[0])
-    w.job[0].a_row = K
+    cdef weight_grad_args w
+    cdef Block space
+    memset(&w, 0, sizeof(w))
+    w.rows, w.K, w.columns = A.shape[0], A.shape[1], dC.shape[1]
+    w.a_row, w.b_row, w.c_row = w.K, w.columns, w.columns
+    w.A, w.B, w.C, w.dbias = &A[0, 0], &dC[0, 0], &dB[0, 0], &dbias[0]
+    space = take_block(fastrnn_matmul_grad_bytes(k, &w, threads))
     with nogil:
-        while w.job[0].first or row < M:
-            w.job[0].rows = min(chunk, M - row)
-            w.job[0].A, w.job[0].B = &A[row, 0], &dC[row, 0]
-            run(k.transpose_rows, &w, threads, False)
-            run(k.weight_grad, &w, threads, False)
-            w.job[0].first = False
-            row += chunk
+        fastrnn_matmul_grad(k, &w, threads, space.memory)
 
 
 def softmax(const real[:, ::1] x,   # IN  (M, V) scores
@@ -199,40 +515,40 @@ def softmax(const real[:, ::1] x,   # IN  (M, V) scores
     if weight is not None:
         p.weight = &weight[0]
     with nogil:
-        run(k.softmax, &p, threads, False)
+        team_run(k.softmax, &p, threads, False)
 
 
-cdef embedding_args bags_of(const idx[::1] x, const idx[::1] first, bint mean, idx V, idx W):
+cdef embedding_args bags_of(const idx[::1] x, const idx[::1] offsets, bint mean, idx V, idx W):
     cdef embedding_args p
-    p.bags, p.first = x.shape[0], NULL
-    if first is not None:
-        p.bags, p.first = first.shape[0] - 1, &first[0]
-    p.x, p.mean, p.fresh, p.vocabulary, p.W = &x[0], mean, True, V, W
+    p.bags, p.offsets = x.shape[0], NULL
+    if offsets is not None:
+        p.bags, p.offsets = offsets.shape[0] - 1, &offsets[0]
+    p.x, p.mean, p.accumulate, p.vocabulary, p.W = &x[0], mean, False, V, W
     return p
 
 
 def embedding(const idx[::1] x,      # IN  (words,)
-              const idx[::1] first,  # IN  (bags + 1,) or None: every word is a bag
+              const idx[::1] offsets,  # IN  (bags + 1,) or None: every word is a bag
               bint mean,             # of a bag, not the sum
               const real[:, ::1] W,  # IN  (V, W)
               int threads,
               real[:, ::1] out):     # OUT (bags, W)
-    cdef embedding_args p = bags_of(x, first, mean, W.shape[0], W.shape[1])
+    cdef embedding_args p = bags_of(x, offsets, mean, W.shape[0], W.shape[1])
     p.input, p.out = &W[0, 0], &out[0, 0]
     with nogil:
-        run(tables[sizeof(real) == 8].embedding, &p, threads, False)
+        team_run(tables[sizeof(real) == 8].embedding, &p, threads, False)
 
 
 def embedding_grad(const idx[::1] x,         # IN  (words,)
-                   const idx[::1] first,     # IN  (bags + 1,) or None
+                   const idx[::1] offsets,     # IN  (bags + 1,) or None
                    bint mean,
                    const real[:, ::1] dout,  # IN  (bags, W)
                    int threads,
                    real[:, ::1] dW):         # OUT (V, W)
-    cdef embedding_args p = bags_of(x, first, mean, dW.shape[0], dW.shape[1])
+    cdef embedding_args p = bags_of(x, offsets, mean, dW.shape[0], dW.shape[1])
     p.input, p.out = &dout[0, 0], &dW[0, 0]
     with nogil:
-        run(tables[sizeof(real) == 8].embedding_grad, &p, threads, False)
+        team_run(tables[sizeof(real) == 8].embedding_grad, &p, threads, False)
 
 
 def distinct(const idx[::1] x,   # IN  (words,)
@@ -243,8 +559,8 @@ def distinct(const idx[::1] x,   # IN  (words,)
     cdef idx n = x.shape[0], count = 0, size = 2, i, slot
     while size < 2 * n:
         size *= 2
-    cdef Scratch scratch = Scratch(size * sizeof(idx) + ALIGNMENT)
-    cdef idx *table = <idx *>scratch.take(size * sizeof(idx))
+    cdef Block block = take_block(size * sizeof(idx))
+    cdef idx *table = <idx *>block.memory
     with nogil:
         memset(table, 0xff, size * sizeof(idx))
         for i in range(n):
@@ -261,7 +577,9 @@ def distinct(const idx[::1] x,   # IN  (words,)
 
 # ---- update rules --------------------------------------------------------------------------------
 
-UPDATE_RULES = {"sgd": SGD, "sgd_momentum": SGD_MOMENTUM, "rmsprop": RMSPROP, "adam": ADAM}
+update_rules = {}  # their numbers by name
+while fastrnn_update_rule(len(update_rules)) != NULL:
+    update_rules[fastrnn_update_rule(len(update_rules)).decode()] = len(update_rules)
 
 
 def update(int rule,
@@ -275,12 +593,12 @@ def update(int rule,
            real[::1] v,          # INOUT (n,) or None: moving average of its square
            double rate,
            double keep,          # of w: 1 without weight decay
-           double decay_m,
-           double gain_m,
-           double decay_v,
-           double gain_v,
-           double correct_v,
-           double epsilon):
+           double decay_m=0,
+           double gain_m=0,
+           double decay_v=0,
+           double gain_v=0,
+           double correct_v=0,
+           double epsilon=0):
     cdef update_args p
     p.n, p.width, p.rows, p.rule = w.shape[0], width, NULL, rule
     if rows is not None:
@@ -292,7 +610,7 @@ def update(int rule,
     p.m = NULL if m is None else &m[0]
     p.v = NULL if v is None else &v[0]
     with nogil:
-        run(tables[sizeof(real) == 8].update, &p, threads, False)
+        team_run(tables[sizeof(real) == 8].update, &p, threads, False)
 
 
 # ---- the machine ---------------------------------------------------------------------------------
@@ -307,8 +625,6 @@ def fma_peak(const real[::1] like, idx iterations, int threads) -> float:
     p.iterations, p.sink = iterations, sink
     threads = min(threads, 256)
     with nogil:
-        run(k.fma_peak, &p, threads, False)
+        team_run(k.fma_peak, &p, threads, False)
     return 2.0 * PEAK_FMAS * k.lanes * iterations * threads
 
-
-use_isa(isas()[0])

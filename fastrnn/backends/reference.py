@@ -6,9 +6,12 @@ order i f o g comes; Hochreiter and Schmidhuber (1997) with the forget gate of G
 the GRU of Cho et al. (2014), and the one of PyTorch and Keras that resets after the product.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
-from fastrnn.backends.caches import GRUCache, LSTMCache, RNNCache
+from fastrnn.cells import ALL_STEPS, Weights
 
 
 def sigmoid(x):
@@ -17,7 +20,189 @@ def sigmoid(x):
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
-# ---- time ----------------------------------------------------------------------------------------
+# ---- the cells -----------------------------------------------------------------------------------
+
+
+class Equations(NamedTuple):
+    """One step of a cell. a is x Wx + b; order, where the gates lie.
+
+    step(a, states, Wh, bh, order) -> states, saved: after the step, and what else backward needs.
+    step_backward(dstates, before, after, saved, Wh, order) -> da, du, dstates: the gradients of a,
+    of the product with Wh, and of the states before.
+    starts(prev_h, saved, order): what multiplies the column blocks of Wh, as many as there are.
+    """
+
+    step: Callable
+    step_backward: Callable
+    starts: Callable
+
+
+def _plus(u, bh):
+    return u if bh is None else u + bh
+
+
+def _rnn(a, states, Wh, bh, order):
+    (prev_h,) = states
+    return [np.tanh(_plus(a + prev_h @ Wh, bh))], []
+
+
+def _rnn_backward(dstates, before, after, saved, Wh, order):
+    (dh,), (h,) = dstates, after
+    da = dh * (1 - h**2)
+    return da, da, [da @ Wh.T]
+
+
+def _h_alone(prev_h, saved, order):
+    return [prev_h]
+
+
+def _lstm(a, states, Wh, bh, order):
+    prev_h, prev_c = states
+    s = dict(zip(order, np.split(_plus(a + prev_h @ Wh, bh), 4, axis=1), strict=True))
+    s = {gate: np.tanh(z) if gate == "g" else sigmoid(z) for gate, z in s.items()}
+    c = s["f"] * prev_c + s["i"] * s["g"]
+    return [s["o"] * np.tanh(c), c], [np.concatenate(list(s.values()), axis=1)]
+
+
+def _lstm_backward(dstates, before, after, saved, Wh, order):
+    (dh, dc), (_, prev_c), (_, c), (activations,) = dstates, before, after, saved
+    s = dict(zip(order, np.split(activations, 4, axis=1), strict=True))
+    i, f, o, g = (s[gate] for gate in "ifog")
+    tanh_c = np.tanh(c)
+    dc = dc + dh * o * (1 - tanh_c**2)
+    da = {
+        "i": dc * g * i * (1 - i),
+        "f": dc * prev_c * f * (1 - f),
+        "o": dh * tanh_c * o * (1 - o),
+        "g": dc * i * (1 - g**2),
+    }
+    da = np.concatenate([da[gate] for gate in order], axis=1)
+    return da, da, [da @ Wh.T, dc * f]
+
+
+def _rz_and_n(*arrays):
+    """Each array's columns of r and z, in one order or the other, and those of n."""
+    return [np.split(a, [a.shape[-1] // 3 * 2], axis=-1) for a in arrays]
+
+
+def _r_and_z(rz, order):
+    r, z = np.split(rz, 2, axis=-1)
+    return (r, z) if order == "rzn" else (z, r)
+
+
+def _gru_gates(a, prev_h, Wh, bh, order):
+    """a_n, Wh_n and bh_n, and the activated r and z, also as they lie."""
+    (a_rz, a_n), (W_rz, W_n) = _rz_and_n(a, Wh)
+    b_rz, b_n = (None, None) if bh is None else _rz_and_n(bh)[0]
+    rz = sigmoid(_plus(a_rz + prev_h @ W_rz, b_rz))
+    return a_n, W_n, b_n, *_r_and_z(rz, order), rz
+
+
+def _gru(a, states, Wh, bh, order):
+    (prev_h,) = states
+    a_n, W_n, b_n, r, z, rz = _gru_gates(a, prev_h, Wh, bh, order)
+    u_n = _plus(prev_h @ W_n, b_n)
+    n = np.tanh(a_n + r * u_n)
+    return [(1 - z) * n + z * prev_h], [np.concatenate([rz, n], axis=1), u_n]
+
+
+def _gru_original(a, states, Wh, bh, order):
+    (prev_h,) = states
+    a_n, W_n, b_n, r, z, rz = _gru_gates(a, prev_h, Wh, bh, order)
+    n = np.tanh(a_n + _plus((r * prev_h) @ W_n, b_n))
+    return [(1 - z) * n + z * prev_h], [np.concatenate([rz, n], axis=1)]
+
+
+def _gru_backward(dstates, before, after, saved, Wh, order):
+    (dh,), (prev_h,), (activations, *u_n) = dstates, before, saved
+    ((rz, n),), ((W_rz, W_n),) = _rz_and_n(activations), _rz_and_n(Wh)
+    r, z = _r_and_z(rz, order)
+    dz = dh * (prev_h - n) * z * (1 - z)
+    dn = dh * (1 - z) * (1 - n**2)
+    if u_n:
+        du_n = dn * r
+        dr, dprev_h = dn * u_n[0], du_n @ W_n.T
+    else:
+        du_n = dn
+        dreset = dn @ W_n.T
+        dr, dprev_h = dreset * prev_h, dreset * r
+    dr = dr * r * (1 - r)
+    drz = np.concatenate([dr, dz] if order == "rzn" else [dz, dr], axis=1)
+    dprev_h = dprev_h + drz @ W_rz.T + dh * z
+    return np.concatenate([drz, dn], axis=1), np.concatenate([drz, du_n], axis=1), [dprev_h]
+
+
+def _gru_original_starts(prev_h, saved, order):
+    ((rz, _),) = _rz_and_n(saved[0])
+    return [prev_h, prev_h, _r_and_z(rz, order)[0] * prev_h]
+
+
+EQUATIONS = {
+    "rnn": Equations(_rnn, _rnn_backward, _h_alone),
+    "lstm": Equations(_lstm, _lstm_backward, _h_alone),
+    "gru": Equations(_gru, _gru_backward, _h_alone),
+    "gru_original": Equations(_gru_original, _gru_backward, _gru_original_starts),
+}
+
+
+def _as_columns(W, transposed):
+    return W.T if transposed else W
+
+
+def _product_gradients(da, du, x, starts, Wx, transposed):
+    """Gradients of x, Wx, Wh, b, bh from da and du, those of the two products."""
+    dx = da @ _as_columns(Wx, transposed).T
+    da, du, x, *starts = (a.reshape(-1, a.shape[-1]) for a in (da, du, x, *starts))
+    blocks = zip(starts, np.split(du, len(starts), axis=1), strict=True)
+    dWh = np.concatenate([start.T @ block for start, block in blocks], axis=1)
+    dW = [np.ascontiguousarray(_as_columns(d, transposed)) for d in (x.T @ da, dWh)]
+    return dx, *dW, da.sum(axis=0), du.sum(axis=0)
+
+
+# ---- one step ------------------------------------------------------------------------------------
+
+
+def _cache(cell, x, initial, weights, kept, last, steps):
+    Wx, Wh, _, bh, gates, transposed, packed = weights
+    fields = {"x": x, "Wx": Wx, "Wh": Wh, "bias": bh is not None, "gates": gates}
+    fields |= {"transposed": transposed, "packed": packed, **steps._asdict(), **cell.constants}
+    fields |= zip(cell.initial_fields, initial, strict=True)
+    fields |= zip(cell.kept_fields, kept, strict=True)
+    fields |= zip(cell.last_fields, last, strict=True)
+    return cell.cache(**{name: fields.get(name) for name in cell.cache._fields})
+
+
+def _unpacked(cell, args, rest):
+    """x, the states before, and the Weights."""
+    n = 1 + len(cell.states)
+    return args[0], args[1:n], Weights(*args[n:], *rest)
+
+
+def step_forward(cell, args, rest, training):
+    """args: x, the states before, Wx, Wh, b, bh; rest: of Weights."""
+    x, states, weights = _unpacked(cell, args, rest)
+    Wx, Wh, b, bh, order, transposed, _ = weights
+    Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
+    after, saved = EQUATIONS[cell.kernel].step(x @ Wx + b, states, Wh, bh, order)
+    if not training:
+        return *after, cell.nothing_kept
+    last = [None] * len(after)
+    return *after, _cache(cell, x, states, weights, (*after, *saved), last, ALL_STEPS)
+
+
+def step_backward(cell, dstates, cache):
+    equations, order = EQUATIONS[cell.kernel], cell.order_of(cache)
+    before, saved = cell.initial_states(cache), cell.kept_beside(cache)
+    Wh = _as_columns(cache.Wh, cache.transposed)
+    da, du, dbefore = equations.step_backward(
+        dstates, before, cell.kept_states(cache), saved, Wh, order
+    )
+    starts = equations.starts(before[0], saved, order)
+    dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, cache.transposed)
+    return dx, dbefore, *weights
+
+
+# ---- all steps -----------------------------------------------------------------------------------
 
 
 def _in_order(a, lengths, reverse):
@@ -29,6 +214,10 @@ def _in_order(a, lengths, reverse):
     if reverse:
         a = np.take_along_axis(a, np.where(t < end, end - 1 - t, t)[..., None], axis=1)
     return np.where((t < end)[..., None], a, 0)
+
+
+def _resets_in_order(reset, lengths, reverse):
+    return None if reset is None else _in_order(reset[..., None], lengths, reverse) != 0
 
 
 def _scan(step, states, times, lengths):
@@ -43,17 +232,13 @@ def _scan(step, states, times, lengths):
     return [state.copy() for state in states]
 
 
-def _backward_in_time(dh):
-    return reversed(range(dh.shape[1]))
-
-
-def _before(states, first):
-    """The states (N, T, H) from which the steps start, where `states` are those they lead to."""
-    return np.concatenate([first[:, None], states], axis=1)[:, :-1]
-
-
 def _or_zeros(a, like):
     return np.zeros_like(like) if a is None else a
+
+
+def _starts_of(initial, reset_to):
+    """From what the states start anew."""
+    return initial if reset_to == "initial" else [np.zeros_like(state) for state in initial]
 
 
 def _inputs(x, index):
@@ -61,285 +246,85 @@ def _inputs(x, index):
     return x if index is None else x[index]
 
 
-# ---- the two products of a cell: x Wx + b and h_{t-1} Wh + bh ------------------------------------
+def forward(cell, args, rest, steps, training, return_sequence):
+    x, initial, weights = _unpacked(cell, args, rest)
+    Wx, Wh, b, bh, order, transposed, _ = weights
+    Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
+    a = _in_order(_inputs(x, steps.index), steps.lengths, steps.reverse) @ Wx + b
+    reset = _resets_in_order(steps.reset, steps.lengths, steps.reverse)
+    shape, H = a.shape[:2], len(Wh)
+    first = [_or_zeros(state, initial[0]) for state in initial]
+    anew = _starts_of(first, steps.reset_to)
+    kept = [np.empty((*shape, H), a.dtype) for _ in (first if training else first[:1])]
+    saved = [np.empty((*shape, n * H), a.dtype) for n in cell.saved.values() if training]
+
+    def step(t, *states):
+        if reset is not None:
+            states = [np.where(reset[:, t], s, state) for s, state in zip(anew, states, strict=True)]
+        after, beside = EQUATIONS[cell.kernel].step(a[:, t], states, Wh, bh, order)
+        for array, value in [*zip(kept, after), *zip(saved, beside)]:  # noqa: B905
+            array[:, t] = value
+        return after
+
+    last = tuple(_scan(step, first, range(a.shape[1]), steps.lengths))
+    kept, saved = (
+        [_in_order(v, steps.lengths, steps.reverse) for v in arrays] for arrays in (kept, saved)
+    )
+    h = kept[0] if return_sequence else last[0]
+    if not training:
+        return h, cell.only_last(last)
+    return h, _cache(cell, x, initial, weights, (*kept, *saved), last, steps)
 
 
-def _product_gradients(da, du, x, starts, Wx):
-    """Gradients of (x, Wx, Wh, b, bh) from da and du, those of the two products. The column blocks
-    of Wh, as many as starts, multiply one of starts each."""
-    dx = da @ Wx.T
-    da, du, x, *starts = (a.reshape(-1, a.shape[-1]) for a in (da, du, x, *starts))
-    blocks = zip(starts, np.split(du, len(starts), axis=1), strict=True)
-    dWh = np.concatenate([start.T @ block for start, block in blocks], axis=1)
-    return dx, x.T @ da, dWh, da.sum(axis=0), du.sum(axis=0)
+def _before(states, first, reset, anew):
+    """The states (N, T, H) from which the steps start, where `states` are those they lead to."""
+    before = np.concatenate([first[:, None], states], axis=1)[:, :-1]
+    return before if reset is None else np.where(reset, anew[:, None], before)
 
 
-def _sequence_gradients(da, du, starts, cache):
-    """The same for all steps; da, du and starts have them in the order they are taken."""
-    x = _in_order(_inputs(cache.x, cache.index), cache.lengths, cache.reverse)
+def backward(cell, dh, dlast, cache):
+    equations, order, transposed = EQUATIONS[cell.kernel], cell.order_of(cache), cache.transposed
+    time = cache.lengths, cache.reverse
+    Wh, reset = _as_columns(cache.Wh, transposed), _resets_in_order(cache.reset, *time)
+    dh = _in_order(_or_zeros(dh, cache.h), *time)
+    after, saved = (
+        [_in_order(v, *time) for v in arrays]
+        for arrays in (cell.kept_states(cache), cell.kept_beside(cache))
+    )
+    first = [_or_zeros(state, cache.h0) for state in cell.initial_states(cache)]
+    anew = _starts_of(first, cache.reset_to)
+    before = [_before(*v, reset, s) for *v, s in zip(after, first, anew, strict=True)]
+    da, du = (np.empty((*dh.shape[:2], Wh.shape[1]), dh.dtype) for _ in "au")
+    dinitial = [np.zeros_like(cache.h0) for _ in first]
+
+    def step(t, dnext_h, *others):
+        at = ([v[:, t] for v in arrays] for arrays in (before, after, saved))
+        da[:, t], du[:, t], dbefore = equations.step_backward(
+            [dh[:, t] + dnext_h, *others], *at, Wh, order
+        )
+        if reset is None:
+            return dbefore
+        for d, into in zip(dbefore, dinitial, strict=True):
+            into += np.where(reset[:, t], d, 0)
+        return [np.where(reset[:, t], 0, d) for d in dbefore]
+
+    last = [_or_zeros(d, cache.h0) for d in dlast]
+    back_to_first = _scan(step, last, reversed(range(dh.shape[1])), cache.lengths)
+    if cache.reset_to != "initial":
+        dinitial = back_to_first
+    else:
+        dinitial = [a + b for a, b in zip(dinitial, back_to_first, strict=True)]
+
+    x = _in_order(_inputs(cache.x, cache.index), *time)
+    starts = equations.starts(before[0], saved, order)
     da, du, *starts = (_in_order(a, cache.lengths, False) for a in (da, du, *starts))
-    dx, *others = _product_gradients(da, du, x, starts, cache.Wx)
-    dx = _in_order(dx, cache.lengths, cache.reverse)
+    dx, *weights = _product_gradients(da, du, x, starts, cache.Wx, transposed)
+    dx = _in_order(dx, *time)
     if cache.index is not None:
         dx = word_embedding_backward(
             dx.reshape(-1, dx.shape[2]), cache.index.reshape(-1), None, False, len(cache.x)
         )
-    return dx, *others
-
-
-# ---- vanilla RNN ---------------------------------------------------------------------------------
-
-
-def _rnn_cell(a, prev_h, Wh):
-    return np.tanh(a + prev_h @ Wh)
-
-
-def _rnn_cell_backward(dh, h, Wh):
-    """Gradient of h_t to those of a and of h_{t-1}."""
-    da = dh * (1 - h**2)
-    return da, da @ Wh.T
-
-
-def rnn_step_forward(x, prev_h, Wx, Wh, b, packed=None):
-    next_h = _rnn_cell(x @ Wx + b, prev_h, Wh)
-    return next_h, RNNCache(x, prev_h, Wx, Wh, next_h)
-
-
-def rnn_step_backward(dnext_h, cache):
-    da, dprev_h = _rnn_cell_backward(dnext_h, cache.h, cache.Wh)
-    dx, *weights, _ = _product_gradients(da, da, cache.x, [cache.h0], cache.Wx)
-    return dx, dprev_h, *weights
-
-
-def rnn_forward(x, h0, Wx, Wh, b, lengths, reverse, index, packed=None):
-    a = _in_order(_inputs(x, index), lengths, reverse) @ Wx + b
-    h = np.empty_like(a)
-
-    def step(t, prev_h):
-        h[:, t] = _rnn_cell(a[:, t], prev_h, Wh)
-        return [h[:, t]]
-
-    (hT,) = _scan(step, [h0], range(a.shape[1]), lengths)
-    h = _in_order(h, lengths, reverse)
-    return h, RNNCache(x, h0, Wx, Wh, h, hT, lengths, reverse, index)
-
-
-def rnn_backward(dh, dhT, cache):
-    dh = _or_zeros(dh, cache.h)
-    dh, h = (_in_order(a, cache.lengths, cache.reverse) for a in (dh, cache.h))
-    da = np.empty_like(h)
-
-    def step(t, dnext_h):
-        da[:, t], dprev_h = _rnn_cell_backward(dh[:, t] + dnext_h, h[:, t], cache.Wh)
-        return [dprev_h]
-
-    (dh0,) = _scan(step, [_or_zeros(dhT, cache.h0)], _backward_in_time(dh), cache.lengths)
-    dx, *weights, _ = _sequence_gradients(da, da, [_before(h, cache.h0)], cache)
-    return dx, dh0, *weights
-
-
-# ---- LSTM ----------------------------------------------------------------------------------------
-
-
-def _lstm_cell(a, prev_h, prev_c, Wh, gates):
-    """h_t, c_t and the activated gates."""
-    s = dict(zip(gates, np.split(a + prev_h @ Wh, 4, axis=1), strict=True))
-    s = {gate: np.tanh(z) if gate == "g" else sigmoid(z) for gate, z in s.items()}
-    c = s["f"] * prev_c + s["i"] * s["g"]
-    return s["o"] * np.tanh(c), c, np.concatenate(list(s.values()), axis=1)
-
-
-def _lstm_cell_backward(dh, dc, prev_c, c, activations, Wh, gates):
-    """Gradients of h_t and c_t to those of a, of h_{t-1} and of c_{t-1}."""
-    s = dict(zip(gates, np.split(activations, 4, axis=1), strict=True))
-    i, f, o, g = (s[gate] for gate in "ifog")
-    tanh_c = np.tanh(c)
-    dc = dc + dh * o * (1 - tanh_c**2)
-    da = {
-        "i": dc * g * i * (1 - i),
-        "f": dc * prev_c * f * (1 - f),
-        "o": dh * tanh_c * o * (1 - o),
-        "g": dc * i * (1 - g**2),
-    }
-    da = np.concatenate([da[gate] for gate in gates], axis=1)
-    return da, da @ Wh.T, dc * f
-
-
-def lstm_step_forward(x, prev_h, prev_c, Wx, Wh, b, gates, packed=None):
-    next_h, next_c, activations = _lstm_cell(x @ Wx + b, prev_h, prev_c, Wh, gates)
-    cache = LSTMCache(x, prev_h, prev_c, Wx, Wh, next_h, next_c, activations, gates)
-    return next_h, next_c, cache
-
-
-def lstm_step_backward(dnext_h, dnext_c, cache):
-    da, dprev_h, dprev_c = _lstm_cell_backward(
-        dnext_h, dnext_c, cache.c0, cache.c, cache.activations, cache.Wh, cache.gates
-    )
-    dx, *weights, _ = _product_gradients(da, da, cache.x, [cache.h0], cache.Wx)
-    return dx, dprev_h, dprev_c, *weights
-
-
-def lstm_forward(x, h0, c0, Wx, Wh, b, gates, lengths, reverse, index, packed=None):
-    a = _in_order(_inputs(x, index), lengths, reverse) @ Wx + b
-    h = np.empty((*a.shape[:2], len(Wh)), x.dtype)
-    c = np.empty_like(h)
-
-    def step(t, prev_h, prev_c):
-        h[:, t], c[:, t], a[:, t] = _lstm_cell(a[:, t], prev_h, prev_c, Wh, gates)
-        return h[:, t], c[:, t]
-
-    hT, cT = _scan(step, [h0, _or_zeros(c0, h0)], range(a.shape[1]), lengths)
-    h, c, activations = (_in_order(v, lengths, reverse) for v in (h, c, a))
-    order = lengths, reverse, index
-    return h, LSTMCache(x, h0, c0, Wx, Wh, h, c, activations, gates, hT, cT, *order)
-
-
-def lstm_backward(dh, dhT, dcT, cache):
-    in_time = _or_zeros(dh, cache.h), cache.h, cache.c, cache.activations
-    dh, h, c, activations = (_in_order(v, cache.lengths, cache.reverse) for v in in_time)
-    prev_c = _before(c, _or_zeros(cache.c0, cache.h0))
-    da = np.empty_like(activations)
-
-    def step(t, dnext_h, dc):
-        dh_t = dh[:, t] + dnext_h
-        da[:, t], dprev_h, dprev_c = _lstm_cell_backward(
-            dh_t, dc, prev_c[:, t], c[:, t], activations[:, t], cache.Wh, cache.gates
-        )
-        return dprev_h, dprev_c
-
-    last = [_or_zeros(d, cache.h0) for d in (dhT, dcT)]
-    dh0, dc0 = _scan(step, last, _backward_in_time(dh), cache.lengths)
-    dx, *weights, _ = _sequence_gradients(da, da, [_before(h, cache.h0)], cache)
-    return dx, dh0, dc0, *weights
-
-
-# ---- GRU -----------------------------------------------------------------------------------------
-
-
-def _rz_and_n(*arrays):
-    """Each array's columns of r and z, and those of n."""
-    return [np.split(a, [a.shape[-1] // 3 * 2], axis=-1) for a in arrays]
-
-
-def _gru_cell(a, prev_h, Wh, bh, reset_after):
-    """h_t, the activated gates and, where r resets after the product, that product."""
-    (a_rz, a_n), (W_rz, W_n), (b_rz, b_n) = _rz_and_n(a, Wh, bh)
-    r, z = np.split(sigmoid(a_rz + prev_h @ W_rz + b_rz), 2, axis=1)
-    if reset_after:
-        candidate = prev_h @ W_n + b_n
-        n = np.tanh(a_n + r * candidate)
-    else:
-        candidate = None
-        n = np.tanh(a_n + (r * prev_h) @ W_n + b_n)
-    return (1 - z) * n + z * prev_h, np.concatenate([r, z, n], axis=1), candidate
-
-
-def _gru_cell_backward(dh, prev_h, activations, candidate, Wh):
-    """Gradient of h_t to those of a, of the product with Wh and of h_{t-1}."""
-    r, z, n = np.split(activations, 3, axis=1)
-    ((W_rz, W_n),) = _rz_and_n(Wh)
-    dz = dh * (prev_h - n) * z * (1 - z)
-    dn = dh * (1 - z) * (1 - n**2)
-    if candidate is None:
-        du_n = dn
-        dreset = dn @ W_n.T
-        dr, dprev_h = dreset * prev_h, dreset * r
-    else:
-        du_n = dn * r
-        dr, dprev_h = dn * candidate, du_n @ W_n.T
-    rz = np.concatenate([dr * r * (1 - r), dz], axis=1)
-    dprev_h = dprev_h + rz @ W_rz.T + dh * z
-    return np.concatenate([rz, dn], axis=1), np.concatenate([rz, du_n], axis=1), dprev_h
-
-
-def _gru_starts(prev_h, activations, reset_after):
-    r, _, _ = np.split(activations, 3, axis=-1)
-    return [prev_h] if reset_after else [prev_h, prev_h, r * prev_h]
-
-
-def gru_step_forward(x, prev_h, Wx, Wh, b, bh, reset_after, packed=None):
-    next_h, *saved = _gru_cell(x @ Wx + b, prev_h, Wh, _or_zeros(bh, b), reset_after)
-    return next_h, GRUCache(x, prev_h, Wx, Wh, next_h, *saved, bh is not None, reset_after)
-
-
-def gru_step_backward(dnext_h, cache):
-    x, prev_h, Wx, Wh, _, activations, candidate, _, reset_after, *_ = cache
-    da, du, dprev_h = _gru_cell_backward(dnext_h, prev_h, activations, candidate, Wh)
-    starts = _gru_starts(prev_h, activations, reset_after)
-    dx, *weights = _product_gradients(da, du, x, starts, Wx)
-    return dx, dprev_h, *weights
-
-
-def gru_forward(x, h0, Wx, Wh, b, bh, reset_after, lengths, reverse, index, packed=None):
-    a = _in_order(_inputs(x, index), lengths, reverse) @ Wx + b
-    h = np.empty((*a.shape[:2], len(Wh)), x.dtype)
-    candidate = np.empty_like(h) if reset_after else None
-    bh_or_zeros = _or_zeros(bh, b)
-
-    def step(t, prev_h):
-        h[:, t], a[:, t], product = _gru_cell(a[:, t], prev_h, Wh, bh_or_zeros, reset_after)
-        if reset_after:
-            candidate[:, t] = product
-        return [h[:, t]]
-
-    (hT,) = _scan(step, [h0], range(a.shape[1]), lengths)
-    h, activations = (_in_order(v, lengths, reverse) for v in (h, a))
-    candidate = _in_order(candidate, lengths, reverse) if reset_after else None
-    saved = activations, candidate, bh is not None, reset_after
-    return h, GRUCache(x, h0, Wx, Wh, h, *saved, hT, lengths, reverse, index)
-
-
-def gru_backward(dh, dhT, cache):
-    order = cache.lengths, cache.reverse
-    in_time = _or_zeros(dh, cache.h), cache.h, cache.activations
-    dh, h, activations = (_in_order(v, *order) for v in in_time)
-    candidate = _in_order(cache.candidate, *order) if cache.reset_after else None
-    prev_h = _before(h, cache.h0)
-    da, du = np.empty_like(activations), np.empty_like(activations)
-
-    def step(t, dnext_h):
-        state = prev_h[:, t], activations[:, t], candidate[:, t] if cache.reset_after else None
-        da[:, t], du[:, t], dprev_h = _gru_cell_backward(dh[:, t] + dnext_h, *state, cache.Wh)
-        return [dprev_h]
-
-    (dh0,) = _scan(step, [_or_zeros(dhT, cache.h0)], _backward_in_time(dh), cache.lengths)
-    starts = _gru_starts(prev_h, activations, cache.reset_after)
-    dx, *weights = _sequence_gradients(da, du, starts, cache)
-    return dx, dh0, *weights
-
-
-# ---- prepared weights ----------------------------------------------------------------------------
-
-
-def prepare(cell, Wx, Wh, b, bh, gates, reset_after):
-    """Nothing: here weights are read as they lie."""
-
-
-def stream(weights, h, c=None):
-    """step(x, out) of the states h and c, which it changes; None where x or out is not what it has
-    to be."""
-    Wx, Wh, b, bh = weights.Wx, weights.Wh, weights.b, weights.bh
-    x_shape = len(h), len(Wx)
-
-    def fits(a, shape):
-        return type(a) is np.ndarray and (a.shape, a.dtype) == (shape, h.dtype)
-
-    def step(x, out):
-        if not fits(x, x_shape):
-            return None
-        if out is not None and not (fits(out, h.shape) and out.flags.carray):
-            return None
-        if weights.cell == "rnn":
-            h[...], _ = rnn_step_forward(x, h, Wx, Wh, b)
-        elif weights.cell == "lstm":
-            h[...], c[...], _ = lstm_step_forward(x, h, c, Wx, Wh, b, weights.gates)
-        else:
-            h[...], _ = gru_step_forward(x, h, Wx, Wh, b, bh, weights.reset_after)
-        out = np.empty_like(h) if out is None else out
-        out[...] = h
-        return out
-
-    return step
+    return dx, dinitial, *weights
 
 
 # ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------
@@ -408,26 +393,33 @@ def _decayed(w, config, at):
     return (1 - config["learning_rate"] * config["weight_decay"]) * w[at]
 
 
-def sgd(w, dw, config, out, at=...):
+def _sgd(w, dw, config, out, at):
     out[at] = _decayed(w, config, at) - config["learning_rate"] * dw
 
 
-def sgd_momentum(w, dw, config, out, at=...):
+def _sgd_momentum(w, dw, config, out, at):
     v = config["velocity"]
     v[at] = config["momentum"] * v[at] - config["learning_rate"] * dw
     out[at] = _decayed(w, config, at) + v[at]
 
 
-def rmsprop(w, dw, config, out, at=...):
+def _rmsprop(w, dw, config, out, at):
     cache, decay, rate = config["cache"], config["decay_rate"], config["learning_rate"]
     cache[at] = decay * cache[at] + (1 - decay) * dw**2
     out[at] = _decayed(w, config, at) - rate * dw / (np.sqrt(cache[at]) + config["epsilon"])
 
 
-def adam(w, dw, config, out, at=...):
+def _adam(w, dw, config, out, at):
     m, v, t, rate = config["m"], config["v"], config["t"], config["learning_rate"]
     beta1, beta2 = config["beta1"], config["beta2"]
     m[at] = beta1 * m[at] + (1 - beta1) * dw
     v[at] = beta2 * v[at] + (1 - beta2) * dw**2
     m_hat, v_hat = m[at] / (1 - beta1**t), v[at] / (1 - beta2**t)
     out[at] = _decayed(w, config, at) - rate * m_hat / (np.sqrt(v_hat) + config["epsilon"])
+
+
+_RULES = {"sgd": _sgd, "sgd_momentum": _sgd_momentum, "rmsprop": _rmsprop, "adam": _adam}
+
+
+def update(rule, w, dw, config, out, at=...):
+    _RULES[rule.name](w, dw, config, out, at)

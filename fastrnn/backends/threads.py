@@ -1,17 +1,13 @@
-"""How many threads a kernel gets: what the process may use, what the user said, what the work pays.
+"""How many threads a call may use: what the process may use, or what the user said.
 
 The number never changes a result, only its time.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
-
-# Below this many floating-point operations waking a second thread costs more than it saves
-# (a region costs 0.5 us hot, 60 us after an idle spell).
-MIN_FLOPS_PER_THREAD = 2e6
 
 # libgomp's own choice keeps a thread that waits for the others spinning for milliseconds. Beside
 # one busy process that made training on two cores ten times slower; this many turns, some 20 us,
@@ -20,6 +16,7 @@ SPIN_COUNT = "4000"
 
 _chosen: int | None = None
 _forked = False
+_followers: list[Callable[[int], None]] = []
 
 
 def available_cpus() -> int:
@@ -54,6 +51,8 @@ def set_num_threads(n: int) -> None:
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
         raise ValueError(f"n: expected an integer of at least 1, got {n!r}")
     _chosen = int(n)
+    for follow in _followers:
+        follow(_chosen)
 
 
 def get_num_threads() -> int:
@@ -66,11 +65,10 @@ def get_num_threads() -> int:
     return _chosen
 
 
-def for_work(flops: float) -> int:
-    """Threads worth using for that many floating-point operations."""
-    if flops < 2 * MIN_FLOPS_PER_THREAD:
-        return 1
-    return min(get_num_threads(), int(flops / MIN_FLOPS_PER_THREAD))
+def followed_by(set_threads: Callable[[int], None]) -> None:
+    """Call set_threads with the number of threads, now and whenever it changes."""
+    set_threads(get_num_threads())
+    _followers.append(set_threads)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """One clear error before any work is done: shapes, dtypes, labels, lengths, gate orders, caches."""
 
+import functools
 import operator
 from collections.abc import Sequence
 from numbers import Integral
@@ -7,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.cells import ALL_STEPS, Cell, Steps
+
 try:
     from fastrnn.layers._plain import Plain
 except ImportError:  # built without extensions
     Plain = None
 
-# As users know them: the course, its Keras-like notation, PyTorch, ONNX. c~ of "fico" is g.
-GATE_ORDERS = {"ifog": "ifog", "fico": "figo", "ifgo": "ifgo", "iofg": "iofg"}
 # Axes that may be empty; all others need an element.
 _MAY_BE_EMPTY = {"N", "T", "U"}
 
@@ -43,7 +44,9 @@ def signature(**shapes: str) -> Signature:
     return Signature(tuple(shapes), parsed, optional, plain)
 
 
-def arrays(expected: Signature, *given: np.ndarray | None) -> Sequence[np.ndarray | None]:
+def arrays(
+    expected: Signature, given: tuple[np.ndarray | None, ...]
+) -> tuple[np.ndarray | None, ...]:
     """The arrays as C-contiguous ndarrays of one float dtype whose shapes fit together.
 
     Letters are bound from left to right; a non-contiguous array is copied once.
@@ -68,7 +71,7 @@ def arrays(expected: Signature, *given: np.ndarray | None) -> Sequence[np.ndarra
         if not (flags.c_contiguous and flags.aligned):
             result[i] = np.array(a, order="C")
     _check_shapes(expected, [None if a is None else a.shape for a in result])
-    return result
+    return tuple(result)
 
 
 def _check_shapes(expected: Signature, shapes: Sequence[tuple[int, ...] | None]) -> None:
@@ -108,22 +111,89 @@ def _shape_error(
     return f"{text}, got {shape}"
 
 
-def gate_order(gates: str) -> str:
-    """The order as a permutation of "ifog". Raises ValueError for an unknown one."""
+# ---- recurrent cells -----------------------------------------------------------------------------
+
+
+@functools.cache
+def of_weights(cell: Cell, transposed: bool) -> Signature:
+    """The weights of a cell alone."""
+    return signature(**_weights(cell, transposed), b=_gates(cell), bh=f"{_gates(cell)}?")
+
+
+@functools.cache
+def of_step(cell: Cell, transposed: bool) -> Signature:
+    """x, the states before, the weights of one step."""
+    states = {f"prev_{state}": "N H" for state in cell.states}
+    return signature(x="N D", **states, **_all_weights(cell, transposed))
+
+
+@functools.cache
+def of_sequence(cell: Cell, transposed: bool, indexed: bool) -> Signature:
+    """x, or with index the table, the initial states, of which only h0 is needed, the weights."""
+    states = {f"{state}0": "N H?" for state in cell.states} | {"h0": "N H"}
+    return signature(x="U D" if indexed else "N T D", **states, **_all_weights(cell, transposed))
+
+
+@functools.cache
+def of_step_cache(cell: Cell, transposed: bool) -> Signature:
+    """The arrays of a step's cache."""
+    states = {f"{state}0": "N H" for state in cell.states}
+    kept = dict.fromkeys(cell.states, "N H") | {k: f"N {_times(n)}" for k, n in cell.saved.items()}
+    return signature(x="N D", **states, **_weights(cell, transposed), **kept)
+
+
+@functools.cache
+def of_cache(cell: Cell, transposed: bool, indexed: bool) -> Signature:
+    """The arrays of a sequence's cache."""
+    states = {f"{state}0": "N H?" for state in cell.states} | {"h0": "N H"}
+    kept = {state: "N T H" for state in cell.states}
+    kept |= {name: f"N T {_times(n)}" for name, n in cell.saved.items()}
+    last = {f"{state}T": "N H" for state in cell.states}
+    x = "U D" if indexed else "N T D"
+    return signature(x=x, **states, **_weights(cell, transposed), **kept, **last)
+
+
+def _times(n: int) -> str:
+    return "H" if n == 1 else f"{n}*H"
+
+
+def _gates(cell: Cell) -> str:
+    return _times(len(cell.gates))
+
+
+def _weights(cell: Cell, transposed: bool) -> dict[str, str]:
+    gates = _gates(cell)
+    if transposed:
+        return {"Wx": f"{gates} D", "Wh": f"{gates} H"}
+    return {"Wx": f"D {gates}", "Wh": f"H {gates}"}
+
+
+def _all_weights(cell: Cell, transposed: bool) -> dict[str, str]:
+    return _weights(cell, transposed) | {"b": _gates(cell), "bh": f"{_gates(cell)}?"}
+
+
+def gate_order(cell: Cell, gates: str) -> str:
+    """The order as a permutation of the cell's gates. Raises ValueError for an unknown one."""
     try:
-        return GATE_ORDERS[gates]
+        return cell.orders[gates]
     except (KeyError, TypeError):
-        raise ValueError(f"gates: expected one of {list(GATE_ORDERS)}, got {gates!r}") from None
+        raise ValueError(f"gates: expected one of {list(cell.orders)}, got {gates!r}") from None
 
 
-def gate_places(gates: str) -> None:
+def _gate_places(cell: Cell, gates: str) -> None:
     """Raises ValueError unless gates, of a cache, is what gate_order returns."""
-    if gates not in GATE_ORDERS.values():
-        raise ValueError(f"gates: expected one of {list(GATE_ORDERS.values())}, got {gates!r}")
+    known = list(cell.orders.values())
+    if gates not in known:
+        raise ValueError(f"gates: expected one of {known}, got {gates!r}")
+
+
+# ---- numbers -------------------------------------------------------------------------------------
 
 
 def flag(name: str, value: bool) -> bool:
     """Raises TypeError unless value is a bool."""
+    if value is True or value is False:
+        return value
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected a bool, got {value!r}")
     return bool(value)
@@ -176,26 +246,43 @@ def _first_beyond(x: np.ndarray, limit: int) -> tuple[int, ...] | None:
     return tuple(int(i) for i in np.argwhere(x > limit)[0])
 
 
-def order(
-    lengths: np.ndarray | None, reverse: bool, index: np.ndarray | None, x: np.ndarray, N: int
-) -> tuple[np.ndarray | None, bool, np.ndarray | None]:
+def steps(
+    x: np.ndarray,
+    N: int,
+    lengths: np.ndarray | None,
+    reverse: bool,
+    index: np.ndarray | None,
+    reset: np.ndarray | None,
+    reset_to: str,
+) -> Steps:
     """Which steps N sequences take: lengths, None or a copy as C-contiguous np.intp (N,) with
-    values in [0, T]; reverse; and index, None where x is (N, T, D), or a copy as C-contiguous
-    np.intp (N, T) of rows of x (U, D).
+    values in [0, T]; reverse; index, None where x is (N, T, D), or a copy as C-contiguous np.intp
+    (N, T) of rows of x (U, D); reset, None or a C-contiguous copy, bool (N, T), and what to.
 
-    Raises TypeError for a dtype or a reverse that is no bool, ValueError for a shape or a value,
-    IndexError for an index outside of [0, U).
+    Raises TypeError for a dtype or a reverse that is no bool, ValueError for a shape, a value or a
+    name, IndexError for an index outside of [0, U).
     """
+    if lengths is index is reset is None and reverse is False and reset_to == "zeros":
+        return ALL_STEPS
     if index is not None:
         index = indices("index", index, (N, "T"), len(x), "U")
+    T = x.shape[1] if index is None else index.shape[1]
     if lengths is not None:
-        T = x.shape[1] if index is None else index.shape[1]
         given, lengths = _integers("lengths", lengths, (N,))
         if (at := _first_beyond(lengths, T)) is not None:
             raise ValueError(
                 f"lengths: expected integers in [0, T] = [0, {T}], got {given[at]} at {at}"
             )
-    return lengths, flag("reverse", reverse), index
+    if reset is not None:
+        given = np.asarray(reset)
+        if given.dtype != np.bool_:
+            raise TypeError(f"reset: expected bool, got {given.dtype}")
+        if given.shape != (N, T):
+            raise ValueError(f"reset: expected shape (N, T) = {N, T}, got {given.shape}")
+        reset = np.array(given, order="C")
+    if not isinstance(reset_to, str) or reset_to not in ("zeros", "initial"):
+        raise ValueError(f"reset_to: expected 'zeros' or 'initial', got {reset_to!r}")
+    return Steps(lengths, flag("reverse", reverse), index, reset, reset_to)
 
 
 def bags(lengths: np.ndarray, words: int) -> np.ndarray:
@@ -235,43 +322,41 @@ def cache_of(function: str, kind: type, cache: object, ndim: int | None = None) 
         raise TypeError(f"cache: expected the cache that {function} returned, got {got}")
 
 
-def recurrent_cache(
-    function: str, kind: type[NamedTuple], expected: tuple[Signature, Signature], cache: NamedTuple
-) -> NamedTuple:
-    """The cache of a sequence as the kernels trust it, whatever has been changed in it since:
-    arrays that fit together, C-contiguous, and an order of steps. expected: without and with index.
+def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
+    """The cache of a cell's sequence, or of one step, as the kernels trust it, whatever has been
+    changed in it since: arrays that fit together, C-contiguous, and which steps.
 
-    Raises TypeError for a foreign cache or a dtype, ValueError for a shape, lengths or an order,
-    IndexError for an index.
+    Raises TypeError for a foreign cache or a dtype, ValueError for one of training=False, a shape,
+    lengths or an order, IndexError for an index.
     """
-    indexed = type(cache) is kind and cache.index is not None
-    cache = _whole_cache(function, kind, expected[indexed], cache)
-    if cache.lengths is None and cache.reverse is False and not indexed:
-        return cache
-    lengths, reverse, index = order(
-        cache.lengths, cache.reverse, cache.index, cache.x, len(cache.h0)
-    )
-    if indexed and index.shape != cache.h.shape[:2]:
-        raise ValueError(f"index: expected shape {cache.h.shape[:2]}, got {index.shape}")
-    return cache._replace(lengths=lengths, reverse=reverse, index=index)
-
-
-def step_cache(
-    function: str, kind: type[NamedTuple], expected: Signature, cache: NamedTuple
-) -> NamedTuple:
-    """The same of one step, which has no order."""
-    cache = _whole_cache(function, kind, expected, cache)
-    if cache.lengths is not None or cache.reverse is not False or cache.index is not None:
+    function = f"{cell.name}_step_forward" if step else f"{cell.name}_forward"
+    indexed = type(cache) is cell.cache and cache.index is not None
+    if type(cache) is cell.cache and cache.x is None:
         raise ValueError(
-            f"cache: {function} takes one step, but it has lengths, an index or is reversed"
+            f"cache: expected that of a {function} with training=True, got one of training=False, "
+            "which keeps nothing for a backward pass"
         )
-    return cache
+    cache_of(function, cell.cache, cache, 2 if step or indexed else 3)
+    transposed = flag("transposed", cache.transposed)
+    _gate_places(cell, cell.order_of(cache))
+    own = of_step_cache(cell, transposed) if step else of_cache(cell, transposed, indexed)
+    cache = _checked_arrays(own, cache)
+    which = Steps(cache.lengths, cache.reverse, cache.index, cache.reset, cache.reset_to)
+    if which.reverse is False and which.lengths is which.index is which.reset is None:
+        return cache
+    if step:
+        raise ValueError(
+            f"cache: {function} takes one step, but it has lengths, an index, resets or is reversed"
+        )
+    which = steps(cache.x, len(cache.h0), *which)
+    if indexed and which.index.shape != cache.h.shape[:2]:
+        raise ValueError(f"index: expected shape {cache.h.shape[:2]}, got {which.index.shape}")
+    return cache._replace(**which._asdict())
 
 
-def _whole_cache(function, kind, expected, cache):
-    cache_of(function, kind, cache, len(expected.shapes[0]))
-    given = [getattr(cache, name) for name in expected.names]
-    checked = arrays(expected, *given)
+def _checked_arrays(expected, cache):
+    given = tuple(getattr(cache, name) for name in expected.names)
+    checked = arrays(expected, given)
     if all(map(operator.is_, checked, given)):
         return cache
     return cache._replace(**dict(zip(expected.names, checked, strict=True)))

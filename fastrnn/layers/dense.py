@@ -31,7 +31,7 @@ def affine_forward(
     """
     x = np.asarray(x)
     rows = x.reshape(len(x), int(np.prod(x.shape[1:]))) if x.ndim > 2 else x
-    rows, w, b = checks.arrays(_AFFINE, rows, w, b)
+    rows, w, b = checks.arrays(_AFFINE, (rows, w, b))
     out = get_backend(backend).affine_forward(rows, w, b)
     return out, AffineCache(rows.reshape(x.shape), w)
 
@@ -56,7 +56,7 @@ def temporal_affine_forward(
     Inputs: x (N, T, D), w (D, M), b (M,).
     Returns: out (N, T, M), cache for temporal_affine_backward.
     """
-    x, w, b = checks.arrays(_TEMPORAL, x, w, b)
+    x, w, b = checks.arrays(_TEMPORAL, (x, w, b))
     out = get_backend(backend).affine_forward(x.reshape(-1, len(w)), w, b)
     return out.reshape(*x.shape[:2], len(b)), TemporalAffineCache(x, w)
 
@@ -94,7 +94,7 @@ def word_embedding_forward(
     Returns: out (N, T, W), cache for word_embedding_backward.
     Raises IndexError for an index outside [0, V).
     """
-    (W,) = checks.arrays(_EMBEDDING, W)
+    (W,) = checks.arrays(_EMBEDDING, (W,))
     x = checks.indices("x", x, np.shape(x), len(W), "V")
     out = get_backend(backend).word_embedding_forward(x.reshape(-1), None, False, W)
     return out.reshape(*x.shape, W.shape[1]), EmbeddingCache(x, W.shape, W.dtype)
@@ -131,7 +131,7 @@ def embedding_bag_forward(
     Returns: out (N, W), 0 for a bag without words, cache for embedding_bag_backward.
     Raises IndexError for an index outside [0, V), ValueError for lengths that are not x's.
     """
-    (W,) = checks.arrays(_EMBEDDING, W)
+    (W,) = checks.arrays(_EMBEDDING, (W,))
     x = checks.indices("x", x, ("lengths.sum()",), len(W), "V")
     if mode not in ("sum", "mean"):
         raise ValueError(f"mode: expected 'sum' or 'mean', got {mode!r}")

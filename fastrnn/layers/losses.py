@@ -22,7 +22,7 @@ def softmax_loss(
     Returns: loss (float; 0 where N = 0), dx (N, C).
     Raises IndexError for a label outside [0, C).
     """
-    (x,) = checks.arrays(_SCORES, x)
+    (x,) = checks.arrays(_SCORES, (x,))
     N, C = x.shape
     y = checks.indices("y", y, (N,), C, "C")
     return get_backend(backend).softmax_loss(x, y, None, 1 / max(N, 1))
@@ -46,7 +46,7 @@ def temporal_softmax_loss(
     Returns: loss (float; 0 where N = 0), dx (N, T, V).
     Raises IndexError for a word outside [0, V).
     """
-    (x,) = checks.arrays(_TEMPORAL_SCORES, x)
+    (x,) = checks.arrays(_TEMPORAL_SCORES, (x,))
     N, T, V = x.shape
     if mask is not None:
         mask = checks.weights("mask", mask, (N, T), x.dtype).reshape(-1)

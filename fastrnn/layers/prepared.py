@@ -9,13 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastrnn.backends import get_backend
+from fastrnn.cells import GRU, GRU_ORIGINAL, NAMES, Cell, Weights
 from fastrnn.layers import checks
-
-_SIGNATURES = {
-    "rnn": checks.signature(Wx="D H", Wh="H H", b="H", bh="H?"),
-    "lstm": checks.signature(Wx="D 4*H", Wh="H 4*H", b="4*H", bh="4*H?"),
-    "gru": checks.signature(Wx="D 3*H", Wh="H 3*H", b="3*H", bh="3*H?"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,37 +18,49 @@ class PreparedWeights:
     """What prepare returns: read-only copies of the weights, and what a backend made of them."""
 
     cell: str
-    Wx: np.ndarray  # (D, G*H)
-    Wh: np.ndarray  # (H, G*H)
+    Wx: np.ndarray  # (D, G*H), transposed (G*H, D)
+    Wh: np.ndarray  # (H, G*H), transposed (G*H, H)
     b: np.ndarray  # (G*H,)
     bh: np.ndarray | None  # (G*H,)
-    gates: str  # as a permutation of i f o g; of the lstm alone
+    gates: str  # as a permutation of the cell's: i f o g, r z n
     reset_after: bool  # of the gru alone
     packed: object = field(repr=False)
+    transposed: bool = False
+    training: bool = False  # packed serves the backward pass too
 
     def alone(
-        self, cell: str, Wh: None, b: None, gates: str = "ifog", bh: None = None, reset_after=True
-    ) -> "PreparedWeights":
-        """These weights. Raises TypeError unless they are of that cell and come without what they
-        hold."""
+        self,
+        cell: str,
+        Wh: None = None,
+        b: None = None,
+        bh: None = None,
+        gates: str | None = None,
+        reset_after: bool = True,
+        transposed: bool = False,
+    ) -> tuple[Cell, Weights]:
+        """The record of the cell and these weights. Raises TypeError unless they are of that cell
+        and come without what they hold; the keywords as they are by default are none."""
         if self.cell != cell:
             raise TypeError(f"Wx: expected weights prepared for {cell}, got those of {self.cell}")
         given = {"Wh": Wh, "b": b, "bh": bh}
-        given |= {"gates": None if gates == "ifog" else gates}
+        given |= {"gates": None if gates == NAMES[cell].gates else gates}
         given |= {"reset_after": None if reset_after is True else reset_after}
+        given |= {"transposed": None if transposed is False else transposed}
         for name, value in given.items():
             if value is not None:
                 raise TypeError(f"{name}: expected nothing with prepared weights, which hold it")
-        return self
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, object]:
-        """Wx, Wh, b, and what the backend made of them."""
-        return self.Wx, self.Wh, self.b, self.packed
+        return form_of(cell, self.reset_after), Weights(
+            self.Wx, self.Wh, self.b, self.bh, self.gates, self.transposed, self.packed
+        )
 
     def __reduce__(self):
-        weights = self.cell, self.Wx, self.Wh, self.b, self.bh, self.gates, self.reset_after
-        return _with_packed, weights
+        weights = self.Wx, self.Wh, self.b, self.bh, self.gates, self.transposed
+        return _with_packed, (self.cell, self.reset_after, Weights(*weights), self.training)
+
+
+def form_of(cell: str, reset_after: bool) -> Cell:
+    """The record of a cell by its public name and the form of the gru."""
+    return GRU_ORIGINAL if cell == GRU.name and not reset_after else NAMES[cell]
 
 
 def prepare(
@@ -62,30 +69,45 @@ def prepare(
     Wh: np.ndarray,
     b: np.ndarray,
     *,
-    gates: str = "ifog",
+    gates: str | None = None,
     bh: np.ndarray | None = None,
     reset_after: bool = True,
+    transposed: bool = False,
+    training: bool = False,
     backend: str | None = None,
 ) -> PreparedWeights:
     """Weights of a cell, copied and laid out for the kernels: pass the result in place of Wx, and
-    leave out Wh, b and the keywords gates, bh and reset_after, which it holds.
+    leave out Wh, b and the keywords gates, bh, reset_after and transposed, which it holds.
 
-    Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,); gates, for the lstm;
-    bh (3*H,) and reset_after, for the gru.
+    Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), with transposed
+    Wx (G*H, D) and Wh (G*H, H); gates, the order of an lstm ("ifog" by default) or a gru ("rzn");
+    bh (3*H,) and reset_after, for the gru; training, whether backward passes will follow, for which
+    the weights are laid out too.
     Raises ValueError for an unknown cell or a shape, TypeError for a dtype.
     """
-    if cell not in _SIGNATURES:
-        raise ValueError(f"cell: expected one of {list(_SIGNATURES)}, got {cell!r}")
-    if bh is not None and cell != "gru":
+    if not isinstance(cell, str) or cell not in NAMES:
+        raise ValueError(f"cell: expected one of {list(NAMES)}, got {cell!r}")
+    if bh is not None and not NAMES[cell].two_biases:
         raise ValueError(f"bh: expected None for {cell}, which has one bias")
-    order, reset_after = checks.gate_order(gates), checks.flag("reset_after", reset_after)
-    arrays = [_frozen(a) for a in checks.arrays(_SIGNATURES[cell], Wx, Wh, b, bh)]
-    return _with_packed(cell, *arrays, order, reset_after, backend)
+    record = NAMES[cell]
+    order = checks.gate_order(record, record.gates if gates is None else gates)
+    reset_after = checks.flag("reset_after", reset_after)
+    transposed = checks.flag("transposed", transposed)
+    training = checks.flag("training", training)
+    arrays = checks.arrays(checks.of_weights(record, transposed), (Wx, Wh, b, bh))
+    weights = Weights(*map(_frozen, arrays), order, transposed)
+    return _with_packed(cell, reset_after, weights, training, backend)
 
 
-def _with_packed(cell, Wx, Wh, b, bh, gates, reset_after, backend=None):
-    packed = get_backend(backend).prepare(cell, Wx, Wh, b, bh, gates, reset_after)
-    return PreparedWeights(cell, Wx, Wh, b, bh, gates, reset_after, packed)
+def _with_packed(cell, reset_after, weights, training, backend=None):
+    module = get_backend(backend)
+    packed = None
+    if hasattr(module, "prepare"):  # the reference reads weights as they lie
+        packed = module.prepare(form_of(cell, reset_after), weights, training)
+    Wx, Wh, b, bh, gates, transposed, _ = weights
+    return PreparedWeights(
+        cell, Wx, Wh, b, bh, gates, reset_after, packed, transposed, training
+    )
 
 
 def _frozen(a: np.ndarray | None) -> np.ndarray | None:

@@ -7,13 +7,24 @@ shape, a length or an unknown name, TypeError for a dtype, a flag that is no boo
 cache, IndexError for an index. A cache holds the inputs and outputs themselves, not copies: do not
 change them before the backward pass.
 
+Every forward function takes
+- in place of Wx, Wh and b the result of prepare alone;
+- transposed=True for Wx (G*H, D) and Wh (G*H, H), as PyTorch and ONNX have them: they are read as
+  they lie, and their gradients have the same shapes;
+- training=False where no backward pass follows: no activations are kept or written, and the cache
+  has the last states of a sequence alone.
+
 Every sequence function takes lengths (N,), integers in [0, T]: row n has the steps before
 lengths[n]; what x and dh hold after them is not looked at, and h, c and dx are 0 there. With
 reverse=True time runs from the last of these steps to the first, and h[n, t] is the state after
-step t is taken. In place of Wx, Wh and b every forward function takes the result of prepare
-alone. The last states cache.hT and cache.cT (N, H) are those after all of a row's steps;
-of a row without steps they are h0 and c0. Of the gradients dh, dhT and dcT each may be None, for
-zeros.
+step t is taken. The last states cache.hT and cache.cT (N, H) are those after all of a row's steps;
+of a row without steps they are h0 and c0. With return_sequence=False the last h is returned in
+place of all, and without training not even made. Of the gradients dh, dhT and dcT each may be None,
+for zeros.
+
+With reset (N, T), bool, the state of row n is set back before step t where reset[n, t] is true, to
+zeros, or with reset_to="initial" to h0 and c0: several episodes or documents in one row, each as if
+it were alone. Gradients stop there, too, or reach h0 and c0.
 
 With index (N, T), integers in [0, U), x is a table (U, D), and row n reads x[index[n, t]] at step
 t, as words read their vectors: x Wx + b is then computed once a row of the table, however often it
@@ -24,59 +35,102 @@ Formulas: the course notes on captioning with RNNs and LSTMs; Cho et al. (2014) 
 back-propagation through time Werbos (1990).
 """
 
+import functools
+
 import numpy as np
 
 from fastrnn.backends import get_backend
-from fastrnn.backends.caches import GRUCache, LSTMCache, RNNCache
+from fastrnn.cells import (
+    GRU,
+    GRU_ORIGINAL,
+    LSTM,
+    NAMES,
+    RNN,
+    Cell,
+    GRUCache,
+    LSTMCache,
+    RNNCache,
+)
 from fastrnn.layers import checks
-from fastrnn.layers.prepared import PreparedWeights
+from fastrnn.layers.prepared import PreparedWeights, form_of
 
-
-def _sequence(**shapes: str) -> tuple[checks.Signature, checks.Signature]:
-    """What is expected without and with index."""
-    return checks.signature(x="N T D", **shapes), checks.signature(x="U D", **shapes)
-
-
-_RNN_STEP = checks.signature(x="N D", prev_h="N H", Wx="D H", Wh="H H", b="H")
-_RNN = _sequence(h0="N H", Wx="D H", Wh="H H", b="H")
-_LSTM_STEP = checks.signature(x="N D", prev_h="N H", prev_c="N H", Wx="D 4*H", Wh="H 4*H", b="4*H")
-_LSTM = _sequence(h0="N H", c0="N H?", Wx="D 4*H", Wh="H 4*H", b="4*H")
-_GRU_STEP = checks.signature(x="N D", prev_h="N H", Wx="D 3*H", Wh="H 3*H", b="3*H", bh="3*H?")
-_GRU = _sequence(h0="N H", Wx="D 3*H", Wh="H 3*H", b="3*H", bh="3*H?")
-
-_RNN_STEP_CACHE = checks.signature(x="N D", h0="N H", Wx="D H", Wh="H H", h="N H")
-_RNN_CACHE = _sequence(h0="N H", Wx="D H", Wh="H H", h="N T H", hT="N H")
-_LSTM_STEP_CACHE = checks.signature(
-    x="N D", h0="N H", c0="N H", Wx="D 4*H", Wh="H 4*H", h="N H", c="N H", activations="N 4*H"
-)
-_LSTM_CACHE = _sequence(
-    h0="N H",
-    c0="N H?",
-    Wx="D 4*H",
-    Wh="H 4*H",
-    h="N T H",
-    c="N T H",
-    activations="N T 4*H",
-    hT="N H",
-    cT="N H",
-)
-_GRU_STEP_CACHE = checks.signature(
-    x="N D", h0="N H", Wx="D 3*H", Wh="H 3*H", h="N H", activations="N 3*H", candidate="N H?"
-)
-_GRU_CACHE = _sequence(
-    h0="N H",
-    Wx="D 3*H",
-    Wh="H 3*H",
-    h="N T H",
-    activations="N T 3*H",
-    candidate="N T H?",
-    hT="N H",
-)
-
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+GATES = {name: len(cell.gates) for name, cell in NAMES.items()}
 
 Gradients = tuple[np.ndarray, ...]
-Weights = np.ndarray | PreparedWeights
+AnyWeights = np.ndarray | PreparedWeights
+
+
+# ---- any cell ------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(typed=True)
+def _form(cell, gates, reset_after, transposed):
+    """The record of a cell as the keywords say, what a step expects, and the rest of Weights."""
+    if not checks.flag("reset_after", reset_after):
+        cell = form_of(cell.name, False)
+    rest = checks.gate_order(cell, gates), checks.flag("transposed", transposed), None
+    return cell, checks.of_step(cell, transposed), rest
+
+
+def _prepared_or(cell, args, gates, reset_after, transposed):
+    """The record of a cell, what a step expects, args with the weights as arrays, the rest of
+    Weights. args: x, the states before, Wx, Wh, b, bh."""
+    if type(args[-4]) is PreparedWeights:
+        given = *args[-3:], gates, reset_after, transposed
+        cell, weights = args[-4].alone(cell.name, *given)
+        expected = checks.of_step(cell, weights.transposed)
+        return cell, expected, (*args[:-4], *weights[:4]), weights[4:]
+    try:
+        cell, expected, rest = _form(cell, gates, reset_after, transposed)
+    except TypeError:  # what cannot be hashed is no name
+        cell, expected, rest = _form.__wrapped__(cell, gates, reset_after, transposed)
+    return cell, expected, args, rest
+
+
+def _step(cell, args, gates, reset_after, transposed, training, backend):
+    cell, expected, args, rest = _prepared_or(cell, args, gates, reset_after, transposed)
+    args = checks.arrays(expected, args)
+    training = training is True or checks.flag("training", training)
+    return get_backend(backend).step_forward(cell, args, rest, training)
+
+
+def _step_backward(cell, dstates, cache, backend):
+    cell = _form_of_cache(cell, cache)
+    cache = checks.recurrent_cache(cell, True, cache)
+    states = zip(cell.states, dstates, strict=True)
+    dstates = [checks.gradient(f"dnext_{s}", d, getattr(cache, s)) for s, d in states]
+    return get_backend(backend).step_backward(cell, dstates, cache)
+
+
+def _sequence(cell, args, form, steps, training, return_sequence, backend):
+    cell, _, args, rest = _prepared_or(cell, args, *form)
+    args = checks.arrays(checks.of_sequence(cell, rest[1], steps[2] is not None), args)
+    which = checks.steps(args[0], len(args[1]), *steps)
+    training = training is True or checks.flag("training", training)
+    return_sequence = return_sequence is True or checks.flag("return_sequence", return_sequence)
+    return get_backend(backend).forward(cell, args, rest, which, training, return_sequence)
+
+
+def _backward(cell, dh, dlast, cache, backend):
+    cell = _form_of_cache(cell, cache)
+    cache = checks.recurrent_cache(cell, False, cache)
+    dh = checks.optional_gradient("dh", dh, cache.h)
+    last = zip(cell.states, dlast, strict=True)
+    dlast = [checks.optional_gradient(f"d{s}T", d, getattr(cache, f"{s}T")) for s, d in last]
+    return get_backend(backend).backward(cell, dh, dlast, cache)
+
+
+def _form_of_cache(cell: Cell, cache: object) -> Cell:
+    """The record that fits a cache of the gru, whose two forms have one kind of cache."""
+    if type(cache) is not GRUCache or cell is not GRU or cache.x is None:
+        return cell
+    if checks.flag("reset_after", cache.reset_after) is (cache.candidate is None):
+        wanted = "an array" if cache.reset_after else "None"
+        got = "None" if cache.candidate is None else "an array"
+        raise ValueError(
+            f"candidate: expected {wanted} with reset_after={cache.reset_after}, got {got}"
+        )
+    return GRU if cache.reset_after else GRU_ORIGINAL
 
 
 # ---- vanilla RNN ---------------------------------------------------------------------------------
@@ -85,10 +139,12 @@ Weights = np.ndarray | PreparedWeights
 def rnn_step_forward(
     x: np.ndarray,
     prev_h: np.ndarray,
-    Wx: Weights,
+    Wx: AnyWeights,
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
+    transposed: bool = False,
+    training: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, RNNCache]:
     """One time step: next_h = tanh(x Wx + prev_h Wh + b).
@@ -96,11 +152,8 @@ def rnn_step_forward(
     Inputs: x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,).
     Returns: next_h (N, H), cache for rnn_step_backward.
     """
-    packed = None
-    if type(Wx) is PreparedWeights:
-        Wx, Wh, b, packed = Wx.alone("rnn", Wh, b).arrays
-    args = checks.arrays(_RNN_STEP, x, prev_h, Wx, Wh, b)
-    return get_backend(backend).rnn_step_forward(*args, packed)
+    args = x, prev_h, Wx, Wh, b, None
+    return _step(RNN, args, "h", True, transposed, training, backend)
 
 
 def rnn_step_backward(
@@ -111,21 +164,25 @@ def rnn_step_backward(
     Inputs: dnext_h (N, H), cache of rnn_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    cache = checks.step_cache("rnn_step_forward", RNNCache, _RNN_STEP_CACHE, cache)
-    dnext_h = checks.gradient("dnext_h", dnext_h, cache.h)
-    return get_backend(backend).rnn_step_backward(dnext_h, cache)
+    dx, (dprev_h,), *weights, _ = _step_backward(RNN, (dnext_h,), cache, backend)
+    return dx, dprev_h, *weights
 
 
 def rnn_forward(
     x: np.ndarray,
     h0: np.ndarray,
-    Wx: Weights,
+    Wx: AnyWeights,
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
     lengths: np.ndarray | None = None,
     reverse: bool = False,
     index: np.ndarray | None = None,
+    reset: np.ndarray | None = None,
+    reset_to: str = "zeros",
+    transposed: bool = False,
+    training: bool = True,
+    return_sequence: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, RNNCache]:
     """All time steps of a vanilla RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b).
@@ -133,12 +190,9 @@ def rnn_forward(
     Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); lengths (N,), reverse, index.
     Returns: h (N, T, H), cache for rnn_backward; cache.hT (N, H) is the last state.
     """
-    packed = None
-    if type(Wx) is PreparedWeights:
-        Wx, Wh, b, packed = Wx.alone("rnn", Wh, b).arrays
-    args = checks.arrays(_RNN[index is not None], x, h0, Wx, Wh, b)
-    order = checks.order(lengths, reverse, index, args[0], len(args[1]))
-    return get_backend(backend).rnn_forward(*args, *order, packed)
+    args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
+    form = "h", True, transposed
+    return _sequence(RNN, args, form, steps, training, return_sequence, backend)
 
 
 def rnn_backward(
@@ -154,10 +208,8 @@ def rnn_backward(
     rnn_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    cache = checks.recurrent_cache("rnn_forward", RNNCache, _RNN_CACHE, cache)
-    dh = checks.optional_gradient("dh", dh, cache.h)
-    dhT = checks.optional_gradient("dhT", dhT, cache.hT)
-    return get_backend(backend).rnn_backward(dh, dhT, cache)
+    dx, (dh0,), *weights, _ = _backward(RNN, dh, (dhT,), cache, backend)
+    return dx, dh0, *weights
 
 
 # ---- LSTM ----------------------------------------------------------------------------------------
@@ -167,11 +219,13 @@ def lstm_step_forward(
     x: np.ndarray,
     prev_h: np.ndarray,
     prev_c: np.ndarray,
-    Wx: Weights,
+    Wx: AnyWeights,
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
     gates: str = "ifog",
+    transposed: bool = False,
+    training: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, LSTMCache]:
     """One time step: with a = x Wx + prev_h Wh + b, i, f, o = sigmoid(a_i, a_f, a_o) and
@@ -182,12 +236,8 @@ def lstm_step_forward(
     "iofg" (ONNX).
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
-    packed, order = None, checks.gate_order(gates)
-    if type(Wx) is PreparedWeights:
-        order = Wx.gates
-        Wx, Wh, b, packed = Wx.alone("lstm", Wh, b, gates=gates).arrays
-    args = checks.arrays(_LSTM_STEP, x, prev_h, prev_c, Wx, Wh, b)
-    return get_backend(backend).lstm_step_forward(*args, order, packed)
+    args = x, prev_h, prev_c, Wx, Wh, b, None
+    return _step(LSTM, args, gates, True, transposed, training, backend)
 
 
 def lstm_step_backward(
@@ -199,17 +249,14 @@ def lstm_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dprev_c (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the
     gates in the order of the forward pass.
     """
-    cache = checks.step_cache("lstm_step_forward", LSTMCache, _LSTM_STEP_CACHE, cache)
-    checks.gate_places(cache.gates)
-    dnext_h = checks.gradient("dnext_h", dnext_h, cache.h)
-    dnext_c = checks.gradient("dnext_c", dnext_c, cache.c)
-    return get_backend(backend).lstm_step_backward(dnext_h, dnext_c, cache)
+    dx, dstates, *weights, _ = _step_backward(LSTM, (dnext_h, dnext_c), cache, backend)
+    return dx, *dstates, *weights
 
 
 def lstm_forward(
     x: np.ndarray,
     h0: np.ndarray,
-    Wx: Weights,
+    Wx: AnyWeights,
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
@@ -218,6 +265,11 @@ def lstm_forward(
     lengths: np.ndarray | None = None,
     reverse: bool = False,
     index: np.ndarray | None = None,
+    reset: np.ndarray | None = None,
+    reset_to: str = "zeros",
+    transposed: bool = False,
+    training: bool = True,
+    return_sequence: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, LSTMCache]:
     """All time steps of an LSTM from h0 and c0; the step is lstm_step_forward's.
@@ -228,13 +280,9 @@ def lstm_forward(
     Returns: h (N, T, H), cache for lstm_backward; cache.c (N, T, H) holds all cell states, cache.hT
     and cache.cT (N, H) the last states.
     """
-    packed, places = None, checks.gate_order(gates)
-    if type(Wx) is PreparedWeights:
-        places = Wx.gates
-        Wx, Wh, b, packed = Wx.alone("lstm", Wh, b, gates=gates).arrays
-    args = checks.arrays(_LSTM[index is not None], x, h0, c0, Wx, Wh, b)
-    order = checks.order(lengths, reverse, index, args[0], len(args[1]))
-    return get_backend(backend).lstm_forward(*args, places, *order, packed)
+    args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
+    form = gates, True, transposed
+    return _sequence(LSTM, args, form, steps, training, return_sequence, backend)
 
 
 def lstm_backward(
@@ -252,12 +300,7 @@ def lstm_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the gates in the order
     of the forward pass; and dc0 (N, H) where c0 was given.
     """
-    cache = checks.recurrent_cache("lstm_forward", LSTMCache, _LSTM_CACHE, cache)
-    checks.gate_places(cache.gates)
-    dh = checks.optional_gradient("dh", dh, cache.h)
-    dhT = checks.optional_gradient("dhT", dhT, cache.hT)
-    dcT = checks.optional_gradient("dcT", dcT, cache.cT)
-    dx, dh0, dc0, *weights = get_backend(backend).lstm_backward(dh, dhT, dcT, cache)
+    dx, (dh0, dc0), *weights, _ = _backward(LSTM, dh, (dhT, dcT), cache, backend)
     return (dx, dh0, *weights) if cache.c0 is None else (dx, dh0, *weights, dc0)
 
 
@@ -267,12 +310,15 @@ def lstm_backward(
 def gru_step_forward(
     x: np.ndarray,
     prev_h: np.ndarray,
-    Wx: Weights,
+    Wx: AnyWeights,
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
+    gates: str = "rzn",
     bh: np.ndarray | None = None,
     reset_after: bool = True,
+    transposed: bool = False,
+    training: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
     """One time step: with the gates r, z, n in this order in a = x Wx + b and u = prev_h Wh + bh,
@@ -283,14 +329,8 @@ def gru_step_forward(
     n = tanh(a_n + u_n).
     Returns: next_h (N, H), cache for gru_step_backward.
     """
-    packed = None
-    if type(Wx) is PreparedWeights:
-        weights = Wx.alone("gru", Wh, b, bh=bh, reset_after=reset_after)
-        bh, reset_after = weights.bh, weights.reset_after
-        Wx, Wh, b, packed = weights.arrays
-    args = checks.arrays(_GRU_STEP, x, prev_h, Wx, Wh, b, bh)
-    reset_after = checks.flag("reset_after", reset_after)
-    return get_backend(backend).gru_step_forward(*args, reset_after, packed)
+    args = x, prev_h, Wx, Wh, b, bh
+    return _step(GRU, args, gates, reset_after, transposed, training, backend)
 
 
 def gru_step_backward(
@@ -302,25 +342,28 @@ def gru_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    cache = checks.step_cache("gru_step_forward", GRUCache, _GRU_STEP_CACHE, cache)
-    _check_candidate(cache)
-    dnext_h = checks.gradient("dnext_h", dnext_h, cache.h)
-    *gradients, dbh = get_backend(backend).gru_step_backward(dnext_h, cache)
-    return (*gradients, dbh) if cache.bias else tuple(gradients)
+    dx, (dprev_h,), *weights, dbh = _step_backward(GRU, (dnext_h,), cache, backend)
+    return (dx, dprev_h, *weights, dbh) if cache.bias else (dx, dprev_h, *weights)
 
 
 def gru_forward(
     x: np.ndarray,
     h0: np.ndarray,
-    Wx: Weights,
+    Wx: AnyWeights,
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
+    gates: str = "rzn",
     bh: np.ndarray | None = None,
     reset_after: bool = True,
     lengths: np.ndarray | None = None,
     reverse: bool = False,
     index: np.ndarray | None = None,
+    reset: np.ndarray | None = None,
+    reset_to: str = "zeros",
+    transposed: bool = False,
+    training: bool = True,
+    return_sequence: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
     """All time steps of a GRU; the step is gru_step_forward's.
@@ -330,15 +373,9 @@ def gru_forward(
     reverse, index.
     Returns: h (N, T, H), cache for gru_backward; cache.hT (N, H) is the last state.
     """
-    packed = None
-    if type(Wx) is PreparedWeights:
-        weights = Wx.alone("gru", Wh, b, bh=bh, reset_after=reset_after)
-        bh, reset_after = weights.bh, weights.reset_after
-        Wx, Wh, b, packed = weights.arrays
-    args = checks.arrays(_GRU[index is not None], x, h0, Wx, Wh, b, bh)
-    reset_after = checks.flag("reset_after", reset_after)
-    order = checks.order(lengths, reverse, index, args[0], len(args[1]))
-    return get_backend(backend).gru_forward(*args, reset_after, *order, packed)
+    args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to)
+    form = gates, reset_after, transposed
+    return _sequence(GRU, args, form, steps, training, return_sequence, backend)
 
 
 def gru_backward(
@@ -355,18 +392,5 @@ def gru_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    cache = checks.recurrent_cache("gru_forward", GRUCache, _GRU_CACHE, cache)
-    _check_candidate(cache)
-    dh = checks.optional_gradient("dh", dh, cache.h)
-    dhT = checks.optional_gradient("dhT", dhT, cache.hT)
-    *gradients, dbh = get_backend(backend).gru_backward(dh, dhT, cache)
-    return (*gradients, dbh) if cache.bias else tuple(gradients)
-
-
-def _check_candidate(cache: GRUCache) -> None:
-    if checks.flag("reset_after", cache.reset_after) is (cache.candidate is None):
-        wanted = "an array" if cache.reset_after else "None"
-        got = "None" if cache.candidate is None else "an array"
-        raise ValueError(
-            f"candidate: expected {wanted} with reset_after={cache.reset_after}, got {got}"
-        )
+    dx, (dh0,), *weights, dbh = _backward(GRU, dh, (dhT,), cache, backend)
+    return (dx, dh0, *weights, dbh) if cache.bias else (dx, dh0, *weights)

@@ -1,11 +1,14 @@
 """One step after the other with the state kept inside, for inputs that arrive one by one.
 
-Letters: N batch (streams side by side), D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru).
+Letters: N batch (streams side by side), T steps, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru).
 """
+
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fastrnn.backends import get_backend
+from fastrnn.backends import get_backend, reference
+from fastrnn.cells import Cell, Weights
 from fastrnn.layers import checks
 from fastrnn.layers.prepared import PreparedWeights, prepare
 
@@ -15,7 +18,8 @@ class Stream:
     function, weights prepared once, no memory allocated by a step with out=.
 
     Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), or the result of
-    prepare alone; batch N; gates, for the lstm; bh (3*H,) and reset_after, for the gru; backend.
+    prepare alone; batch N; gates, for the lstm and the gru; bh (3*H,) and reset_after, for the gru;
+    transposed, for Wx (G*H, D) and Wh (G*H, H); backend.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype.
@@ -29,23 +33,29 @@ class Stream:
         b: np.ndarray | None = None,
         *,
         batch: int = 1,
-        gates: str = "ifog",
+        gates: str | None = None,
         bh: np.ndarray | None = None,
         reset_after: bool = True,
+        transposed: bool = False,
         backend: str | None = None,
     ) -> None:
         batch = checks.count("batch", batch)
+        given = {"bh": bh, "gates": gates, "reset_after": reset_after, "transposed": transposed}
         if type(Wx) is PreparedWeights:
-            weights = Wx.alone(cell, Wh, b, gates=gates, bh=bh, reset_after=reset_after)
+            record, weights = Wx.alone(cell, Wh, b, **given)
         else:
-            weights = prepare(
-                cell, Wx, Wh, b, gates=gates, bh=bh, reset_after=reset_after, backend=backend
-            )
-        states = "hc" if cell == "lstm" else "h"
-        H, dtype = len(weights.Wh), weights.Wh.dtype
-        self._state = {name: np.zeros((batch, H), dtype) for name in states}
-        self._step = get_backend(backend).stream(weights, *self._state.values())
-        self._input = np.empty((batch, len(weights.Wx)), dtype)
+            record, weights = prepare(cell, Wx, Wh, b, **given, backend=backend).alone(cell)
+        D, H = (W.shape[weights.transposed] for W in weights[:2])
+        dtype = weights.Wh.dtype
+        self._state = {name: np.zeros((batch, H), dtype) for name in record.states}
+        self._input, self._output_shape = np.empty((batch, D), dtype), (batch, H)
+        module = get_backend(backend)
+        make = getattr(module, "stream", _Stepper)
+        self._stepper = make(record, weights, self._state.values(), self._checked)
+        # The compiled methods themselves: one call of Python less a step. Not over a subclass's.
+        for name in ("step", "steps"):
+            if getattr(type(self), name) is getattr(Stream, name):
+                setattr(self, name, getattr(self._stepper, name))
 
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Take one step and return the new h.
@@ -55,18 +65,34 @@ class Stream:
         Raises ValueError for a shape, TypeError for a dtype, RuntimeError while another thread
         takes a step; the state then stays as it was.
         """
-        h = self._step(x, out)
-        return h if h is not None else self._step(*self._checked(x, out))
+        return self._stepper.step(x, out)
 
-    def _checked(self, x, out):
-        x = checks.gradient("x", x, self._input)
-        if out is not None and type(out) is not np.ndarray:
+    def steps(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Take many steps in one call and return all new h: the bits of as many calls of step.
+
+        Inputs: x (T, N, D), time first; out (T, N, H), C-contiguous, which then receives them.
+        Returns: out, or a new array (T, N, H).
+        Raises what step raises.
+        """
+        return self._stepper.steps(x, out)
+
+    def _checked(self, x, out, many):
+        """x and out as the kernels take them, of one step or of many."""
+        x, dtype = np.asarray(x), self._input.dtype
+        steps = ()
+        if many and x.dtype == dtype:
+            if x.ndim != 3:
+                N, D = self._input.shape
+                raise ValueError(f"x: expected shape (T, N, D) = (T, {N}, {D}), got {x.shape}")
+            steps = x.shape[:1]
+        x = checks.gradient_of("x", x, (*steps, *self._input.shape), dtype)
+        if out is None:
+            return x, None
+        if type(out) is not np.ndarray:
             raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-        if out is not None and not out.flags.carray:
+        if not out.flags.carray:
             raise ValueError("out: expected a writeable, aligned, C-contiguous array")
-        if out is not None:
-            checks.gradient("out", out, self._state["h"])
-        return x, out
+        return x, checks.gradient_of("out", out, (*steps, *self._output_shape), dtype)
 
     def reset(self, rows: np.ndarray | None = None) -> None:
         """Set the state to zeros, of all streams or of the rows (indices or a mask) given.
@@ -89,3 +115,30 @@ class Stream:
         new = {name: checks.gradient(name, a, self._state[name]) for name, a in state.items()}
         for name, a in new.items():
             self._state[name][...] = a
+
+
+class _Stepper:
+    """Steps by the reference, as a compiled backend's stream takes them: the states in place."""
+
+    def __init__(self, cell: Cell, weights: Weights, states: Iterable[np.ndarray], checked: Callable):
+        self._cell, self._weights, self._states = cell, weights, tuple(states)
+        self._checked = checked
+
+    def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        x, out = self._checked(x, out, False)
+        return self._take(x, np.empty_like(self._states[0]) if out is None else out)
+
+    def steps(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        x, out = self._checked(x, out, True)
+        out = np.empty((len(x), *self._states[0].shape), x.dtype) if out is None else out
+        for x_t, h in zip(x, out, strict=True):
+            self._take(x_t, h)
+        return out
+
+    def _take(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:
+        args = x, *self._states, *self._weights[:4]
+        *after, _ = reference.step_forward(self._cell, args, self._weights[4:], False)
+        for state, new in zip(self._states, after, strict=True):
+            state[...] = new
+        h[...] = after[0]
+        return h

@@ -1,0 +1,203 @@
+"""The recurrent cells: one record each, which says all that is particular to a cell but its formulas,
+and what its forward pass leaves for its backward pass.
+
+A record mirrors the spec of src_c/cells/ that it names; the formulas stand there and in
+backends/reference.py. Letters: N batch, T steps, U rows of a table, D input, H hidden, G gates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Weights(NamedTuple):
+    """The weights of a cell as a call gets them."""
+
+    Wx: np.ndarray  # (D, G*H), transposed (G*H, D)
+    Wh: np.ndarray  # (H, G*H), transposed (G*H, H)
+    b: np.ndarray  # (G*H,)
+    bh: np.ndarray | None = None  # (G*H,); None stands for zeros
+    gates: str = ""  # as a permutation of the cell's
+    transposed: bool = False  # rows of gates, as PyTorch and ONNX have them
+    packed: object = None  # what a backend's prepare made of them
+
+
+class Steps(NamedTuple):
+    """Which steps the rows of a batch take, and from which state."""
+
+    lengths: np.ndarray | None = None  # (N,), np.intp; None stands for T
+    reverse: bool = False  # time runs backwards
+    index: np.ndarray | None = None  # (N, T), np.intp: rows of x, which then is (U, D)
+    reset: np.ndarray | None = None  # (N, T), bool: the state starts anew before the step
+    reset_to: str = "zeros"  # or "initial"
+
+
+ALL_STEPS = Steps()
+
+
+# ---- caches --------------------------------------------------------------------------------------
+# The same fields from both backends, so forward on one and backward on the other works. h, c,
+# activations and candidate are 0 past a row's length. A step's cache has the fields of the
+# sequence's without the T axis, h0 and c0 being the states before the step, and no last states. Of
+# a forward pass with training=False there are the last states alone.
+
+
+class RNNCache(NamedTuple):
+    x: np.ndarray  # (N, T, D)
+    h0: np.ndarray  # (N, H)
+    Wx: np.ndarray  # (D, H)
+    Wh: np.ndarray  # (H, H)
+    h: np.ndarray  # (N, T, H)
+    hT: np.ndarray | None = None  # (N, H), last hidden state
+    lengths: np.ndarray | None = None  # these five: see Steps
+    reverse: bool = False
+    index: np.ndarray | None = None
+    reset: np.ndarray | None = None
+    reset_to: str = "zeros"
+    transposed: bool = False  # Wx is (H, D)
+    packed: object = None  # of prepared weights
+
+
+class LSTMCache(NamedTuple):
+    x: np.ndarray  # (N, T, D)
+    h0: np.ndarray  # (N, H)
+    c0: np.ndarray | None  # (N, H); None stands for zeros
+    Wx: np.ndarray  # (D, 4*H)
+    Wh: np.ndarray  # (H, 4*H)
+    h: np.ndarray  # (N, T, H)
+    c: np.ndarray  # (N, T, H), all cell states
+    activations: np.ndarray  # (N, T, 4*H), sigmoid and tanh applied, in the order of gates
+    gates: str  # i, f, o, g as they lie in Wx, Wh, b, activations
+    hT: np.ndarray | None = None  # (N, H), last hidden state
+    cT: np.ndarray | None = None  # (N, H), last cell state
+    lengths: np.ndarray | None = None
+    reverse: bool = False
+    index: np.ndarray | None = None
+    reset: np.ndarray | None = None
+    reset_to: str = "zeros"
+    transposed: bool = False  # Wx is (4*H, D), Wh (4*H, H)
+    packed: object = None
+
+
+class GRUCache(NamedTuple):
+    x: np.ndarray  # (N, T, D)
+    h0: np.ndarray  # (N, H)
+    Wx: np.ndarray  # (D, 3*H)
+    Wh: np.ndarray  # (H, 3*H)
+    h: np.ndarray  # (N, T, H)
+    activations: np.ndarray  # (N, T, 3*H): sigmoid and tanh applied, in the order of gates
+    candidate: np.ndarray | None  # (N, T, H): u_n = h_{t-1} Wh_n + bh_n; if reset_after
+    bias: bool  # bh was given
+    reset_after: bool
+    hT: np.ndarray | None = None  # (N, H), last hidden state
+    lengths: np.ndarray | None = None
+    reverse: bool = False
+    index: np.ndarray | None = None
+    reset: np.ndarray | None = None
+    reset_to: str = "zeros"
+    transposed: bool = False  # Wx is (3*H, D), Wh (3*H, H)
+    packed: object = None
+    gates: str = "rzn"  # r, z, n as they lie in Wx, Wh, b, activations
+
+
+# ---- cells ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """What layers, backends and kernels need to know of a cell."""
+
+    name: str  # of its functions
+    kernel: str  # of its spec in src_c/cells
+    gates: str  # a letter each, as its formulas have them
+    orders: dict[str, str]  # gate orders by the names that users know, as permutations of gates
+    states: tuple[str, ...]  # fields of the cache: all states over time
+    saved: dict[str, int]  # and what else backward needs, with its width in H
+    two_biases: bool  # x Wx + b and h Wh + bh are told apart
+    cache: type
+    constants: dict[str, object] = field(default_factory=dict)  # fields of the cache: its form
+
+    @cached_property
+    def nothing_kept(self) -> NamedTuple:
+        """The cache of a step with training=False."""
+        required = [name for name in self.cache._fields if name not in self.cache._field_defaults]
+        return self.cache(**dict.fromkeys(required))
+
+    def only_last(self, last: Sequence[np.ndarray]) -> NamedTuple:
+        """The cache of a sequence with training=False."""
+        return self.nothing_kept._replace(**dict(zip(self.last_fields, last, strict=True)))
+
+    @cached_property
+    def initial_fields(self) -> tuple[str, ...]:
+        """h0, and c0 of an lstm."""
+        return tuple(f"{state}0" for state in self.states)
+
+    @cached_property
+    def last_fields(self) -> tuple[str, ...]:
+        """hT, and cT of an lstm."""
+        return tuple(f"{state}T" for state in self.states)
+
+    @cached_property
+    def kept_fields(self) -> tuple[str, ...]:
+        """The states over time, and what is saved beside them."""
+        return (*self.states, *self.saved)
+
+    def order_of(self, cache: NamedTuple) -> str:
+        """The gate order, as a permutation of gates."""
+        return getattr(cache, "gates", self.gates)
+
+    def initial_states(self, cache: NamedTuple) -> tuple[np.ndarray | None, ...]:
+        """The arrays of initial_fields."""
+        return tuple(getattr(cache, name) for name in self.initial_fields)
+
+    def kept_states(self, cache: NamedTuple) -> tuple[np.ndarray, ...]:
+        """All states over time."""
+        return tuple(getattr(cache, name) for name in self.states)
+
+    def kept_beside(self, cache: NamedTuple) -> tuple[np.ndarray, ...]:
+        """The arrays of saved."""
+        return tuple(getattr(cache, name) for name in self.saved)
+
+
+RNN = Cell(
+    name="rnn",
+    kernel="rnn",
+    gates="h",
+    orders={"h": "h"},
+    states=("h",),
+    saved={},
+    two_biases=False,
+    cache=RNNCache,
+)
+LSTM = Cell(
+    name="lstm",
+    kernel="lstm",
+    gates="ifog",
+    # The course, its Keras-like notation (c~ is g), PyTorch, ONNX.
+    orders={"ifog": "ifog", "fico": "figo", "ifgo": "ifgo", "iofg": "iofg"},
+    states=("h", "c"),
+    saved={"activations": 4},
+    two_biases=False,
+    cache=LSTMCache,
+)
+GRU = Cell(
+    name="gru",
+    kernel="gru",
+    gates="rzn",
+    orders={"rzn": "rzn", "zrn": "zrn"},  # PyTorch; Keras and ONNX
+    states=("h",),
+    saved={"activations": 3, "candidate": 1},
+    two_biases=True,
+    cache=GRUCache,
+    constants={"reset_after": True},
+)
+GRU_ORIGINAL = replace(
+    GRU, kernel="gru_original", saved={"activations": 3}, constants={"reset_after": False}
+)
+
+# By kernel; and those that users choose by name, whose variants have keywords.
+CELLS = {cell.kernel: cell for cell in (RNN, LSTM, GRU, GRU_ORIGINAL)}
+NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU)}

@@ -1,0 +1,171 @@
+/* What a cell's formulas see: a block of rows at one step, and of it the pre-activations, saved
+   values and states of one vector of hidden units, from unit u on, of which n exist.
+
+   An epilogue walks over the rows of its block:
+
+       for (EACH_ROW(b))
+           FN(finish)(b, rank, u, FN(tanh)(FN(gate)(b, k, 0)), n); */
+
+/* m rows, the ranks rank, rank + stride, ...; their product lies in z. Work space lies by rank, what
+   users see by row of their arrays. */
+typedef struct {
+    idx rank, stride, m, H;
+    const idx *rows, *previous_rows; /* of this step and of the one before by rank; NULL: it has none */
+    const REAL *z, *x;               /* the product; x Wx + b, of row k: + x_rows[k] * x_stride */
+    idx z_stride, x_stride;
+    const idx *x_rows;
+    idx z_offsets[MAX_GATES]; /* of the gates of the phase in a row of z */
+    idx x_offsets[MAX_GATES]; /* of the gates of the cell in a row of x */
+    idx offsets[MAX_GATES];   /* and in a row of saved gates, of their gradients */
+    /* Forward */
+    const REAL *h_prev;
+    REAL *h_next, *states[MAX_STATES], *scratch[MAX_SCRATCH];
+    idx state_stride;
+    /* What forward saves for backward */
+    REAL *saved_states[MAX_STATES], *saved_gates, *saved_extra;
+    idx gates_stride;
+    /* Backward */
+    const unsigned char *reset;
+    int reset_to_initial;
+    const REAL *initial[MAX_STATES], *dh;
+    const idx *sorted_indices;
+    REAL *dstates[MAX_STATES], *dgates, *operand;
+    idx dstate_stride, dgates_stride, operand_stride;
+} FN(block);
+
+#define EACH_ROW(b)                                                   \
+    idx k = 0, rank = (b)->rank; k < (b)->m; k++, rank += (b)->stride
+
+/* An epilogue from the body name_n(b, u, n), which is made twice: for whole vectors there is no call
+   in it that GCC would have to save vectors for. The block is copied, so that it cannot be what the
+   stores write to. */
+#define EPILOGUE(name)                                                \
+    static void FN(name)(const void *block, idx u)                    \
+    {                                                                 \
+        const FN(block) b = *(const FN(block) *)block;                \
+        if (b.H - u >= LANES)                                         \
+            FN(name##_n)(&b, u, LANES);                               \
+        else                                                          \
+            FN(name##_n)(&b, u, b.H - u);                             \
+    }
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+/* Gate i of the phase: what continues x Wx + b has it, the others are h Wh + bh alone. */
+INLINE V FN(gate)(const FN(block) *b, idx k, idx i)
+{
+    return FN(load)(b->z + k * b->z_stride + b->z_offsets[i]);
+}
+
+/* x Wx + b of gate g of the cell. */
+INLINE V FN(gate_x)(const FN(block) *b, idx k, idx g)
+{
+    return FN(load)(b->x + b->x_rows[k] * b->x_stride + b->x_offsets[g]);
+}
+
+INLINE V FN(h_prev)(const FN(block) *b, idx rank, idx u)
+{
+    return FN(load)(b->h_prev + rank * b->state_stride + u);
+}
+
+/* State s >= 1: before the step, and, once it has been written, after it. */
+INLINE REAL *FN(state)(const FN(block) *b, idx s, idx rank, idx u)
+{
+    return b->states[s] + rank * b->state_stride + u;
+}
+
+INLINE REAL *FN(scratch)(const FN(block) *b, idx i, idx rank, idx u)
+{
+    return b->scratch[i] + rank * b->state_stride + u;
+}
+
+INLINE void FN(save_gate)(const FN(block) *b, idx rank, idx g, idx u, V v, idx n)
+{
+    if (b->saved_gates)
+        FN(store_n)(b->saved_gates + b->rows[rank] * b->gates_stride + b->offsets[g] + u, v, n);
+}
+
+INLINE void FN(save_extra)(const FN(block) *b, idx rank, idx u, V v, idx n)
+{
+    if (b->saved_extra)
+        FN(store_n)(b->saved_extra + b->rows[rank] * b->H + u, v, n);
+}
+
+/* State s after the step. */
+INLINE void FN(save_state)(const FN(block) *b, idx s, idx rank, idx u, V v, idx n)
+{
+    if (b->saved_states[s])
+        FN(store_n)(b->saved_states[s] + b->rows[rank] * b->H + u, v, n);
+}
+
+/* h after the step, for the next step and for backward. */
+INLINE void FN(finish)(const FN(block) *b, idx rank, idx u, V h, idx n)
+{
+    FN(store)(b->h_next + rank * b->state_stride + u, h);
+    FN(save_state)(b, 0, rank, u, h, n);
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
+
+INLINE V FN(saved_gate)(const FN(block) *b, idx rank, idx g, idx u, idx n)
+{
+    return FN(load_n)(b->saved_gates + b->rows[rank] * b->gates_stride + b->offsets[g] + u, n);
+}
+
+INLINE V FN(saved_extra)(const FN(block) *b, idx rank, idx u, idx n)
+{
+    return FN(load_n)(b->saved_extra + b->rows[rank] * b->H + u, n);
+}
+
+INLINE V FN(saved_state)(const FN(block) *b, idx s, idx rank, idx u, idx n)
+{
+    return FN(load_n)(b->saved_states[s] + b->rows[rank] * b->H + u, n);
+}
+
+/* State s from which the step started. */
+INLINE V FN(state_before)(const FN(block) *b, idx s, idx rank, idx u, idx n)
+{
+    const int reset = b->reset && b->reset[b->rows[rank]];
+    if (b->previous_rows && !reset)
+        return FN(load_n)(b->saved_states[s] + b->previous_rows[rank] * b->H + u, n);
+    if (!b->initial[s] || (reset && !b->reset_to_initial))
+        return (V){0};
+    return FN(load_n)(b->initial[s] + b->sorted_indices[rank] * b->H + u, n);
+}
+
+/* What a product has left: the gradient of h from later steps, or, in a phase within the step, of
+   the scratch it multiplied. */
+INLINE V FN(arriving)(const FN(block) *b, idx k)
+{
+    return FN(load)(b->z + k * b->z_stride);
+}
+
+/* The whole gradient of h: from later steps, and from outside. */
+INLINE V FN(dh)(const FN(block) *b, idx k, idx rank, idx u, idx n)
+{
+    const V later = FN(arriving)(b, k);
+    return b->dh ? later + FN(load_n)(b->dh + b->rows[rank] * b->H + u, n) : later;
+}
+
+/* The gradient of state s but for what a product makes of the gates': of s >= 1 first that of the
+   state after the step, which an epilogue replaces by that of the state before; of h the latter. */
+INLINE REAL *FN(dstate)(const FN(block) *b, idx s, idx rank, idx u)
+{
+    return b->dstates[s] + rank * b->dstate_stride + u;
+}
+
+INLINE void FN(store_dgate)(const FN(block) *b, idx rank, idx g, idx u, V v, idx n)
+{
+    FN(store_n)(b->dgates + rank * b->dgates_stride + b->offsets[g] + u, v, n);
+}
+
+/* Block i >= gates of the gates' gradients. */
+INLINE void FN(store_dblock)(const FN(block) *b, idx rank, idx i, idx u, V v, idx n)
+{
+    FN(store_n)(b->dgates + rank * b->dgates_stride + i * b->H + u, v, n);
+}
+
+INLINE void FN(store_operand)(const FN(block) *b, idx rank, idx u, V v, idx n)
+{
+    FN(store_n)(b->operand + rank * b->operand_stride + u, v, n);
+}

@@ -1,0 +1,56 @@
+/* i, f, o = sigmoid(a_i, a_f, a_o), g = tanh(a_g), c = f c_prev + i g, h = o tanh(c)
+   with a = x Wx + b + h_prev Wh + bh */
+
+/* In two passes over the rows: one chain of gates, c and tanh(c) is too long for the CPU to find the
+   next row's work behind it. */
+INLINE void FN(lstm_activate_n)(const FN(block) *b, idx u, const idx n)
+{
+    V output[MAX_ROWS(4)];
+    for (EACH_ROW(b)) {
+        const V i = FN(sigmoid)(FN(gate)(b, k, 0)), f = FN(sigmoid)(FN(gate)(b, k, 1));
+        const V o = FN(sigmoid)(FN(gate)(b, k, 2)), g = FN(tanh)(FN(gate)(b, k, 3));
+        REAL *const state = FN(state)(b, 1, rank, u);
+        const V c = f * FN(load)(state) + i * g;
+        FN(store)(state, c);
+        output[k] = o;
+        FN(save_state)(b, 1, rank, u, c, n);
+        FN(save_gate)(b, rank, 0, u, i, n);
+        FN(save_gate)(b, rank, 1, u, f, n);
+        FN(save_gate)(b, rank, 2, u, o, n);
+        FN(save_gate)(b, rank, 3, u, g, n);
+    }
+    for (EACH_ROW(b))
+        FN(finish)(b, rank, u, output[k] * FN(tanh)(FN(load)(FN(state)(b, 1, rank, u))), n);
+}
+EPILOGUE(lstm_activate)
+
+INLINE void FN(lstm_differentiate_n)(const FN(block) *b, idx u, const idx n)
+{
+    for (EACH_ROW(b)) {
+        const V i = FN(saved_gate)(b, rank, 0, u, n), f = FN(saved_gate)(b, rank, 1, u, n);
+        const V o = FN(saved_gate)(b, rank, 2, u, n), g = FN(saved_gate)(b, rank, 3, u, n);
+        const V tanh_c = FN(tanh)(FN(saved_state)(b, 1, rank, u, n));
+        const V dh = FN(dh)(b, k, rank, u, n);
+        REAL *const dstate = FN(dstate)(b, 1, rank, u);
+        const V dc = FN(load)(dstate) + dh * o * (1 - tanh_c * tanh_c);
+        FN(store_dgate)(b, rank, 0, u, dc * g * (i * (1 - i)), n);
+        FN(store_dgate)(b, rank, 1, u, dc * FN(state_before)(b, 1, rank, u, n) * (f * (1 - f)), n);
+        FN(store_dgate)(b, rank, 2, u, dh * tanh_c * (o * (1 - o)), n);
+        FN(store_dgate)(b, rank, 3, u, dc * i * (1 - g * g), n);
+        FN(store)(dstate, dc * f);
+        FN(store)(FN(dstate)(b, 0, rank, u), (V){0});
+    }
+}
+EPILOGUE(lstm_differentiate)
+
+static const cell_spec FN(lstm) = {
+    .name = "lstm",
+    .gates = 4,
+    .states = 2,
+    .saves_gates = 1,
+    .gradient_blocks = 4,
+    .phases = 1,
+    .forward = {{.gates = 4, .continued = 4, .activate = FN(lstm_activate)}},
+    .backward = {{.piece = {{.gates = 4}}, .differentiate = FN(lstm_differentiate)}},
+    .weights = {{.gates = 4}},
+};

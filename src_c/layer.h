@@ -1,0 +1,199 @@
+/* A recurrent layer: what a cell is, what a caller gives and gets, and what a call works with.
+
+   A batch row's rank is its place when the longest rows come first. */
+#ifndef FASTRNN_LAYER_H
+#define FASTRNN_LAYER_H
+#include "kernels.h"
+
+typedef struct layer layer;
+
+/* ---- a cell ---------------------------------------------------------------------------------- */
+
+enum { MAX_STATES = 2, MAX_SCRATCH = 2, MAX_PHASES = 2, MAX_PIECES = 2 };
+
+/* Formulas over a block of rows (FN(block) of recurrence.inl.h), for the vector of units from u. */
+typedef void epilogue(const void *block, idx u);
+
+/* What multiplies Wh: the state before the step, or what a phase left in scratch[0]; backward, what
+   it left as operand. */
+enum { PREVIOUS_H, SCRATCH };
+
+/* One product of a step and the formulas that follow it: `left` times the gates of Wh from `gate`
+   on. The first `continued` of them go on from x Wx + b, the others start from bh. */
+typedef struct {
+    int left;
+    idx gate, gates, continued;
+    epilogue *activate;
+} forward_phase;
+
+/* The same backward: gradients of the gates (of the step after, or within_step of this one) from
+   block on times Wh^T of the gates from `gate` on, summed over the pieces. */
+typedef struct {
+    int within_step;
+    struct {
+        idx block, gate, gates;
+    } piece[MAX_PIECES]; /* they end at gates == 0 */
+    epilogue *differentiate;
+} backward_phase;
+
+/* dWh of the gates from `gate` on is left^T times the gradients from block on. */
+typedef struct {
+    int left;
+    idx block, gate, gates;
+} weight_block;
+
+/* All that the engine knows of a cell. Gates stand in the order of its formulas; in the arrays gate
+   g lies at column offsets[g] of the layer, neighbours of one phase, piece or weight_block side by
+   side. Block b of the gates' gradients is gate b's, where there is such a gate. */
+struct cell_spec {
+    const char *name;
+    idx gates, states;     /* states: h is the first */
+    idx scratch;           /* arrays [N, H] that one phase leaves to the next */
+    int saves_gates;       /* activated gates are kept for backward: they are not states themselves */
+    int saves_extra;       /* and one array [N,T,H] more */
+    idx gradient_blocks;   /* of H columns: gates, and what reaches bh but not b */
+    int operand;           /* backward leaves a left side of its own to the gradient of Wh */
+    idx phases;
+    forward_phase forward[MAX_PHASES];
+    backward_phase backward[MAX_PHASES];
+    weight_block weights[MAX_PIECES]; /* they end at gates == 0 */
+};
+
+/* ---- a call ---------------------------------------------------------------------------------- */
+
+/* What a caller gives. With index, x is a table of which row n reads x[index[n, t]] at step t. */
+typedef struct {
+    const cell_spec *cell;
+    idx N, T, D, H, table;
+    idx offsets[MAX_GATES];             /* of gates in Wx, Wh, b, activated gates, gradients */
+    const void *x;                      /* [N,T,D], or [table,D] */
+    const void *initial[MAX_STATES];    /* [N,H]; NULL: 0 */
+    const idx *lengths, *index;         /* [N] [N,T]; NULL: T, x as it is */
+    const unsigned char *reset;         /* [N,T]: the state starts anew before that step; or NULL */
+    int reverse, time_major;            /* time_major: arrays of steps are [T,N,...] */
+    int reset_to_initial;               /* not to 0 */
+} problem;
+
+/* Wx [D,GH] and Wh [H,GH], or transposed [GH,D] and [GH,H]; biases [GH], bh or NULL. */
+typedef struct {
+    const void *Wx, *Wh, *b, *bh;
+    int transposed;
+} weights;
+
+/* The same as panels. Forward's hold the biases. NULL: not packed. */
+typedef struct {
+    const void *Wx, *Wh[MAX_PHASES]; /* Wh: the gates of each forward phase */
+    const void *Wx_T, *Wh_T;         /* backward: the transposes */
+} panels;
+
+/* What forward leaves. NULL: not wanted. */
+typedef struct {
+    void *states[MAX_STATES]; /* [N,T,H] */
+    void *gates, *extra;      /* [N,T,GH], activated; [N,T,H] */
+    void *last[MAX_STATES];   /* [N,H]: after a row's last step */
+} activations;
+
+/* dh, dlast: what comes from outside, NULL: 0. The others are results. */
+typedef struct {
+    const void *dh, *dlast[MAX_STATES];
+    void *dx, *dinitial[MAX_STATES];
+    void *dWx, *dWh, *db, *dbh; /* of the shapes of the weights; dbh or NULL */
+} gradients;
+
+/* How a call is cut. */
+typedef struct {
+    int threads;
+    int by_units; /* threads share the hidden units and meet after every step; else batch rows */
+    int packed;   /* weights are read as panels, not as they lie */
+} plan;
+
+/* Step t processes the ranks below batch_size(t) = offsets[t + 1] - offsets[t]; rank i of it is row
+   n * T + time (time_major: time * N + n) of the arrays: rows[offsets[t] + i], n being
+   sorted_indices[i]. */
+typedef struct {
+    idx steps;
+    idx *rows, *offsets, *sorted_indices; /* [sum of lengths] [steps + 1] [N] */
+} schedule;
+
+/* Work space forward. States are [N, stride] by rank, stride being at least H rounded up to two
+   vectors; the first is there twice, read and written in turns. gates_x, x Wx + b, has room for
+   gates_x_rows rows of a share of batch rows, or of all by_units, or of the table; or, of each row
+   of a batch whose weights are read as they lie, for itself and for h Wh [2, GH + lanes]. */
+typedef struct {
+    idx stride, gates_x_rows;
+    void *states[MAX_STATES], *scratch[MAX_SCRATCH], *gates_x;
+    const void **x_rows; /* [parts, gates_x_rows] */
+    int *flags;          /* [parts, FLAG_STRIDE], 0: see barrier.h */
+} forward_space;
+
+/* Work space backward, over the steps t0..t1, whose gate gradients lie without gaps in dgates
+   [.., dgates_stride]; dgates_next [N, dgates_stride] receives those of step t0 for the next call.
+   dstates [N, stride] by rank hold what reaches a state other than through a product. */
+typedef struct {
+    idx t0, t1, stride, dgates_stride, operand_stride;
+    void *dstates[MAX_STATES], *dgates, *dgates_next, *operand;
+    int *flags;
+} backward_space;
+
+struct layer {
+    problem problem;
+    weights weights;
+    panels panels;
+    activations kept;
+    gradients gradients;
+    plan plan;
+    schedule time;
+    forward_space forward;
+    backward_space backward;
+};
+
+static inline idx batch_size(const layer *l, idx t)
+{
+    return t < 0 ? l->problem.N : t < l->time.steps ? l->time.offsets[t + 1] - l->time.offsets[t] : 0;
+}
+
+/* Whether the state of a rank starts anew before step t. */
+static inline int is_reset(const layer *l, idx t, idx rank)
+{
+    return rank < batch_size(l, t) && l->problem.reset[l->time.rows[l->time.offsets[t] + rank]];
+}
+
+/* Where the gates g..g+count, or the blocks of their gradients, begin. */
+static inline idx first_column(const layer *l, idx g, idx count)
+{
+    idx column = l->problem.offsets[g];
+    for (idx i = g + 1; i < g + count; i++)
+        column = MIN(column, l->problem.offsets[i]);
+    return column;
+}
+
+/* ---- what the front calls -------------------------------------------------------------------- */
+
+/* Bytes of the panels of a layer's weights, and these in that much memory: forward's, and with
+   training backward's too. Need problem (but for arrays) and weights. 0 bytes: too many to count. */
+size_t fastrnn_panel_bytes(const kernel_table *, const layer *, int training);
+void fastrnn_pack(const kernel_table *, layer *, int training, void *memory);
+
+/* Chooses the plan and returns the bytes of work space (0: too many to count); then, in that much
+   memory, packs what is not packed, sorts, runs and writes kept. Need problem and weights, or
+   panels. lasting: the plan is to serve many calls, so that what the machine is busy with now counts
+   nothing. */
+size_t fastrnn_plan_forward(const kernel_table *, layer *, int lasting);
+void fastrnn_forward(const kernel_table *, layer *, void *memory);
+
+/* The same backward: writes gradients. Needs kept, too. */
+size_t fastrnn_plan_backward(const kernel_table *, layer *);
+void fastrnn_backward(const kernel_table *, layer *, void *memory);
+
+/* Both halves of fastrnn_forward: what one step after the other shares, and one step. */
+void fastrnn_forward_setup(const kernel_table *, layer *, void *memory);
+void fastrnn_forward_run(const kernel_table *, layer *);
+
+/* Bytes of the panels of one B [K, columns]. */
+size_t fastrnn_packed_bytes(const kernel_table *, idx K, idx columns);
+
+/* C = A^T B and the sum of B's rows, in so much work space. */
+size_t fastrnn_matmul_grad_bytes(const kernel_table *, const weight_grad_args *, int threads);
+void fastrnn_matmul_grad(const kernel_table *, const weight_grad_args *, int threads, void *memory);
+
+#endif

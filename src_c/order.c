@@ -1,0 +1,49 @@
+#include "order.h"
+#include <string.h>
+
+schedule take_schedule(arena *a, const problem *p)
+{
+    return (schedule){.rows = take(a, p->N * p->T, sizeof(idx)),
+                      .offsets = take(a, p->T + 2, sizeof(idx)),
+                      .sorted_indices = take(a, p->N, sizeof(idx))};
+}
+
+void sort_batch(const problem *p, schedule *time)
+{
+    const idx N = p->N, T = p->T;
+    idx *const rows = time->rows, *const offsets = time->offsets;
+    idx *const indices = time->sorted_indices;
+    idx steps = 0, rank = 0, i = 0;
+    /* offsets[length] counts the rows of a length, then is the next rank of that length. */
+    memset(offsets, 0, (T + 2) * sizeof(idx));
+    for (idx n = 0; n < N; n++) {
+        offsets[length_of(p, n)]++;
+        steps = MAX(steps, length_of(p, n));
+    }
+    /* By falling length, else as they come. */
+    for (idx t = T; t >= 0; t--) {
+        const idx count = offsets[t];
+        offsets[t] = rank;
+        rank += count;
+    }
+    for (idx n = 0; n < N; n++)
+        indices[offsets[length_of(p, n)]++] = n;
+    /* Now offsets[length] is the number of rows at least that long. */
+    for (idx t = 0; t < steps; t++) {
+        const idx active = offsets[t + 1];
+        offsets[t] = i;
+        for (rank = 0; rank < active; rank++) {
+            const idx n = indices[rank], time = p->reverse ? length_of(p, n) - 1 - t : t;
+            rows[i++] = p->time_major ? time * N + n : n * T + time;
+        }
+    }
+    offsets[steps] = i;
+    time->steps = steps;
+}
+
+void clear_past_lengths(const problem *p, void *a, size_t row_bytes)
+{
+    for (idx n = 0; a && p->lengths && n < p->N; n++)
+        memset((char *)a + (n * p->T + p->lengths[n]) * row_bytes, 0,
+               (p->T - p->lengths[n]) * row_bytes);
+}

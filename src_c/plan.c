@@ -1,0 +1,78 @@
+#include "plan.h"
+#include "team.h"
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__unix__)
+#include <unistd.h>
+#endif
+
+enum {
+    /* Where the system does not say: most CPUs of today have as much or more. */
+    ASSUMED_L2 = 1 << 20,
+    SMALLEST_L2 = 256 << 10,
+    LARGEST_L2 = 4 << 20,
+    /* With few rows memory is the limit: an operation takes as long as so many with many rows, and
+       two caches hold weights that one does not. */
+    VECTOR_COST = 6,
+    /* Below so many rows a thread it may pay to share the units. */
+    UNITS_ROWS = 64,
+};
+
+cache_sizes fastrnn_caches;
+
+static long system_l2(void)
+{
+#if defined(__APPLE__)
+    long size = 0;
+    size_t length = sizeof size;
+    return sysctlbyname("hw.l2cachesize", &size, &length, 0, 0) ? 0 : size;
+#elif defined(_SC_LEVEL2_CACHE_SIZE)
+    return sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+    return 0;
+#endif
+}
+
+void fastrnn_read_caches(void)
+{
+    const long said = system_l2();
+    const size_t l2 = said <= 0 ? ASSUMED_L2 : MIN(MAX(said, SMALLEST_L2), LARGEST_L2);
+    fastrnn_caches = (cache_sizes){
+        .l2_bytes = l2, .block_bytes = l2 * 3 / 8, .chunk_bytes = l2 / 2, .units_bytes = l2 / 2};
+}
+
+/* Sharing the units, each thread reads its part of Wh alone, which then fits its cache or nearly so;
+   but all meet after every step, which beside a busy process takes up to a time slice each. */
+static int prefers_units(const kernel_table *k, const problem *p, int threads, int lasting)
+{
+    const size_t bytes = p->cell->gates * p->H * p->H * k->real_size;
+    if (threads == 1 || (!lasting && team_is_oversubscribed()))
+        return 0;
+    return p->N < 2 * threads
+        || (bytes >= fastrnn_caches.units_bytes && p->N < UNITS_ROWS * threads);
+}
+
+static plan plan_of(const kernel_table *k, const problem *p, int packed, int lasting, double flops)
+{
+    const int threads = team_threads_for(flops);
+    return (plan){.threads = threads, .by_units = prefers_units(k, p, threads, lasting),
+                  .packed = packed};
+}
+
+/* Multiply-adds of the two products, over all steps. */
+static double work(const problem *p)
+{
+    return 2. * p->N * p->T * (p->D + p->H) * p->cell->gates * p->H;
+}
+
+plan fastrnn_plan_of_forward(const kernel_table *k, const layer *l, int lasting)
+{
+    const problem *const p = &l->problem;
+    const int few = p->N * p->T <= UNPACKED_ROWS;
+    return plan_of(k, p, l->panels.Wx || !few, lasting, few ? VECTOR_COST * work(p) : work(p));
+}
+
+plan fastrnn_plan_of_backward(const kernel_table *k, const layer *l)
+{
+    return plan_of(k, &l->problem, 1, 0, 2 * work(&l->problem));
+}

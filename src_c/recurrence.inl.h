@@ -1,0 +1,503 @@
+/* The loops over time of any cell: x Wx + b for a chunk of steps, then step by step h_prev Wh by
+   tiles and the cell's formulas on each finished tile while it is in L1; and the way back. */
+
+/* Where part i of n things begins, and in how many parts things of a size are cut; mostly it is one,
+   and a division takes as long as a vector of gates' sums. */
+INLINE idx FN(cut)(idx n, idx part, idx parts)
+{
+    return parts == 1 ? part * n : n * part / parts;
+}
+
+INLINE idx FN(cuts)(idx n, idx size)
+{
+    return n == 0 ? 0 : n <= size ? 1 : CEIL_DIV(n, size);
+}
+
+/* ---- which rows and units a part computes ---------------------------------------------------- */
+
+/* The ranks rank, rank + stride, ... and the units u0..u1. Ranks are dealt in turn, since the
+   longest rows come first. */
+typedef struct {
+    idx part, parts, rank, stride, u0, u1;
+    int round; /* of meetings so far */
+    int *flags;
+    FN(block) block; /* the one at hand */
+} FN(share);
+
+static FN(share) FN(share_of)(const layer *l, int *flags, idx part, idx parts)
+{
+    const idx H = l->problem.H, blocks = CEIL_DIV(H, 2 * LANES);
+    FN(share) sh = {.part = part, .parts = parts, .rank = part, .stride = parts, .u1 = H};
+    if (l->plan.by_units) {
+        sh.rank = 0;
+        sh.stride = 1;
+        sh.u0 = MIN(H, blocks * part / parts * 2 * LANES);
+        sh.u1 = MIN(H, blocks * (part + 1) / parts * 2 * LANES);
+        sh.flags = flags;
+    }
+    return sh;
+}
+
+/* How many of the ranks below n are in the share. */
+INLINE idx FN(own)(const FN(share) *sh, idx n)
+{
+    return n > sh->rank ? FN(cuts)(n - sh->rank, sh->stride) : 0;
+}
+
+INLINE void FN(meet)(FN(share) *sh)
+{
+    if (sh->flags && sh->parts > 1)
+        meet(sh->flags, sh->part, sh->parts, ++sh->round);
+}
+
+/* to[rank] = from[n], or 0, in the share; but 0 before a first step that begins with a reset. */
+static void FN(load_states)(const layer *l, const FN(share) *sh, const REAL *from, int heed_reset,
+                            REAL *to, idx stride)
+{
+    const int zero = heed_reset && l->problem.reset && !l->problem.reset_to_initial;
+    for (idx rank = sh->rank; rank < l->problem.N; rank += sh->stride) {
+        REAL *const row = to + rank * stride + sh->u0;
+        const idx n = l->time.sorted_indices[rank];
+        if (from && !(zero && is_reset(l, 0, rank)))
+            memcpy(row, from + n * l->problem.H + sh->u0, (sh->u1 - sh->u0) * sizeof(REAL));
+        else
+            memset(row, 0, (sh->u1 - sh->u0) * sizeof(REAL));
+    }
+}
+
+/* What the blocks of all rows and steps share. */
+static void FN(start_block)(const layer *l, FN(share) *sh)
+{
+    const problem *const p = &l->problem;
+    FN(block) *const b = &sh->block;
+    *b = (FN(block)){.stride = sh->stride, .H = p->H, .saved_gates = l->kept.gates,
+                     .saved_extra = l->kept.extra, .gates_stride = p->cell->gates * p->H,
+                     .reset = p->reset, .reset_to_initial = p->reset_to_initial,
+                     .dh = l->gradients.dh, .sorted_indices = l->time.sorted_indices,
+                     .state_stride = l->forward.stride, .dstate_stride = l->backward.stride,
+                     .dgates_stride = l->backward.dgates_stride,
+                     .operand_stride = l->backward.operand_stride};
+    for (idx g = 0; g < MAX_GATES; g++) {
+        b->offsets[g] = p->offsets[g];
+        b->z_offsets[g] = b->x_offsets[g] = g * LANES; /* in panels */
+    }
+    for (idx s = 0; s < MAX_STATES; s++) {
+        b->saved_states[s] = l->kept.states[s];
+        b->initial[s] = p->initial[s];
+        b->states[s] = l->forward.states[s];
+        b->dstates[s] = l->backward.dstates[s];
+    }
+    for (idx i = 0; i < MAX_SCRATCH; i++)
+        b->scratch[i] = l->forward.scratch[i];
+}
+
+/* Moves to step t; -1 is before the first one. */
+INLINE void FN(move_block)(const layer *l, FN(block) *b, idx t)
+{
+    b->rows = t < 0 ? 0 : l->time.rows + l->time.offsets[t];
+    b->previous_rows = t > 0 ? l->time.rows + l->time.offsets[t - 1] : 0;
+}
+
+/* The rows r..r+m of the share. */
+INLINE FN(block) *FN(block_of)(FN(share) *sh, idx r, idx m)
+{
+    sh->block.rank = sh->rank + r * sh->stride;
+    sh->block.m = m;
+    return &sh->block;
+}
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+/* States of the block that start anew before the step after t. */
+static void FN(reset_states)(const layer *l, const FN(block) *b, idx t, idx u)
+{
+    const problem *const p = &l->problem;
+    for (EACH_ROW(b)) {
+        if (!is_reset(l, t + 1, rank))
+            continue;
+        for (idx s = 0; s < p->cell->states; s++) {
+            const REAL *const from = p->reset_to_initial ? b->initial[s] : 0;
+            FN(store)((s ? b->states[s] : b->h_next) + rank * b->state_stride + u,
+                      from ? FN(load_n)(from + b->sorted_indices[rank] * b->H + u, b->H - u) : (V){0});
+        }
+    }
+}
+
+INLINE void FN(activate)(const layer *l, const forward_phase *phase, const FN(block) *b, idx t, idx u)
+{
+    const cell_spec *const cell = l->problem.cell;
+    phase->activate(b, u);
+    if (l->problem.reset && phase == &cell->forward[cell->phases - 1])
+        FN(reset_states)(l, b, t, u);
+}
+
+/* Where x Wx + b of a share, or of the table, lies: [panels, gates_x_rows, x_row]. */
+INLINE REAL *FN(gates_x_of)(const layer *l, const FN(share) *sh)
+{
+    const idx G = l->problem.cell->gates, width = UNIT_VECTORS(G) * LANES;
+    const idx shared = l->plan.by_units || l->problem.index;
+    const idx panel = shared ? sh->u0 / width : sh->part * CEIL_DIV(l->problem.H, width);
+    return (REAL *)l->forward.gates_x + panel * l->forward.gates_x_rows * G * width;
+}
+
+/* x Wx + b of the table. */
+static void FN(project_table)(const void *args, idx part, idx parts)
+{
+    const layer *const l = args;
+    const problem *const p = &l->problem;
+    const idx width = UNIT_VECTORS(p->cell->gates) * LANES, x_row = p->cell->gates * width;
+    const idx panels = CEIL_DIV(p->H, width), p0 = panels * part / parts;
+    const FN(product_args) product = {
+        .rows = p->table, .K = p->D, .vectors = x_row / LANES, .p0 = p0,
+        .p1 = panels * (part + 1) / parts, .a = p->x, .a_row = p->D, .packed = l->panels.Wx,
+        .out = (REAL *)l->forward.gates_x + p0 * l->forward.gates_x_rows * x_row, .out_row = x_row,
+        .out_panel = l->forward.gates_x_rows * x_row, .columns = panels * x_row};
+    FN(product)(&product);
+}
+
+/* x Wx + b of the steps t0..t1. */
+static void FN(project_steps)(const layer *l, const FN(share) *sh, idx t0, idx t1)
+{
+    const problem *const p = &l->problem;
+    const idx width = UNIT_VECTORS(p->cell->gates) * LANES, x_row = p->cell->gates * width;
+    const REAL **const list = (const REAL **)l->forward.x_rows + sh->part * l->forward.gates_x_rows;
+    idx rows = 0;
+    for (idx t = t0; t < t1; t++)
+        for (idx rank = sh->rank; rank < batch_size(l, t); rank += sh->stride)
+            list[rows++] = (const REAL *)p->x + l->time.rows[l->time.offsets[t] + rank] * p->D;
+    const FN(product_args) product = {
+        .rows = rows, .K = p->D, .vectors = x_row / LANES, .p0 = sh->u0 / width,
+        .p1 = CEIL_DIV(sh->u1, width), .a_rows = list, .packed = l->panels.Wx,
+        .out = FN(gates_x_of)(l, sh), .out_row = x_row,
+        .out_panel = l->forward.gates_x_rows * x_row, .columns = CEIL_DIV(p->H, width) * x_row};
+    if (rows)
+        FN(product)(&product);
+}
+
+/* What the phase multiplies with Wh, by rank. */
+INLINE const REAL *FN(left_of)(const forward_phase *phase, const FN(block) *b)
+{
+    return phase->left == SCRATCH ? b->scratch[0] : b->h_prev;
+}
+
+/* One phase of step t for panels q..end of the rows r..r+m of the share, whose x Wx + b are the
+   rows from first on of gates_x. */
+static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t,
+                           idx first, idx r, idx m, idx q, idx end)
+{
+    const idx G = l->problem.cell->gates, H = l->problem.H, *const index = l->problem.index;
+    const idx unit_vectors = UNIT_VECTORS(phase->gates), width = unit_vectors * LANES;
+    const idx NV = phase->gates * unit_vectors, x_row = G * UNIT_VECTORS(G) * LANES;
+    const REAL *const x = FN(gates_x_of)(l, sh);
+    FN(block) *const b = FN(block_of)(sh, r, m);
+    idx x_rows[MAX_ROWS(2)];
+    for (EACH_ROW(b))
+        x_rows[k] = index ? index[b->rows[rank]] : first + r + k;
+    REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
+    FN(tile) tile = {.K = H, .a_row = sh->stride * b->state_stride,
+                     .a = FN(left_of)(phase, b) + b->rank * b->state_stride,
+                     .b_panel = (H + 1) * NV * LANES, .started = phase->continued * unit_vectors,
+                     .start_rows = x_rows, .start_row = x_row,
+                     .start_panel = l->forward.gates_x_rows * x_row, .out = z, .out_row = NV * LANES,
+                     .out_panel = m * NV * LANES};
+    b->z_stride = NV * LANES;
+    b->x_stride = x_row;
+    b->x_rows = x_rows;
+    for (idx panel = q, done; panel < end; panel += done) {
+        tile.b = (const REAL *)l->panels.Wh[phase - l->problem.cell->forward] + panel * tile.b_panel;
+        tile.start = x + (panel - sh->u0 / width) * tile.start_panel;
+        done = FN(run_tile)(&tile, m, NV, end - panel, ACCUMULATORS * LANES);
+        for (idx p = 0; p < done; p++)
+            for (idx v = 0; v < unit_vectors && (panel + p) * width + v * LANES < H; v++) {
+                const idx unit = (panel + p) * width + v * LANES;
+                b->z = z + p * tile.out_panel + v * LANES;
+                b->x = x + (unit - sh->u0) / LANES * tile.start_panel;
+                FN(activate)(l, phase, b, t, unit);
+            }
+    }
+}
+
+/* Loops: blocks of Wh that stay in L2, blocks of rows. Every other step takes the blocks in reverse,
+   so that a Wh that does not fit L2 is half there. */
+static void FN(recur)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t, idx first)
+{
+    const idx unit_vectors = UNIT_VECTORS(phase->gates), width = unit_vectors * LANES;
+    const idx NV = phase->gates * unit_vectors, R = FN(own)(sh, batch_size(l, t));
+    const idx blocks = FN(cuts)(R, MAX_ROWS(NV));
+    const idx begin = sh->u0 / (LANES * unit_vectors), panels = CEIL_DIV(sh->u1, width) - begin;
+    const idx count = FN(cuts)(panels * l->problem.H * NV * VEC_BYTES, fastrnn_caches.block_bytes);
+    for (idx i = 0; i < count; i++) {
+        const idx at = t & 1 ? count - 1 - i : i;
+        for (idx block = 0; block < blocks; block++) {
+            const idx r = FN(cut)(R, block, blocks), m = FN(cut)(R, block + 1, blocks) - r;
+            FN(recur_rows)(l, phase, sh, t, first, r, m, begin + FN(cut)(panels, at, count),
+                           begin + FN(cut)(panels, at + 1, count));
+        }
+    }
+}
+
+/* z += a W in the columns of the gates g..g+count that the share has, W [K, GH] as it lies, or
+   transposed. Those of whole gates lie together. */
+static void FN(add_gates)(const layer *l, const FN(share) *sh, idx g, idx count, REAL *z,
+                          const REAL *a, const REAL *W, idx K)
+{
+    const idx ld = l->problem.cell->gates * l->problem.H, units = sh->u1 - sh->u0;
+    const idx runs = units == l->problem.H ? 1 : count, columns = count / runs * units;
+    for (idx i = g; i < g + runs; i++) {
+        const idx column = first_column(l, i, count / runs) + sh->u0;
+        if (l->weights.transposed)
+            FN(add_transposed_product)(z + column, a, W + column * K, K, columns);
+        else
+            FN(add_vector_product)(z + column, a, W + column, ld, K, columns);
+    }
+}
+
+/* Where h Wh of a row starts: from x Wx + b, or, of the gates that do not continue it, from bh. */
+static void FN(start_unpacked)(const layer *l, const FN(share) *sh, const REAL *x, REAL *z)
+{
+    const REAL *const bh = l->weights.bh;
+    const idx size = (sh->u1 - sh->u0) * sizeof(REAL);
+    for (idx g = 0; g < l->problem.cell->gates; g++) {
+        const idx column = l->problem.offsets[g] + sh->u0;
+        if (g < l->problem.cell->forward[0].continued)
+            memcpy(z + column, x + column, size);
+        else if (bh)
+            memcpy(z + column, bh + column, size);
+        else
+            memset(z + column, 0, size);
+    }
+}
+
+/* x Wx + b of one row. */
+static void FN(project_unpacked)(const layer *l, const FN(share) *sh, const REAL *x, REAL *to)
+{
+    const REAL *const b = l->weights.b, *const bh = l->weights.bh;
+    const idx units = sh->u1 - sh->u0, gates = l->problem.cell->gates;
+    for (idx g = 0; g < gates; g++) {
+        const idx column = l->problem.offsets[g] + sh->u0;
+        memcpy(to + column, b + column, units * sizeof(REAL));
+        for (idx u = 0; bh && g < l->problem.cell->forward[0].continued && u < units; u++)
+            to[column + u] += bh[column + u];
+    }
+    FN(add_gates)(l, sh, 0, gates, to, x, l->weights.Wx, l->problem.D);
+}
+
+/* Too few rows to pay for packing: the same sums with Wx and Wh as they lie. Of each row gates_x
+   holds x Wx + b and, where some gates do not continue it, h Wh: [2, G H + LANES]. */
+static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t)
+{
+    static const idx zero;
+    const problem *const p = &l->problem;
+    const int separate = p->cell->forward[0].continued < p->cell->gates;
+    const idx size = p->cell->gates * p->H + LANES;
+    FN(block) *const b = &sh->block;
+    b->x_rows = &zero;
+    for (idx g = 0; g < p->cell->gates; g++)
+        b->x_offsets[g] = p->offsets[g];
+    for (idx i = 0; i < phase->gates; i++)
+        b->z_offsets[i] = p->offsets[phase->gate + i];
+    for (idx r = 0; r < FN(own)(sh, batch_size(l, t)); r++) {
+        FN(block_of)(sh, r, 1);
+        REAL *const x = (REAL *)l->forward.gates_x + b->rank * 2 * size;
+        REAL *const z = separate ? x + size : x;
+        if (phase == p->cell->forward) {
+            const idx row = b->rows[b->rank], at = p->index ? p->index[row] : row;
+            FN(project_unpacked)(l, sh, (const REAL *)p->x + at * p->D, x);
+            if (separate)
+                FN(start_unpacked)(l, sh, x, z);
+        }
+        FN(add_gates)(l, sh, phase->gate, phase->gates, z,
+                      FN(left_of)(phase, b) + b->rank * b->state_stride, l->weights.Wh, p->H);
+        for (idx u = sh->u0; u < sh->u1; u += LANES) {
+            b->z = z + u;
+            b->x = x + u;
+            FN(activate)(l, phase, b, t, u);
+        }
+    }
+}
+
+/* Steps from t on whose rows fit into gates_x. */
+static idx FN(chunk_end)(const layer *l, const FN(share) *sh, idx t)
+{
+    idx rows = 0;
+    for (; t < l->time.steps; t++)
+        if ((rows += FN(own)(sh, batch_size(l, t))) > l->forward.gates_x_rows)
+            break;
+    return t;
+}
+
+static void FN(forward)(const void *args, idx part, idx parts)
+{
+    const layer *const l = args;
+    const cell_spec *const cell = l->problem.cell;
+    const idx steps = l->time.steps;
+    const int in_chunks = l->plan.packed && !l->problem.index;
+    const idx size = l->problem.N * l->forward.stride;
+    FN(share) sh = FN(share_of)(l, l->forward.flags, part, parts);
+    FN(start_block)(l, &sh);
+    for (idx s = 0; s < cell->states; s++)
+        FN(load_states)(l, &sh, l->problem.initial[s], 1, l->forward.states[s], l->forward.stride);
+    FN(meet)(&sh);
+    for (idx t = 0, end = 0, first = 0; t < steps; t++) {
+        if (t == end) {
+            end = in_chunks ? FN(chunk_end)(l, &sh, t) : steps;
+            first = 0;
+            if (in_chunks)
+                FN(project_steps)(l, &sh, t, end);
+        }
+        FN(move_block)(l, &sh.block, t);
+        sh.block.h_prev = sh.block.states[0] + (t & 1) * size;
+        sh.block.h_next = sh.block.states[0] + (~t & 1) * size;
+        for (idx i = 0; i < cell->phases; i++) {
+            if (l->plan.packed)
+                FN(recur)(l, &cell->forward[i], &sh, t, first);
+            else
+                FN(recur_unpacked)(l, &cell->forward[i], &sh, t);
+            if (t + 1 < steps || i + 1 < cell->phases)
+                FN(meet)(&sh);
+        }
+        first += FN(own)(&sh, batch_size(l, t));
+    }
+}
+
+/* ---- backward -------------------------------------------------------------------------------- */
+
+/* Where the gates' gradients of step t begin. */
+INLINE REAL *FN(dgates_of)(const layer *l, idx t)
+{
+    const backward_space *const space = &l->backward;
+    return t < space->t1 ? (REAL *)space->dgates
+               + (l->time.offsets[MAX(0, t)] - l->time.offsets[space->t0]) * space->dgates_stride
+                         : (REAL *)space->dgates_next;
+}
+
+/* Where the step after t began anew, nothing goes back to t: what came in z and in the gradients of
+   the other states is taken out, and is that of the initial states if these were the new ones. */
+static void FN(cut_at_resets)(const layer *l, const FN(block) *b, idx t, REAL *z, idx u)
+{
+    const idx n = b->H - u;
+    for (EACH_ROW(b)) {
+        if (!is_reset(l, t + 1, rank))
+            continue;
+        for (idx s = 0; s < l->problem.cell->states; s++) {
+            REAL *const from = s ? FN(dstate)(b, s, rank, u) : z + k * b->z_stride;
+            REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->H + u;
+            if (l->problem.reset_to_initial && l->gradients.dinitial[s])
+                FN(store_n)(to, FN(load_n)(to, n) + FN(load)(from), n);
+            FN(store)(from, (V){0});
+        }
+    }
+}
+
+/* Before the first step: the gradients of the initial states. */
+static void FN(leave)(const layer *l, const FN(block) *b, idx u)
+{
+    const int add = l->problem.reset && l->problem.reset_to_initial;
+    const idx n = b->H - u;
+    for (EACH_ROW(b))
+        for (idx s = 0; s < l->problem.cell->states; s++) {
+            REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->H + u;
+            const V d = FN(load)(s ? FN(dstate)(b, s, rank, u) : b->z + k * b->z_stride);
+            if (l->gradients.dinitial[s])
+                FN(store_n)(to, add ? FN(load_n)(to, n) + d : d, n);
+        }
+}
+
+/* Panels q..end of the rows r..r+m of the share. A: the gates' gradients that come back; NULL for
+   rows that end at step t, to which none do. */
+static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share) *sh, idx t,
+                          const REAL *A, idx r, idx m, idx q, idx end)
+{
+    static const REAL zeros[2 * VEC_BYTES / sizeof(REAL)];
+    const idx H = l->problem.H, K = l->problem.cell->gates * H, stride = l->backward.stride;
+    const int cut = l->problem.reset && !phase->within_step;
+    REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
+    FN(block) *const b = FN(block_of)(sh, r, m);
+    FN(tile) tile = {.a_row = sh->stride * b->dgates_stride, .b_panel = (K + 1) * 2 * LANES,
+                     .started = 2, .out = z, .out_row = 2 * LANES, .out_panel = m * 2 * LANES};
+    for (idx panel = q, done = 1; panel < end; panel += done) {
+        tile.start = phase->within_step ? zeros
+            : b->dstates[0] + b->rank * stride + panel * 2 * LANES;
+        tile.start_row = phase->within_step ? 0 : sh->stride * stride;
+        tile.start_panel = phase->within_step ? 0 : 2 * LANES;
+        for (idx i = 0; i < MAX_PIECES && phase->piece[i].gates; i++) {
+            const idx block = phase->piece[i].block, gates = phase->piece[i].gates;
+            const idx column = block < l->problem.cell->gates ? first_column(l, block, gates) : block * H;
+            tile.K = A ? gates * H : 0;
+            tile.a = A ? A + b->rank * b->dgates_stride + column : 0;
+            tile.b = (const REAL *)l->panels.Wh_T + panel * tile.b_panel
+                + first_column(l, phase->piece[i].gate, gates) * 2 * LANES;
+            done = FN(run_tile)(&tile, m, 2, end - panel, ACCUMULATORS * LANES);
+            tile.start = z;
+            tile.start_row = tile.out_row;
+            tile.start_panel = tile.out_panel;
+        }
+        for (idx v = 0; v < 2 * done && panel * 2 * LANES + v * LANES < H; v++) {
+            const idx unit = panel * 2 * LANES + v * LANES;
+            REAL *const at = z + v / 2 * tile.out_panel + v % 2 * LANES;
+            b->z = at;
+            if (cut)
+                FN(cut_at_resets)(l, b, t, at, unit);
+            if (t < 0)
+                FN(leave)(l, b, unit);
+            else
+                phase->differentiate(b, unit);
+        }
+    }
+}
+
+/* One phase of step t; t == -1 stands for what is before the first step. */
+static void FN(step_backward)(const layer *l, const backward_phase *phase, FN(share) *sh, idx t)
+{
+    const idx K = l->problem.cell->gates * l->problem.H, end = CEIL_DIV(sh->u1, 2 * LANES);
+    const idx begin = sh->u0 / (2 * LANES), panels = end - begin;
+    const idx count = FN(cuts)(panels * K * 2 * VEC_BYTES, fastrnn_caches.block_bytes);
+    const idx present = FN(own)(sh, batch_size(l, t));
+    const idx continuing = phase->within_step ? present : FN(own)(sh, batch_size(l, t + 1));
+    const REAL *const A = FN(dgates_of)(l, phase->within_step ? t : t + 1);
+    for (idx i = 0; i < count; i++) {
+        const idx at = t & 1 ? count - 1 - i : i;
+        for (int ending = 0; ending < 2; ending++) {
+            const idx r0 = ending ? continuing : 0, R = ending ? present - continuing : continuing;
+            const idx blocks = FN(cuts)(R, MAX_ROWS(2));
+            for (idx block = 0; block < blocks; block++) {
+                const idx r = FN(cut)(R, block, blocks), m = FN(cut)(R, block + 1, blocks) - r;
+                FN(step_rows)(l, phase, sh, t, ending ? 0 : A, r0 + r, m,
+                              begin + FN(cut)(panels, at, count),
+                              begin + FN(cut)(panels, at + 1, count));
+            }
+        }
+    }
+}
+
+/* The steps t0..t1. */
+static void FN(backward)(const void *args, idx part, idx parts)
+{
+    const layer *const l = args;
+    const cell_spec *const cell = l->problem.cell;
+    const backward_space *const space = &l->backward;
+    FN(share) sh = FN(share_of)(l, space->flags, part, parts);
+    FN(start_block)(l, &sh);
+    sh.block.z_stride = 2 * LANES;
+    for (idx s = 0; s < cell->states && space->t1 == l->time.steps; s++)
+        FN(load_states)(l, &sh, l->gradients.dlast[s], 0, space->dstates[s], space->stride);
+    for (idx t = space->t1 - 1; t >= space->t0; t--) {
+        FN(move_block)(l, &sh.block, t);
+        sh.block.dgates = FN(dgates_of)(l, t);
+        sh.block.operand = (REAL *)space->operand
+            + (l->time.offsets[t] - l->time.offsets[space->t0]) * space->operand_stride;
+        for (idx i = 0; i < cell->phases; i++) {
+            FN(step_backward)(l, &cell->backward[i], &sh, t);
+            FN(meet)(&sh);
+        }
+    }
+    if (space->t0 == 0) {
+        FN(move_block)(l, &sh.block, -1);
+        FN(step_backward)(l, &cell->backward[0], &sh, -1);
+        return;
+    }
+    const REAL *const from = FN(dgates_of)(l, space->t0);
+    for (idx rank = part; rank < batch_size(l, space->t0); rank += parts)
+        memcpy((REAL *)space->dgates_next + rank * space->dgates_stride,
+               from + rank * space->dgates_stride, space->dgates_stride * sizeof(REAL));
+}
