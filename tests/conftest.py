@@ -12,7 +12,7 @@ import pytest
 from util import FLOATS
 
 import fastrnn
-from fastrnn.backends import current_backend, get_backend, threads
+from fastrnn.backends import current_backend, get_backend
 
 kernels = get_backend("cython")._kernels
 
@@ -53,12 +53,11 @@ def dtype(request):
 
 
 @pytest.fixture
-def small_work_is_split(monkeypatch):
+def small_work_is_split():
     """As many threads as are set, however little the work."""
-    monkeypatch.setattr(threads, "MIN_FLOPS_PER_THREAD", 1)
-    kernels.ask_for_threads_from(0)
+    kernels.set_flops_per_thread(1)
     yield
-    kernels.ask_for_threads_from(1e6)
+    kernels.set_flops_per_thread(2e6)
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ import fastrnn
 LARGE = (
     *(*GATES, "lstm_ifgo_c0_lengths", "gru_original_bh_lengths_reverse", "temporal_affine"),
     *("rnn_index", "lstm_fico_index_lengths_reverse", "gru_index_lengths"),
+    *("lstm_transposed_ifgo_c0", "gru_transposed_zrn_bh_index", "gru_original_transposed_bh"),
+    *("lstm_reset_initial_c0_reverse", "gru_original_reset_bh_lengths", "gru_reset_initial_index"),
 )
 CASES = [(name, shape) for name in LAYERS for shape in SHAPES]
 CASES += [(name, shape) for name in LARGE for shape in LARGE_SHAPES]
@@ -127,6 +129,8 @@ def one_by_one(layer, operands, douts):
 
         alone = {name: operands[name] for name in plain.operands}
         alone |= {name: of_row(alone[name]) for name in ("x", "h0", "c0") if name in alone}
+        if "reset" in alone:
+            alone["reset"] = alone["reset"][steps][:, ::direction]
         results = run(plain, alone, douts=[of_row(dout) for dout in douts])
         for key, a in results.items():
             if key in OF_ALL:
@@ -191,12 +195,9 @@ def test_reverse_is_forward_on_flipped_steps(name, implementation, dtype, rng):
     def flip(a):
         return a[:, ::-1].copy()
 
-    expected = run(
-        without(layer, "reverse"),
-        operands | {"x": flip(operands["x"])},
-        douts=[flip(dh), *dlast],
-    )
-    for key in (*OF_STEPS, "cache.x"):
+    flipped = {key: flip(operands[key]) for key in ("x", "reset") if key in operands}
+    expected = run(without(layer, "reverse"), operands | flipped, douts=[flip(dh), *dlast])
+    for key in (*OF_STEPS, "cache.x", "cache.reset"):
         if expected.get(key) is not None:
             expected[key] = flip(expected[key])
     expected["cache.reverse"] = True
@@ -239,6 +240,10 @@ def test_nothing_past_a_row_s_length_is_looked_at(name, value, implementation, d
         for row, length in zip(a, operands["lengths"], strict=True):
             row[length:] = value
     expected["cache.x"] = operands["x"]
+    if "reset" in operands:
+        for row, length in zip(operands["reset"], operands["lengths"], strict=True):
+            row[length:] = True
+        expected["cache.reset"] = operands["reset"]
     assert_results(assert_same_bits, run(layer, operands, douts=douts), expected)
     assert not any(expected[key][2].any() for key in OF_STEPS if expected.get(key) is not None)
 

@@ -107,7 +107,7 @@ def test_beside_a_busy_process_and_with_rows_shared(small_work_is_split, rng):
     for batch in (1, 32):
         stream = fastrnn.Stream("lstm", *weights, batch=batch)
         for t in range(T):
-            _kernels.pretend_crowd()
+            _kernels.oversubscribe()
             h = stream.step(np.ascontiguousarray(x[:batch, t]))
             assert_same_bits(h, np.ascontiguousarray(expected[:batch, t]))
 

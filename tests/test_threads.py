@@ -20,7 +20,7 @@ from util import (
 )
 
 import fastrnn
-from fastrnn.backends import _kernels, compiled, current_backend, threads
+from fastrnn.backends import _kernels, compiled, current_backend
 from fastrnn.backends._kernels import isas
 from fastrnn.backends.threads import available_cpus
 
@@ -34,30 +34,16 @@ LARGE = {
 }
 
 
-@pytest.fixture
-def threads_given(monkeypatch):
-    """What for_work answered, call by call."""
-    given = []
-
-    def for_work(flops):
-        given.append(threads.for_work(flops))
-        return given[-1]
-
-    for module in (compiled, _kernels):
-        monkeypatch.setattr(module, "for_work", for_work)
-    return given
-
-
 @pytest.mark.parametrize("name", [name for name in LAYERS if "sparse" not in name])
-def test_any_number_of_threads_gives_the_same_bits(name, isa, dtype, threads_given, rng):
+def test_any_number_of_threads_gives_the_same_bits(name, isa, dtype, rng):
     operands = draw(LAYERS[name], rng, dtype, *LARGE[name])
     fastrnn.set_num_threads(1)
     expected = run(LAYERS[name], operands, "cython")
     for n in (2, 3, 4):
-        threads_given.clear()
         fastrnn.set_num_threads(n)
+        _kernels.most_parts()
         assert_results(assert_same_bits, run(LAYERS[name], operands, "cython"), expected)
-        assert set(threads_given) == {n}
+        assert _kernels.most_parts() == n
 
 
 # Fewer rows than two a thread, or a Wh of 1 MB and more: the threads share hidden units and meet.
@@ -95,8 +81,7 @@ def test_python_threads_compute_at_once(small_work_is_split, rng):
 
 def test_work_decides_how_many_threads():
     fastrnn.set_num_threads(3)
-    flops = threads.MIN_FLOPS_PER_THREAD
-    assert [threads.for_work(n * flops) for n in (0, 1, 1.9, 2, 3, 100)] == [1, 1, 1, 2, 3, 3]
+    assert [_kernels.threads_for(n * 2e6) for n in (0, 1, 1.9, 2, 3, 100)] == [1, 1, 1, 2, 3, 3]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.0, True, "2", None])

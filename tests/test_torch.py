@@ -7,13 +7,14 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from util import GATES, LAYERS, TWIN, assert_close, differentiable, draw, run, upstream
 
-from fastrnn.layers.checks import GATE_ORDERS
+from fastrnn.cells import GRU, LSTM
 
 
 def in_torch_order(a, gates):
-    """Gates i f o g in a given order to the i f g o of PyTorch, along the last axis."""
-    places = dict(zip(gates, a.chunk(4, dim=-1), strict=True))
-    return torch.cat([places[gate] for gate in "ifgo"], dim=-1)
+    """Gates in a given order to the i f g o, or r z n, of PyTorch, along the last axis."""
+    places = dict(zip(gates, a.chunk(len(gates), dim=-1), strict=True))
+    order = "ifgo" if len(gates) == 4 else "rzn"
+    return torch.cat([places[gate] for gate in order], dim=-1)
 
 
 def call(module, x, states, Wx, Wh, b, bh, suffix, **keywords):
@@ -26,13 +27,21 @@ def call(module, x, states, Wx, Wh, b, bh, suffix, **keywords):
     return torch.func.functional_call(built, parameters, (x, states))
 
 
-def step(cell, x, *operands, bh=None, gates="ifog", reset_after=True):
+def ordered(cell, gates, *weights):
+    """Wx, Wh, b and bh, which may be None, with the gates in PyTorch's order."""
+    if cell == "rnn":
+        return weights
+    order = {"lstm": LSTM, "gru": GRU}[cell].orders[gates or {"lstm": "ifog", "gru": "rzn"}[cell]]
+    return tuple(w if w is None else in_torch_order(w, order) for w in weights)
+
+
+def step(cell, x, *operands, bh=None, gates=None, reset_after=True):
     *states, Wx, Wh, b = operands
+    Wx, Wh, b, bh = ordered(cell, gates, Wx, Wh, b, bh)
     if not reset_after:
         return (original_gru_step(x, *states, Wx, Wh, b, bh),)
     if cell == "lstm":
-        weights = [in_torch_order(w, GATE_ORDERS[gates]) for w in (Wx, Wh, b)]
-        return call(torch.nn.LSTMCell, x, tuple(states), *weights, bh, "")
+        return call(torch.nn.LSTMCell, x, tuple(states), Wx, Wh, b, bh, "")
     module = {"rnn": torch.nn.RNNCell, "gru": torch.nn.GRUCell}[cell]
     return (call(module, x, *states, Wx, Wh, b, bh, ""),)
 
@@ -46,7 +55,9 @@ def original_gru_step(x, h, Wx, Wh, b, bh):
     return z * h + (1 - z) * torch.tanh(an + (r * h) @ Un + bn)
 
 
-def sequence(cell, x, h0, Wx, Wh, b, c0=None, bh=None, lengths=None, reverse=False, **keywords):
+def sequence(
+    cell, x, h0, Wx, Wh, b, *, c0=None, bh=None, lengths=None, reset=None, reverse=False, **keywords
+):
     N, T, _ = x.shape
     lengths = torch.full((N,), T) if lengths is None else lengths
     t, end = torch.arange(T), lengths[:, None]
@@ -55,17 +66,40 @@ def sequence(cell, x, h0, Wx, Wh, b, c0=None, bh=None, lengths=None, reverse=Fal
     def in_order(a):
         return a.gather(1, order[..., None].expand_as(a))
 
-    h, *last = packed(cell, in_order(x), h0, c0, Wx, Wh, b, bh, lengths, **keywords)
+    if reset is not None:
+        reset = in_order(reset[..., None].expand(N, T, 1))
+        loop = step_by_step(cell, in_order(x), h0, c0, Wx, Wh, b, lengths, reset, bh=bh, **keywords)
+        h, *last = loop
+    else:
+        h, *last = packed(cell, in_order(x), h0, c0, Wx, Wh, b, bh, lengths, **keywords)
     return in_order(h), *last
 
 
-def packed(cell, x, h0, c0, Wx, Wh, b, bh, lengths, gates="ifog", reset_after=True):
+def step_by_step(cell, x, h0, c0, Wx, Wh, b, lengths, reset, *, reset_to="zeros", **keywords):
+    """A loop over PyTorch's cells, in which the states are set back."""
+    states = [h0]
+    if cell == "lstm":
+        states.append(torch.zeros_like(h0) if c0 is None else c0)
+    anew = states if reset_to == "initial" else [torch.zeros_like(state) for state in states]
+    h = []
+    for t, x_t in enumerate(x.unbind(dim=1)):
+        within = (t < lengths)[:, None]
+        before = [
+            torch.where(reset[:, t] & within, a, s) for a, s in zip(anew, states, strict=True)
+        ]
+        after = step(cell, x_t, *before, Wx, Wh, b, **keywords)
+        states = [torch.where(within, a, s) for a, s in zip(after, states, strict=True)]
+        h.append(torch.where(within, states[0], torch.zeros_like(states[0])))
+    return torch.stack(h, dim=1), *states
+
+
+def packed(cell, x, h0, c0, Wx, Wh, b, bh, lengths, gates=None, reset_after=True):
     """h and the last states, time running forwards."""
+    Wx, Wh, b, bh = ordered(cell, gates, Wx, Wh, b, bh)
     if not reset_after:
         return original_gru(x, h0, Wx, Wh, b, bh, lengths)
     states = h0[None]
     if cell == "lstm":
-        Wx, Wh, b = (in_torch_order(w, GATE_ORDERS[gates]) for w in (Wx, Wh, b))
         states = h0[None], torch.zeros_like(h0[None]) if c0 is None else c0[None]
     module = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell]
     x, T = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False), x.shape[1]
@@ -118,14 +152,17 @@ def stranger(name, tensors):
     cell = layer.function.removesuffix("_step")
     if cell not in GATES:
         return STRANGERS[name](*tensors.values())
+    keywords = dict(layer.keywords)
+    if keywords.pop("transposed", False):
+        tensors = tensors | {name: tensors[name].T for name in ("Wx", "Wh")}
     if cell != layer.function:
         by_name = {"bh": tensors["bh"]} if "bh" in tensors else {}
         positional = [a for key, a in tensors.items() if key not in by_name]
-        return step(cell, *positional, **by_name, **layer.keywords)
+        return step(cell, *positional, **by_name, **keywords)
     if "index" in tensors:
         tensors = tensors | {"x": tensors["x"][tensors["index"]]}
         del tensors["index"]
-    return sequence(cell, **tensors, **layer.keywords)[: 1 + len(layer.last_states)]
+    return sequence(cell, **tensors, **keywords)[: 1 + len(layer.last_states)]
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 4, 5), (7, 11, 16, 33)], ids=str)

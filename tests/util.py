@@ -65,7 +65,7 @@ class Layer(NamedTuple):
 
 
 # Operands that are passed by name.
-BY_NAME = ("c0", "bh", "lengths", "index")
+BY_NAME = ("c0", "bh", "lengths", "index", "reset")
 
 
 def _layer(
@@ -106,8 +106,11 @@ def _cell(function: str, *by_name: str, last_states: bool = True, **keywords: ob
         operands = {"x": "N D"} | dict.fromkeys(states, "N H")
         outputs = ()
     columns = f"{GATES[cell]}*H"
-    operands |= {"Wx": f"D {columns}", "Wh": f"H {columns}", "b": columns}
-    optional = {"c0": "N H", "bh": columns, "lengths": "N", "index": "N T"}
+    if keywords.get("transposed"):
+        operands |= {"Wx": f"{columns} D", "Wh": f"{columns} H", "b": columns}
+    else:
+        operands |= {"Wx": f"D {columns}", "Wh": f"H {columns}", "b": columns}
+    optional = {"c0": "N H", "bh": columns, "lengths": "N", "index": "N T", "reset": "N T"}
     operands |= {name: optional[name] for name in by_name}
     return _layer(function, operands, keywords, outputs if last_states else ())
 
@@ -172,6 +175,32 @@ LAYERS = {
     ),
     "gru_index_lengths": _cell("gru", "lengths", "index"),
     "gru_original_bh_index_reverse": _cell("gru", "bh", "index", reset_after=False, reverse=True),
+    "gru_zrn_bh_step": _cell("gru_step", "bh", gates="zrn"),
+    "gru_zrn_bh_lengths": _cell("gru", "bh", "lengths", gates="zrn"),
+    "gru_original_zrn_bh": _cell("gru", "bh", gates="zrn", reset_after=False),
+    "rnn_transposed_step": _cell("rnn_step", transposed=True),
+    "lstm_transposed_ifgo_step": _cell("lstm_step", transposed=True, gates="ifgo"),
+    "gru_transposed_bh_step": _cell("gru_step", "bh", transposed=True),
+    "gru_original_transposed_step": _cell("gru_step", transposed=True, reset_after=False),
+    "rnn_transposed_lengths_reverse": _cell("rnn", "lengths", transposed=True, reverse=True),
+    "lstm_transposed_ifgo_c0": _cell("lstm", "c0", transposed=True, gates="ifgo"),
+    "lstm_transposed_index_lengths": _cell("lstm", "lengths", "index", transposed=True),
+    "gru_transposed_bh": _cell("gru", "bh", transposed=True),
+    "gru_transposed_zrn_bh_index": _cell("gru", "bh", "index", transposed=True, gates="zrn"),
+    "gru_original_transposed_bh": _cell("gru", "bh", transposed=True, reset_after=False),
+    "rnn_reset": _cell("rnn", "reset"),
+    "rnn_reset_initial_lengths": _cell("rnn", "lengths", "reset", reset_to="initial"),
+    "lstm_reset_c0_lengths": _cell("lstm", "c0", "lengths", "reset"),
+    "lstm_reset_initial_c0_reverse": _cell(
+        "lstm", "c0", "reset", reset_to="initial", reverse=True
+    ),
+    "lstm_reset_initial_lengths_transposed": _cell(
+        "lstm", "lengths", "reset", reset_to="initial", transposed=True
+    ),
+    "gru_reset_bh_lengths_reverse": _cell("gru", "bh", "lengths", "reset", reverse=True),
+    "gru_reset_initial_index": _cell("gru", "index", "reset", reset_to="initial"),
+    "gru_original_reset_bh_lengths": _cell("gru", "bh", "lengths", "reset", reset_after=False),
+    "gru_original_reset_initial": _cell("gru", "reset", reset_after=False, reset_to="initial"),
     "affine": _layer("affine", {"x": "N D", "w": "D M", "b": "M"}),
     "affine_of_images": _layer("affine", {"x": "N T D", "w": "T*D M", "b": "M"}),
     "temporal_affine": _layer("temporal_affine", {"x": "N T D", "w": "D M", "b": "M"}),
@@ -190,7 +219,7 @@ SEQUENCES = [name for name, layer in LAYERS.items() if layer.function in GATES]
 
 def differentiable(operands: Iterable[str]) -> list[str]:
     """The names of the operands that have a gradient: not indices, lengths and masks."""
-    others = ("words", "bags", "y", "lengths", "index", "bool_mask", "real_mask")
+    others = ("words", "bags", "y", "lengths", "index", "reset", "bool_mask", "real_mask")
     return [name for name in operands if name not in others]
 
 
@@ -214,11 +243,12 @@ def draw(layer: Layer, rng, dtype, N: int, T: int, D: int, H: int) -> dict[str, 
             bags[-1] += bags[0] if N > 1 else 0
             bags[: N - 1][:1] = 0
             return bags
-        if name == "bool_mask":
-            return rng.random(shape) < 0.7
+        if name in ("bool_mask", "reset"):
+            return rng.random(shape) < (0.7 if name == "bool_mask" else 0.3)
         if name == "real_mask":
             return rng.random(shape).astype(dtype)
-        scale = 1 / math.sqrt(shape[0]) if name in ("Wx", "Wh", "w", "W") else 1
+        fan_in = shape[-1 if layer.keywords.get("transposed") else 0]
+        scale = 1 / math.sqrt(fan_in) if name in ("Wx", "Wh", "w", "W") else 1
         return (scale * rng.standard_normal(shape)).astype(dtype)
 
     return {name: operand(name, axes.split()) for name, axes in layer.operands.items()}

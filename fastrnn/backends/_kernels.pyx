@@ -62,6 +62,19 @@ use_isa(isas()[0])
 cells = [tables[0].cells[i].name.decode() for i in range(CELLS)]
 
 
+def specs() -> dict[str, dict[str, int]]:
+    """What records of cells have to agree with, by the name of the spec."""
+    return {
+        name: {
+            "gates": tables[0].cells[i].gates,
+            "states": tables[0].cells[i].states,
+            "saves_gates": tables[0].cells[i].saves_gates,
+            "saves_extra": tables[0].cells[i].saves_extra,
+        }
+        for i, name in enumerate(cells)
+    }
+
+
 # ---- threads -------------------------------------------------------------------------------------
 
 def set_threads(int n) -> None:

@@ -345,9 +345,8 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
     if which.reverse is False and which.lengths is which.index is which.reset is None:
         return cache
     if step:
-        raise ValueError(
-            f"cache: {function} takes one step, but it has lengths, an index, resets or is reversed"
-        )
+        got = "lengths, an index or is reversed" if which.reset is None else "resets"
+        raise ValueError(f"cache: {function} takes one step, but it has {got}")
     which = steps(cache.x, len(cache.h0), *which)
     if indexed and which.index.shape != cache.h.shape[:2]:
         raise ValueError(f"index: expected shape {cache.h.shape[:2]}, got {which.index.shape}")

@@ -1,0 +1,432 @@
+"""What a call may leave out or take as it lies, to the same bits: inference, transposed weights, other
+gate orders, resets, weights prepared for training."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from util import (
+    FLOATS,
+    GATES,
+    LAYERS,
+    SEQUENCES,
+    TWIN,
+    assert_close,
+    assert_results,
+    assert_same_bits,
+    draw,
+    run,
+    upstream,
+    without,
+)
+
+import fastrnn
+from fastrnn.cells import CELLS, GRU, LSTM, NAMES
+
+STEPS = [name for name, layer in LAYERS.items() if layer.function.removesuffix("_step") in GATES]
+STEPS = [name for name in STEPS if name not in SEQUENCES]
+# The weights as they lie and packed; threads that share rows, and units.
+SHAPES = [(1, 3, 7, 9), (2, 3, 5, 33), (5, 6, 7, 17), (33, 4, 16, 40), (3, 40, 33, 130)]
+
+
+def given_to(layer, operands, **keywords):
+    """What the forward function of a layer returns."""
+    by_name = {"c0", "bh", "lengths", "index", "reset"}
+    positional = [a for name, a in operands.items() if name not in by_name]
+    named = {name: a for name, a in operands.items() if name in by_name}
+    function = getattr(fastrnn, f"{layer.function}_forward")
+    return function(*positional, **named, **(layer.keywords | keywords))
+
+
+def last_states(cache):
+    return {name: a for name, a in cache._asdict().items() if name in ("hT", "cT")}
+
+
+# ---- training=False, return_sequence=False -------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_inference_gives_the_same_bits_and_keeps_the_last_states(
+    name, shape, implementation, dtype, small_work_is_split, rng
+):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *shape)
+    fastrnn.set_num_threads(2)
+    h, cache = given_to(layer, operands)
+    for return_sequence in (True, False):
+        for training in (True, False):
+            out, kept = given_to(
+                layer, operands, training=training, return_sequence=return_sequence
+            )
+            assert_same_bits(out, h if return_sequence else cache.hT)
+            for key, a in last_states(cache).items():
+                assert_same_bits(getattr(kept, key), a)
+            if training:
+                assert_results(assert_same_bits, kept._asdict(), cache._asdict())
+            else:
+                arrays = {key for key, a in kept._asdict().items() if isinstance(a, np.ndarray)}
+                assert arrays == set(last_states(cache))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_step_without_training_gives_the_same_bits_and_keeps_nothing(
+    name, implementation, dtype, rng
+):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, 3, 1, 5, 19)
+    *states, _ = given_to(layer, operands)
+    *others, cache = given_to(layer, operands, training=False)
+    for a, b in zip(others, states, strict=True):
+        assert_same_bits(a, b)
+    assert not [a for a in cache if isinstance(a, np.ndarray)]
+
+
+@pytest.mark.parametrize("name", [*SEQUENCES, *STEPS])
+def test_backward_without_training_is_refused(name, backend, rng):
+    layer = LAYERS[name]
+    *outputs, cache = given_to(layer, draw(layer, rng, np.float64, 2, 3, 4, 5), training=False)
+    with pytest.raises(ValueError) as error:
+        getattr(fastrnn, f"{layer.function}_backward")(*outputs, cache)
+    assert str(error.value) == (
+        f"cache: expected that of a {layer.function}_forward with training=True, got one of "
+        "training=False, which keeps nothing for a backward pass"
+    )
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_last_state_alone_trains_through_its_gradient(name, implementation, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, 5, 6, 7, 17)
+    backward = getattr(fastrnn, f"{layer.function}_backward")
+    _, cache = given_to(layer, operands)
+    out, alone = given_to(layer, operands, return_sequence=False)
+    (dout,) = upstream([out])
+    expected = backward(None, cache, dhT=dout)
+    for a, b in zip(backward(None, alone, dhT=dout), expected, strict=True):
+        assert_same_bits(a, b)
+
+
+PEAK = """
+import sys
+import numpy as np
+import fastrnn
+from fastrnn.benchmarks.memory import peak_resident_bytes, resident_bytes
+
+N, T, D, H = 256, 100, 256, 512
+one = np.ones
+x, h0, Wx, Wh, b = (one(s, "f") for s in ((N, T, D), (N, H), (D, 4 * H), (H, 4 * H), (4 * H,)))
+fastrnn.lstm_forward(x[:1, :1], h0[:1], Wx, Wh, b, training=False)
+before = resident_bytes()
+fastrnn.lstm_forward(x, h0, Wx, Wh, b, training=False, return_sequence=sys.argv[1] == "True")
+print(peak_resident_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize("return_sequence", [True, False])
+def test_inference_needs_the_memory_of_its_result(return_sequence):
+    grown = subprocess.run(
+        [sys.executable, "-c", PEAK, str(return_sequence)], capture_output=True, text=True, check=True
+    ).stdout
+    h = 4 * 256 * 100 * 512 if return_sequence else 0
+    assert int(grown) < h + 20e6
+
+
+# ---- transposed weights, gate orders -------------------------------------------------------------
+
+
+def transposed_twin(layer, operands):
+    """The same layer and operands with the weights the other way round."""
+    turned = {name: np.ascontiguousarray(operands[name].T) for name in ("Wx", "Wh")}
+    return without(layer, "transposed"), operands | turned
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", [name for name in LAYERS if "transposed" in name])
+def test_transposed_weights_give_the_same_bits(
+    name, shape, implementation, dtype, small_work_is_split, rng
+):
+    """Of the reference, whose products are BLAS's, but for the order of its sums."""
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *shape)
+    fastrnn.set_num_threads(2)
+    actual, expected = run(layer, operands), run(*transposed_twin(layer, operands))
+    for key in ("dWx", "dWh", "cache.Wx", "cache.Wh"):
+        actual[key] = np.ascontiguousarray(actual[key].T)
+    expected["cache.transposed"] = True
+    if implementation == "numpy":
+        assert_results(assert_close, actual, expected, tolerance=TWIN[dtype.name])
+    else:
+        assert_results(assert_same_bits, actual, expected)
+
+
+def reordered(a, cell, order, H):
+    """The columns of gates in the record's own order, put into another."""
+    places = dict(zip(cell.gates, np.split(a, len(cell.gates), axis=-1), strict=True))
+    return np.concatenate([places[gate] for gate in order], axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "gates"),
+    [
+        ("lstm_ifgo_c0_lengths", "fico"),
+        ("lstm_ifgo_c0_lengths", "iofg"),
+        ("gru_bh_lengths", "zrn"),
+        ("gru_original_bh_lengths_reverse", "zrn"),
+    ],
+)
+def test_gate_orders_are_permutations(name, gates, implementation, dtype, rng):
+    layer, cell = LAYERS[name], LSTM if "lstm" in name else GRU
+    operands = draw(layer, rng, dtype, 5, 6, 7, 17)
+    weights = [key for key in ("Wx", "Wh", "b", "bh") if key in operands]
+    order = cell.orders[gates]
+    turned = {key: reordered(operands[key], cell, order, 17) for key in weights}
+    plain = without(layer, "gates")
+    expected = run(plain, operands)
+    permuted = plain._replace(
+        forward=lambda *args, **others: plain.forward(*args, gates=gates, **others)
+    )
+    actual = run(permuted, operands | turned)
+    for key in (*(f"d{key}" for key in weights), "cache.activations"):
+        assert_close(
+            actual[key], reordered(expected[key], cell, order, 17), TWIN[dtype.name], key
+        )
+    for key in ("out_0", "dx", "dh0"):
+        assert_close(actual[key], expected[key], TWIN[dtype.name], key)
+
+
+# ---- resets --------------------------------------------------------------------------------------
+
+
+def pieces(reset):
+    """begin, end of the runs of steps that no reset cuts."""
+    cuts = [0, *(np.flatnonzero(reset[1:]) + 1), len(reset)]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def one_call_a_piece(name, operands, douts):
+    """Outputs and gradients of every piece by a call of its own, in the states it starts from."""
+    initial = {key: operands[key] for key in ("h0", "c0") if key in operands}
+    x, reset = operands["x"], operands["reset"]
+    h, dx = np.zeros_like(douts), np.zeros_like(x)
+    dinitial = {key: np.zeros_like(a) for key, a in initial.items()}
+    for n in range(len(x)):
+        for begin, end in pieces(reset[n]):
+            anew = bool(reset[n, begin])
+            start = {key: a[n : n + 1] * (0 if anew else 1) for key, a in initial.items()}
+            given = x[n : n + 1, begin:end], start.pop("h0"), *operands["weights"]
+            out, cache = getattr(fastrnn, f"{name}_forward")(*given, **start)
+            gradients = getattr(fastrnn, f"{name}_backward")(douts[n : n + 1, begin:end], cache)
+            h[n, begin:end], dx[n, begin:end] = out[0], gradients[0][0]
+            if not anew:
+                dinitial["h0"][n] = gradients[1][0]
+                if "c0" in initial:
+                    dinitial["c0"][n] = gradients[-1][0]
+    return h, dx, dinitial
+
+
+@settings(derandomize=True, deadline=None, max_examples=120)
+@given(
+    st.data(),
+    st.sampled_from(list(GATES)),
+    st.sampled_from(FLOATS),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_pieces_between_resets_are_calls_of_their_own(data, name, dtype, n_threads, large):
+    kernels = fastrnn.backends.get_backend("cython")._kernels
+    N, T, D, H = (data.draw(st.integers(1, most)) for most in (5, 9, 6, 150 if large else 20))
+    rng = np.random.default_rng(0)
+    layer = LAYERS["lstm_ifgo_c0_lengths" if name == "lstm" else name]
+    operands = draw(without(layer, "lengths"), rng, np.dtype(dtype), N, T, D, H)
+    operands["reset"] = np.array(
+        data.draw(st.lists(st.lists(st.booleans(), min_size=T, max_size=T), min_size=N, max_size=N))
+    )
+    operands["weights"] = [operands[key] for key in ("Wx", "Wh", "b")]
+    (dh,) = upstream([np.zeros((N, T, H), dtype)])
+    keywords = {key: operands[key] for key in ("c0", "reset") if key in operands}
+    kernels.set_flops_per_thread(1)
+    try:
+        fastrnn.set_num_threads(n_threads)
+        h, cache = getattr(fastrnn, f"{name}_forward")(
+            operands["x"], operands["h0"], *operands["weights"], **keywords
+        )
+        dx, dh0, *others = getattr(fastrnn, f"{name}_backward")(dh, cache)
+        expected_h, expected_dx, dinitial = one_call_a_piece(name, operands, dh)
+    finally:
+        kernels.set_flops_per_thread(2e6)
+    assert_same_bits(h, expected_h)
+    np.testing.assert_array_equal(dx, expected_dx)
+    np.testing.assert_array_equal(dh0, dinitial["h0"])
+    if name == "lstm":
+        np.testing.assert_array_equal(others[-1], dinitial["c0"])
+
+
+@pytest.mark.parametrize("name", [name for name in SEQUENCES if "reset" in LAYERS[name].operands])
+def test_no_reset_at_all_is_none(name, implementation, dtype, rng):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, 5, 6, 7, 17)
+    operands["reset"][:] = False
+    actual = run(layer, operands)
+    others = {key: a for key, a in operands.items() if key != "reset"}
+    expected = run(without(layer, "reset", "reset_to"), others)
+    for key, a in expected.items():
+        if key not in ("cache.reset", "cache.reset_to") and isinstance(a, np.ndarray):
+            np.testing.assert_array_equal(actual[key], a, key)
+
+
+@pytest.mark.parametrize(
+    ("change", "exception", "text"),
+    [
+        ({"reset": np.zeros((2, 3))}, TypeError, "reset: expected bool, got float64"),
+        ({"reset": np.zeros((2, 3), int)}, TypeError, "reset: expected bool, got int64"),
+        (
+            {"reset": np.zeros((3, 2), bool)},
+            ValueError,
+            "reset: expected shape (N, T) = (2, 3), got (3, 2)",
+        ),
+        ({"reset_to": "h0"}, ValueError, "reset_to: expected 'zeros' or 'initial', got 'h0'"),
+        ({"reset_to": None}, ValueError, "reset_to: expected 'zeros' or 'initial', got None"),
+        ({"training": 1}, TypeError, "training: expected a bool, got 1"),
+        ({"return_sequence": "no"}, TypeError, "return_sequence: expected a bool, got 'no'"),
+        ({"transposed": 1}, TypeError, "transposed: expected a bool, got 1"),
+        (
+            {"transposed": True},
+            ValueError,
+            "Wx: expected shape (4*H, D) = (20, 4), got (4, 20)",
+        ),
+    ],
+)
+def test_wrong_options_are_refused(change, exception, text, backend, rng):
+    layer = LAYERS["lstm"]
+    with pytest.raises(exception) as error:
+        layer.forward(*draw(layer, rng, np.float64, 2, 3, 4, 5).values(), **change)
+    assert type(error.value) is exception and str(error.value) == text
+
+
+@pytest.mark.parametrize("gates", ["nzr", "ifog", "", None, ["rzn"]])
+@pytest.mark.parametrize("name", ["gru", "gru_step"])
+def test_unknown_gate_order_of_the_gru_is_refused(name, gates, backend, rng):
+    operands = draw(LAYERS[name], rng, np.float64, 2, 3, 4, 5)
+    with pytest.raises(ValueError) as error:
+        LAYERS[name].forward(*operands.values(), gates=gates)
+    assert str(error.value) == f"gates: expected one of ['rzn', 'zrn'], got {gates!r}"
+
+
+@pytest.mark.parametrize(
+    ("change", "exception", "text"),
+    [
+        ({"transposed": 0}, TypeError, "transposed: expected a bool, got 0"),
+        ({"transposed": True}, ValueError, "Wx: expected shape (3*H, D) = (15, 4), got (4, 15)"),
+        ({"gates": "nrz"}, ValueError, "gates: expected one of ['rzn', 'zrn'], got 'nrz'"),
+        ({"reset": np.ones((2, 3))}, TypeError, "reset: expected bool, got float64"),
+        (
+            {"reset": np.ones((1, 3), bool)},
+            ValueError,
+            "reset: expected shape (N, T) = (2, 3), got (1, 3)",
+        ),
+        (
+            {"reset": np.ones((2, 3), bool), "reset_to": 1},
+            ValueError,
+            "reset_to: expected 'zeros' or 'initial', got 1",
+        ),
+    ],
+)
+def test_altered_cache_is_refused(change, exception, text, backend, rng):
+    h, cache = LAYERS["gru"].forward(*draw(LAYERS["gru"], rng, np.float64, 2, 3, 4, 5).values())
+    with pytest.raises(exception) as error:
+        fastrnn.gru_backward(h, cache._replace(**change))
+    assert type(error.value) is exception and str(error.value) == text
+
+
+# ---- prepared weights ----------------------------------------------------------------------------
+
+
+def prepared_in_place_of(layer, operands, **keywords):
+    """Operands in which prepared weights stand for Wx, Wh and b, and the keywords that remain."""
+    names = ("Wx", "Wh", "b", "bh")
+    held = ("gates", "reset_after", "transposed")
+    options = {key: value for key, value in layer.keywords.items() if key in held}
+    arrays = {key: operands[key] for key in names if key in operands}
+    cell = layer.function.removesuffix("_step")
+    weights = fastrnn.prepare(cell, *list(arrays.values())[:3], bh=arrays.get("bh"), **options,
+                              **keywords)
+    rest = {key: a for key, a in operands.items() if key not in names}
+    return rest, weights, {k: v for k, v in layer.keywords.items() if k not in held}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 33), (7, 6, 7, 17)], ids=str)
+@pytest.mark.parametrize("name", [*SEQUENCES, *STEPS])
+def test_weights_prepared_for_training_give_the_same_bits(
+    name, shape, implementation, dtype, small_work_is_split, rng
+):
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *shape)
+    expected = run(layer, operands)
+    by_name = {"c0", "lengths", "index", "reset"}
+    forward = getattr(fastrnn, f"{layer.function}_forward")
+    for training in (True, False):
+        rest, weights, keywords = prepared_in_place_of(layer, operands, training=training)
+        positional = [a for key, a in rest.items() if key not in by_name]
+        named = {key: a for key, a in rest.items() if key in by_name}
+        *outputs, cache = forward(*positional, weights, **named, **keywords)
+        outputs += [getattr(cache, state) for state in layer.last_states]
+        gradients = layer.backward(*upstream(outputs), cache)
+        for i, out in enumerate(outputs):
+            assert_same_bits(out, expected[f"out_{i}"])
+        wanted = [a for key, a in expected.items() if key.startswith("d")]
+        for a, b in zip(gradients, wanted, strict=True):
+            assert_same_bits(a, b)
+
+
+def test_altered_cache_of_prepared_weights_uses_the_arrays_it_has(rng):
+    layer = LAYERS["lstm"]
+    operands = draw(layer, rng, np.float64, 3, 4, 5, 6)
+    x, h0, Wx, Wh, b = operands.values()
+    h, plain = fastrnn.lstm_forward(x, h0, 2 * Wx, Wh, b)
+    _, cache = fastrnn.lstm_forward(x, h0, fastrnn.prepare("lstm", Wx, Wh, b, training=True))
+    altered = plain._replace(packed=cache.packed)
+    for a, b in zip(
+        fastrnn.lstm_backward(h, altered), fastrnn.lstm_backward(h, plain), strict=True
+    ):
+        assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_copied_cache_of_prepared_weights_gives_the_same_gradients(duplicate, backend, rng):
+    x, h0, Wx, Wh, b = draw(LAYERS["lstm"], rng, np.float64, 3, 4, 5, 6).values()
+    h, cache = fastrnn.lstm_forward(x, h0, fastrnn.prepare("lstm", Wx, Wh, b, training=True))
+    twin = duplicate(cache)
+    assert twin.packed is None
+    for a, b in zip(fastrnn.lstm_backward(h, twin), fastrnn.lstm_backward(h, cache), strict=True):
+        assert_same_bits(a, b)
+
+
+# ---- the records ---------------------------------------------------------------------------------
+
+
+def test_records_mirror_the_specs_of_the_kernels():
+    kernels = fastrnn.backends.get_backend("cython")._kernels
+    assert set(kernels.specs()) == set(CELLS)
+    for name, spec in kernels.specs().items():
+        cell = CELLS[name]
+        assert spec == {
+            "gates": len(cell.gates),
+            "states": len(cell.states),
+            "saves_gates": "activations" in cell.saved,
+            "saves_extra": len(cell.saved) > 1,
+        }
+
+
+def test_public_names_are_records():
+    assert list(NAMES) == list(GATES)
+    for name, cell in NAMES.items():
+        assert cell.name == name and cell.kernel == name
+        assert cell.orders[cell.gates] == cell.gates
