@@ -59,7 +59,7 @@ static plan plan_of(const kernel_table *k, const problem *p, int packed, int las
                   .packed = packed};
 }
 
-/* Multiply-adds of the two products, over all steps. */
+/* Operations of the two products, over all steps. */
 static double work(const problem *p)
 {
     return 2. * p->N * p->T * (p->D + p->H) * p->cell->gates * p->H;

@@ -50,18 +50,20 @@ INLINE void FN(meet)(FN(share) *sh)
         meet(sh->flags, sh->part, sh->parts, ++sh->round);
 }
 
-/* to[rank] = from[n], or 0, in the share; but 0 before a first step that begins with a reset. */
+/* to[rank] = from[n], or 0, in the share; but 0 before a first step that begins with a reset. The
+   units past the last one are computed with it: what lay there could be subnormal, and slow. */
 static void FN(load_states)(const layer *l, const FN(share) *sh, const REAL *from, int heed_reset,
                             REAL *to, idx stride)
 {
+    const idx H = l->problem.H, units = sh->u1 - sh->u0;
+    const idx past = sh->u1 == H ? CEIL_DIV(H, 2 * LANES) * 2 * LANES - H : 0;
     const int zero = heed_reset && l->problem.reset && !l->problem.reset_to_initial;
     for (idx rank = sh->rank; rank < l->problem.N; rank += sh->stride) {
         REAL *const row = to + rank * stride + sh->u0;
-        const idx n = l->time.sorted_indices[rank];
-        if (from && !(zero && is_reset(l, 0, rank)))
-            memcpy(row, from + n * l->problem.H + sh->u0, (sh->u1 - sh->u0) * sizeof(REAL));
-        else
-            memset(row, 0, (sh->u1 - sh->u0) * sizeof(REAL));
+        const int given = from && !(zero && is_reset(l, 0, rank));
+        if (given)
+            memcpy(row, from + l->time.sorted_indices[rank] * H + sh->u0, units * sizeof(REAL));
+        memset(row + (given ? units : 0), 0, ((given ? 0 : units) + past) * sizeof(REAL));
     }
 }
 
@@ -301,6 +303,10 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
         REAL *const x = (REAL *)l->forward.gates_x + b->rank * 2 * size;
         REAL *const z = separate ? x + size : x;
         if (phase == p->cell->forward) {
+            if (sh->u1 == p->H) { /* the last vector of units reads so far */
+                memset(x + size - LANES, 0, LANES * sizeof(REAL));
+                memset(z + size - LANES, 0, LANES * sizeof(REAL));
+            }
             const idx row = b->rows[b->rank], at = p->index ? p->index[row] : row;
             FN(project_unpacked)(l, sh, (const REAL *)p->x + at * p->D, x);
             if (separate)

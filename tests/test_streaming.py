@@ -249,3 +249,91 @@ def test_prepared_weights_come_alone_and_for_their_cell(rng):
             fastrnn.lstm_forward(x, h0, prepared, **keywords)
     with pytest.raises(TypeError, match="^Wh: expected nothing with prepared weights"):
         fastrnn.Stream("lstm", prepared, weights[1])
+
+
+# ---- many steps in one call ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 3, 33])
+@pytest.mark.parametrize("name", CELLS)
+def test_many_steps_are_those_of_single_ones(name, batch, implementation, dtype, rng):
+    cell, weights, keywords = weights_of(name, dtype, rng)
+    x = rng.standard_normal((2 * T, batch, D)).astype(dtype)
+    one, many = (fastrnn.Stream(cell, *weights, batch=batch, **keywords) for _ in range(2))
+    expected = np.stack([one.step(x_t) for x_t in x])
+    assert_same_bits(many.steps(x[:T]), expected[:T])
+    out = np.empty((T, batch, H), dtype)
+    assert many.steps(x[T:], out) is out
+    assert_same_bits(out, expected[T:])
+    for key, state in one.state.items():
+        assert_same_bits(many.state[key], state)
+    assert many.steps(x[:0]).shape == (0, batch, H)
+    assert_same_bits(many.state["h"], one.state["h"])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_many_steps_by_threads_that_share_units(name, isa, small_work_is_split, rng):
+    cell, weights, keywords = weights_of(name, np.float32, rng)
+    x = rng.standard_normal((T, 1, D)).astype(np.float32)
+    fastrnn.set_num_threads(1)
+    expected = fastrnn.Stream(cell, *weights, **keywords).steps(x)
+    for n in (2, 3):
+        fastrnn.set_num_threads(n)
+        assert_same_bits(fastrnn.Stream(cell, *weights, **keywords).steps(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"x": np.zeros((3, D), "f")}, "ValueError: x: expected shape (T, N, D) = (T, 3, 7), got (3"),
+        ({"x": np.zeros((2, 3, 1), "f")}, "ValueError: x: expected shape (2, 3, 7), got (2, 3, 1)"),
+        ({"x": np.zeros((2, 3, D))}, "TypeError: x: expected float32 like"),
+        ({"x": None}, "TypeError: x: expected float32 like"),
+        ({"out": np.zeros((1, 3, H), "f")}, "ValueError: out: expected shape (2, 3, 37), got (1, 3"),
+        ({"out": np.zeros((2, 3, H))}, "TypeError: out: expected float32 like"),
+        ({"out": [1]}, "TypeError: out: expected an ndarray, got list"),
+    ],
+)
+@pytest.mark.parametrize("name", ["numpy", "cython"])
+def test_error_of_many_steps_leaves_the_state(name, change, error, rng):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    stream = fastrnn.Stream("lstm", *weights, batch=3, backend=name)
+    stream.steps(np.ones((2, 3, D), np.float32))
+    before = stream.state
+    with pytest.raises((TypeError, ValueError)) as caught:
+        stream.steps(**({"x": np.ones((2, 3, D), np.float32)} | change))
+    assert f"{caught.type.__name__}: {caught.value}".startswith(error)
+    for key, a in stream.state.items():
+        assert_same_bits(a, before[key])
+
+
+def test_many_steps_of_any_layout_are_taken(rng):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    x = rng.standard_normal((3, T, D)).astype(np.float32)
+    stream = fastrnn.Stream("lstm", *weights, batch=3)
+    expected = stream.steps(np.ascontiguousarray(x.swapaxes(0, 1)))
+    stream.reset()
+    assert_same_bits(stream.steps(x.swapaxes(0, 1)), expected)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_stream_takes_transposed_weights(name, backend, rng):
+    cell, (Wx, Wh, b), keywords = weights_of(name, np.float32, rng)
+    x = rng.standard_normal((T, 1, D)).astype(np.float32)
+    expected = fastrnn.Stream(cell, Wx, Wh, b, **keywords).steps(x)
+    turned = (np.ascontiguousarray(W.T) for W in (Wx, Wh))
+    stream = fastrnn.Stream(cell, *turned, b, **keywords, transposed=True)
+    np.testing.assert_allclose(stream.steps(x), expected, rtol=1e-5, atol=1e-6)
+    if backend == "cython":
+        stream.reset()
+        assert_same_bits(stream.steps(x), expected)
+
+
+def test_step_of_a_subclass_is_called(x, rng):
+    class Doubled(fastrnn.Stream):
+        def step(self, x, out=None):
+            return 2 * super().step(x, out)
+
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    plain, doubled = fastrnn.Stream("lstm", *weights, batch=3), Doubled("lstm", *weights, batch=3)
+    assert_same_bits(doubled.step(x), 2 * plain.step(x))

@@ -369,7 +369,7 @@ def test_backend_of_a_network_computes_everything(monkeypatch):
 
     fastrnn.set_backend("cython")
     compiled = fastrnn.backends.get_backend("cython")
-    for function in ("prepare", "lstm_forward", "word_embedding_forward", "affine_forward"):
+    for function in ("prepare", "forward", "word_embedding_forward", "affine_forward"):
         monkeypatch.setattr(compiled, function, never)
     training = Training(SHORT | {"backend": "numpy"}, *CORPUS, CLASSES)
     model = training.run()

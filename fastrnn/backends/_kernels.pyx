@@ -439,8 +439,8 @@ cdef class Stream:
         cdef layer l
         cdef Block space
         cdef npy_intp shape[3]
-        cdef idx T = PyArray_DIMS(x)[0] if type(x) is ndarray and PyArray_NDIM(x) == 3 else -2
-        if not self.fits(x, T, self.l.problem.D, False) or not (
+        cdef idx T = PyArray_DIMS(x)[0] if type(x) is ndarray and PyArray_NDIM(x) == 3 else -1
+        if T < 0 or not self.fits(x, T, self.l.problem.D, False) or not (
                 out is None or self.fits(out, T, self.l.problem.H, True)):
             x, out = self.checked(x, out, True)
             T = PyArray_DIMS(x)[0]

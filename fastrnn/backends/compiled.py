@@ -35,7 +35,9 @@ def step_forward(cell, args, rest, training):
 
 
 def forward(cell, args, rest, steps, training, return_sequence):
-    x, index, _ = _table(args[0], steps[2])
+    x, index = args[0], steps[2]
+    if index is not None:
+        x, index, _ = _table(x, index)
     return _spec(cell, rest[0]).forward(args, rest, x, index, steps, training, return_sequence)
 
 

@@ -101,16 +101,18 @@ class CaptioningRNN:
     def score(self, features: np.ndarray, captions: np.ndarray) -> float:
         """The loss of captions, without gradients (inputs as loss's)."""
         with use_backend(self.backend):
-            return self._forward(np.asarray(features, self.dtype), np.asarray(captions), None)[0]
+            given = np.asarray(features, self.dtype), np.asarray(captions)
+            return self._forward(*given, None, training=False)[0]
 
-    def _forward(self, features, captions, rng):
+    def _forward(self, features, captions, rng, training=True):
         """Loss, its gradient by the scores, and everything that the backward pass needs."""
         p = self.params
         words_in, words_out = captions[:, :-1], captions[:, 1:]
         h0, proj_cache = dense.affine_forward(features, p["W_proj"], p["b_proj"])
         x, embed_cache = dense.word_embedding_forward(words_in, p["W_embed"])
         x, x_mask = self._drop(x, rng)
-        h, cell_cache = self._cell("forward")(x, h0, p["Wx"], p["Wh"], p["b"])
+        weights = p["Wx"], p["Wh"], p["b"]
+        h, cell_cache = self._cell("forward")(x, h0, *weights, training=training)
         h, h_mask = self._drop(h, rng)
         scores, vocab_cache = dense.temporal_affine_forward(h, p["W_vocab"], p["b_vocab"])
         counted = words_out != self.word_to_idx[NULL]
@@ -161,7 +163,7 @@ class CaptioningRNN:
         cell = (p["Wx"], p["Wh"], p["b"]) if weights is None else (weights,)
         with use_backend(self.backend):
             x, _ = dense.word_embedding_forward(words, p["W_embed"])
-            *state, _ = self._cell("step_forward")(x, *state, *cell)
+            *state, _ = self._cell("step_forward")(x, *state, *cell, training=False)
             scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
         return scores, tuple(state)
 

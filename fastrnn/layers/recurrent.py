@@ -41,6 +41,7 @@ import numpy as np
 
 from fastrnn.backends import get_backend
 from fastrnn.cells import (
+    ALL_STEPS,
     GRU,
     GRU_ORIGINAL,
     LSTM,
@@ -65,31 +66,29 @@ AnyWeights = np.ndarray | PreparedWeights
 
 @functools.lru_cache(typed=True)
 def _form(cell, gates, reset_after, transposed):
-    """The record of a cell as the keywords say, what a step expects, and the rest of Weights."""
+    """The record of a cell as the keywords say, and the rest of Weights."""
     if not checks.flag("reset_after", reset_after):
         cell = form_of(cell.name, False)
-    rest = checks.gate_order(cell, gates), checks.flag("transposed", transposed), None
-    return cell, checks.of_step(cell, transposed), rest
+    return cell, (checks.gate_order(cell, gates), checks.flag("transposed", transposed), None)
 
 
-def _prepared_or(cell, args, gates, reset_after, transposed):
-    """The record of a cell, what a step expects, args with the weights as arrays, the rest of
-    Weights. args: x, the states before, Wx, Wh, b, bh."""
+def _of_weights(cell, args, gates, reset_after, transposed):
+    """The record of a cell, args with the weights as arrays, the rest of Weights. args: x, the
+    states before, Wx, Wh, b, bh."""
     if type(args[-4]) is PreparedWeights:
         given = *args[-3:], gates, reset_after, transposed
         cell, weights = args[-4].alone(cell.name, *given)
-        expected = checks.of_step(cell, weights.transposed)
-        return cell, expected, (*args[:-4], *weights[:4]), weights[4:]
+        return cell, (*args[:-4], *weights[:4]), weights[4:]
     try:
-        cell, expected, rest = _form(cell, gates, reset_after, transposed)
+        cell, rest = _form(cell, gates, reset_after, transposed)
     except TypeError:  # what cannot be hashed is no name
-        cell, expected, rest = _form.__wrapped__(cell, gates, reset_after, transposed)
-    return cell, expected, args, rest
+        cell, rest = _form.__wrapped__(cell, gates, reset_after, transposed)
+    return cell, args, rest
 
 
 def _step(cell, args, gates, reset_after, transposed, training, backend):
-    cell, expected, args, rest = _prepared_or(cell, args, gates, reset_after, transposed)
-    args = checks.arrays(expected, args)
+    cell, args, rest = _of_weights(cell, args, gates, reset_after, transposed)
+    args = checks.arrays(checks.of_step(cell, rest[1]), args)
     training = training is True or checks.flag("training", training)
     return get_backend(backend).step_forward(cell, args, rest, training)
 
@@ -103,12 +102,17 @@ def _step_backward(cell, dstates, cache, backend):
 
 
 def _sequence(cell, args, form, steps, training, return_sequence, backend):
-    cell, _, args, rest = _prepared_or(cell, args, *form)
-    args = checks.arrays(checks.of_sequence(cell, rest[1], steps[2] is not None), args)
-    which = checks.steps(args[0], len(args[1]), *steps)
+    cell, args, rest = _of_weights(cell, args, *form)
+    lengths, reverse, index, reset, reset_to = steps
+    expected = checks.of_sequence(cell, rest[1], index is not None)
+    args = checks.arrays(expected, args)
+    if lengths is index is reset is None and reverse is False and reset_to == "zeros":
+        steps = ALL_STEPS
+    else:
+        steps = checks.steps(args[0], len(args[1]), *steps)
     training = training is True or checks.flag("training", training)
     return_sequence = return_sequence is True or checks.flag("return_sequence", return_sequence)
-    return get_backend(backend).forward(cell, args, rest, which, training, return_sequence)
+    return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
 
 def _backward(cell, dh, dlast, cache, backend):

@@ -127,10 +127,11 @@ class Recurrent(NamedTuple):
         h0 = np.zeros((len(lengths), self.hidden), x.dtype)
         scan = getattr(recurrent, f"{self.cell}_forward")
         features, cells, pooled = [], [], []
+        predicts = "cell_f" in params
         for d, weights in self._weights(params):
-            _, cell = scan(x, h0, *weights, **steps, reverse=d == "b")
+            h, cell = scan(x, h0, *weights, **steps, reverse=d == "b", training=not predicts)
             for kind in self.poolings:
-                feature, cache = pooling.POOLINGS[kind].forward(cell, lengths)
+                feature, cache = pooling.POOLINGS[kind].forward(h, cell.hT, lengths)
                 features.append(feature)
                 pooled.append(cache)
             cells.append(cell)

@@ -1,8 +1,8 @@
 """What of all states of a recurrent network describes the sentence.
 
-Each has forward(cell's cache, lengths) -> feature (N, H), cache, and backward(dfeature, cell's
-cache, cache) -> the gradients of h (N, T, H) and of the last state hT (N, H), None for zeros. A
-sentence without words has the state from which the network starts, 0.
+Each has forward(h (N, T, H), hT (N, H), lengths) -> feature (N, H), cache, and backward(dfeature,
+cell's cache, cache) -> the gradients of h and of the last state hT, None for zeros. A sentence
+without words has the state from which the network starts, 0.
 """
 
 from typing import NamedTuple
@@ -10,29 +10,28 @@ from typing import NamedTuple
 import numpy as np
 
 
-def last_forward(cell, lengths):
-    return cell.hT, None
+def last_forward(h, hT, lengths):
+    return hT, None
 
 
 def last_backward(dfeature, cell, cache):
     return None, dfeature
 
 
-def mean_forward(cell, lengths):
-    weight = 1 / np.maximum(lengths, 1)[:, None].astype(cell.h.dtype)
-    return weight * cell.h.sum(axis=1), weight
+def mean_forward(h, hT, lengths):
+    weight = 1 / np.maximum(lengths, 1)[:, None].astype(h.dtype)
+    return weight * h.sum(axis=1), weight
 
 
 def mean_backward(dfeature, cell, weight):
     return np.repeat((weight * dfeature)[:, None], cell.h.shape[1], axis=1), None
 
 
-def max_forward(cell, lengths):
+def max_forward(h, hT, lengths):
     """The largest value of each unit over time (Collobert and Weston 2008)."""
-    h = cell.h
     within = np.arange(h.shape[1]) < np.maximum(lengths, 1)[:, None]
     if not h.shape[1]:
-        return cell.hT, None
+        return hT, None
     at = np.where(within[..., None], h, -np.inf).argmax(axis=1)[:, None]
     return np.take_along_axis(h, at, axis=1)[:, 0], at
 
