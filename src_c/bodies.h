@@ -4,9 +4,7 @@
 #include "gemm.inl.h"
 
 #include "block.inl.h"
-#include "cells/gru.inl.h"
-#include "cells/lstm.inl.h"
-#include "cells/rnn.inl.h"
+#include "cells/all.h"
 
 #include "recurrence.inl.h"
 

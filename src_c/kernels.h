@@ -10,6 +10,7 @@
    blocking only cuts the chain, so it never changes a bit either. */
 #ifndef FASTRNN_KERNELS_H
 #define FASTRNN_KERNELS_H
+#include "cells/all.h"
 #include "rules.h"
 #include <stddef.h>
 
@@ -34,9 +35,6 @@ typedef void kernel(const void *args, idx part, idx parts);
     X(embedding_grad, embedding_args, columns)               \
     X(update, update_args, elements or rows)                 \
     X(fma_peak, peak_args, slots of sink)
-
-/* The recurrent cells, each src_c/cells/NAME.inl.h; gru_original stands in gru's. */
-#define FASTRNN_CELLS(X) X(rnn) X(lstm) X(gru) X(gru_original)
 
 /* name, what the CPU must have: best first. Each is src_c/isa_NAME.c. */
 #if defined(__x86_64__)

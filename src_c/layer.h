@@ -19,7 +19,8 @@ typedef void epilogue(const void *block, idx u);
 enum { PREVIOUS_H, SCRATCH };
 
 /* One product of a step and the formulas that follow it: `left` times the gates of Wh from `gate`
-   on. The first `continued` of them go on from x Wx + b, the others start from bh. */
+   on. The first `continued` of them go on from x Wx + b, the others start from bh. Only the first
+   phase may continue, and not where it has one gate of several, whose vectors lie otherwise. */
 typedef struct {
     int left;
     idx gate, gates, continued;
@@ -58,6 +59,9 @@ struct cell_spec {
     backward_phase backward[MAX_PHASES];
     weight_block weights[MAX_PIECES]; /* they end at gates == 0 */
 };
+
+/* What is wrong with a spec; NULL: nothing. The front asks before it uses any. */
+const char *fastrnn_spec_error(const cell_spec *);
 
 /* ---- a call ---------------------------------------------------------------------------------- */
 

@@ -135,6 +135,7 @@ cdef extern from "layer.h" nogil:
         gradients gradients
         plan plan
 
+    const char *fastrnn_spec_error(const cell_spec *)
     size_t fastrnn_panel_bytes(const kernel_table *, const layer *, int training)
     void fastrnn_pack(const kernel_table *, layer *, int training, void *memory)
     size_t fastrnn_plan_forward(const kernel_table *, layer *, int lasting)

@@ -60,6 +60,9 @@ use_isa(isas()[0])
 
 # Names of the cells' specs, each at its place in FASTRNN_CELLS.
 cells = [tables[0].cells[i].name.decode() for i in range(CELLS)]
+for i in range(CELLS):
+    if fastrnn_spec_error(tables[0].cells[i]) != NULL:
+        raise ImportError(f"{cells[i]}: {fastrnn_spec_error(tables[0].cells[i]).decode()}")
 
 
 def specs() -> dict[str, dict[str, int]]:
