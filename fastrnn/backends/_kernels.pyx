@@ -264,7 +264,8 @@ cdef class Spec:
         cdef int n = 1 + self.states
         cdef layer l
         cdef const kernel_table *k = set_call(
-            &l, self, args[n], args[n + 1], args[n + 2], args[n + 3], rest[1], rest[2])
+            &l, self, <ndarray>args[n], <ndarray>args[n + 1], <ndarray>args[n + 2],
+            <ndarray>args[n + 3], rest[1], rest[2])
         cdef const cell_spec *cell = l.problem.cell
         cdef npy_intp shape[3]
         cdef tuple saved = (), last = (), kept
@@ -274,7 +275,7 @@ cdef class Spec:
         cdef Block space
         set_steps(&l.problem, x, steps[0], steps[1], index, steps[3], steps[4] == "initial")
         for s in range(cell.states):
-            l.problem.initial[s] = data(args[1 + s])
+            l.problem.initial[s] = data(<ndarray>args[1 + s])
 
         shape[0], shape[1], shape[2] = l.problem.N, l.problem.T, l.problem.H
         shape[ndim - 1] = l.problem.H
@@ -379,6 +380,7 @@ cdef class Stream:
     cdef Block space
     cdef tuple states
     cdef object checked
+    cdef npy_intp shape[2]
     cdef int kind, threads, busy
 
     def __init__(self, Spec spec, Panels packed, tuple states, checked):
@@ -387,7 +389,8 @@ cdef class Stream:
         self.packed, self.states, self.checked = packed, states, checked
         self.kind, self.k = PyArray_TYPE(h), packed.k
         set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.transposed)
-        self.l.problem.N, self.l.problem.T = PyArray_DIMS(h)[0], 1
+        self.shape[0], self.shape[1] = PyArray_DIMS(h)[0], PyArray_DIMS(h)[1]
+        self.l.problem.N, self.l.problem.T = self.shape[0], 1
         self.l.panels = packed.panels
         for s, state in enumerate(states):
             self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)
@@ -395,10 +398,14 @@ cdef class Stream:
         self.threads = self.l.plan.threads
         fastrnn_forward_setup(self.k, &self.l, self.space.memory)
 
-    cdef bint fits(self, a, idx steps, idx width, bint written) noexcept:
-        """Whether a is (N, width), or of so many steps (T, N, width)."""
+    cdef bint fits(self, given, idx steps, idx width, bint written) noexcept:
+        """Whether it is an array (N, width), or of so many steps (T, N, width)."""
+        cdef ndarray a
         cdef npy_intp *shape
-        if type(a) is not ndarray or PyArray_NDIM(a) != 2 + (steps >= 0):
+        if type(given) is not ndarray:
+            return False
+        a = <ndarray>given
+        if PyArray_NDIM(a) != 2 + (steps >= 0):
             return False
         shape = PyArray_DIMS(a)
         if steps >= 0:
@@ -420,9 +427,9 @@ cdef class Stream:
         if not self.fits(x, -1, self.l.problem.D, False) or not (
                 out is None or self.fits(out, -1, self.l.problem.H, True)):
             x, out = self.checked(x, out, False)
-        h = empty(2, PyArray_DIMS(self.states[0]), self.kind) if out is None else out
+        h = empty(2, self.shape, self.kind) if out is None else <ndarray>out
         self.take()
-        self.l.problem.x, self.l.kept.states[0] = PyArray_DATA(x), PyArray_DATA(h)
+        self.l.problem.x, self.l.kept.states[0] = PyArray_DATA(<ndarray>x), PyArray_DATA(h)
         with nogil:
             # The work space of threads that share units serves any number of them.
             self.l.plan.threads = (
