@@ -67,6 +67,12 @@ memory = Extension(
     **numpy_api,
     depends=["src_c/pool.h", *pxd],
 )
+rows = Extension(
+    "fastrnn.backends._rows",
+    ["fastrnn/backends/_rows.pyx"],
+    **numpy_api,
+    depends=["src_c/kernels.h", "src_c/layer.h", "src_c/plan.h", *pxd],
+)
 kernels = Extension(
     "fastrnn.backends._kernels",
     ["fastrnn/backends/_kernels.pyx", *sorted({*glob("src_c/*.c")} - {"src_c/pool.c"})],
@@ -75,6 +81,6 @@ kernels = Extension(
 )
 without = os.environ.get("FASTRNN_NO_EXTENSION") == "1" and "sdist" not in sys.argv
 setup(
-    ext_modules=[] if without else [checks, memory, kernels],
+    ext_modules=[] if without else [checks, memory, kernels, rows],
     cmdclass={"build_ext": BuildExt},
 )

@@ -1,5 +1,5 @@
-"""The recurrent cells: one record each, which says all that is particular to a cell but its formulas,
-and what its forward pass leaves for its backward pass.
+"""The recurrent cells: one record each, which says all that is particular to a cell but its
+formulas, and what its forward pass leaves for its backward pass.
 
 A record mirrors the spec of src_c/cells/ that it names; the formulas stand there and in
 backends/reference.py. Letters: N batch, T steps, U rows of a table, D input, H hidden, G gates.

@@ -76,3 +76,11 @@ plan fastrnn_plan_of_backward(const kernel_table *k, const layer *l)
 {
     return plan_of(k, &l->problem, 1, 0, 2 * work(&l->problem));
 }
+
+void run_by_plan(kernel *f, const layer *l, int *flags)
+{
+    if (l->plan.by_units)
+        team_run_meeting(f, l, l->plan.threads, flags);
+    else
+        team_run(f, l, (int)MIN(l->plan.threads, MAX(1, l->problem.N)), 0);
+}

@@ -29,4 +29,7 @@ enum {
 plan fastrnn_plan_of_forward(const kernel_table *, const layer *, int lasting);
 plan fastrnn_plan_of_backward(const kernel_table *, const layer *);
 
+/* A kernel over a layer in the parts that its plan says; flags [threads, FLAG_STRIDE]. */
+void run_by_plan(kernel *, const layer *, int *flags);
+
 #endif

@@ -1,7 +1,8 @@
-"""What a call may leave out or take as it lies, to the same bits: inference, transposed weights, other
-gate orders, resets, weights prepared for training."""
+"""What a call may leave out or take as it lies, to the same bits: inference, transposed weights,
+other gate orders, resets, weights prepared for training."""
 
 import copy
+import itertools
 import pickle
 import subprocess
 import sys
@@ -133,7 +134,10 @@ print(peak_resident_bytes() - before)
 @pytest.mark.parametrize("return_sequence", [True, False])
 def test_inference_needs_the_memory_of_its_result(return_sequence):
     grown = subprocess.run(
-        [sys.executable, "-c", PEAK, str(return_sequence)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PEAK, str(return_sequence)],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     h = 4 * 256 * 100 * 512 if return_sequence else 0
     assert int(grown) < h + 20e6
@@ -195,9 +199,7 @@ def test_gate_orders_are_permutations(name, gates, implementation, dtype, rng):
     )
     actual = run(permuted, operands | turned)
     for key in (*(f"d{key}" for key in weights), "cache.activations"):
-        assert_close(
-            actual[key], reordered(expected[key], cell, order, 17), TWIN[dtype.name], key
-        )
+        assert_close(actual[key], reordered(expected[key], cell, order, 17), TWIN[dtype.name], key)
     for key in ("out_0", "dx", "dh0"):
         assert_close(actual[key], expected[key], TWIN[dtype.name], key)
 
@@ -208,7 +210,7 @@ def test_gate_orders_are_permutations(name, gates, implementation, dtype, rng):
 def pieces(reset):
     """begin, end of the runs of steps that no reset cuts."""
     cuts = [0, *(np.flatnonzero(reset[1:]) + 1), len(reset)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return itertools.pairwise(cuts)
 
 
 def one_call_a_piece(name, operands, douts):
@@ -356,8 +358,9 @@ def prepared_in_place_of(layer, operands, **keywords):
     options = {key: value for key, value in layer.keywords.items() if key in held}
     arrays = {key: operands[key] for key in names if key in operands}
     cell = layer.function.removesuffix("_step")
-    weights = fastrnn.prepare(cell, *list(arrays.values())[:3], bh=arrays.get("bh"), **options,
-                              **keywords)
+    weights = fastrnn.prepare(
+        cell, *list(arrays.values())[:3], bh=arrays.get("bh"), **options, **keywords
+    )
     rest = {key: a for key, a in operands.items() if key not in names}
     return rest, weights, {k: v for k, v in layer.keywords.items() if k not in held}
 

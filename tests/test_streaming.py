@@ -285,11 +285,17 @@ def test_many_steps_by_threads_that_share_units(name, isa, small_work_is_split, 
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"x": np.zeros((3, D), "f")}, "ValueError: x: expected shape (T, N, D) = (T, 3, 7), got (3"),
+        (
+            {"x": np.zeros((3, D), "f")},
+            "ValueError: x: expected shape (T, N, D) = (T, 3, 7), got (3",
+        ),
         ({"x": np.zeros((2, 3, 1), "f")}, "ValueError: x: expected shape (2, 3, 7), got (2, 3, 1)"),
         ({"x": np.zeros((2, 3, D))}, "TypeError: x: expected float32 like"),
         ({"x": None}, "TypeError: x: expected float32 like"),
-        ({"out": np.zeros((1, 3, H), "f")}, "ValueError: out: expected shape (2, 3, 37), got (1, 3"),
+        (
+            {"out": np.zeros((1, 3, H), "f")},
+            "ValueError: out: expected shape (2, 3, 37), got (1, 3",
+        ),
         ({"out": np.zeros((2, 3, H))}, "TypeError: out: expected float32 like"),
         ({"out": [1]}, "TypeError: out: expected an ndarray, got list"),
     ],

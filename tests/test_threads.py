@@ -305,3 +305,37 @@ def test_set_backend_keeps_the_instruction_set(monkeypatch):
     monkeypatch.setenv("FASTRNN_ISA", last)
     fastrnn.set_backend("cython")
     assert compiled._kernels.current_isa() == best
+
+
+TEAM = """
+import os
+import numpy as np
+import fastrnn
+
+def step(N, T, H):
+    x, h0, Wx, Wh, b = (np.ones(s, "f") / H for s in ((N, T, H), (N, H), (H, 4 * H), (H, 4 * H), 4 * H))
+    h, cache = fastrnn.lstm_forward(x, h0, Wx, Wh, b)
+    fastrnn.lstm_backward(h, cache)
+
+def threads():
+    return set(os.listdir("/proc/self/task"))
+
+fastrnn.set_num_threads(8)
+step(64, 20, 128)
+before = threads()
+for _ in range(5):
+    step(32, 20, 64)
+    step(8, 10, 32)
+    step(200, 3, 100)
+print(len(before), threads() == before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+@pytest.mark.skipif(not _kernels.openmp, reason="built without OpenMP")
+def test_the_team_keeps_its_threads():
+    """Calls that are worth fewer threads leave some idle: OpenMP would end them, and start others."""
+    out, errors = python(TEAM, OPENBLAS_NUM_THREADS="1")
+    assert not errors
+    n, same = out.split()
+    assert int(n) >= 8 and same == "True"

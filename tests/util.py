@@ -191,9 +191,7 @@ LAYERS = {
     "rnn_reset": _cell("rnn", "reset"),
     "rnn_reset_initial_lengths": _cell("rnn", "lengths", "reset", reset_to="initial"),
     "lstm_reset_c0_lengths": _cell("lstm", "c0", "lengths", "reset"),
-    "lstm_reset_initial_c0_reverse": _cell(
-        "lstm", "c0", "reset", reset_to="initial", reverse=True
-    ),
+    "lstm_reset_initial_c0_reverse": _cell("lstm", "c0", "reset", reset_to="initial", reverse=True),
     "lstm_reset_initial_lengths_transposed": _cell(
         "lstm", "lengths", "reset", reset_to="initial", transposed=True
     ),

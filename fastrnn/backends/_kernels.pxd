@@ -166,3 +166,11 @@ cdef extern from "team.h" nogil:
     int team_most_parts()
     bint take_flag(int *flag)
     void give_flag(int *flag)
+
+
+cdef const kernel_table *table_in_use(bint is_double) noexcept nogil
+cdef void run_parts(kernel *, const void *args, int parts) noexcept nogil
+cdef size_t panel_bytes(const kernel_table *, idx K, idx columns) noexcept nogil
+cdef size_t grad_bytes(const kernel_table *, const weight_grad_args *, int parts) noexcept nogil
+cdef void run_grad(const kernel_table *, const weight_grad_args *, int parts,
+                   void *memory) noexcept nogil

@@ -27,10 +27,6 @@ from fastrnn.backends._memory import empty_array
 import_array()
 fastrnn_read_caches()
 
-ctypedef fused real:
-    float
-    double
-
 openmp = bool(team_has_openmp)
 
 # The tables in use, float32 and float64; use_isa sets both.
@@ -57,6 +53,38 @@ def current_isa() -> str:
 
 
 use_isa(isas()[0])
+
+
+# What _rows runs kernels with: the C library is linked once, here.
+
+cdef const kernel_table *table_in_use(bint is_double) noexcept nogil:
+    return tables[is_double]
+
+
+cdef void run_parts(kernel *f, const void *args, int parts) noexcept nogil:
+    team_run(f, args, parts, False)
+
+
+cdef size_t panel_bytes(const kernel_table *k, idx K, idx columns) noexcept nogil:
+    return fastrnn_packed_bytes(k, K, columns)
+
+
+cdef size_t grad_bytes(const kernel_table *k, const weight_grad_args *w, int parts) noexcept nogil:
+    return fastrnn_matmul_grad_bytes(k, w, parts)
+
+
+cdef void run_grad(const kernel_table *k, const weight_grad_args *w, int parts,
+                   void *memory) noexcept nogil:
+    fastrnn_matmul_grad(k, w, parts, memory)
+
+
+def update_rules() -> dict[str, int]:
+    """The rules' numbers by name."""
+    numbers = {}
+    while fastrnn_update_rule(len(numbers)) != NULL:
+        numbers[fastrnn_update_rule(len(numbers)).decode()] = len(numbers)
+    return numbers
+
 
 # Names of the cells' specs, each at its place in FASTRNN_CELLS.
 cells = [tables[0].cells[i].name.decode() for i in range(CELLS)]
@@ -474,174 +502,12 @@ cdef class Stream:
         return 0
 
 
-# ---- dense layers --------------------------------------------------------------------------------
-
-def matmul(const real[:, ::1] A,    # IN  (M, K)
-           const real[:, ::1] B,    # IN  (K, columns), with transposed (columns, K)
-           const real[::1] bias,    # IN  (columns,) or None
-           bint transposed,
-           int threads,
-           real[:, ::1] C):         # OUT (M, columns) = A B + bias
-    cdef const kernel_table *k = tables[sizeof(real) == 8]
-    cdef matmul_args m
-    cdef pack_list list
-    cdef pack_args *p
-    cdef Block panels
-    memset(&m, 0, sizeof(m))
-    m.rows, m.K, m.a_row, m.columns = A.shape[0], A.shape[1], A.shape[1], C.shape[1]
-    m.A, m.B, m.C = &A[0, 0], &B[0, 0], &C[0, 0]
-    if bias is not None:
-        m.bias = &bias[0]
-    if transposed or m.rows > UNPACKED_ROWS:
-        memset(&list, 0, sizeof(list))
-        list.jobs = 1
-        p = &list.job[0]
-        p.K, p.ld, p.columns, p.gates, p.transposed = m.K, B.shape[1], m.columns, 1, transposed
-        p.source, p.bias = m.B, m.bias
-        panels = take_block(fastrnn_packed_bytes(k, m.K, m.columns))
-        p.packed = m.packed = panels.memory
-        with nogil:
-            team_run(k.pack, &list, threads, False)
-    with nogil:
-        team_run(k.matmul, &m, threads, False)
-
-
-def matmul_grad(const real[:, ::1] A,   # IN  (M, K)
-                const real[:, ::1] dC,  # IN  (M, columns)
-                int threads,
-                real[:, ::1] dB,        # OUT (K, columns) = A^T dC
-                real[::1] dbias):       # OUT (columns,) = sum of the rows of dC
-    cdef const kernel_table *k = tables[sizeof(real) == 8]
-    cdef weight_grad_args w
-    cdef Block space
-    memset(&w, 0, sizeof(w))
-    w.rows, w.K, w.columns = A.shape[0], A.shape[1], dC.shape[1]
-    w.a_row, w.b_row, w.c_row = w.K, w.columns, w.columns
-    w.A, w.B, w.C, w.dbias = &A[0, 0], &dC[0, 0], &dB[0, 0], &dbias[0]
-    space = take_block(fastrnn_matmul_grad_bytes(k, &w, threads))
-    with nogil:
-        fastrnn_matmul_grad(k, &w, threads, space.memory)
-
-
-def softmax(const real[:, ::1] x,   # IN  (M, V) scores
-            const idx[::1] y,       # IN  (M,) labels
-            const real[::1] weight, # IN  (M,) or None: 1
-            double scale,           # of the gradient
-            int threads,
-            double[::1] losses,     # OUT (M,)
-            real[:, ::1] dx):       # OUT (M, V)
-    cdef const kernel_table *k = tables[sizeof(real) == 8]
-    cdef softmax_args p
-    p.rows, p.classes, p.scale = x.shape[0], x.shape[1], scale
-    p.x, p.y, p.losses, p.dx = &x[0, 0], &y[0], &losses[0], &dx[0, 0]
-    p.weight = NULL
-    if weight is not None:
-        p.weight = &weight[0]
-    with nogil:
-        team_run(k.softmax, &p, threads, False)
-
-
-cdef embedding_args bags_of(const idx[::1] x, const idx[::1] offsets, bint mean, idx V, idx W):
-    cdef embedding_args p
-    p.bags, p.offsets = x.shape[0], NULL
-    if offsets is not None:
-        p.bags, p.offsets = offsets.shape[0] - 1, &offsets[0]
-    p.x, p.mean, p.accumulate, p.vocabulary, p.W = &x[0], mean, False, V, W
-    return p
-
-
-def embedding(const idx[::1] x,      # IN  (words,)
-              const idx[::1] offsets,  # IN  (bags + 1,) or None: every word is a bag
-              bint mean,             # of a bag, not the sum
-              const real[:, ::1] W,  # IN  (V, W)
-              int threads,
-              real[:, ::1] out):     # OUT (bags, W)
-    cdef embedding_args p = bags_of(x, offsets, mean, W.shape[0], W.shape[1])
-    p.input, p.out = &W[0, 0], &out[0, 0]
-    with nogil:
-        team_run(tables[sizeof(real) == 8].embedding, &p, threads, False)
-
-
-def embedding_grad(const idx[::1] x,         # IN  (words,)
-                   const idx[::1] offsets,     # IN  (bags + 1,) or None
-                   bint mean,
-                   const real[:, ::1] dout,  # IN  (bags, W)
-                   int threads,
-                   real[:, ::1] dW):         # OUT (V, W)
-    cdef embedding_args p = bags_of(x, offsets, mean, dW.shape[0], dW.shape[1])
-    p.input, p.out = &dout[0, 0], &dW[0, 0]
-    with nogil:
-        team_run(tables[sizeof(real) == 8].embedding_grad, &p, threads, False)
-
-
-def distinct(const idx[::1] x,   # IN  (words,)
-             idx[::1] found,     # OUT (words,), of which as many as are returned: by first occurrence
-             idx[::1] places):   # OUT (words,): x[i] = found[places[i]]
-    """How many different words there are. A hash table of the words, not a table of the vocabulary,
-    which may be a thousand times as large."""
-    cdef idx n = x.shape[0], count = 0, size = 2, i, slot
-    while size < 2 * n:
-        size *= 2
-    cdef Block block = take_block(size * sizeof(idx))
-    cdef idx *table = <idx *>block.memory
-    with nogil:
-        memset(table, 0xff, size * sizeof(idx))
-        for i in range(n):
-            slot = (<size_t>x[i] * <size_t>0x9E3779B97F4A7C15) >> 16 & (size - 1)
-            while table[slot] >= 0 and found[table[slot]] != x[i]:
-                slot = slot + 1 & (size - 1)
-            if table[slot] < 0:
-                table[slot] = count
-                found[count] = x[i]
-                count += 1
-            places[i] = table[slot]
-    return count
-
-
-# ---- update rules --------------------------------------------------------------------------------
-
-update_rules = {}  # their numbers by name
-while fastrnn_update_rule(len(update_rules)) != NULL:
-    update_rules[fastrnn_update_rule(len(update_rules)).decode()] = len(update_rules)
-
-
-def update(int rule,
-           const idx[::1] rows,  # IN  (R,) or None: all; each once
-           idx width,            # of a row
-           const real[::1] w,    # IN  (n,)
-           const real[::1] dw,   # IN  (n,), or (R * width,)
-           int threads,
-           real[::1] out,        # OUT (n,), may be w
-           real[::1] m,          # INOUT (n,) or None: moving average of the gradient, or velocity
-           real[::1] v,          # INOUT (n,) or None: moving average of its square
-           double rate,
-           double keep,          # of w: 1 without weight decay
-           double decay_m=0,
-           double gain_m=0,
-           double decay_v=0,
-           double gain_v=0,
-           double correct_v=0,
-           double epsilon=0):
-    cdef update_args p
-    p.n, p.width, p.rows, p.rule = w.shape[0], width, NULL, rule
-    if rows is not None:
-        p.n, p.rows = rows.shape[0], &rows[0]
-    p.rate, p.keep, p.epsilon = rate, keep, epsilon
-    p.decay_m, p.gain_m, p.decay_v, p.gain_v, p.correct_v = (
-        decay_m, gain_m, decay_v, gain_v, correct_v)
-    p.w, p.dw, p.out = &w[0], &dw[0], &out[0]
-    p.m = NULL if m is None else &m[0]
-    p.v = NULL if v is None else &v[0]
-    with nogil:
-        team_run(tables[sizeof(real) == 8].update, &p, threads, False)
-
-
 # ---- the machine ---------------------------------------------------------------------------------
 
-def fma_peak(const real[::1] like, idx iterations, int threads) -> float:
+def fma_peak(ndarray like, idx iterations, int threads) -> float:
     """Run ``iterations`` of the peak loop on each thread in the dtype of ``like``; return how many
     floating-point operations that was."""
-    cdef const kernel_table *k = tables[sizeof(real) == 8]
+    cdef const kernel_table *k = tables[PyArray_TYPE(like) == NPY_DOUBLE]
     cdef peak_args p
     cdef double sink[256]
     memset(sink, 0, sizeof(sink))
@@ -650,4 +516,3 @@ def fma_peak(const real[::1] like, idx iterations, int threads) -> float:
     with nogil:
         team_run(k.fma_peak, &p, threads, False)
     return 2.0 * PEAK_FMAS * k.lanes * iterations * threads
-

@@ -11,11 +11,12 @@ from fastrnn.backends import reference, threads
 from fastrnn.cells import ALL_STEPS
 
 with threads.short_spins():
-    from fastrnn.backends import _kernels
+    from fastrnn.backends import _kernels, _rows
     from fastrnn.backends._kernels import threads_for
 
 threads.followed_by(_kernels.set_threads)
 
+_RULES = _kernels.update_rules()
 # An element of an update counts as so many operations: it is bound by memory.
 _UPDATE_WORK = 30
 
@@ -86,39 +87,39 @@ def stream(cell, weights, states, checked):
 
 def word_embedding_forward(x, first, mean, W):
     out = np.empty((len(x) if first is None else len(first) - 1, W.shape[1]), W.dtype)
-    _kernels.embedding(x, first, mean, W, threads_for(len(x) * W.shape[1]), out)
+    _rows.embedding(x, first, mean, W, threads_for(len(x) * W.shape[1]), out)
     return out
 
 
 def word_embedding_backward(dout, x, first, mean, V):
     dW = np.empty((V, dout.shape[1]), dout.dtype)
-    _kernels.embedding_grad(x, first, mean, dout, threads_for(len(x) * dout.shape[1]), dW)
+    _rows.embedding_grad(x, first, mean, dout, threads_for(len(x) * dout.shape[1]), dW)
     return dW
 
 
 def distinct(x):
     found, places = np.empty_like(x), np.empty_like(x)
-    return found[: _kernels.distinct(x, found, places)], places
+    return found[: _rows.distinct(x, found, places)], places
 
 
 def affine_forward(x, w, b):
     out = np.empty((len(x), w.shape[1]), x.dtype)
-    _kernels.matmul(x, w, b, False, threads_for(2 * len(x) * w.size), out)
+    _rows.matmul(x, w, b, False, threads_for(2 * len(x) * w.size), out)
     return out
 
 
 def affine_backward(dout, x, w):
     dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(w.shape[1], w.dtype)
     n = threads_for(2 * len(x) * w.size)
-    _kernels.matmul(dout, w, None, True, n, dx)
-    _kernels.matmul_grad(x, dout, n, dw, db)
+    _rows.matmul(dout, w, None, True, n, dx)
+    _rows.matmul_grad(x, dout, n, dw, db)
     return dx, dw, db
 
 
 def softmax_loss(x, y, weight, scale):
     losses, dx = np.empty(len(y)), np.empty_like(x)
     # An exponential counts as 30 operations.
-    _kernels.softmax(x, y, weight, scale, threads_for(30 * x.size), losses, dx)
+    _rows.softmax(x, y, weight, scale, threads_for(30 * x.size), losses, dx)
     return scale * float(losses.sum()), dx
 
 
@@ -138,5 +139,4 @@ def update(rule, w, dw, config, out, at=...):
     m, v = (None if a is None else a.reshape(-1) for a in states)
     flat = w.reshape(-1), dw.reshape(-1), threads_for(_UPDATE_WORK * dw.size), out.reshape(-1)
     keep = 1 - config["learning_rate"] * config["weight_decay"]
-    number = _kernels.update_rules[rule.name]
-    _kernels.update(number, rows, width, *flat, m, v, keep=keep, **rule.factors(config))
+    _rows.update(_RULES[rule.name], rows, width, *flat, m, v, keep=keep, **rule.factors(config))

@@ -260,9 +260,12 @@ def forward(cell, args, rest, steps, training, return_sequence):
 
     def step(t, *states):
         if reset is not None:
-            states = [np.where(reset[:, t], s, state) for s, state in zip(anew, states, strict=True)]
+            states = [
+                np.where(reset[:, t], s, state) for s, state in zip(anew, states, strict=True)
+            ]
         after, beside = EQUATIONS[cell.kernel].step(a[:, t], states, Wh, bh, order)
-        for array, value in [*zip(kept, after), *zip(saved, beside)]:  # noqa: B905
+        values = *after[: len(kept)], *beside[: len(saved)]
+        for array, value in zip((*kept, *saved), values, strict=True):
             array[:, t] = value
         return after
 
@@ -299,9 +302,8 @@ def backward(cell, dh, dlast, cache):
 
     def step(t, dnext_h, *others):
         at = ([v[:, t] for v in arrays] for arrays in (before, after, saved))
-        da[:, t], du[:, t], dbefore = equations.step_backward(
-            [dh[:, t] + dnext_h, *others], *at, Wh, order
-        )
+        dstates = [dh[:, t] + dnext_h, *others]
+        da[:, t], du[:, t], dbefore = equations.step_backward(dstates, *at, Wh, order)
         if reset is None:
             return dbefore
         for d, into in zip(dbefore, dinitial, strict=True):

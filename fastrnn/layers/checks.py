@@ -146,7 +146,7 @@ def of_step_cache(cell: Cell, transposed: bool) -> Signature:
 def of_cache(cell: Cell, transposed: bool, indexed: bool) -> Signature:
     """The arrays of a sequence's cache."""
     states = {f"{state}0": "N H?" for state in cell.states} | {"h0": "N H"}
-    kept = {state: "N T H" for state in cell.states}
+    kept = dict.fromkeys(cell.states, "N T H")
     kept |= {name: f"N T {_times(n)}" for name, n in cell.saved.items()}
     last = {f"{state}T": "N H" for state in cell.states}
     x = "U D" if indexed else "N T D"

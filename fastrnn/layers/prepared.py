@@ -105,9 +105,7 @@ def _with_packed(cell, reset_after, weights, training, backend=None):
     if hasattr(module, "prepare"):  # the reference reads weights as they lie
         packed = module.prepare(form_of(cell, reset_after), weights, training)
     Wx, Wh, b, bh, gates, transposed, _ = weights
-    return PreparedWeights(
-        cell, Wx, Wh, b, bh, gates, reset_after, packed, transposed, training
-    )
+    return PreparedWeights(cell, Wx, Wh, b, bh, gates, reset_after, packed, transposed, training)
 
 
 def _frozen(a: np.ndarray | None) -> np.ndarray | None:

@@ -120,7 +120,9 @@ class Stream:
 class _Stepper:
     """Steps by the reference, as a compiled backend's stream takes them: the states in place."""
 
-    def __init__(self, cell: Cell, weights: Weights, states: Iterable[np.ndarray], checked: Callable):
+    def __init__(
+        self, cell: Cell, weights: Weights, states: Iterable[np.ndarray], checked: Callable
+    ):
         self._cell, self._weights, self._states = cell, weights, tuple(states)
         self._checked = checked
 
