@@ -94,7 +94,7 @@ static idx chunk_rows(const kernel_table *k, const problem *p)
 static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c, pack_list *list)
 {
     const problem *const p = &l->problem;
-    backward_space *const space = &l->backward;
+    backward_workspace *const space = &l->backward;
     const idx table = p->index ? p->table : 0;
     const size_t real = k->real_size;
     if (!l->panels.Wh_T)
@@ -177,7 +177,7 @@ static void run_chunks(const kernel_table *k, layer *l, chunks *c)
 {
     const problem *const p = &l->problem;
     const int threads = l->plan.threads;
-    backward_space *const space = &l->backward;
+    backward_workspace *const space = &l->backward;
     matmul_args dx = {.K = p->cell->gates * p->H, .columns = p->D, .a_row = space->dgates_stride,
                       .A = space->dgates, .packed = l->panels.Wx_T, .C = l->gradients.dx};
     embedding_args by_table = {.vocabulary = p->table, .W = space->dgates_stride, .x = c->table_rows,

@@ -20,7 +20,7 @@ static void place_forward(arena *a, const kernel_table *k, layer *l)
 {
     const problem *const p = &l->problem;
     const cell_spec *const cell = p->cell;
-    forward_space *const space = &l->forward;
+    forward_workspace *const space = &l->forward;
     const idx threads = l->plan.threads, units = k->lanes * UNIT_VECTORS(cell->gates);
     const idx width = CEIL_DIV(p->H, units) * units * cell->gates;
     const idx shares = l->plan.by_units || p->index ? 1 : threads;

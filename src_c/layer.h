@@ -94,7 +94,7 @@ typedef struct {
 typedef struct {
     void *states[MAX_STATES]; /* [N,T,H] */
     void *gates, *extra;      /* [N,T,GH], activated; [N,T,H] */
-    void *last[MAX_STATES];   /* [N,H]: after a row's last step */
+    void *last[MAX_STATES];   /* [N,H]: h_n, c_n, after a row's last step */
 } activations;
 
 /* dh, dlast: what comes from outside, NULL: 0. The others are results. */
@@ -128,7 +128,7 @@ typedef struct {
     void *states[MAX_STATES], *scratch[MAX_SCRATCH], *gates_x;
     const void **x_rows; /* [parts, gates_x_rows] */
     int *flags;          /* [parts, FLAG_STRIDE], 0: see barrier.h */
-} forward_space;
+} forward_workspace;
 
 /* Work space backward, over the steps t0..t1, whose gate gradients lie without gaps in dgates
    [.., dgates_stride]; dgates_next [N, dgates_stride] receives those of step t0 for the next call.
@@ -137,7 +137,7 @@ typedef struct {
     idx t0, t1, stride, dgates_stride, operand_stride;
     void *dstates[MAX_STATES], *dgates, *dgates_next, *operand;
     int *flags;
-} backward_space;
+} backward_workspace;
 
 struct layer {
     problem problem;
@@ -147,8 +147,8 @@ struct layer {
     gradients gradients;
     plan plan;
     schedule time;
-    forward_space forward;
-    backward_space backward;
+    forward_workspace forward;
+    backward_workspace backward;
 };
 
 static inline idx batch_size(const layer *l, idx t)

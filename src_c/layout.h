@@ -4,6 +4,16 @@
 #define FASTRNN_LAYOUT_H
 #include "kernels.h"
 #include <stdint.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+/* Under the sanitizer no piece may be left for its neighbour; and no work space lies on the stack,
+   where the marks would stay. */
+enum { GAP = 2 * ALIGNMENT, LEAST_BYTES = 64 << 10 };
+#define FORBID(from, bytes) __asan_poison_memory_region(from, bytes)
+#else
+enum { GAP = 0, LEAST_BYTES = 1 };
+#define FORBID(from, bytes) (void)(from)
+#endif
 
 typedef struct {
     char *memory; /* NULL: dry */
@@ -16,18 +26,21 @@ static inline void *take(arena *a, size_t count, size_t size)
     size_t bytes, used;
     const size_t at = a->used + (ALIGNMENT - 1) - (a->used + ALIGNMENT - 1) % ALIGNMENT;
     if (at < a->used || __builtin_mul_overflow(count, size, &bytes)
-        || __builtin_add_overflow(at, bytes, &used) || used > PTRDIFF_MAX) {
+        || __builtin_add_overflow(at, bytes, &used) || used > PTRDIFF_MAX - GAP) {
         a->used = SIZE_MAX;
         return 0;
     }
-    a->used = used;
-    return a->memory ? a->memory + at : 0;
+    a->used = used + GAP;
+    if (!a->memory)
+        return 0;
+    FORBID(a->memory + used, GAP);
+    return a->memory + at;
 }
 
-/* What memory the dry run asks for: one byte more than taken, since 0 stands for too much. */
+/* What memory the dry run asks for: more than taken, since 0 stands for too much. */
 static inline size_t arena_bytes(const arena *a)
 {
-    return a->used == SIZE_MAX ? 0 : a->used + 1;
+    return a->used == SIZE_MAX ? 0 : a->used + LEAST_BYTES;
 }
 
 /* Panels of two vectors enough for n elements, and one vector more: rows an even number apart share

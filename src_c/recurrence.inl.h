@@ -371,7 +371,7 @@ static void FN(forward)(const void *args, idx part, idx parts)
 /* Where the gates' gradients of step t begin. */
 INLINE REAL *FN(dgates_of)(const layer *l, idx t)
 {
-    const backward_space *const space = &l->backward;
+    const backward_workspace *const space = &l->backward;
     return t < space->t1 ? (REAL *)space->dgates
                + (l->time.offsets[MAX(0, t)] - l->time.offsets[space->t0]) * space->dgates_stride
                          : (REAL *)space->dgates_next;
@@ -481,7 +481,7 @@ static void FN(backward)(const void *args, idx part, idx parts)
 {
     const layer *const l = args;
     const cell_spec *const cell = l->problem.cell;
-    const backward_space *const space = &l->backward;
+    const backward_workspace *const space = &l->backward;
     FN(share) sh = FN(share_of)(l, space->flags, part, parts);
     FN(start_block)(l, &sh);
     sh.block.z_stride = 2 * LANES;

@@ -313,6 +313,41 @@ def test_error_of_many_steps_leaves_the_state(name, change, error, rng):
         assert_same_bits(a, before[key])
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_many_steps_with_resets(name, implementation, dtype, rng):
+    cell, weights, keywords = weights_of(name, dtype, rng)
+    x, reset = rng.standard_normal((2 * T, 3, D)).astype(dtype), rng.random((2 * T, 3)) < 0.3
+    one, many = (fastrnn.Stream(cell, *weights, batch=3, **keywords) for _ in range(2))
+    expected = []
+    for x_t, rows in zip(x, reset, strict=True):
+        one.reset(rows)
+        expected.append(one.step(x_t))
+    for half in (slice(0, T), slice(T, None)):
+        assert_same_bits(many.steps(x[half], reset=reset[half]), np.stack(expected[half]))
+
+
+@pytest.mark.parametrize(
+    ("reset", "error"),
+    [
+        (np.zeros((3, T)), "TypeError: reset: expected bool, got float64"),
+        (
+            np.zeros((3, T), bool),
+            f"ValueError: reset: expected shape (T, N) = ({T}, 3), got (3, {T})",
+        ),
+    ],
+)
+def test_wrong_reset_of_many_steps_leaves_the_state(reset, error, backend, rng):
+    _, weights, _ = weights_of("lstm", np.float32, rng)
+    stream, x = fastrnn.Stream("lstm", *weights, batch=3), np.ones((T, 3, D), np.float32)
+    stream.steps(x)
+    before = stream.state
+    with pytest.raises((TypeError, ValueError)) as caught:
+        stream.steps(x, reset=reset)
+    assert f"{caught.type.__name__}: {caught.value}" == error
+    for key, a in stream.state.items():
+        assert_same_bits(a, before[key])
+
+
 def test_many_steps_of_any_layout_are_taken(rng):
     _, weights, _ = weights_of("lstm", np.float32, rng)
     x = rng.standard_normal((3, T, D)).astype(np.float32)

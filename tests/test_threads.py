@@ -313,7 +313,8 @@ import numpy as np
 import fastrnn
 
 def step(N, T, H):
-    x, h0, Wx, Wh, b = (np.ones(s, "f") / H for s in ((N, T, H), (N, H), (H, 4 * H), (H, 4 * H), 4 * H))
+    shapes = (N, T, H), (N, H), (H, 4 * H), (H, 4 * H), 4 * H
+    x, h0, Wx, Wh, b = (np.ones(shape, "f") / H for shape in shapes)
     h, cache = fastrnn.lstm_forward(x, h0, Wx, Wh, b)
     fastrnn.lstm_backward(h, cache)
 
@@ -325,8 +326,8 @@ step(64, 20, 128)
 before = threads()
 for _ in range(5):
     step(32, 20, 64)
-    step(8, 10, 32)
-    step(200, 3, 100)
+    step(32, 2, 64)
+    step(32, 5, 64)
 print(len(before), threads() == before)
 """
 
@@ -334,7 +335,7 @@ print(len(before), threads() == before)
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 @pytest.mark.skipif(not _kernels.openmp, reason="built without OpenMP")
 def test_the_team_keeps_its_threads():
-    """Calls that are worth fewer threads leave some idle: OpenMP would end them, and start others."""
+    """Calls that are worth fewer threads leave some idle: OpenMP would end them and start others."""
     out, errors = python(TEAM, OPENBLAS_NUM_THREADS="1")
     assert not errors
     n, same = out.split()

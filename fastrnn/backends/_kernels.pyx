@@ -150,7 +150,7 @@ cdef void set_weights(layer *l, const kernel_table *k, Spec spec, ndarray Wx, nd
     l.problem.cell = k.cells[spec.cell]
     l.problem.D, l.problem.H = PyArray_DIMS(Wx)[transposed], PyArray_DIMS(Wh)[transposed]
     for g in range(l.problem.cell.gates):
-        l.problem.offsets[g] = spec.order[g] * l.problem.H
+        l.problem.offsets[g] = spec.gate_order[g] * l.problem.H
     l.weights.Wx, l.weights.Wh, l.weights.b, l.weights.bh = data(Wx), data(Wh), data(b), data(bh)
     l.weights.transposed = transposed
 
@@ -234,21 +234,21 @@ cdef inline char *aligned(char *memory) noexcept:
 cdef class Spec:
     """A cell's kernels for one gate order, and how its caches are made.
 
-    order: where the gates of the cell's spec stand among the user's; record: of fastrnn.cells;
+    gate_order: where the gates of the cell's spec stand among the user's; record: of fastrnn.cells;
     all_steps: its Steps by default.
     """
     cdef int cell, states
-    cdef idx order[8]
+    cdef idx gate_order[8]
     cdef type cache
     cdef object constant, record
     cdef tuple all_steps
     cdef int fields
     cdef int source[MAX_FIELDS]
 
-    def __init__(self, int cell, tuple order, record, all_steps):
+    def __init__(self, int cell, tuple gate_order, record, all_steps):
         self.cell, self.all_steps = cell, tuple(all_steps)
-        for i, place in enumerate(order):
-            self.order[i] = place
+        for i, place in enumerate(gate_order):
+            self.gate_order[i] = place
         sources = {"bias": BIAS}
         args = ("x", *record.initial_fields, "Wx", "Wh")
         for names, first in ((args, ARGS), (("gates", "transposed", "packed"), REST),
@@ -407,14 +407,16 @@ cdef class Stream:
     cdef Panels packed
     cdef Block space
     cdef tuple states
-    cdef object checked
+    cdef object checked, checked_reset
     cdef npy_intp shape[2]
     cdef int kind, threads, busy
 
-    def __init__(self, Spec spec, Panels packed, tuple states, checked):
-        """checked(x, out, steps): both as they have to be; called where they are not."""
+    def __init__(self, Spec spec, Panels packed, tuple states, checked, checked_reset):
+        """checked(x, out, many): both as they have to be; called where they are not.
+        checked_reset(reset, T): the same of reset."""
         cdef ndarray h = states[0], state
-        self.packed, self.states, self.checked = packed, states, checked
+        self.packed, self.states = packed, states
+        self.checked, self.checked_reset = checked, checked_reset
         self.kind, self.k = PyArray_TYPE(h), packed.k
         set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.transposed)
         self.shape[0], self.shape[1] = PyArray_DIMS(h)[0], PyArray_DIMS(h)[1]
@@ -466,14 +468,15 @@ cdef class Stream:
         give_flag(&self.busy)
         return h
 
-    def steps(self, x, out=None):
+    def steps(self, x, out=None, *, reset=None):
         """Take many steps and return all new h: the bits of as many calls of step.
 
-        Inputs: x (T, N, D), time first; out (T, N, H), C-contiguous, which then receives them.
+        Inputs: x (T, N, D), time first; out (T, N, H), C-contiguous, which then receives them; reset
+        (T, N), bool: where it is true the state is set to zeros before the step.
         Returns: out, or a new array (T, N, H).
         Raises what step raises.
         """
-        cdef ndarray h
+        cdef ndarray h, anew = None
         cdef layer l
         cdef Block space
         cdef npy_intp shape[3]
@@ -482,6 +485,8 @@ cdef class Stream:
                 out is None or self.fits(out, T, self.l.problem.H, True)):
             x, out = self.checked(x, out, True)
             T = PyArray_DIMS(x)[0]
+        if reset is not None:
+            anew = self.checked_reset(reset, T)
         shape[0], shape[1], shape[2] = T, self.l.problem.N, self.l.problem.H
         h = empty(3, shape, self.kind) if out is None else out
         self.take()
@@ -489,6 +494,7 @@ cdef class Stream:
             l = self.l
             l.problem.T, l.problem.time_major = T, True
             l.problem.x, l.kept.states[0] = PyArray_DATA(x), PyArray_DATA(h)
+            l.problem.reset = <const unsigned char *>data(anew)
             space = take_block(fastrnn_plan_forward(self.k, &l, False))
             with nogil:
                 fastrnn_forward(self.k, &l, space.memory)

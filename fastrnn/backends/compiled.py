@@ -76,10 +76,12 @@ def prepare(cell, weights, training):
     return _spec(cell, weights[4]).pack(*weights[:4], weights[5], training)
 
 
-def stream(cell, weights, states, checked):
-    """An object that steps the states, in place; checked(x, out, many) as Stream has it."""
+def stream(cell, weights, states, checked, checked_reset):
+    """An object that steps the states, in place; the checks are Stream's."""
     packed = weights.packed or prepare(cell, weights, False)
-    return _kernels.Stream(_spec(cell, weights.gates), packed, tuple(states), checked)
+    return _kernels.Stream(
+        _spec(cell, weights.gates), packed, tuple(states), checked, checked_reset
+    )
 
 
 # ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------

@@ -272,15 +272,20 @@ def steps(
                 f"lengths: expected integers in [0, T] = [0, {T}], got {given[at]} at {at}"
             )
     if reset is not None:
-        given = np.asarray(reset)
-        if given.dtype != np.bool_:
-            raise TypeError(f"reset: expected bool, got {given.dtype}")
-        if given.shape != (N, T):
-            raise ValueError(f"reset: expected shape (N, T) = {N, T}, got {given.shape}")
-        reset = np.array(given, order="C")
+        reset = resets(reset, "(N, T)", (N, T))
     if not isinstance(reset_to, str) or reset_to not in ("zeros", "initial"):
         raise ValueError(f"reset_to: expected 'zeros' or 'initial', got {reset_to!r}")
     return Steps(lengths, flag("reverse", reverse), index, reset, reset_to)
+
+
+def resets(reset: np.ndarray, letters: str, shape: tuple[int, int]) -> np.ndarray:
+    """A C-contiguous copy. Raises TypeError unless it is bool, ValueError for a shape."""
+    given = np.asarray(reset)
+    if given.dtype != np.bool_:
+        raise TypeError(f"reset: expected bool, got {given.dtype}")
+    if given.shape != shape:
+        raise ValueError(f"reset: expected shape {letters} = {shape}, got {given.shape}")
+    return np.array(given, order="C")
 
 
 def bags(lengths: np.ndarray, words: int) -> np.ndarray:

@@ -153,7 +153,8 @@ def rnn_step_forward(
 ) -> tuple[np.ndarray, RNNCache]:
     """One time step: next_h = tanh(x Wx + prev_h Wh + b).
 
-    Inputs: x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,).
+    Inputs: x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,); transposed, training: see
+    fastrnn.layers.recurrent.
     Returns: next_h (N, H), cache for rnn_step_backward.
     """
     args = x, prev_h, Wx, Wh, b, None
@@ -191,7 +192,9 @@ def rnn_forward(
 ) -> tuple[np.ndarray, RNNCache]:
     """All time steps of a vanilla RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b).
 
-    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); lengths (N,), reverse, index.
+    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); lengths (N,), reverse, index
+    (N, T), reset (N, T), reset_to, transposed, training, return_sequence: see
+    fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for rnn_backward; cache.hT (N, H) is the last state.
     """
     args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
@@ -237,7 +240,7 @@ def lstm_step_forward(
 
     Inputs: x (N, D), prev_h (N, H), prev_c (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); gates, the
     order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo" (PyTorch) or
-    "iofg" (ONNX).
+    "iofg" (ONNX); transposed, training: see fastrnn.layers.recurrent.
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
     args = x, prev_h, prev_c, Wx, Wh, b, None
@@ -280,7 +283,8 @@ def lstm_forward(
 
     Inputs: x (N, T, D), h0 (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); c0 (N, H), zeros where it is
     None; gates, the order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo"
-    (PyTorch) or "iofg" (ONNX); lengths (N,), reverse, index.
+    (PyTorch) or "iofg" (ONNX); lengths (N,), reverse, index (N, T), reset (N, T), reset_to,
+    transposed, training, return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for lstm_backward; cache.c (N, T, H) holds all cell states, cache.hT
     and cache.cT (N, H) the last states.
     """
@@ -325,12 +329,14 @@ def gru_step_forward(
     training: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
-    """One time step: with the gates r, z, n in this order in a = x Wx + b and u = prev_h Wh + bh,
-    r, z = sigmoid(a_r + u_r, a_z + u_z), n = tanh(a_n + r u_n) and next_h = (1 - z) n + z prev_h.
+    """One time step: with a = x Wx + b and u = prev_h Wh + bh, r, z = sigmoid(a_r + u_r, a_z + u_z),
+    n = tanh(a_n + r u_n) and next_h = (1 - z) n + z prev_h.
 
-    Inputs: x (N, D), prev_h (N, H), Wx (D, 3*H), Wh (H, 3*H), b (3*H,); bh (3*H,), zeros where it
-    is None; reset_after, False for the original form, in which u_n is (r prev_h) Wh_n + bh_n and
-    n = tanh(a_n + u_n).
+    Inputs: x (N, D), prev_h (N, H), Wx (D, 3*H), Wh (H, 3*H), b (3*H,); gates, the order in which
+    the gates lie in Wx, Wh, b and bh: "rzn" (PyTorch) or "zrn" (Keras, ONNX); bh (3*H,), zeros
+    where it is None; reset_after, False for the original form, in which u_n is
+    (r prev_h) Wh_n + bh_n and n = tanh(a_n + u_n); transposed, training: see
+    fastrnn.layers.recurrent.
     Returns: next_h (N, H), cache for gru_step_backward.
     """
     args = x, prev_h, Wx, Wh, b, bh
@@ -372,9 +378,10 @@ def gru_forward(
 ) -> tuple[np.ndarray, GRUCache]:
     """All time steps of a GRU; the step is gru_step_forward's.
 
-    Inputs: x (N, T, D), h0 (N, H), Wx (D, 3*H), Wh (H, 3*H), b (3*H,), the gates in the order r, z,
-    n; bh (3*H,), zeros where it is None; reset_after, False for the original form; lengths (N,),
-    reverse, index.
+    Inputs: x (N, T, D), h0 (N, H), Wx (D, 3*H), Wh (H, 3*H), b (3*H,); gates, "rzn" (PyTorch) or
+    "zrn" (Keras, ONNX); bh (3*H,), zeros where it is None; reset_after, False for the original
+    form; lengths (N,), reverse, index (N, T), reset (N, T), reset_to, transposed, training,
+    return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for gru_backward; cache.hT (N, H) is the last state.
     """
     args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to)

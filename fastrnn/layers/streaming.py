@@ -51,7 +51,7 @@ class Stream:
         self._input, self._output_shape = np.empty((batch, D), dtype), (batch, H)
         module = get_backend(backend)
         make = getattr(module, "stream", _Stepper)
-        self._stepper = make(record, weights, self._state.values(), self._checked)
+        self._stepper = make(record, weights, self._state.values(), self._checked, self._resets)
         # The compiled methods themselves: one call of Python less a step. Not over a subclass's.
         for name in ("step", "steps"):
             if getattr(type(self), name) is getattr(Stream, name):
@@ -67,14 +67,17 @@ class Stream:
         """
         return self._stepper.step(x, out)
 
-    def steps(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def steps(
+        self, x: np.ndarray, out: np.ndarray | None = None, *, reset: np.ndarray | None = None
+    ) -> np.ndarray:
         """Take many steps in one call and return all new h: the bits of as many calls of step.
 
-        Inputs: x (T, N, D), time first; out (T, N, H), C-contiguous, which then receives them.
+        Inputs: x (T, N, D), time first; out (T, N, H), C-contiguous, which then receives them;
+        reset (T, N), bool: where it is true the state is set to zeros before the step.
         Returns: out, or a new array (T, N, H).
         Raises what step raises.
         """
-        return self._stepper.steps(x, out)
+        return self._stepper.steps(x, out, reset=reset)
 
     def _checked(self, x, out, many):
         """x and out as the kernels take them, of one step or of many."""
@@ -93,6 +96,9 @@ class Stream:
         if not out.flags.carray:
             raise ValueError("out: expected a writeable, aligned, C-contiguous array")
         return x, checks.gradient_of("out", out, (*steps, *self._output_shape), dtype)
+
+    def _resets(self, reset, T):
+        return checks.resets(reset, "(T, N)", (T, len(self._input)))
 
     def reset(self, rows: np.ndarray | None = None) -> None:
         """Set the state to zeros, of all streams or of the rows (indices or a mask) given.
@@ -121,20 +127,30 @@ class _Stepper:
     """Steps by the reference, as a compiled backend's stream takes them: the states in place."""
 
     def __init__(
-        self, cell: Cell, weights: Weights, states: Iterable[np.ndarray], checked: Callable
+        self,
+        cell: Cell,
+        weights: Weights,
+        states: Iterable[np.ndarray],
+        checked: Callable,
+        checked_reset: Callable,
     ):
         self._cell, self._weights, self._states = cell, weights, tuple(states)
-        self._checked = checked
+        self._checked, self._checked_reset = checked, checked_reset
 
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         x, out = self._checked(x, out, False)
         return self._take(x, np.empty_like(self._states[0]) if out is None else out)
 
-    def steps(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def steps(
+        self, x: np.ndarray, out: np.ndarray | None = None, *, reset: np.ndarray | None = None
+    ) -> np.ndarray:
         x, out = self._checked(x, out, True)
+        reset = None if reset is None else self._checked_reset(reset, len(x))
         out = np.empty((len(x), *self._states[0].shape), x.dtype) if out is None else out
-        for x_t, h in zip(x, out, strict=True):
-            self._take(x_t, h)
+        for t, h in enumerate(out):
+            for state in self._states if reset is not None else ():
+                state[reset[t]] = 0
+            self._take(x[t], h)
         return out
 
     def _take(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:
