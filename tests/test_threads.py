@@ -335,7 +335,7 @@ print(len(before), threads() == before)
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 @pytest.mark.skipif(not _kernels.openmp, reason="built without OpenMP")
 def test_the_team_keeps_its_threads():
-    """Calls that are worth fewer threads leave some idle: OpenMP would end them and start others."""
+    """Calls that are worth fewer leave some idle: OpenMP would end those and start others."""
     out, errors = python(TEAM, OPENBLAS_NUM_THREADS="1")
     assert not errors
     n, same = out.split()

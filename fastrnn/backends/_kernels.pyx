@@ -231,6 +231,11 @@ cdef inline char *aligned(char *memory) noexcept:
     return <char *>((<uintptr_t>memory + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT)
 
 
+cdef inline object new_cache(type cache, tuple values):
+    cdef tuple args = (values,)
+    return (<PyTypeObject *>tuple).tp_new(cache, <PyObject *>args, NULL)
+
+
 cdef class Spec:
     """A cell's kernels for one gate order, and how its caches are made.
 
@@ -280,8 +285,19 @@ cdef class Spec:
         for i in range(self.fields):
             Py_INCREF(<object>found[self.source[i]])
             PyTuple_SET_ITEM(values, i, <object>found[self.source[i]])
-        values = (values,)
-        return (<PyTypeObject *>tuple).tp_new(self.cache, <PyObject *>values, NULL)
+        return new_cache(self.cache, values)
+
+    cdef object only_last(self, tuple last):
+        """The cache of a sequence of which nothing else is kept."""
+        cdef tuple others = <tuple>self.record.nothing_kept
+        cdef tuple values = PyTuple_New(self.fields)
+        cdef object value
+        cdef int i
+        for i in range(self.fields):
+            value = last[self.source[i] - LAST] if LAST <= self.source[i] < STEPS else others[i]
+            Py_INCREF(value)
+            PyTuple_SET_ITEM(values, i, value)
+        return new_cache(self.cache, values)
 
     cdef tuple run(self, tuple args, tuple rest, ndarray x, ndarray index, tuple steps, bint training,
                    bint return_sequence):
@@ -343,7 +359,7 @@ cdef class Spec:
         kept, saved, last = self.run(args, rest, x, index, <tuple>steps, training, return_sequence)
         h = kept[0] if return_sequence else last[0]
         if not training:
-            return h, self.record.only_last(last)
+            return h, self.only_last(last)
         return h, self.cache_of(args, rest, kept, saved, last, <tuple>steps)
 
     def backward(self, ndarray x, tuple initial, ndarray Wx, ndarray Wh, bint transposed,

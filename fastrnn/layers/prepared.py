@@ -5,6 +5,7 @@ layers.recurrent.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -42,16 +43,19 @@ class PreparedWeights:
         and come without what they hold; the keywords as they are by default are none."""
         if self.cell != cell:
             raise TypeError(f"Wx: expected weights prepared for {cell}, got those of {self.cell}")
-        given = {"Wh": Wh, "b": b, "bh": bh}
-        given |= {"gates": None if gates == NAMES[cell].gates else gates}
+        gates = None if gates == NAMES[cell].gates else gates
+        if Wh is b is bh is gates is None and reset_after is True and transposed is False:
+            return self._own
+        given = {"Wh": Wh, "b": b, "bh": bh, "gates": gates}
         given |= {"reset_after": None if reset_after is True else reset_after}
         given |= {"transposed": None if transposed is False else transposed}
-        for name, value in given.items():
-            if value is not None:
-                raise TypeError(f"{name}: expected nothing with prepared weights, which hold it")
-        return form_of(cell, self.reset_after), Weights(
-            self.Wx, self.Wh, self.b, self.bh, self.gates, self.transposed, self.packed
-        )
+        name = next(name for name, value in given.items() if value is not None)
+        raise TypeError(f"{name}: expected nothing with prepared weights, which hold it")
+
+    @cached_property
+    def _own(self) -> tuple[Cell, Weights]:
+        weights = self.Wx, self.Wh, self.b, self.bh, self.gates, self.transposed, self.packed
+        return form_of(self.cell, self.reset_after), Weights(*weights)
 
     def __reduce__(self):
         weights = self.Wx, self.Wh, self.b, self.bh, self.gates, self.transposed

@@ -329,8 +329,8 @@ def gru_step_forward(
     training: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
-    """One time step: with a = x Wx + b and u = prev_h Wh + bh, r, z = sigmoid(a_r + u_r, a_z + u_z),
-    n = tanh(a_n + r u_n) and next_h = (1 - z) n + z prev_h.
+    """One time step: with a = x Wx + b and u = prev_h Wh + bh, r, z = sigmoid(a_r + u_r,
+    a_z + u_z), n = tanh(a_n + r u_n) and next_h = (1 - z) n + z prev_h.
 
     Inputs: x (N, D), prev_h (N, H), Wx (D, 3*H), Wh (H, 3*H), b (3*H,); gates, the order in which
     the gates lie in Wx, Wh, b and bh: "rzn" (PyTorch) or "zrn" (Keras, ONNX); bh (3*H,), zeros
