@@ -191,7 +191,8 @@ def _no_panels() -> None:
 cdef const kernel_table *set_call(layer *l, Spec spec, ndarray Wx, ndarray Wh, ndarray b, ndarray bh,
                                   bint transposed, Panels packed) noexcept:
     """The weights, and their panels unless these are of other arrays; the table to run with."""
-    cdef bint own = packed is not None and packed.Wx is Wx and packed.Wh is Wh
+    cdef bint own = (packed is not None and packed.Wx is Wx and packed.Wh is Wh
+                     and packed.transposed == transposed)
     cdef const kernel_table *k = packed.k if own else tables[PyArray_TYPE(Wx) == NPY_DOUBLE]
     set_weights(l, k, spec, Wx, Wh, b, bh, transposed)
     if own and packed.cell == l.problem.cell:
@@ -214,7 +215,8 @@ cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **plac
 
 cdef enum:
     SMALL = 16 << 10  # bytes of work space that lie on the stack: a step would feel their allocation
-    # What a cache is made of, each at its place among the sources of Spec.cache_of.
+    # What a cache is made of, each at its place among the sources of Spec.cache_of; of states and
+    # what is saved beside them, as many as layer.h has.
     ARGS = 0       # x, the states before, Wx, Wh, b, bh
     REST = 8       # gates, transposed, packed
     KEPT = 11

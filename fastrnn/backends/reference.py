@@ -109,7 +109,7 @@ def _gru(a, states, Wh, bh, order):
 def _gru_original(a, states, Wh, bh, order):
     (prev_h,) = states
     a_n, W_n, b_n, r, z, rz = _gru_gates(a, prev_h, Wh, bh, order)
-    n = np.tanh(a_n + _plus((r * prev_h) @ W_n, b_n))
+    n = np.tanh(_plus(a_n + (r * prev_h) @ W_n, b_n))
     return [(1 - z) * n + z * prev_h], [np.concatenate([rz, n], axis=1)]
 
 
