@@ -61,7 +61,7 @@ INLINE V FN(bias_of)(const pack_args *p, FN(columns) c, idx gate)
    another. */
 static void FN(pack_rows)(const pack_args *p, idx begin, idx end)
 {
-    const idx NV = p->gates * UNIT_VECTORS(p->gates), size = (p->K + 1) * NV * LANES;
+    const idx NV = p->gates * UNIT_VECTORS(p->gates), size = PANEL_SIZE(p->K, NV * LANES);
     REAL *const out = (REAL *)p->packed + begin * size + NV * LANES;
     const int whole = FN(columns_of)(p, end - 1, NV - 1).n == LANES;
     for (idx k = 0; k < p->K; k++) {
@@ -82,7 +82,7 @@ static void FN(pack_panels)(const pack_args *p, idx part, idx parts)
     for (idx panel = panels * part / parts; panel < end; panel++)
         for (idx v = 0; v < NV; v++) {
             const FN(columns) c = FN(columns_of)(p, panel, v);
-            REAL *const out = (REAL *)p->packed + (panel * (p->K + 1) * NV + v) * LANES;
+            REAL *const out = (REAL *)p->packed + panel * PANEL_SIZE(p->K, NV * LANES) + v * LANES;
             FN(store)(out, FN(bias_of)(p, c, v / units));
             if (p->transposed)
                 FN(pack_transposed)((const REAL *)p->source + c.column * p->ld, p->ld, c.n, p->K,
@@ -293,13 +293,13 @@ static void FN(product)(const FN(product_args) *p)
                 const idx r = p->rows * block / blocks, m = p->rows * (block + 1) / blocks - r;
                 const idx end = MIN(p->p1, q + block_panels);
                 FN(tile) t = {.K = MIN(depth, p->K - k), .a = a, .a_row = MIN(depth, p->K - k),
-                              .b_panel = (p->K + 1) * width, .started = k ? NV : 0,
+                              .b_panel = PANEL_SIZE(p->K, width), .started = k ? NV : 0,
                               .start_row = p->out_row, .start_panel = p->out_panel,
                               .out_row = p->out_row, .out_panel = p->out_panel};
                 FN(gather)(p, r, m, k, t.K, a);
                 t.out_rows = p->out_rows ? p->out_rows + r : 0;
                 for (idx panel = q, done; panel < end; panel += done) {
-                    t.b = p->packed + (panel * (p->K + 1) + k) * width;
+                    t.b = p->packed + panel * t.b_panel + k * width;
                     t.out = p->out + (panel - p->p0) * p->out_panel
                         + (p->out_rows ? 0 : r * p->out_row);
                     t.start = t.out;
@@ -471,7 +471,7 @@ static void FN(gradient_panel)(const weight_grad_args *p, idx column, idx r, idx
 static void FN(gradient_block)(const weight_grad_args *p, idx panel, idx count, idx r, idx K,
                                REAL *B)
 {
-    const idx size = (MAX_DEPTH + 1) * 2 * LANES;
+    const idx size = PANEL_SIZE(MAX_DEPTH, 2 * LANES);
     for (idx i = 0; i < count; i++)
         FN(gradient_panel)(p, (panel + i) * 2 * LANES, r, K, B + i * size);
     for (idx feature = 0; feature < p->K; feature += MAX_ROWS(2)) {
@@ -493,7 +493,7 @@ static void FN(gradient_block)(const weight_grad_args *p, idx panel, idx count, 
 static void FN(weight_grad)(const void *args, idx part, idx parts)
 {
     const weight_grad_list *const list = args;
-    REAL *const B = (REAL *)list->panels + part * GRAD_PANELS * (MAX_DEPTH + 1) * 2 * LANES;
+    REAL *const B = (REAL *)list->panels + part * GRAD_PANELS * PANEL_SIZE(MAX_DEPTH, 2 * LANES);
     for (idx job = 0; job < list->jobs; job++) {
         const weight_grad_args *const p = &list->job[job];
         const idx panels = CEIL_DIV(p->columns, 2 * LANES), end = panels * (part + 1) / parts;

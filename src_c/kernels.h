@@ -83,8 +83,10 @@ enum {
     MAX_GRADS = 5,     /* gradients of weights of one call */
 };
 
-/* Vectors of neighbouring units that a panel holds of each gate. */
+/* Vectors of neighbouring units that a panel holds of each gate; elements of a panel of K rows so
+   many wide, and of the row before them. */
 #define UNIT_VECTORS(gates) ((gates) == 1 ? 2 : 1)
+#define PANEL_SIZE(K, width) (((K) + 1) * (width))
 
 /* Columns of B regrouped into panels that a micro-kernel reads front to back; the first row of a
    panel is the bias, or 0. B is [K, ld], or with transposed its transpose lies at source. With

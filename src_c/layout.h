@@ -54,7 +54,7 @@ static inline idx padded_stride(const kernel_table *k, idx n)
 static inline void *take_panels(arena *a, const kernel_table *k, idx K, idx gates, idx columns)
 {
     const idx units = k->lanes * UNIT_VECTORS(gates);
-    return take(a, CEIL_DIV(columns, units), (K + 1) * units * gates * k->real_size);
+    return take(a, CEIL_DIV(columns, units), PANEL_SIZE(K, units * gates) * k->real_size);
 }
 
 /* The transposed blocks of the left side of a gradient of weights, and the panels of its right. */
@@ -65,7 +65,7 @@ static inline void *take_blocks(arena *a, const kernel_table *k, idx features, i
 
 static inline void *take_grad_panels(arena *a, const kernel_table *k, int threads)
 {
-    return take(a, threads * GRAD_PANELS, (MAX_DEPTH + 1) * 2 * k->lanes * k->real_size);
+    return take(a, threads * GRAD_PANELS, PANEL_SIZE(MAX_DEPTH, 2 * k->lanes) * k->real_size);
 }
 
 #endif

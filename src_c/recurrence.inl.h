@@ -198,7 +198,7 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
     REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
     FN(tile) tile = {.K = H, .a_row = sh->stride * b->state_stride,
                      .a = FN(left_of)(phase, b) + b->rank * b->state_stride,
-                     .b_panel = (H + 1) * NV * LANES, .started = phase->continued * unit_vectors,
+                     .b_panel = PANEL_SIZE(H, NV * LANES), .started = phase->continued * unit_vectors,
                      .start_rows = x_rows, .start_row = x_row,
                      .start_panel = l->forward.gates_x_rows * x_row, .out = z, .out_row = NV * LANES,
                      .out_panel = m * NV * LANES};
@@ -419,7 +419,7 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
     const int cut = l->problem.reset && !phase->within_step;
     REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
     FN(block) *const b = FN(block_of)(sh, r, m);
-    FN(tile) tile = {.a_row = sh->stride * b->dgates_stride, .b_panel = (K + 1) * 2 * LANES,
+    FN(tile) tile = {.a_row = sh->stride * b->dgates_stride, .b_panel = PANEL_SIZE(K, 2 * LANES),
                      .started = 2, .out = z, .out_row = 2 * LANES, .out_panel = m * 2 * LANES};
     for (idx panel = q, done = 1; panel < end; panel += done) {
         tile.start = phase->within_step ? zeros

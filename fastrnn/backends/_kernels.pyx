@@ -200,14 +200,14 @@ cdef const kernel_table *set_call(layer *l, Spec spec, ndarray Wx, ndarray Wh, n
     return k
 
 
-cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **places):
+cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **data_of):
     """n new arrays, and where they lie."""
     cdef tuple made = PyTuple_New(n)
     cdef ndarray a
     cdef int i
     for i in range(n):
         a = empty(ndim, shape, kind)
-        places[i] = PyArray_DATA(a)
+        data_of[i] = PyArray_DATA(a)
         Py_INCREF(a)
         PyTuple_SET_ITEM(made, i, a)
     return made
