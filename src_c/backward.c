@@ -97,7 +97,7 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     backward_workspace *const space = &l->backward;
     const idx table = p->index ? p->table : 0;
     const size_t real = k->real_size;
-    if (!l->panels.Wh_T)
+    if (l->plan.packed && !l->panels.Wh_T)
         place_backward_panels(a, k, l, list);
     l->time = take_schedule(a, p);
     c->capacity = chunk_rows(k, p);
@@ -109,6 +109,7 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     space->dgates = take(a, c->capacity, space->dgates_stride * real);
     space->dgates_next = take(a, p->N, space->dgates_stride * real);
     space->operand = p->cell->operand ? take(a, c->capacity, space->operand_stride * real) : 0;
+    space->z = l->plan.packed ? 0 : take(a, l->plan.threads, space->stride * real);
     space->flags = take(a, l->plan.threads * FLAG_STRIDE, sizeof(int));
     c->dtable = take(a, table, space->dgates_stride * real);
     c->zeros = take(a, p->H, real);
@@ -179,7 +180,8 @@ static void run_chunks(const kernel_table *k, layer *l, chunks *c)
     const int threads = l->plan.threads;
     backward_workspace *const space = &l->backward;
     matmul_args dx = {.K = p->cell->gates * p->H, .columns = p->D, .a_row = space->dgates_stride,
-                      .A = space->dgates, .packed = l->panels.Wx_T, .C = l->gradients.dx};
+                      .A = space->dgates, .packed = l->panels.Wx_T, .C = l->gradients.dx,
+                      .B = l->weights.Wx, .transposed = !l->weights.transposed};
     embedding_args by_table = {.vocabulary = p->table, .W = space->dgates_stride, .x = c->table_rows,
                                .in = space->dgates, .out = c->dtable};
     space->t0 = l->time.steps;
@@ -223,8 +225,7 @@ void fastrnn_backward(const kernel_table *k, layer *l, void *memory)
     if (!p->index)
         clear_past_lengths(p, d->dx, p->D * k->real_size);
     for (idx s = 0; p->reset && p->reset_to_initial && s < p->cell->states; s++)
-        if (d->dinitial[s])
-            memset(d->dinitial[s], 0, p->N * row);
+        memset(d->dinitial[s], 0, p->N * row);
     run_chunks(k, l, &c);
     /* Of the gates that x Wx and h Wh reach together both biases have the same gradient. */
     for (const weight_block *w = p->cell->weights; w < p->cell->weights + MAX_PIECES && w->gates; w++) {

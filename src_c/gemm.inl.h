@@ -351,16 +351,16 @@ static void FN(add_vector_product)(REAL *z, const REAL *a, const REAL *W, idx ld
         FN(add_last_columns)(z + j, a, W + j, ld, K, columns - j);
 }
 
-/* The same with the transpose of W as it lies, rows of K elements, n of them at most LANES: squares
+/* The same with the transpose of W as it lies, n rows of K elements, at most LANES of them: squares
    of it are transposed in registers. */
-static void FN(add_transposed_rows)(REAL *z, const REAL *a, const REAL *W, idx K, idx n)
+static void FN(add_transposed_rows)(REAL *z, const REAL *a, const REAL *W, idx ld, idx K, idx n)
 {
     V sum = FN(load_n)(z, n);
     for (idx k = 0; k < K; k += LANES) {
         const idx m = MIN(LANES, K - k);
         V rows[VEC_BYTES / sizeof(REAL)];
         for (idx j = 0; j < LANES; j++)
-            rows[j] = j < n ? FN(load_n)(W + j * K + k, m) : (V){0};
+            rows[j] = j < n ? FN(load_n)(W + j * ld + k, m) : (V){0};
         FN(transpose)(rows);
         for (idx i = 0; i < m; i++)
             sum += FN(splat)(a[k + i]) * rows[i];
@@ -368,10 +368,11 @@ static void FN(add_transposed_rows)(REAL *z, const REAL *a, const REAL *W, idx K
     FN(store_n)(z, sum, n);
 }
 
-static void FN(add_transposed_product)(REAL *z, const REAL *a, const REAL *W, idx K, idx columns)
+static void FN(add_transposed_product)(REAL *z, const REAL *a, const REAL *W, idx ld, idx K,
+                                       idx columns)
 {
     for (idx j = 0; j < columns; j += LANES)
-        FN(add_transposed_rows)(z + j, a, W + j * K, K, MIN(LANES, columns - j));
+        FN(add_transposed_rows)(z + j, a, W + j * ld, ld, K, MIN(LANES, columns - j));
 }
 
 /* ---- C = bias + A B --------------------------------------------------------------------------- */
@@ -387,8 +388,11 @@ static void FN(matmul_unpacked)(const matmul_args *p, idx part, idx parts)
             memcpy(out, (const REAL *)p->bias + begin, columns * sizeof(REAL));
         else
             memset(out, 0, columns * sizeof(REAL));
-        FN(add_vector_product)(out, (const REAL *)p->A + i * p->a_row,
-                               (const REAL *)p->B + begin, p->columns, p->K, columns);
+        const REAL *const a = (const REAL *)p->A + i * p->a_row, *const B = p->B;
+        if (p->transposed)
+            FN(add_transposed_product)(out, a, B + begin * p->K, p->K, p->K, columns);
+        else
+            FN(add_vector_product)(out, a, B + begin, p->columns, p->K, columns);
     }
 }
 

@@ -80,7 +80,7 @@ enum {
     MAX_DEPTH = 512,   /* rows of a panel that one tile reads */
     GRAD_PANELS = 4,   /* panels of weight_grad that share a pass over a block of features */
     MAX_PACKS = 5,     /* products of one call whose B is packed */
-    MAX_GRADS = 5,     /* gradients of weights of one call */
+    MAX_GRADS = 6,     /* gradients of weights of one call */
 };
 
 /* Vectors of neighbouring units that a panel holds of each gate; elements of a panel of K rows so
@@ -111,7 +111,8 @@ typedef struct {
 typedef struct {
     idx rows, K, columns, a_row;
     const void *A, *packed; /* [rows, K] at every a_row, pack_args.packed */
-    const void *B, *bias;   /* where packed == NULL: [K, columns], [columns] or NULL */
+    const void *B, *bias;   /* where packed == NULL: [K, columns] or its transpose, [columns] or NULL */
+    int transposed;
     void *C;                /* [rows, columns] */
     const idx *out_rows;    /* [rows] or NULL */
 } matmul_args;

@@ -11,7 +11,7 @@ typedef struct layer layer;
 
 enum { MAX_STATES = 2, MAX_SCRATCH = 2, MAX_PHASES = 2, MAX_PIECES = 2 };
 
-/* Formulas over a block of rows (FN(block) of recurrence.inl.h), for the vector of units from u. */
+/* Formulas over a block of rows (FN(block) of block.inl.h), for the vector of units from u. */
 typedef void epilogue(const void *block, idx u);
 
 /* What multiplies Wh: the state before the step, or what a phase left in scratch[0]; backward, what
@@ -74,7 +74,7 @@ typedef struct {
     const void *initial[MAX_STATES];    /* [N,H]; NULL: 0 */
     const idx *lengths, *index;         /* [N] [N,T]; NULL: T, x as it is */
     const unsigned char *reset;         /* [N,T]: the state starts anew before that step; or NULL */
-    int reverse, time_major;            /* time_major: arrays of steps are [T,N,...] */
+    int reverse, time_major;            /* time_major: arrays of steps are [T,N,...]; no lengths */
     int reset_to_initial;               /* not to 0 */
 } problem;
 
@@ -136,6 +136,7 @@ typedef struct {
 typedef struct {
     idx t0, t1, stride, dgates_stride, operand_stride;
     void *dstates[MAX_STATES], *dgates, *dgates_next, *operand;
+    void *z; /* [parts, stride]: where weights are read as they lie */
     int *flags;
 } backward_workspace;
 

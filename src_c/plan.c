@@ -38,7 +38,7 @@ void fastrnn_read_caches(void)
     const long said = system_l2();
     const size_t l2 = said <= 0 ? ASSUMED_L2 : MIN(MAX(said, SMALLEST_L2), LARGEST_L2);
     fastrnn_caches = (cache_sizes){
-        .l2_bytes = l2, .block_bytes = l2 * 3 / 8, .chunk_bytes = l2 / 2, .units_bytes = l2 / 2};
+        .block_bytes = l2 * 3 / 8, .chunk_bytes = l2 / 2, .units_bytes = l2 / 2};
 }
 
 /* Sharing the units, each thread reads its part of Wh alone, which then fits its cache or nearly so;
@@ -74,7 +74,9 @@ plan fastrnn_plan_of_forward(const kernel_table *k, const layer *l, int lasting)
 
 plan fastrnn_plan_of_backward(const kernel_table *k, const layer *l)
 {
-    return plan_of(k, &l->problem, 1, 0, 2 * work(&l->problem));
+    const problem *const p = &l->problem;
+    const int packed = l->panels.Wh_T || p->N * p->T > UNPACKED_ROWS_BACKWARD;
+    return plan_of(k, p, packed, 0, 2 * work(p));
 }
 
 void run_by_plan(kernel *f, const layer *l, int *flags)

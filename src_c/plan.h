@@ -6,7 +6,6 @@
 
 /* By the caches of this CPU; read once, when the kernels are loaded. */
 typedef struct {
-    size_t l2_bytes;    /* a core's */
     size_t block_bytes; /* of packed B that stay in L2 while rows pass */
     size_t chunk_bytes; /* of x Wx + b that a thread keeps in cache for the recurrence */
     size_t units_bytes; /* from this size of Wh on it pays to share the units */
@@ -17,6 +16,8 @@ void fastrnn_read_caches(void);
 enum {
     /* Rows (of one step or of all) up to which reading the weights as they lie beats packing them. */
     UNPACKED_ROWS = 6,
+    /* The same backward, where each row would transpose them anew. */
+    UNPACKED_ROWS_BACKWARD = 2,
     /* Rows of A that one pass of a gradient of weights transposes. */
     GRAD_ROWS = 2048,
     /* Backward works through chunks of time: as many rows as keep the products of the weights'

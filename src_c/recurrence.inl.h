@@ -189,7 +189,8 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
 {
     const idx G = l->problem.cell->gates, H = l->problem.H, *const index = l->problem.index;
     const idx unit_vectors = UNIT_VECTORS(phase->gates), width = unit_vectors * LANES;
-    const idx NV = phase->gates * unit_vectors, x_row = G * UNIT_VECTORS(G) * LANES;
+    const idx NV = phase->gates * unit_vectors, x_vectors = UNIT_VECTORS(G);
+    const idx x_row = G * x_vectors * LANES;
     const REAL *const x = FN(gates_x_of)(l, sh);
     FN(block) *const b = FN(block_of)(sh, r, m);
     idx x_rows[MAX_ROWS(2)];
@@ -213,7 +214,8 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
             for (idx v = 0; v < unit_vectors && (panel + p) * width + v * LANES < H; v++) {
                 const idx unit = (panel + p) * width + v * LANES;
                 b->z = z + p * tile.out_panel + v * LANES;
-                b->x = x + (unit - sh->u0) / LANES * tile.start_panel;
+                const idx at = (unit - sh->u0) / LANES, odd = at & (x_vectors - 1);
+                b->x = x + (at >> (x_vectors - 1)) * tile.start_panel + odd * LANES;
                 FN(activate)(l, phase, b, t, unit);
             }
     }
@@ -248,7 +250,7 @@ static void FN(add_gates)(const layer *l, const FN(share) *sh, idx g, idx count,
     for (idx i = g; i < g + runs; i++) {
         const idx column = first_column(l, i, count / runs) + sh->u0;
         if (l->weights.transposed)
-            FN(add_transposed_product)(z + column, a, W + column * K, K, columns);
+            FN(add_transposed_product)(z + column, a, W + column * K, K, K, columns);
         else
             FN(add_vector_product)(z + column, a, W + column, ld, K, columns);
     }
@@ -388,7 +390,7 @@ static void FN(cut_at_resets)(const layer *l, const FN(block) *b, idx t, REAL *z
         for (idx s = 0; s < l->problem.cell->states; s++) {
             REAL *const from = s ? FN(dstate)(b, s, rank, u) : z + k * b->z_stride;
             REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->H + u;
-            if (l->problem.reset_to_initial && l->gradients.dinitial[s])
+            if (l->problem.reset_to_initial)
                 FN(store_n)(to, FN(load_n)(to, n) + FN(load)(from), n);
             FN(store)(from, (V){0});
         }
@@ -404,9 +406,27 @@ static void FN(leave)(const layer *l, const FN(block) *b, idx u)
         for (idx s = 0; s < l->problem.cell->states; s++) {
             REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->H + u;
             const V d = FN(load)(s ? FN(dstate)(b, s, rank, u) : b->z + k * b->z_stride);
-            if (l->gradients.dinitial[s])
-                FN(store_n)(to, add ? FN(load_n)(to, n) + d : d, n);
+            FN(store_n)(to, add ? FN(load_n)(to, n) + d : d, n);
         }
+}
+
+/* Where a piece's gates' gradients begin in a row of them. */
+INLINE idx FN(piece_column)(const layer *l, idx block, idx gates)
+{
+    return block < l->problem.cell->gates ? first_column(l, block, gates) : block * l->problem.H;
+}
+
+/* The formulas of a step, or what is before the first one, for the vector of units from u on. */
+INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(block) *b, idx t,
+                              REAL *z, idx u)
+{
+    b->z = z;
+    if (l->problem.reset && !phase->within_step)
+        FN(cut_at_resets)(l, b, t, z, u);
+    if (t < 0)
+        FN(leave)(l, b, u);
+    else
+        phase->differentiate(b, u);
 }
 
 /* Panels q..end of the rows r..r+m of the share. A: the gates' gradients that come back; NULL for
@@ -416,7 +436,6 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
 {
     static const REAL zeros[2 * VEC_BYTES / sizeof(REAL)];
     const idx H = l->problem.H, K = l->problem.cell->gates * H, stride = l->backward.stride;
-    const int cut = l->problem.reset && !phase->within_step;
     REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
     FN(block) *const b = FN(block_of)(sh, r, m);
     FN(tile) tile = {.a_row = sh->stride * b->dgates_stride, .b_panel = PANEL_SIZE(K, 2 * LANES),
@@ -427,8 +446,8 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
         tile.start_row = phase->within_step ? 0 : sh->stride * stride;
         tile.start_panel = phase->within_step ? 0 : 2 * LANES;
         for (idx i = 0; i < MAX_PIECES && phase->piece[i].gates; i++) {
-            const idx block = phase->piece[i].block, gates = phase->piece[i].gates;
-            const idx column = block < l->problem.cell->gates ? first_column(l, block, gates) : block * H;
+            const idx gates = phase->piece[i].gates;
+            const idx column = FN(piece_column)(l, phase->piece[i].block, gates);
             tile.K = A ? gates * H : 0;
             tile.a = A ? A + b->rank * b->dgates_stride + column : 0;
             tile.b = (const REAL *)l->panels.Wh_T + panel * tile.b_panel
@@ -438,18 +457,34 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
             tile.start_row = tile.out_row;
             tile.start_panel = tile.out_panel;
         }
-        for (idx v = 0; v < 2 * done && panel * 2 * LANES + v * LANES < H; v++) {
-            const idx unit = panel * 2 * LANES + v * LANES;
-            REAL *const at = z + v / 2 * tile.out_panel + v % 2 * LANES;
-            b->z = at;
-            if (cut)
-                FN(cut_at_resets)(l, b, t, at, unit);
-            if (t < 0)
-                FN(leave)(l, b, unit);
-            else
-                phase->differentiate(b, unit);
-        }
+        for (idx v = 0; v < 2 * done && panel * 2 * LANES + v * LANES < H; v++)
+            FN(differentiate)(l, phase, b, t, z + v / 2 * tile.out_panel + v % 2 * LANES,
+                              panel * 2 * LANES + v * LANES);
     }
+}
+
+/* The same of one row with Wh as it lies, in the units of the share. */
+static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(share) *sh, idx t,
+                              const REAL *A, idx r)
+{
+    const idx H = l->problem.H, ld = l->problem.cell->gates * H, units = sh->u1 - sh->u0;
+    REAL *const z = (REAL *)l->backward.z + sh->part * l->backward.stride;
+    const REAL *const Wh = l->weights.Wh;
+    FN(block) *const b = FN(block_of)(sh, r, 1);
+    memset(z, 0, l->backward.stride * sizeof(REAL));
+    if (!phase->within_step)
+        memcpy(z + sh->u0, b->dstates[0] + b->rank * b->dstate_stride + sh->u0, units * sizeof(REAL));
+    for (idx i = 0; A && i < MAX_PIECES && phase->piece[i].gates; i++) {
+        const idx gates = phase->piece[i].gates, row = first_column(l, phase->piece[i].gate, gates);
+        const REAL *const a = A + b->rank * b->dgates_stride
+            + FN(piece_column)(l, phase->piece[i].block, gates);
+        if (l->weights.transposed)
+            FN(add_vector_product)(z + sh->u0, a, Wh + row * H + sh->u0, H, gates * H, units);
+        else
+            FN(add_transposed_product)(z + sh->u0, a, Wh + sh->u0 * ld + row, ld, gates * H, units);
+    }
+    for (idx u = sh->u0; u < sh->u1; u += LANES)
+        FN(differentiate)(l, phase, b, t, z + u, u);
 }
 
 /* One phase of step t; t == -1 stands for what is before the first step. */
@@ -461,7 +496,9 @@ static void FN(step_backward)(const layer *l, const backward_phase *phase, FN(sh
     const idx present = FN(own)(sh, batch_size(l, t));
     const idx continuing = phase->within_step ? present : FN(own)(sh, batch_size(l, t + 1));
     const REAL *const A = FN(dgates_of)(l, phase->within_step ? t : t + 1);
-    for (idx i = 0; i < count; i++) {
+    for (idx row = 0; row < present && !l->plan.packed; row++)
+        FN(step_unpacked)(l, phase, sh, t, row < continuing ? A : 0, row);
+    for (idx i = 0; i < count && l->plan.packed; i++) {
         const idx at = t & 1 ? count - 1 - i : i;
         for (int ending = 0; ending < 2; ending++) {
             const idx r0 = ending ? continuing : 0, R = ending ? present - continuing : continuing;

@@ -5,6 +5,13 @@ static int within(idx first, idx count, idx end)
     return first >= 0 && count > 0 && first + count <= end;
 }
 
+/* Blocks of gradients are gates' own, or all past them. */
+static int matched(const cell_spec *c, idx block, idx gate, idx gates)
+{
+    return within(gate, gates, c->gates)
+        && (block < c->gates ? block == gate : within(block, gates, c->gradient_blocks));
+}
+
 const char *fastrnn_spec_error(const cell_spec *c)
 {
     idx covered = 0;
@@ -18,18 +25,18 @@ const char *fastrnn_spec_error(const cell_spec *c)
         const backward_phase *const b = &c->backward[i];
         if (!within(f->gate, f->gates, c->gates) || !f->activate || !b->differentiate)
             return "a phase without its gates or formulas";
-        if (f->continued && (i > 0 || f->continued > f->gates || (f->gates == 1 && c->gates > 1)))
+        if (f->continued && (i > 0 || f->gate > 0 || f->continued > f->gates
+                             || (f->gates == 1 && c->gates > 1)))
             return "continued: gates that cannot go on from x Wx + b";
         if (f->left == SCRATCH && !c->scratch)
             return "a phase that multiplies no scratch";
         for (idx j = 0; j < MAX_PIECES && b->piece[j].gates; j++)
-            if (!within(b->piece[j].block, b->piece[j].gates, c->gradient_blocks)
-                || !within(b->piece[j].gate, b->piece[j].gates, c->gates))
+            if (!matched(c, b->piece[j].block, b->piece[j].gate, b->piece[j].gates))
                 return "a piece of gates that there are not";
     }
     for (idx i = 0; i < MAX_PIECES && c->weights[i].gates; i++) {
         const weight_block *const w = &c->weights[i];
-        if (w->gate != covered || !within(w->block, w->gates, c->gradient_blocks)
+        if (w->gate != covered || !matched(c, w->block, w->gate, w->gates)
             || (w->left == SCRATCH && !c->operand))
             return "weights: not all gates, one after the other";
         covered += w->gates;

@@ -2,6 +2,7 @@
 other gate orders, resets, weights prepared for training."""
 
 import copy
+import dataclasses
 import itertools
 import pickle
 import subprocess
@@ -334,11 +335,8 @@ def test_unknown_gate_order_of_the_gru_is_refused(name, gates, backend, rng):
             ValueError,
             "reset: expected shape (N, T) = (2, 3), got (1, 3)",
         ),
-        (
-            {"reset": np.ones((2, 3), bool), "reset_to": 1},
-            ValueError,
-            "reset_to: expected 'zeros' or 'initial', got 1",
-        ),
+        ({"reset_to": 1}, ValueError, "reset_to: expected 'zeros' or 'initial', got 1"),
+        ({"gates": ["rzn"]}, ValueError, "gates: expected one of ['rzn', 'zrn'], got ['rzn']"),
     ],
 )
 def test_altered_cache_is_refused(change, exception, text, backend, rng):
@@ -409,6 +407,38 @@ def test_copied_cache_of_prepared_weights_gives_the_same_gradients(duplicate, ba
     twin = duplicate(cache)
     assert twin.packed is None
     for a, b in zip(fastrnn.lstm_backward(h, twin), fastrnn.lstm_backward(h, cache), strict=True):
+        assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_copied_prepared_weights_are_read_only(duplicate, backend, rng):
+    _, _, Wx, Wh, b = draw(LAYERS["lstm"], rng, np.float64, 3, 4, 5, 6).values()
+    weights = duplicate(fastrnn.prepare("lstm", Wx, Wh, b))
+    for a in (weights.Wx, weights.Wh, weights.b):
+        assert not a.flags.writeable
+
+
+@pytest.mark.parametrize("field", ["Wx", "Wh", "b", "bh"])
+def test_prepared_weights_with_another_array_use_it(field, rng):
+    x, h0, Wx, Wh, b, bh = draw(LAYERS["gru_transposed_bh"], rng, np.float64, 3, 4, 5, 6).values()
+    arrays = {"Wx": Wx, "Wh": Wh, "b": b, "bh": bh}
+    weights = fastrnn.prepare("gru", **arrays, transposed=True, training=True)
+    arrays[field] = 2 * arrays[field]
+    replaced = dataclasses.replace(weights, **{field: arrays[field]})
+    expected, _ = fastrnn.gru_forward(x, h0, **arrays, transposed=True)
+    assert_same_bits(fastrnn.gru_forward(x, h0, replaced)[0], expected)
+    assert_same_bits(
+        fastrnn.gru_step_forward(x[:, 0], h0, replaced)[0], np.ascontiguousarray(expected[:, 0])
+    )
+    stream = fastrnn.Stream("gru", replaced, batch=3)
+    stream.state = {"h": h0}
+    assert_same_bits(stream.steps(x.swapaxes(0, 1)), np.ascontiguousarray(expected.swapaxes(0, 1)))
+
+
+def test_what_stands_for_packed_weights_and_is_none_is_not_used(backend, rng):
+    h, cache = LAYERS["lstm"].forward(*draw(LAYERS["lstm"], rng, np.float64, 2, 3, 4, 5).values())
+    expected = fastrnn.lstm_backward(h, cache)
+    for a, b in zip(fastrnn.lstm_backward(h, cache._replace(packed="x")), expected, strict=True):
         assert_same_bits(a, b)
 
 

@@ -348,6 +348,29 @@ def test_wrong_reset_of_many_steps_leaves_the_state(reset, error, backend, rng):
         assert_same_bits(a, before[key])
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_output_may_lie_on_the_input(name, implementation, small_work_is_split, rng):
+    """Also where threads share the units, and a late one reads what an early one has written."""
+    G, keywords = CELLS[name]
+    cell, size = name.split("_")[0], 129
+    shapes = (size, G * size), (size, G * size), (G * size,)
+    weights = [rng.standard_normal(shape).astype(np.float32) / size for shape in shapes]
+    keywords = {key: value for key, value in keywords.items() if key != "bh"}
+    x = rng.standard_normal((40, 1, size)).astype(np.float32)
+    fastrnn.set_num_threads(3)
+    stream = fastrnn.Stream(cell, *weights, **keywords)
+    expected = stream.steps(x)
+    for shift in (0, 3, -3):
+        memory = np.empty((50, 1, size), np.float32)
+        given, out = memory[5:45], memory[5 + shift : 45 + shift]
+        given[...] = x
+        stream.reset()
+        assert_same_bits(stream.steps(given, out), expected)
+    stream.reset()
+    for x_t, h in zip(x.copy(), expected, strict=True):
+        assert_same_bits(stream.step(x_t, x_t), h)
+
+
 def test_many_steps_of_any_layout_are_taken(rng):
     _, weights, _ = weights_of("lstm", np.float32, rng)
     x = rng.standard_normal((3, T, D)).astype(np.float32)

@@ -3,11 +3,10 @@
 cdef extern from "kernels.h" nogil:
     ctypedef Py_ssize_t idx
     ctypedef void kernel(const void *args, idx part, idx parts) noexcept nogil
-    const int ALIGNMENT, CELLS, PEAK_FMAS
+    const int ALIGNMENT, CELLS, MAX_GATES, PEAK_FMAS
 
     ctypedef struct kernel_table:
         const char *isa
-        size_t real_size
         idx lanes
         const cell_spec *const cells[1]
         kernel *pack
@@ -106,7 +105,6 @@ cdef extern from "layer.h" nogil:
 
     ctypedef struct panels:
         const void *Wx
-        const void *Wh_T
 
     ctypedef struct activations:
         void *states[1]

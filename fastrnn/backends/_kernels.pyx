@@ -14,15 +14,13 @@ from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 from numpy cimport (
-    NPY_DOUBLE, PyArray_DATA, PyArray_DIMS, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_NDIM,
+    NPY_DOUBLE, PyArray_DATA, PyArray_DIMS, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_NBYTES, PyArray_NDIM,
     PyArray_TYPE, import_array, ndarray, npy_intp,
 )
 
 from fastrnn.backends._memory cimport Block, empty, take_block
 
 import os
-
-from fastrnn.backends._memory import empty_array
 
 import_array()
 fastrnn_read_caches()
@@ -177,8 +175,13 @@ cdef class Panels:
     cdef const cell_spec *cell
     cdef panels panels
     cdef Block memory
-    cdef ndarray Wx, Wh
+    cdef ndarray Wx, Wh, b, bh
     cdef bint transposed
+
+    cpdef bint are_of(self, Wx, Wh, b, bh, bint transposed):
+        """Whether they were made of these arrays. Biases count forward: backward there is no b."""
+        return (self.Wx is Wx and self.Wh is Wh and self.transposed == transposed
+                and (b is None or (self.b is b and self.bh is bh)))
 
     def __reduce__(self):
         return _no_panels, ()
@@ -189,14 +192,17 @@ def _no_panels() -> None:
 
 
 cdef const kernel_table *set_call(layer *l, Spec spec, ndarray Wx, ndarray Wh, ndarray b, ndarray bh,
-                                  bint transposed, Panels packed) noexcept:
+                                  bint transposed, packed):
     """The weights, and their panels unless these are of other arrays; the table to run with."""
-    cdef bint own = (packed is not None and packed.Wx is Wx and packed.Wh is Wh
-                     and packed.transposed == transposed)
-    cdef const kernel_table *k = packed.k if own else tables[PyArray_TYPE(Wx) == NPY_DOUBLE]
+    cdef Panels own = None
+    cdef const kernel_table *k = tables[PyArray_TYPE(Wx) == NPY_DOUBLE]
+    if type(packed) is Panels and (<Panels>packed).are_of(Wx, Wh, b, bh, transposed):
+        own = <Panels>packed
+        if own.k.cells[spec.cell] == own.cell:
+            k = own.k
     set_weights(l, k, spec, Wx, Wh, b, bh, transposed)
-    if own and packed.cell == l.problem.cell:
-        l.panels = packed.panels
+    if own is not None and k == own.k and own.cell == l.problem.cell:
+        l.panels = own.panels
     return k
 
 
@@ -245,14 +251,18 @@ cdef class Spec:
     all_steps: its Steps by default.
     """
     cdef int cell, states
-    cdef idx gate_order[8]
+    cdef idx gate_order[MAX_GATES]
     cdef type cache
     cdef object constant, record
     cdef tuple all_steps
     cdef int fields
-    cdef int source[MAX_FIELDS]
+    cdef int source[MAX_FIELDS]  # of each field of the cache
+    cdef int place[SOURCES]      # of each source among the fields
 
     def __init__(self, int cell, tuple gate_order, record, all_steps):
+        if (len(gate_order) > MAX_GATES or len(record.cache._fields) > MAX_FIELDS
+                or len(record.constants) > 1):
+            raise ValueError(f"{record.kernel}: too many gates, fields or constants")
         self.cell, self.all_steps = cell, tuple(all_steps)
         for i, place in enumerate(gate_order):
             self.gate_order[i] = place
@@ -267,6 +277,7 @@ cdef class Spec:
         self.fields = len(self.cache._fields)
         for i, name in enumerate(self.cache._fields):
             self.source[i] = sources.get(name, NOTHING)
+            self.place[self.source[i]] = i
 
     cdef object cache_of(self, tuple args, tuple rest, tuple states, tuple saved, tuple last,
                          tuple steps):
@@ -364,29 +375,36 @@ cdef class Spec:
             return h, self.only_last(last)
         return h, self.cache_of(args, rest, kept, saved, last, <tuple>steps)
 
-    def backward(self, ndarray x, tuple initial, ndarray Wx, ndarray Wh, bint transposed,
-                 Panels packed, bint dbh_wanted, tuple states, tuple saved, ndarray dh, tuple dlast,
-                 ndarray lengths, bint reverse, ndarray index, ndarray reset,
-                 bint reset_to_initial) -> tuple:
-        """New arrays dx, dinitial (a tuple), dWx, dWh, db, and dbh or None, from what forward got
-        and kept. dh (N, T, H), or (N, H) of a step, and dlast (N, H) each may be None, for zeros."""
-        cdef int kind = PyArray_TYPE(x), s
+    cdef inline object of_cache(self, cache, int source):
+        """The field of a cache that is made of this source."""
+        return (<tuple>cache)[self.place[source]]
+
+    def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index,
+                 bint dbh_wanted) -> tuple:
+        """New arrays dx, dinitial (a tuple), dWx, dWh, db, and dbh or None. dh (N, T, H), or (N, H)
+        of a step, and dlast (N, H) each may be None, for zeros; x and index: the cache's, or the
+        rows of them that are read."""
+        cdef int kind = PyArray_TYPE(x), s, n = 1 + self.states
         cdef layer l
-        cdef const kernel_table *k = set_call(&l, self, Wx, Wh, None, None, transposed, packed)
+        cdef ndarray Wx = self.of_cache(cache, ARGS + n), Wh = self.of_cache(cache, ARGS + n + 1)
+        cdef const kernel_table *k = set_call(
+            &l, self, Wx, Wh, None, None, self.of_cache(cache, REST + 1),
+            self.of_cache(cache, REST + 2))
         cdef const cell_spec *cell = l.problem.cell
         cdef npy_intp shape[2]
         cdef ndarray dx, dWx, dWh, db, dbh = None
         cdef tuple dinitial
         cdef Block space
-        set_steps(&l.problem, x, lengths, reverse, index, reset, reset_to_initial)
+        set_steps(&l.problem, x, self.of_cache(cache, STEPS), self.of_cache(cache, STEPS + 1), index,
+                  self.of_cache(cache, STEPS + 3), self.of_cache(cache, STEPS + 4) == "initial")
         for s in range(cell.states):
-            l.problem.initial[s] = data(initial[s])
-            l.kept.states[s] = data(states[s])
+            l.problem.initial[s] = data(self.of_cache(cache, ARGS + 1 + s))
+            l.kept.states[s] = data(self.of_cache(cache, KEPT + s))
             l.gradients.dlast[s] = data(dlast[s])
         if cell.saves_gates:
-            l.kept.gates = data(saved[0])
+            l.kept.gates = data(self.of_cache(cache, KEPT + self.states))
         if cell.saves_extra:
-            l.kept.extra = data(saved[1])
+            l.kept.extra = data(self.of_cache(cache, KEPT + self.states + 1))
         l.gradients.dh = data(dh)
 
         dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
@@ -414,8 +432,15 @@ cdef class Spec:
         p.memory = take_block(fastrnn_panel_bytes(p.k, &l, training))
         with nogil:
             fastrnn_pack(p.k, &l, training, p.memory.memory)
-        p.cell, p.panels, p.Wx, p.Wh, p.transposed = l.problem.cell, l.panels, Wx, Wh, transposed
+        p.cell, p.panels, p.transposed = l.problem.cell, l.panels, transposed
+        p.Wx, p.Wh, p.b, p.bh = Wx, Wh, b, bh
         return p
+
+
+cdef inline bint overlap(ndarray a, ndarray b) noexcept:
+    """Whether contiguous arrays share memory: threads and later steps would read what is written."""
+    cdef uintptr_t begin = <uintptr_t>PyArray_DATA(a), other = <uintptr_t>PyArray_DATA(b)
+    return begin < other + PyArray_NBYTES(b) and other < begin + PyArray_NBYTES(a)
 
 
 cdef class Stream:
@@ -476,6 +501,8 @@ cdef class Stream:
                 out is None or self.fits(out, -1, self.l.problem.H, True)):
             x, out = self.checked(x, out, False)
         h = empty(2, self.shape, self.kind) if out is None else <ndarray>out
+        if overlap(<ndarray>x, h):
+            x = x.copy()
         self.take()
         self.l.problem.x, self.l.kept.states[0] = PyArray_DATA(<ndarray>x), PyArray_DATA(h)
         with nogil:
@@ -507,6 +534,8 @@ cdef class Stream:
             anew = self.checked_reset(reset, T)
         shape[0], shape[1], shape[2] = T, self.l.problem.N, self.l.problem.H
         h = empty(3, shape, self.kind) if out is None else out
+        if overlap(x, h):
+            x = x.copy()
         self.take()
         try:
             l = self.l

@@ -52,11 +52,3 @@ cdef ndarray empty(int ndim, const npy_intp *shape, int typenum):
     array = PyArray_SimpleNewFromData(ndim, <npy_intp *>shape, typenum, block.memory)
     set_array_base(array, block)
     return array
-
-
-def empty_array(tuple shape, dtype) -> ndarray:
-    """np.empty for float32 and float64."""
-    cdef npy_intp sizes[4]
-    for i, n in enumerate(shape):
-        sizes[i] = n
-    return empty(len(shape), sizes, NPY_DOUBLE if dtype.itemsize == 8 else NPY_FLOAT)

@@ -44,15 +44,15 @@ def forward(cell, args, rest, steps, training, return_sequence):
 
 def step_backward(cell, dstates, cache):
     first, *others = dstates
-    return backward(cell, first, (None, *others), cache)
+    return _spec(cell, cell.order_of(cache)).backward(
+        cache, first, (None, *others), cache.x, None, cell.two_biases
+    )
 
 
 def backward(cell, dh, dlast, cache):
     x, index, used = _table(cache.x, cache.index)
     dx, *others = _spec(cell, cell.order_of(cache)).backward(
-        *(x, cell.initial_states(cache), cache.Wx, cache.Wh, cache.transposed, cache.packed),
-        *(cell.two_biases, cell.kept_states(cache), cell.kept_beside(cache), dh, tuple(dlast)),
-        *(cache.lengths, cache.reverse, index, cache.reset, cache.reset_to == "initial"),
+        cache, dh, tuple(dlast), x, index, cell.two_biases
     )
     if used is not None:
         dx_used, dx = dx, np.zeros_like(cache.x)
@@ -78,7 +78,9 @@ def prepare(cell, weights, training):
 
 def stream(cell, weights, states, checked, checked_reset):
     """An object that steps the states, in place; the checks are Stream's."""
-    packed = weights.packed or prepare(cell, weights, False)
+    Wx, Wh, b, bh, _, transposed, packed = weights
+    if packed is None or not packed.are_of(Wx, Wh, b, bh, transposed):
+        packed = prepare(cell, weights, False)
     return _kernels.Stream(
         _spec(cell, weights.gates), packed, tuple(states), checked, checked_reset
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import Cell, Steps
+from fastrnn.cells import Cell, Steps, taken
 
 try:
     from fastrnn.layers._plain import Plain
@@ -180,13 +180,6 @@ def gate_order(cell: Cell, gates: str) -> str:
         raise ValueError(f"gates: expected one of {list(cell.orders)}, got {gates!r}") from None
 
 
-def _gate_places(cell: Cell, gates: str) -> None:
-    """Raises ValueError unless gates, of a cache, is what gate_order returns."""
-    known = list(cell.orders.values())
-    if gates not in known:
-        raise ValueError(f"gates: expected one of {known}, got {gates!r}")
-
-
 # ---- numbers -------------------------------------------------------------------------------------
 
 
@@ -273,9 +266,13 @@ def steps(
             )
     if reset is not None:
         reset = resets(reset, "(N, T)", (N, T))
-    if not isinstance(reset_to, str) or reset_to not in ("zeros", "initial"):
-        raise ValueError(f"reset_to: expected 'zeros' or 'initial', got {reset_to!r}")
+    _reset_to(reset_to)
     return Steps(lengths, flag("reverse", reverse), index, reset, reset_to)
+
+
+def _reset_to(name):
+    if not isinstance(name, str) or name not in ("zeros", "initial"):
+        raise ValueError(f"reset_to: expected 'zeros' or 'initial', got {name!r}")
 
 
 def resets(reset: np.ndarray, letters: str, shape: tuple[int, int]) -> np.ndarray:
@@ -332,36 +329,45 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
     Raises TypeError for a foreign cache or a dtype, ValueError for one of training=False, a shape,
     lengths or an order, IndexError for an index.
     """
-    function = f"{cell.name}_step_forward" if step else f"{cell.name}_forward"
-    indexed = type(cache) is cell.cache and cache.index is not None
-    if type(cache) is cell.cache and cache.x is None:
-        raise ValueError(
-            f"cache: expected that of a {function} with training=True, got one of training=False, "
-            "which keeps nothing for a backward pass"
-        )
-    cache_of(function, cell.cache, cache, 2 if step or indexed else 3)
+    kind = type(cache) is cell.cache
+    indexed = kind and cache.index is not None
+    if not kind or cache.x is None or cache.x.ndim != (2 if step or indexed else 3):
+        _refuse(cell, step, cache)
     transposed = flag("transposed", cache.transposed)
-    _gate_places(cell, cell.order_of(cache))
+    gates = cell.order_of(cache)
+    if gates not in cell.known_orders:
+        raise ValueError(f"gates: expected one of {cell.known_orders}, got {gates!r}")
     own = of_step_cache(cell, transposed) if step else of_cache(cell, transposed, indexed)
-    cache = _checked_arrays(own, cache)
+    given = taken(cell.cache, own.names)(cache)
+    checked = arrays(own, given)
+    if checked is not given and not all(map(operator.is_, checked, given)):
+        cache = cache._replace(**dict(zip(own.names, checked, strict=True)))
     which = Steps(cache.lengths, cache.reverse, cache.index, cache.reset, cache.reset_to)
+    _reset_to(which.reset_to)
     if which.reverse is False and which.lengths is which.index is which.reset is None:
         return cache
     if step:
         got = "lengths, an index or is reversed" if which.reset is None else "resets"
-        raise ValueError(f"cache: {function} takes one step, but it has {got}")
+        raise ValueError(f"cache: {_forward_of(cell, step)} takes one step, but it has {got}")
     which = steps(cache.x, len(cache.h0), *which)
     if indexed and which.index.shape != cache.h.shape[:2]:
         raise ValueError(f"index: expected shape {cache.h.shape[:2]}, got {which.index.shape}")
     return cache._replace(**which._asdict())
 
 
-def _checked_arrays(expected, cache):
-    given = tuple(getattr(cache, name) for name in expected.names)
-    checked = arrays(expected, given)
-    if all(map(operator.is_, checked, given)):
-        return cache
-    return cache._replace(**dict(zip(expected.names, checked, strict=True)))
+def _forward_of(cell, step):
+    return f"{cell.name}_step_forward" if step else f"{cell.name}_forward"
+
+
+def _refuse(cell, step, cache):
+    function = _forward_of(cell, step)
+    if type(cache) is cell.cache and cache.x is None:
+        raise ValueError(
+            f"cache: expected that of a {function} with training=True, got one of training=False, "
+            "which keeps nothing for a backward pass"
+        )
+    indexed = type(cache) is cell.cache and cache.index is not None
+    cache_of(function, cell.cache, cache, 2 if step or indexed else 3)
 
 
 def gradient(name: str, d: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -99,21 +99,18 @@ def prepare(
     transposed = checks.flag("transposed", transposed)
     training = checks.flag("training", training)
     arrays = checks.arrays(checks.of_weights(record, transposed), (Wx, Wh, b, bh))
-    weights = Weights(*map(_frozen, arrays), order, transposed)
+    copies = (a if a is None else a.copy() for a in arrays)
+    weights = Weights(*copies, order, transposed)
     return _with_packed(cell, reset_after, weights, training, backend)
 
 
 def _with_packed(cell, reset_after, weights, training, backend=None):
+    for a in weights[:4]:
+        if a is not None:
+            a.flags.writeable = False
     module = get_backend(backend)
     packed = None
     if hasattr(module, "prepare"):  # the reference reads weights as they lie
         packed = module.prepare(form_of(cell, reset_after), weights, training)
     Wx, Wh, b, bh, gates, transposed, _ = weights
     return PreparedWeights(cell, Wx, Wh, b, bh, gates, reset_after, packed, transposed, training)
-
-
-def _frozen(a: np.ndarray | None) -> np.ndarray | None:
-    if a is not None:
-        a = a.copy()
-        a.flags.writeable = False
-    return a

@@ -96,8 +96,8 @@ def _step(cell, args, gates, reset_after, transposed, training, backend):
 def _step_backward(cell, dstates, cache, backend):
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, True, cache)
-    states = zip(cell.states, dstates, strict=True)
-    dstates = [checks.gradient(f"dnext_{s}", d, getattr(cache, s)) for s, d in states]
+    after = zip(cell.states, dstates, cell.kept_states(cache), strict=True)
+    dstates = [checks.gradient(f"dnext_{name}", d, state) for name, d, state in after]
     return get_backend(backend).step_backward(cell, dstates, cache)
 
 

@@ -146,7 +146,10 @@ class _Stepper:
     ) -> np.ndarray:
         x, out = self._checked(x, out, True)
         reset = None if reset is None else self._checked_reset(reset, len(x))
-        out = np.empty((len(x), *self._states[0].shape), x.dtype) if out is None else out
+        if out is None:
+            out = np.empty((len(x), *self._states[0].shape), x.dtype)
+        elif np.may_share_memory(x, out):
+            x = x.copy()
         for t, h in enumerate(out):
             for state in self._states if reset is not None else ():
                 state[reset[t]] = 0
