@@ -122,8 +122,9 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
 size_t fastrnn_plan_backward(const kernel_table *k, layer *l)
 {
     arena a = {0};
-    pack_list list = {0};
+    pack_list list;
     chunks c;
+    list.jobs = 0;
     l->plan = fastrnn_plan_of_backward(k, l);
     layer dry = *l;
     place_backward(&a, k, &dry, &c, &list);
@@ -216,8 +217,9 @@ void fastrnn_backward(const kernel_table *k, layer *l, void *memory)
     const gradients *const d = &l->gradients;
     const size_t row = p->H * k->real_size;
     arena a = {.memory = memory};
-    pack_list list = {0};
+    pack_list list;
     chunks c;
+    list.jobs = 0;
     place_backward(&a, k, l, &c, &list);
     run_packs(k, &list, l->plan.threads);
     sort_batch(p, &l->time);

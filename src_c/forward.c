@@ -49,17 +49,18 @@ static void place_call(arena *a, const kernel_table *k, layer *l, pack_list *lis
 size_t fastrnn_plan_forward(const kernel_table *k, layer *l, int lasting)
 {
     arena a = {0};
-    pack_list list = {0};
+    pack_list list;
+    list.jobs = 0;
     l->plan = fastrnn_plan_of_forward(k, l, lasting);
-    layer dry = *l;
-    place_call(&a, k, &dry, &list);
+    place_call(&a, k, l, &list);
     return arena_bytes(&a);
 }
 
 void fastrnn_forward_setup(const kernel_table *k, layer *l, void *memory)
 {
     arena a = {.memory = memory};
-    pack_list list = {0};
+    pack_list list;
+    list.jobs = 0;
     place_call(&a, k, l, &list);
     run_packs(k, &list, l->plan.threads);
     sort_batch(&l->problem, &l->time);

@@ -64,7 +64,8 @@ size_t fastrnn_panel_bytes(const kernel_table *k, const layer *l, int training)
 {
     layer dry = *l;
     arena a = {0};
-    pack_list list = {0};
+    pack_list list;
+    list.jobs = 0;
     place_panels(&a, k, &dry, training, &list);
     return arena_bytes(&a);
 }
@@ -73,7 +74,8 @@ void fastrnn_pack(const kernel_table *k, layer *l, int training, void *memory)
 {
     const problem *const p = &l->problem;
     arena a = {.memory = memory};
-    pack_list list = {0};
+    pack_list list;
+    list.jobs = 0;
     place_panels(&a, k, l, training, &list);
     run_packs(k, &list, team_threads_for((double)(p->D + p->H) * p->cell->gates * p->H));
 }

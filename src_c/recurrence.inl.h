@@ -55,15 +55,13 @@ INLINE void FN(meet)(FN(share) *sh)
 static void FN(load_states)(const layer *l, const FN(share) *sh, const REAL *from, int heed_reset,
                             REAL *to, idx stride)
 {
-    const idx H = l->problem.H, units = sh->u1 - sh->u0;
-    const idx past = sh->u1 == H ? CEIL_DIV(H, 2 * LANES) * 2 * LANES - H : 0;
+    const idx H = l->problem.H, end = sh->u1 == H ? CEIL_DIV(H, 2 * LANES) * 2 * LANES : sh->u1;
     const int zero = heed_reset && l->problem.reset && !l->problem.reset_to_initial;
     for (idx rank = sh->rank; rank < l->problem.N; rank += sh->stride) {
-        REAL *const row = to + rank * stride + sh->u0;
-        const int given = from && !(zero && is_reset(l, 0, rank));
-        if (given)
-            memcpy(row, from + l->time.sorted_indices[rank] * H + sh->u0, units * sizeof(REAL));
-        memset(row + (given ? units : 0), 0, ((given ? 0 : units) + past) * sizeof(REAL));
+        const REAL *const row = from ? from + l->time.sorted_indices[rank] * H : 0;
+        const idx given = row && !(zero && is_reset(l, 0, rank)) ? H : 0;
+        for (idx u = sh->u0; u < end; u += LANES)
+            FN(store)(to + rank * stride + u, u < given ? FN(load_n)(row + u, given - u) : (V){0});
     }
 }
 
@@ -240,20 +238,28 @@ static void FN(recur)(const layer *l, const forward_phase *phase, FN(share) *sh,
     }
 }
 
-/* z += a W in the columns of the gates g..g+count that the share has, W [K, GH] as it lies, or
-   transposed. Those of whole gates lie together. */
+/* z += a W in columns of the gates from `column` on, W [K, GH] as it lies, or transposed. */
+INLINE void FN(add_columns)(const layer *l, idx column, idx columns, REAL *z, const REAL *a,
+                            const REAL *W, idx K)
+{
+    if (l->weights.transposed)
+        FN(add_transposed_product)(z + column, a, W + column * K, K, K, columns);
+    else
+        FN(add_vector_product)(z + column, a, W + column, l->problem.cell->gates * l->problem.H, K,
+                               columns);
+}
+
+/* The gates g..g+count in the share: those of whole gates lie together. */
 static void FN(add_gates)(const layer *l, const FN(share) *sh, idx g, idx count, REAL *z,
                           const REAL *a, const REAL *W, idx K)
 {
-    const idx ld = l->problem.cell->gates * l->problem.H, units = sh->u1 - sh->u0;
-    const idx runs = units == l->problem.H ? 1 : count, columns = count / runs * units;
-    for (idx i = g; i < g + runs; i++) {
-        const idx column = first_column(l, i, count / runs) + sh->u0;
-        if (l->weights.transposed)
-            FN(add_transposed_product)(z + column, a, W + column * K, K, K, columns);
-        else
-            FN(add_vector_product)(z + column, a, W + column, ld, K, columns);
+    const idx units = sh->u1 - sh->u0;
+    if (units == l->problem.H) {
+        FN(add_columns)(l, first_column(l, g, count), count * units, z, a, W, K);
+        return;
     }
+    for (idx i = g; i < g + count; i++)
+        FN(add_columns)(l, l->problem.offsets[i] + sh->u0, units, z, a, W, K);
 }
 
 /* Where h Wh of a row starts: from x Wx + b, or, of the gates that do not continue it, from bh. */
