@@ -273,9 +273,14 @@ def ignores_interrupt(image):
 
 def test_workers_leave_an_interrupt_to_the_main_process(photos):
     example = photos / "train/disc/traindisc0.png", 0, (0,)
-    for workers in (0, 1):
-        ((x, _),) = data.loader(ignores_interrupt, [[example]], workers)
-        assert x.tolist() == [workers == 1]
+    # A shell's background jobs begin with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        for workers in (0, 1):
+            ((x, _),) = data.loader(ignores_interrupt, [[example]], workers)
+            assert x.tolist() == [workers == 1]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @settings(deadline=None, max_examples=50)

@@ -106,7 +106,8 @@ def _sequence(cell, args, form, steps, training, return_sequence, backend):
     lengths, reverse, index, reset, reset_to = steps
     expected = checks.of_sequence(cell, rest[1], index is not None)
     args = checks.arrays(expected, args)
-    if lengths is index is reset is None and reverse is False and reset_to == "zeros":
+    plain = type(reset_to) is str and reset_to == "zeros"  # an array would compare its elements
+    if plain and reverse is False and lengths is index is reset is None:
         steps = ALL_STEPS
     else:
         steps = checks.steps(args[0], len(args[1]), *steps)
