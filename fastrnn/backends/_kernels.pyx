@@ -220,7 +220,9 @@ cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **data
 
 
 cdef enum:
-    SMALL = 16 << 10  # bytes of work space that lie on the stack: a step would feel their allocation
+    # Bytes of work space that lie on the stack: a step would feel their allocation. Not where threads
+    # share it: beside what the calling one writes there it is slower by up to a third.
+    SMALL = 16 << 10
     # What a cache is made of, each at its place among the sources of Spec.cache_of; of states and
     # what is saved beside them, as many as layer.h has.
     ARGS = 0       # x, the states before, Wx, Wh, b, bh
@@ -347,7 +349,7 @@ cdef class Spec:
             shape[1] = l.problem.H
             last = outputs(cell.states, 2, shape, kind, l.kept.last)
         size = fastrnn_plan_forward(k, &l, False)
-        if not 0 < size <= <size_t>(SMALL - ALIGNMENT):
+        if l.plan.threads > 1 or not 0 < size <= <size_t>(SMALL - ALIGNMENT):
             space = take_block(size)
             memory = space.memory
         with nogil:
