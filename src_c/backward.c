@@ -73,7 +73,7 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
     /* Transposed, the left sides are columns of dgates, and Wx's has them all. */
     for (const weight_block *w = p->cell->weights; w < p->cell->weights + MAX_PIECES && w->gates; w++) {
         const idx to = first_column(l, w->gate, w->gates);
-        const idx from = w->block < G ? to : w->block * H;
+        const idx from = block_column(l, w->block, w->gates);
         const int first = w == p->cell->weights;
         const int same = l->weights.transposed ? first && !table && from == 0
                                                : !first && w->left == w[-1].left;
@@ -126,8 +126,7 @@ size_t fastrnn_plan_backward(const kernel_table *k, layer *l)
     chunks c;
     list.jobs = 0;
     l->plan = fastrnn_plan_of_backward(k, l);
-    layer dry = *l;
-    place_backward(&a, k, &dry, &c, &list);
+    place_backward(&a, k, l, &c, &list);
     return arena_bytes(&a);
 }
 
@@ -135,22 +134,20 @@ size_t fastrnn_plan_backward(const kernel_table *k, layer *l)
 static void list_rows(const kernel_table *k, const layer *l, const chunks *c)
 {
     const problem *const p = &l->problem;
-    const schedule *const time = &l->time;
     const size_t x_row = p->D * k->real_size, h_row = p->H * k->real_size;
     idx i = 0;
     for (idx t = l->backward.t0; t < l->backward.t1; t++)
         for (idx rank = 0; rank < batch_size(l, t); rank++, i++) {
-            const idx row = time->rows[time->offsets[t] + rank];
+            const idx row = row_of(l, t, rank);
             const int reset = p->reset && p->reset[row];
             if (p->index)
                 c->table_rows[i] = p->index[row];
             else
                 c->x_rows[i] = (const char *)p->x + row * x_row;
             if (t > 0 && !reset)
-                c->h_rows[i] = (const char *)l->kept.states[0]
-                    + time->rows[time->offsets[t - 1] + rank] * h_row;
+                c->h_rows[i] = (const char *)l->kept.states[0] + row_of(l, t - 1, rank) * h_row;
             else if (p->initial[0] && (!reset || p->reset_to_initial))
-                c->h_rows[i] = (const char *)p->initial[0] + time->sorted_indices[rank] * h_row;
+                c->h_rows[i] = (const char *)p->initial[0] + l->time.sorted_indices[rank] * h_row;
             else
                 c->h_rows[i] = c->zeros;
         }

@@ -22,15 +22,23 @@ INLINE void FN(transpose)(V rows[VEC_BYTES / sizeof(REAL)])
     }
 }
 
+/* A square of the transpose: of n rows source, source + ld, ... (at most LANES) the first m elements.
+   Row i holds element i of each. */
+INLINE void FN(load_transposed)(const REAL *source, idx ld, idx n, idx m,
+                                V rows[VEC_BYTES / sizeof(REAL)])
+{
+    for (idx j = 0; j < LANES; j++)
+        rows[j] = j < n ? FN(load_n)(source + j * ld, m) : (V){0};
+    FN(transpose)(rows);
+}
+
 /* n columns, at most LANES, of the transpose: rows source, source + ld, ... of K elements. */
 static void FN(pack_transposed)(const REAL *source, idx ld, idx n, idx K, REAL *out, idx out_row)
 {
     for (idx k = 0; k < K; k += LANES) {
         const idx m = MIN(LANES, K - k);
         V rows[VEC_BYTES / sizeof(REAL)];
-        for (idx j = 0; j < LANES; j++)
-            rows[j] = j < n ? FN(load_n)(source + j * ld + k, m) : (V){0};
-        FN(transpose)(rows);
+        FN(load_transposed)(source + k, ld, n, m, rows);
         for (idx i = 0; i < m; i++)
             FN(store)(out + (k + i) * out_row, rows[i]);
     }
@@ -359,9 +367,7 @@ static void FN(add_transposed_rows)(REAL *z, const REAL *a, const REAL *W, idx l
     for (idx k = 0; k < K; k += LANES) {
         const idx m = MIN(LANES, K - k);
         V rows[VEC_BYTES / sizeof(REAL)];
-        for (idx j = 0; j < LANES; j++)
-            rows[j] = j < n ? FN(load_n)(W + j * ld + k, m) : (V){0};
-        FN(transpose)(rows);
+        FN(load_transposed)(W + k, ld, n, m, rows);
         for (idx i = 0; i < m; i++)
             sum += FN(splat)(a[k + i]) * rows[i];
     }

@@ -157,19 +157,31 @@ static inline idx batch_size(const layer *l, idx t)
     return t < 0 ? l->problem.N : t < l->time.steps ? l->time.offsets[t + 1] - l->time.offsets[t] : 0;
 }
 
+/* The row of a rank at step t in the arrays of steps. */
+static inline idx row_of(const layer *l, idx t, idx rank)
+{
+    return l->time.rows[l->time.offsets[t] + rank];
+}
+
 /* Whether the state of a rank starts anew before step t. */
 static inline int is_reset(const layer *l, idx t, idx rank)
 {
-    return rank < batch_size(l, t) && l->problem.reset[l->time.rows[l->time.offsets[t] + rank]];
+    return rank < batch_size(l, t) && l->problem.reset[row_of(l, t, rank)];
 }
 
-/* Where the gates g..g+count, or the blocks of their gradients, begin. */
+/* Where the gates g..g+count begin. */
 static inline idx first_column(const layer *l, idx g, idx count)
 {
     idx column = l->problem.offsets[g];
     for (idx i = g + 1; i < g + count; i++)
         column = MIN(column, l->problem.offsets[i]);
     return column;
+}
+
+/* Where the blocks of gates' gradients block..block+count begin. */
+static inline idx block_column(const layer *l, idx block, idx count)
+{
+    return block < l->problem.cell->gates ? first_column(l, block, count) : block * l->problem.H;
 }
 
 /* ---- what the front calls -------------------------------------------------------------------- */

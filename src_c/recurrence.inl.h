@@ -164,7 +164,7 @@ static void FN(project_steps)(const layer *l, const FN(share) *sh, idx t0, idx t
     idx rows = 0;
     for (idx t = t0; t < t1; t++)
         for (idx rank = sh->rank; rank < batch_size(l, t); rank += sh->stride)
-            list[rows++] = (const REAL *)p->x + l->time.rows[l->time.offsets[t] + rank] * p->D;
+            list[rows++] = (const REAL *)p->x + row_of(l, t, rank) * p->D;
     const FN(product_args) product = {
         .rows = rows, .K = p->D, .vectors = x_row / LANES, .p0 = sh->u0 / width,
         .p1 = CEIL_DIV(sh->u1, width), .a_rows = list, .packed = l->panels.Wx,
@@ -226,7 +226,7 @@ static void FN(recur)(const layer *l, const forward_phase *phase, FN(share) *sh,
     const idx unit_vectors = UNIT_VECTORS(phase->gates), width = unit_vectors * LANES;
     const idx NV = phase->gates * unit_vectors, R = FN(own)(sh, batch_size(l, t));
     const idx blocks = FN(cuts)(R, MAX_ROWS(NV));
-    const idx begin = sh->u0 / (LANES * unit_vectors), panels = CEIL_DIV(sh->u1, width) - begin;
+    const idx begin = sh->u0 / width, panels = CEIL_DIV(sh->u1, width) - begin;
     const idx count = FN(cuts)(panels * l->problem.H * NV * VEC_BYTES, fastrnn_caches.block_bytes);
     for (idx i = 0; i < count; i++) {
         const idx at = t & 1 ? count - 1 - i : i;
@@ -416,12 +416,6 @@ static void FN(leave)(const layer *l, const FN(block) *b, idx u)
         }
 }
 
-/* Where a piece's gates' gradients begin in a row of them. */
-INLINE idx FN(piece_column)(const layer *l, idx block, idx gates)
-{
-    return block < l->problem.cell->gates ? first_column(l, block, gates) : block * l->problem.H;
-}
-
 /* The formulas of a step, or what is before the first one, for the vector of units from u on. */
 INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(block) *b, idx t,
                               REAL *z, idx u)
@@ -453,7 +447,7 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
         tile.start_panel = phase->within_step ? 0 : 2 * LANES;
         for (idx i = 0; i < MAX_PIECES && phase->piece[i].gates; i++) {
             const idx gates = phase->piece[i].gates;
-            const idx column = FN(piece_column)(l, phase->piece[i].block, gates);
+            const idx column = block_column(l, phase->piece[i].block, gates);
             tile.K = A ? gates * H : 0;
             tile.a = A ? A + b->rank * b->dgates_stride + column : 0;
             tile.b = (const REAL *)l->panels.Wh_T + panel * tile.b_panel
@@ -483,7 +477,7 @@ static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(sh
     for (idx i = 0; A && i < MAX_PIECES && phase->piece[i].gates; i++) {
         const idx gates = phase->piece[i].gates, row = first_column(l, phase->piece[i].gate, gates);
         const REAL *const a = A + b->rank * b->dgates_stride
-            + FN(piece_column)(l, phase->piece[i].block, gates);
+            + block_column(l, phase->piece[i].block, gates);
         if (l->weights.transposed)
             FN(add_vector_product)(z + sh->u0, a, Wh + row * H + sh->u0, H, gates * H, units);
         else

@@ -17,7 +17,7 @@ static struct {
     int threads, forked, most_parts;
     double flops_per_thread;
     long long oversubscribed_until;
-} team = {.threads = 1, .flops_per_thread = 2e6};
+} team = {.threads = 1, .flops_per_thread = FLOPS_PER_THREAD};
 
 void team_set_threads(int threads)
 {

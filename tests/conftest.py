@@ -57,7 +57,7 @@ def small_work_is_split():
     """As many threads as are set, however little the work."""
     kernels.set_flops_per_thread(1)
     yield
-    kernels.set_flops_per_thread(2e6)
+    kernels.set_flops_per_thread()
 
 
 @pytest.fixture

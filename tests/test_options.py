@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from util import (
+    BY_NAME,
     FLOATS,
     GATES,
     LAYERS,
@@ -39,9 +40,8 @@ SHAPES = [(1, 3, 7, 9), (2, 3, 5, 33), (5, 6, 7, 17), (33, 4, 16, 40), (3, 40, 3
 
 def given_to(layer, operands, **keywords):
     """What the forward function of a layer returns."""
-    by_name = {"c0", "bh", "lengths", "index", "reset"}
-    positional = [a for name, a in operands.items() if name not in by_name]
-    named = {name: a for name, a in operands.items() if name in by_name}
+    positional = [a for name, a in operands.items() if name not in BY_NAME]
+    named = {name: a for name, a in operands.items() if name in BY_NAME}
     function = getattr(fastrnn, f"{layer.function}_forward")
     return function(*positional, **named, **(layer.keywords | keywords))
 
@@ -264,7 +264,7 @@ def test_pieces_between_resets_are_calls_of_their_own(data, name, dtype, n_threa
         dx, dh0, *others = getattr(fastrnn, f"{name}_backward")(dh, cache)
         expected_h, expected_dx, dinitial = one_call_a_piece(name, operands, dh)
     finally:
-        kernels.set_flops_per_thread(2e6)
+        kernels.set_flops_per_thread()
     assert_same_bits(h, expected_h)
     np.testing.assert_array_equal(dx, expected_dx)
     np.testing.assert_array_equal(dh0, dinitial["h0"])
@@ -371,12 +371,11 @@ def test_weights_prepared_for_training_give_the_same_bits(
     layer = LAYERS[name]
     operands = draw(layer, rng, dtype, *shape)
     expected = run(layer, operands)
-    by_name = {"c0", "lengths", "index", "reset"}
     forward = getattr(fastrnn, f"{layer.function}_forward")
     for training in (True, False):
         rest, weights, keywords = prepared_in_place_of(layer, operands, training=training)
-        positional = [a for key, a in rest.items() if key not in by_name]
-        named = {key: a for key, a in rest.items() if key in by_name}
+        positional = [a for key, a in rest.items() if key not in BY_NAME]
+        named = {key: a for key, a in rest.items() if key in BY_NAME}
         *outputs, cache = forward(*positional, weights, **named, **keywords)
         outputs += [getattr(cache, state) for state in layer.last_states]
         gradients = layer.backward(*upstream(outputs), cache)

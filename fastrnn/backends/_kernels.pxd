@@ -153,7 +153,7 @@ cdef extern from "plan.h" nogil:
 
 
 cdef extern from "team.h" nogil:
-    const int team_has_openmp
+    const int team_has_openmp, FLOPS_PER_THREAD
     void team_set_threads(int threads)
     void team_set_work(double flops_per_thread)
     int team_threads_for(double flops)

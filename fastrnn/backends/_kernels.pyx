@@ -14,8 +14,8 @@ from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 from numpy cimport (
-    NPY_DOUBLE, PyArray_DATA, PyArray_DIMS, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_NBYTES, PyArray_NDIM,
-    PyArray_TYPE, import_array, ndarray, npy_intp,
+    NPY_DOUBLE, PyArray_DATA, PyArray_DIMS, PyArray_ISCARRAY, PyArray_ISCARRAY_RO, PyArray_NBYTES,
+    PyArray_NDIM, PyArray_TYPE, import_array, ndarray, npy_intp,
 )
 
 from fastrnn.backends._memory cimport Block, empty, take_block
@@ -111,8 +111,8 @@ def set_threads(int n) -> None:
     team_set_threads(n)
 
 
-def set_flops_per_thread(double flops) -> None:
-    """A call gets a thread for so many operations (2e6 at first)."""
+def set_flops_per_thread(double flops=FLOPS_PER_THREAD) -> None:
+    """A call gets a thread for so many operations."""
     team_set_work(flops)
 
 
@@ -194,15 +194,14 @@ def _no_panels() -> None:
 cdef const kernel_table *set_call(layer *l, Spec spec, ndarray Wx, ndarray Wh, ndarray b, ndarray bh,
                                   bint transposed, packed):
     """The weights, and their panels unless these are of other arrays; the table to run with."""
-    cdef Panels own = None
-    cdef const kernel_table *k = tables[PyArray_TYPE(Wx) == NPY_DOUBLE]
-    if type(packed) is Panels and (<Panels>packed).are_of(Wx, Wh, b, bh, transposed):
-        own = <Panels>packed
-        if own.k.cells[spec.cell] == own.cell:
-            k = own.k
+    cdef bint own = (type(packed) is Panels
+                     and (<Panels>packed).k.cells[spec.cell] == (<Panels>packed).cell
+                     and (<Panels>packed).are_of(Wx, Wh, b, bh, transposed))
+    cdef const kernel_table *k = (
+        (<Panels>packed).k if own else tables[PyArray_TYPE(Wx) == NPY_DOUBLE])
     set_weights(l, k, spec, Wx, Wh, b, bh, transposed)
-    if own is not None and k == own.k and own.cell == l.problem.cell:
-        l.panels = own.panels
+    if own:
+        l.panels = (<Panels>packed).panels
     return k
 
 
@@ -452,16 +451,14 @@ cdef class Stream:
     cdef Panels packed
     cdef Block space
     cdef tuple states
-    cdef object checked, checked_reset
+    cdef object checked
     cdef npy_intp shape[2]
     cdef int kind, threads, busy
 
-    def __init__(self, Spec spec, Panels packed, tuple states, checked, checked_reset):
-        """checked(x, out, many): both as they have to be; called where they are not.
-        checked_reset(reset, T): the same of reset."""
+    def __init__(self, Spec spec, Panels packed, tuple states, checked):
+        """checked(x, out, reset, many): these as they have to be, of one step or of many."""
         cdef ndarray h = states[0], state
-        self.packed, self.states = packed, states
-        self.checked, self.checked_reset = checked, checked_reset
+        self.packed, self.states, self.checked = packed, states, checked
         self.kind, self.k = PyArray_TYPE(h), packed.k
         set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.transposed)
         self.shape[0], self.shape[1] = PyArray_DIMS(h)[0], PyArray_DIMS(h)[1]
@@ -491,17 +488,11 @@ cdef class Stream:
                 and (PyArray_ISCARRAY(a) if written else PyArray_ISCARRAY_RO(a)))
 
     def step(self, x, out=None):
-        """Take one step and return the new h.
-
-        Inputs: x (N, D); out (N, H), C-contiguous, which then receives h.
-        Returns: out, or a new array (N, H).
-        Raises ValueError for a shape, TypeError for a dtype, RuntimeError while another thread
-        takes a step; the state then stays as it was.
-        """
+        """As fastrnn.Stream.step has it."""
         cdef ndarray h
         if not self.fits(x, -1, self.l.problem.D, False) or not (
                 out is None or self.fits(out, -1, self.l.problem.H, True)):
-            x, out = self.checked(x, out, False)
+            x, out, _ = self.checked(x, out, None, False)
         h = empty(2, self.shape, self.kind) if out is None else <ndarray>out
         if overlap(<ndarray>x, h):
             x = x.copy()
@@ -516,24 +507,16 @@ cdef class Stream:
         return h
 
     def steps(self, x, out=None, *, reset=None):
-        """Take many steps and return all new h: the bits of as many calls of step.
-
-        Inputs: x (T, N, D), time first; out (T, N, H), C-contiguous, which then receives them; reset
-        (T, N), bool: where it is true the state is set to zeros before the step.
-        Returns: out, or a new array (T, N, H).
-        Raises what step raises.
-        """
-        cdef ndarray h, anew = None
+        """As fastrnn.Stream.steps has it."""
+        cdef ndarray h
         cdef layer l
         cdef Block space
         cdef npy_intp shape[3]
         cdef idx T = PyArray_DIMS(x)[0] if type(x) is ndarray and PyArray_NDIM(x) == 3 else -1
-        if T < 0 or not self.fits(x, T, self.l.problem.D, False) or not (
+        if reset is not None or T < 0 or not self.fits(x, T, self.l.problem.D, False) or not (
                 out is None or self.fits(out, T, self.l.problem.H, True)):
-            x, out = self.checked(x, out, True)
+            x, out, reset = self.checked(x, out, reset, True)
             T = PyArray_DIMS(x)[0]
-        if reset is not None:
-            anew = self.checked_reset(reset, T)
         shape[0], shape[1], shape[2] = T, self.l.problem.N, self.l.problem.H
         h = empty(3, shape, self.kind) if out is None else out
         if overlap(x, h):
@@ -543,7 +526,7 @@ cdef class Stream:
             l = self.l
             l.problem.T, l.problem.time_major = T, True
             l.problem.x, l.kept.states[0] = PyArray_DATA(x), PyArray_DATA(h)
-            l.problem.reset = <const unsigned char *>data(anew)
+            l.problem.reset = <const unsigned char *>data(reset)
             space = take_block(fastrnn_plan_forward(self.k, &l, False))
             with nogil:
                 fastrnn_forward(self.k, &l, space.memory)

@@ -44,13 +44,13 @@ def forward(cell, args, rest, steps, training, return_sequence):
 
 def step_backward(cell, dstates, cache):
     first, *others = dstates
-    return _spec(cell, cell.order_of(cache)).backward(
-        cache, first, (None, *others), cache.x, None, cell.two_biases
-    )
+    return backward(cell, first, (None, *others), cache)
 
 
 def backward(cell, dh, dlast, cache):
-    x, index, used = _table(cache.x, cache.index)
+    x, index, used = cache.x, cache.index, None
+    if index is not None:
+        x, index, used = _table(x, index)
     dx, *others = _spec(cell, cell.order_of(cache)).backward(
         cache, dh, tuple(dlast), x, index, cell.two_biases
     )
@@ -62,7 +62,7 @@ def backward(cell, dh, dlast, cache):
 
 def _table(x, index):
     """x and index of no more rows than index has elements, and which of x they are (None: all)."""
-    if index is None or len(x) <= index.size:
+    if len(x) <= index.size:
         return x, index, None
     used, places = distinct(index.reshape(-1))
     return x[used], places.reshape(index.shape), used
@@ -76,14 +76,12 @@ def prepare(cell, weights, training):
     return _spec(cell, weights[4]).pack(*weights[:4], weights[5], training)
 
 
-def stream(cell, weights, states, checked, checked_reset):
-    """An object that steps the states, in place; the checks are Stream's."""
+def stream(cell, weights, states, checked):
+    """An object that steps the states, in place; checked is Stream's."""
     Wx, Wh, b, bh, _, transposed, packed = weights
     if packed is None or not packed.are_of(Wx, Wh, b, bh, transposed):
         packed = prepare(cell, weights, False)
-    return _kernels.Stream(
-        _spec(cell, weights.gates), packed, tuple(states), checked, checked_reset
-    )
+    return _kernels.Stream(_spec(cell, weights.gates), packed, tuple(states), checked)
 
 
 # ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------

@@ -117,40 +117,53 @@ def _shape_error(
 @functools.cache
 def of_weights(cell: Cell, transposed: bool) -> Signature:
     """The weights of a cell alone."""
-    return signature(**_weights(cell, transposed), b=_gates(cell), bh=f"{_gates(cell)}?")
+    return signature(**_all_weights(cell, transposed))
+
+
+class Forward(NamedTuple):
+    """What a cell's forward functions expect: x, the states before (of a sequence the first ones,
+    of which only h0 is needed), the weights."""
+
+    step: Signature
+    sequence: Signature
+    indexed: Signature  # a sequence with index: x is the table
 
 
 @functools.cache
-def of_step(cell: Cell, transposed: bool) -> Signature:
-    """x, the states before, the weights of one step."""
-    states = {f"prev_{state}": "N H" for state in cell.states}
-    return signature(x="N D", **states, **_all_weights(cell, transposed))
-
-
-@functools.cache
-def of_sequence(cell: Cell, transposed: bool, indexed: bool) -> Signature:
-    """x, or with index the table, the initial states, of which only h0 is needed, the weights."""
-    states = {f"{state}0": "N H?" for state in cell.states} | {"h0": "N H"}
-    return signature(x="U D" if indexed else "N T D", **states, **_all_weights(cell, transposed))
+def of_forward(cell: Cell, transposed: bool) -> Forward:
+    """Signatures of a cell's forward functions."""
+    weights = _all_weights(cell, transposed)
+    before = {f"prev_{state}": "N H" for state in cell.states}
+    return Forward(
+        signature(x="N D", **before, **weights),
+        signature(**_inputs(cell, False), **weights),
+        signature(**_inputs(cell, True), **weights),
+    )
 
 
 @functools.cache
 def of_step_cache(cell: Cell, transposed: bool) -> Signature:
     """The arrays of a step's cache."""
-    states = {f"{state}0": "N H" for state in cell.states}
-    kept = dict.fromkeys(cell.states, "N H") | {k: f"N {_times(n)}" for k, n in cell.saved.items()}
-    return signature(x="N D", **states, **_weights(cell, transposed), **kept)
+    states = dict.fromkeys(cell.initial_fields, "N H")
+    return signature(x="N D", **states, **_weights(cell, transposed), **_kept(cell, "N"))
 
 
 @functools.cache
 def of_cache(cell: Cell, transposed: bool, indexed: bool) -> Signature:
     """The arrays of a sequence's cache."""
-    states = {f"{state}0": "N H?" for state in cell.states} | {"h0": "N H"}
-    kept = dict.fromkeys(cell.states, "N T H")
-    kept |= {name: f"N T {_times(n)}" for name, n in cell.saved.items()}
-    last = {f"{state}T": "N H" for state in cell.states}
-    x = "U D" if indexed else "N T D"
-    return signature(x=x, **states, **_weights(cell, transposed), **kept, **last)
+    last = dict.fromkeys(cell.last_fields, "N H")
+    weights = _weights(cell, transposed)
+    return signature(**_inputs(cell, indexed), **weights, **_kept(cell, "N T"), **last)
+
+
+def _inputs(cell: Cell, indexed: bool) -> dict[str, str]:
+    states = dict.fromkeys(cell.initial_fields, "N H?") | {"h0": "N H"}
+    return {"x": "U D" if indexed else "N T D"} | states
+
+
+def _kept(cell: Cell, axes: str) -> dict[str, str]:
+    widths = dict.fromkeys(cell.states, 1) | cell.saved
+    return {name: f"{axes} {_times(n)}" for name, n in widths.items()}
 
 
 def _times(n: int) -> str:

@@ -66,29 +66,30 @@ AnyWeights = np.ndarray | PreparedWeights
 
 @functools.lru_cache(typed=True)
 def _form(cell, gates, reset_after, transposed):
-    """The record of a cell as the keywords say, and the rest of Weights."""
+    """The record of a cell as the keywords say, what it expects, the rest of Weights."""
     if not checks.flag("reset_after", reset_after):
         cell = form_of(cell.name, False)
-    return cell, (checks.gate_order(cell, gates), checks.flag("transposed", transposed), None)
+    rest = checks.gate_order(cell, gates), checks.flag("transposed", transposed), None
+    return cell, checks.of_forward(cell, transposed), rest
 
 
 def _of_weights(cell, args, gates, reset_after, transposed):
-    """The record of a cell, args with the weights as arrays, the rest of Weights. args: x, the
-    states before, Wx, Wh, b, bh."""
+    """What _form returns, and args, x, the states before, Wx, Wh, b, bh, with the weights as
+    arrays."""
     if type(args[-4]) is PreparedWeights:
         given = *args[-3:], gates, reset_after, transposed
         cell, weights = args[-4].alone(cell.name, *given)
-        return cell, (*args[:-4], *weights[:4]), weights[4:]
+        expected = checks.of_forward(cell, weights.transposed)
+        return cell, expected, weights[4:], (*args[:-4], *weights[:4])
     try:
-        cell, rest = _form(cell, gates, reset_after, transposed)
+        return *_form(cell, gates, reset_after, transposed), args
     except TypeError:  # what cannot be hashed is no name
-        cell, rest = _form.__wrapped__(cell, gates, reset_after, transposed)
-    return cell, args, rest
+        return *_form.__wrapped__(cell, gates, reset_after, transposed), args
 
 
 def _step(cell, args, gates, reset_after, transposed, training, backend):
-    cell, args, rest = _of_weights(cell, args, gates, reset_after, transposed)
-    args = checks.arrays(checks.of_step(cell, rest[1]), args)
+    cell, expected, rest, args = _of_weights(cell, args, gates, reset_after, transposed)
+    args = checks.arrays(expected.step, args)
     training = training is True or checks.flag("training", training)
     return get_backend(backend).step_forward(cell, args, rest, training)
 
@@ -102,10 +103,9 @@ def _step_backward(cell, dstates, cache, backend):
 
 
 def _sequence(cell, args, form, steps, training, return_sequence, backend):
-    cell, args, rest = _of_weights(cell, args, *form)
+    cell, expected, rest, args = _of_weights(cell, args, *form)
     lengths, reverse, index, reset, reset_to = steps
-    expected = checks.of_sequence(cell, rest[1], index is not None)
-    args = checks.arrays(expected, args)
+    args = checks.arrays(expected.sequence if index is None else expected.indexed, args)
     plain = type(reset_to) is str and reset_to == "zeros"  # an array would compare its elements
     if plain and reverse is False and lengths is index is reset is None:
         steps = ALL_STEPS
@@ -120,8 +120,8 @@ def _backward(cell, dh, dlast, cache, backend):
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, False, cache)
     dh = checks.optional_gradient("dh", dh, cache.h)
-    last = zip(cell.states, dlast, strict=True)
-    dlast = [checks.optional_gradient(f"d{s}T", d, getattr(cache, f"{s}T")) for s, d in last]
+    last = zip(cell.last_fields, dlast, strict=True)
+    dlast = [checks.optional_gradient(f"d{name}", d, getattr(cache, name)) for name, d in last]
     return get_backend(backend).backward(cell, dh, dlast, cache)
 
 

@@ -4,10 +4,12 @@ Letters: N batch (streams side by side), T steps, D input, H hidden, G gates (1 
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from types import ModuleType
 
 import numpy as np
 
-from fastrnn.backends import get_backend, reference
+from fastrnn.backends import get_backend
 from fastrnn.cells import Cell, Weights
 from fastrnn.layers import checks
 from fastrnn.layers.prepared import PreparedWeights, prepare
@@ -50,8 +52,8 @@ class Stream:
         self._state = {name: np.zeros((batch, H), dtype) for name in record.states}
         self._input, self._output_shape = np.empty((batch, D), dtype), (batch, H)
         module = get_backend(backend)
-        make = getattr(module, "stream", _Stepper)
-        self._stepper = make(record, weights, self._state.values(), self._checked, self._resets)
+        make = getattr(module, "stream", None) or partial(_Stepper, module)
+        self._stepper = make(record, weights, self._state.values(), self._checked)
         # The compiled methods themselves: one call of Python less a step. Not over a subclass's.
         for name in ("step", "steps"):
             if getattr(type(self), name) is getattr(Stream, name):
@@ -79,8 +81,8 @@ class Stream:
         """
         return self._stepper.steps(x, out, reset=reset)
 
-    def _checked(self, x, out, many):
-        """x and out as the kernels take them, of one step or of many."""
+    def _checked(self, x, out, reset, many):
+        """x, out and reset as the kernels take them, of one step or of many."""
         x, dtype = np.asarray(x), self._input.dtype
         steps = ()
         if many and x.dtype == dtype:
@@ -89,16 +91,15 @@ class Stream:
                 raise ValueError(f"x: expected shape (T, N, D) = (T, {N}, {D}), got {x.shape}")
             steps = x.shape[:1]
         x = checks.gradient_of("x", x, (*steps, *self._input.shape), dtype)
-        if out is None:
-            return x, None
-        if type(out) is not np.ndarray:
-            raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-        if not out.flags.carray:
-            raise ValueError("out: expected a writeable, aligned, C-contiguous array")
-        return x, checks.gradient_of("out", out, (*steps, *self._output_shape), dtype)
-
-    def _resets(self, reset, T):
-        return checks.resets(reset, "(T, N)", (T, len(self._input)))
+        if out is not None:
+            if type(out) is not np.ndarray:
+                raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
+            if not out.flags.carray:
+                raise ValueError("out: expected a writeable, aligned, C-contiguous array")
+            checks.gradient_of("out", out, (*steps, *self._output_shape), dtype)
+        if reset is not None:
+            reset = checks.resets(reset, "(T, N)", x.shape[:2])
+        return x, out, reset
 
     def reset(self, rows: np.ndarray | None = None) -> None:
         """Set the state to zeros, of all streams or of the rows (indices or a mask) given.
@@ -124,28 +125,27 @@ class Stream:
 
 
 class _Stepper:
-    """Steps by the reference, as a compiled backend's stream takes them: the states in place."""
+    """Steps by a backend that has no streams of its own, the states in place as others'."""
 
     def __init__(
         self,
+        backend: ModuleType,
         cell: Cell,
         weights: Weights,
         states: Iterable[np.ndarray],
         checked: Callable,
-        checked_reset: Callable,
     ):
-        self._cell, self._weights, self._states = cell, weights, tuple(states)
-        self._checked, self._checked_reset = checked, checked_reset
+        self._backend, self._cell, self._weights = backend, cell, weights
+        self._states, self._checked = tuple(states), checked
 
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        x, out = self._checked(x, out, False)
+        x, out, _ = self._checked(x, out, None, False)
         return self._take(x, np.empty_like(self._states[0]) if out is None else out)
 
     def steps(
         self, x: np.ndarray, out: np.ndarray | None = None, *, reset: np.ndarray | None = None
     ) -> np.ndarray:
-        x, out = self._checked(x, out, True)
-        reset = None if reset is None else self._checked_reset(reset, len(x))
+        x, out, reset = self._checked(x, out, reset, True)
         if out is None:
             out = np.empty((len(x), *self._states[0].shape), x.dtype)
         elif np.may_share_memory(x, out):
@@ -158,7 +158,7 @@ class _Stepper:
 
     def _take(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:
         args = x, *self._states, *self._weights[:4]
-        *after, _ = reference.step_forward(self._cell, args, self._weights[4:], False)
+        *after, _ = self._backend.step_forward(self._cell, args, self._weights[4:], False)
         for state, new in zip(self._states, after, strict=True):
             state[...] = new
         h[...] = after[0]

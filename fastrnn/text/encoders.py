@@ -127,9 +127,9 @@ class Recurrent(NamedTuple):
         h0 = np.zeros((len(lengths), self.hidden), x.dtype)
         scan = getattr(recurrent, f"{self.cell}_forward")
         features, cells, pooled = [], [], []
-        predicts = "cell_f" in params
+        training = not _are_prepared(params)
         for d, weights in self._weights(params):
-            h, cell = scan(x, h0, *weights, **steps, reverse=d == "b", training=not predicts)
+            h, cell = scan(x, h0, *weights, **steps, reverse=d == "b", training=training)
             for kind in self.poolings:
                 feature, cache = pooling.POOLINGS[kind].forward(h, cell.hT, lengths)
                 features.append(feature)
@@ -142,7 +142,7 @@ class Recurrent(NamedTuple):
         """The vectors of the words, the keywords that tell a layer how to read them, which words
         they are of, and the mask."""
         W_embed, words = params["W_embed"], sentences.words
-        if "cell_f" in params and len(sentences.first) == 2:  # one to predict: as it is
+        if _are_prepared(params) and len(sentences.first) == 2:  # one to predict: as it is
             return W_embed[words][None], {}, None, None
         if rng is not None and self.word_dropout:
             words = words * (rng.random(len(words), dtype=np.float32) >= self.word_dropout)
@@ -174,6 +174,11 @@ class Recurrent(NamedTuple):
                 dx *= mask
             grads["W_embed"] = RowGradient(rows, dx)
         return grads
+
+
+def _are_prepared(params: Params) -> bool:
+    """Whether they are those of predictions, which Recurrent.prepared has made."""
+    return "cell_f" in params
 
 
 def _word_vectors(V: int, W: int, scale: float, rng: np.random.Generator) -> np.ndarray:
