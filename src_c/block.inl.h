@@ -13,6 +13,7 @@ typedef struct {
     const idx *rows, *previous_rows; /* of this step and of the one before by rank; NULL: it has none */
     const REAL *z, *x;               /* the product; x Wx + b, of row k: + x_rows[k] * x_stride */
     idx z_stride, x_stride;
+    idx z_unit, x_unit[2]; /* to the next vector of units; of x after an even and an odd one */
     const idx *x_rows;
     idx z_offsets[MAX_GATES]; /* of the gates of the phase in a row of z */
     idx x_offsets[MAX_GATES]; /* of the gates of the cell in a row of x */
@@ -36,17 +37,21 @@ typedef struct {
 #define EACH_ROW(b)                                                   \
     idx k = 0, rank = (b)->rank; k < (b)->m; k++, rank += (b)->stride
 
-/* An epilogue from the body name_n(b, u, n), which is made twice: for whole vectors there is no call
-   in it that GCC would have to save vectors for. The block is copied, so that it cannot be what the
-   stores write to. */
+/* An epilogue over `count` vectors of units from the body name_n(b, u, n), which is made twice: for
+   whole vectors there is no call in it that GCC would have to save vectors for. The block is copied,
+   so that it cannot be what the stores write to. */
 #define EPILOGUE(name)                                                \
-    static void FN(name)(const void *block, idx u)                    \
+    static void FN(name)(const void *block, idx u, idx count)         \
     {                                                                 \
-        const FN(block) b = *(const FN(block) *)block;                \
-        if (b.H - u >= LANES)                                         \
-            FN(name##_n)(&b, u, LANES);                               \
-        else                                                          \
-            FN(name##_n)(&b, u, b.H - u);                             \
+        FN(block) b = *(const FN(block) *)block;                      \
+        for (idx i = 0; i < count; i++, u += LANES) {                 \
+            if (b.H - u >= LANES)                                     \
+                FN(name##_n)(&b, u, LANES);                           \
+            else                                                      \
+                FN(name##_n)(&b, u, b.H - u);                         \
+            b.z += b.z_unit;                                          \
+            b.x += b.x_unit[i & 1];                                   \
+        }                                                             \
     }
 
 /* ---- forward --------------------------------------------------------------------------------- */

@@ -3,7 +3,8 @@
    A tile is M rows x NV vectors x P panels of accumulators; all three are constants after inlining,
    so they live in registers. Every M up to the maximum exists, and rows are cut into blocks of
    nearly equal height (25 = 9 + 8 + 8, not 12 + 12 + 1), since a low last block would run at a
-   fraction of the speed. Few rows take several panels at once for the same reason. */
+   fraction of the speed. Few rows take several panels at once for the same reason; many take a panel
+   of four vectors in halves, so that it passes once for twice as many rows. */
 
 /* ---- packing ------------------------------------------------------------------------------- */
 
@@ -135,8 +136,9 @@ INLINE idx FN(start_place)(const FN(tile) *t, idx i)
 
 typedef void FN(tile_fn)(const FN(tile) *);
 
-INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile) *t, idx row,
-                          idx depth)
+/* Of panels of W vectors, NV of them. */
+INLINE void FN(tile_body)(const int M, const int NV, const int W, const int P, const FN(tile) *t,
+                          idx row, idx depth)
 {
     V acc[ACCUMULATORS];
 #pragma GCC unroll 12
@@ -152,16 +154,17 @@ INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile)
                 __builtin_prefetch(t->out + at * t->out_row + p * t->out_panel + v * LANES, 1);
             }
     }
-    const REAL *a = t->a, *b = t->b + NV * LANES;
-    for (idx k = 0; k < t->K; k++, a += depth, b += NV * LANES) {
+    const REAL *a = t->a, *b = t->b + W * LANES;
+    for (idx k = 0; k < t->K; k++, a += depth, b += W * LANES) {
         V bv[ACCUMULATORS];
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++)
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++) {
                 bv[p * NV + v] = FN(load)(b + p * t->b_panel + v * LANES);
-                if (M >= 4) /* fewer rows are bound by the loads themselves */
-                    __builtin_prefetch(b + p * t->b_panel + (AHEAD * NV + v) * LANES);
+                /* Fewer rows are bound by the loads themselves. */
+                if (M >= MIN_PREFETCH_ROWS && v * VEC_BYTES % ALIGNMENT == 0)
+                    __builtin_prefetch(b + p * t->b_panel + (AHEAD * W + v) * LANES);
             }
 #pragma GCC unroll 12
         for (int i = 0; i < M; i++) {
@@ -187,19 +190,15 @@ INLINE void FN(tile_body)(const int M, const int NV, const int P, const FN(tile)
 #define WIDTH(n, wanted) \
     ((wanted) >= 4 && (n) * 4 <= ACCUMULATORS ? 4 : (wanted) >= 2 && (n) * 2 <= ACCUMULATORS ? 2 : 1)
 
-#define TILES(M, NV)                                              \
-    static void FN(tile_##NV##v_##M)(const FN(tile) *t)           \
+#define TILE(name, M, NV, W, P, row, depth)                       \
+    static void FN(name)(const FN(tile) *t)                       \
     {                                                             \
-        FN(tile_body)(M, NV, 1, t, t->a_row, 1);                  \
-    }                                                             \
-    static void FN(pair_##NV##v_##M)(const FN(tile) *t)           \
-    {                                                             \
-        FN(tile_body)(M, NV, WIDTH(M * NV, 2), t, t->a_row, 1);   \
-    }                                                             \
-    static void FN(wide_##NV##v_##M)(const FN(tile) *t)           \
-    {                                                             \
-        FN(tile_body)(M, NV, WIDTH(M * NV, 4), t, t->a_row, 1);   \
+        FN(tile_body)(M, NV, W, P, t, row, depth);                \
     }
+#define TILES(M, NV)                                              \
+    TILE(tile_##NV##v_##M, M, NV, NV, 1, t->a_row, 1)             \
+    TILE(pair_##NV##v_##M, M, NV, NV, WIDTH(M * NV, 2), t->a_row, 1) \
+    TILE(wide_##NV##v_##M, M, NV, NV, WIDTH(M * NV, 4), t->a_row, 1)
 #define X(M) TILES(M, 2)
 HEIGHTS_2V(X)
 #undef X
@@ -209,16 +208,15 @@ HEIGHTS_3V(X)
 #define X(M) TILES(M, 4)
 HEIGHTS_4V(X)
 #undef X
-#undef TILES
-
-/* The same over blocks of transpose_rows. */
-#define X(M)                                                      \
-    static void FN(features_##M)(const FN(tile) *t)               \
-    {                                                             \
-        FN(tile_body)(M, 2, 1, t, 1, MAX_ROWS(2));                \
-    }
+#define X(M) TILE(half_4v_##M, M, 2, 4, 1, t->a_row, 1)
+HALF_HEIGHTS_4V(X)
+#undef X
+/* Over blocks of transpose_rows. */
+#define X(M) TILE(features_##M, M, 2, 2, 1, 1, MAX_ROWS(2))
 HEIGHTS_2V(X)
 #undef X
+#undef TILES
+#undef TILE
 #define X(M) FN(features_##M),
 static FN(tile_fn) *const FN(features)[] = {0, HEIGHTS_2V(X)};
 #undef X
@@ -231,8 +229,10 @@ static FN(tile_fn) *const FN(tiles_2v)[][3] = {{0}, HEIGHTS_2V(X)};
 static FN(tile_fn) *const FN(tiles_3v)[][3] = {{0}, HEIGHTS_3V(X)};
 #undef X
 #define X(M) {FN(tile_4v_##M), FN(pair_4v_##M), FN(wide_4v_##M)},
-static FN(tile_fn) *const FN(tiles_4v)[][3] = {{0}, HEIGHTS_4V(X)};
+#define HALF(M) {FN(half_4v_##M)},
+static FN(tile_fn) *const FN(tiles_4v)[][3] = {{0}, HEIGHTS_4V(X) HALF_HEIGHTS_4V(HALF)};
 #undef X
+#undef HALF
 
 /* A tile of m rows of one panel that only the first `columns` columns of start and out have. */
 static void FN(run_partial)(FN(tile_fn) *run, const FN(tile) *t, idx m, idx NV, idx columns)
@@ -251,14 +251,28 @@ static void FN(run_partial)(FN(tile_fn) *run, const FN(tile) *t, idx m, idx NV, 
                columns * sizeof(REAL));
 }
 
-/* Computes up to `panels` panels of NV vectors, which have so many columns together; returns how
-   many panels it was. */
+/* Of more rows than all four vectors of a panel have accumulators for. */
+static void FN(run_halves)(FN(tile_fn) *run, const FN(tile) *t)
+{
+    FN(tile) half = *t;
+    run(&half);
+    half.b += 2 * LANES;
+    half.start += 2 * LANES;
+    half.out += 2 * LANES;
+    half.started -= 2;
+    run(&half);
+}
+
+/* Computes up to `panels` panels of NV vectors, which have so many columns together (panels of four
+   are whole); returns how many panels it was. */
 INLINE idx FN(run_tile)(const FN(tile) *t, idx m, idx NV, idx panels, idx columns)
 {
     FN(tile_fn) *const(*const tiles)[3] = NV == 2 ? FN(tiles_2v) : NV == 3 ? FN(tiles_3v)
                                                                            : FN(tiles_4v);
     const idx width = WIDTH(m * NV, MIN(panels, columns / (NV * LANES)));
-    if (columns >= NV * LANES)
+    if (m * NV > ACCUMULATORS)
+        FN(run_halves)(tiles[m][0], t);
+    else if (columns >= NV * LANES)
         tiles[m][width / 2](t);
     else
         FN(run_partial)(tiles[m][0], t, m, NV, columns);
@@ -291,8 +305,8 @@ static void FN(gather)(const FN(product_args) *p, idx r, idx m, idx k, idx K, RE
    panels. */
 static void FN(product)(const FN(product_args) *p)
 {
-    const idx NV = p->vectors, width = NV * LANES, max_rows = ACCUMULATORS / NV;
-    const idx depth = MIN(MAX_DEPTH, p->K), blocks = CEIL_DIV(p->rows, max_rows);
+    const idx NV = p->vectors, width = NV * LANES;
+    const idx depth = MIN(MAX_DEPTH, p->K), blocks = CEIL_DIV(p->rows, MAX_ROWS(NV));
     const idx block_panels = MAX(4, (idx)fastrnn_caches.block_bytes / (NV * VEC_BYTES * depth));
     REAL a[MAX_ROWS(2) * MAX_DEPTH];
     for (idx q = p->p0; q < p->p1; q += block_panels)

@@ -12,7 +12,8 @@
 #define STRING_(a) #a
 #define STRING(a) STRING_(a)
 #define FN(name) JOIN(name, SUFFIX)
-#define MAX_ROWS(vectors) (ACCUMULATORS / (vectors))
+/* Of a tile over panels of so many vectors. */
+#define MAX_ROWS(vectors) (ACCUMULATORS / ((vectors) == 4 ? TILE_4V : (vectors)))
 /* Of constant lanes: clang and GCC each have their own, GCC both from 12 on. */
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -23,18 +24,25 @@
 enum {
     PACK_PANELS = 8,               /* that packing fills side by side */
     AHEAD = 32,                    /* rows of a panel that a tile prefetches */
+    MIN_PREFETCH_ROWS = 4,
+    Z_VECTORS = 4 * ACCUMULATORS,  /* of finished tiles that wait for the formulas */
     STRIPE = ACCUMULATORS * 2 / 3, /* vectors of a row that a product with one vector adds to */
 };
 
-/* Accumulators and what a tile reads must fit the registers: 32, or 16. */
+/* Accumulators and what a tile reads must fit the registers: 32, or 16. With 16 many rows take a
+   panel of four vectors in halves, of TILE_4V: 3 rows would read it too often. */
 #if ACCUMULATORS == 24
 #define HEIGHTS_2V(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
 #define HEIGHTS_3V(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8)
 #define HEIGHTS_4V(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define HALF_HEIGHTS_4V(X)
+#define TILE_4V 4
 #elif ACCUMULATORS == 12
 #define HEIGHTS_2V(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define HEIGHTS_3V(X) X(1) X(2) X(3) X(4)
 #define HEIGHTS_4V(X) X(1) X(2) X(3)
+#define HALF_HEIGHTS_4V(X) X(4) X(5) X(6)
+#define TILE_4V 2
 #endif
 
 #define REAL float

@@ -11,8 +11,8 @@ typedef struct layer layer;
 
 enum { MAX_STATES = 2, MAX_SCRATCH = 2, MAX_PHASES = 2, MAX_PIECES = 2 };
 
-/* Formulas over a block of rows (FN(block) of block.inl.h), for the vector of units from u. */
-typedef void epilogue(const void *block, idx u);
+/* Formulas over a block of rows (FN(block) of block.inl.h), for `count` vectors of units from u. */
+typedef void epilogue(const void *block, idx u, idx count);
 
 /* What multiplies Wh: the state before the step, or what a phase left in scratch[0]; backward, what
    it left as operand. */

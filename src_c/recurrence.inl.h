@@ -123,11 +123,13 @@ static void FN(reset_states)(const layer *l, const FN(block) *b, idx t, idx u)
     }
 }
 
-INLINE void FN(activate)(const layer *l, const forward_phase *phase, const FN(block) *b, idx t, idx u)
+/* The formulas of a phase for the units u..end. */
+INLINE void FN(activate)(const layer *l, const forward_phase *phase, const FN(block) *b, idx t, idx u,
+                         idx end)
 {
     const cell_spec *const cell = l->problem.cell;
-    phase->activate(b, u);
-    if (l->problem.reset && phase == &cell->forward[cell->phases - 1])
+    phase->activate(b, u, CEIL_DIV(end - u, LANES));
+    for (; l->problem.reset && phase == &cell->forward[cell->phases - 1] && u < end; u += LANES)
         FN(reset_states)(l, b, t, u);
 }
 
@@ -181,41 +183,44 @@ INLINE const REAL *FN(left_of)(const forward_phase *phase, const FN(block) *b)
 }
 
 /* One phase of step t for panels q..end of the rows r..r+m of the share, whose x Wx + b are the
-   rows from first on of gates_x. */
+   rows from first on of gates_x. The formulas follow several tiles at once: with few rows the chain
+   of one vector of units is all waiting. */
 static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t,
                            idx first, idx r, idx m, idx q, idx end)
 {
     const idx G = l->problem.cell->gates, H = l->problem.H, *const index = l->problem.index;
     const idx unit_vectors = UNIT_VECTORS(phase->gates), width = unit_vectors * LANES;
     const idx NV = phase->gates * unit_vectors, x_vectors = UNIT_VECTORS(G);
-    const idx x_row = G * x_vectors * LANES;
+    const idx x_row = G * x_vectors * LANES, group = MAX(1, Z_VECTORS / (m * NV));
     const REAL *const x = FN(gates_x_of)(l, sh);
     FN(block) *const b = FN(block_of)(sh, r, m);
     idx x_rows[MAX_ROWS(2)];
     for (EACH_ROW(b))
         x_rows[k] = index ? index[b->rows[rank]] : first + r + k;
-    REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
+    REAL z[Z_VECTORS * (VEC_BYTES / sizeof(REAL))];
     FN(tile) tile = {.K = H, .a_row = sh->stride * b->state_stride,
                      .a = FN(left_of)(phase, b) + b->rank * b->state_stride,
                      .b_panel = PANEL_SIZE(H, NV * LANES), .started = phase->continued * unit_vectors,
                      .start_rows = x_rows, .start_row = x_row,
-                     .start_panel = l->forward.gates_x_rows * x_row, .out = z, .out_row = NV * LANES,
-                     .out_panel = m * NV * LANES};
-    b->z_stride = NV * LANES;
+                     .start_panel = l->forward.gates_x_rows * x_row, .out_panel = NV * LANES};
+    b->z = z;
+    b->z_unit = NV * LANES / unit_vectors;
     b->x_stride = x_row;
     b->x_rows = x_rows;
-    for (idx panel = q, done; panel < end; panel += done) {
-        tile.b = (const REAL *)l->panels.Wh[phase - l->problem.cell->forward] + panel * tile.b_panel;
-        tile.start = x + (panel - sh->u0 / width) * tile.start_panel;
-        done = FN(run_tile)(&tile, m, NV, end - panel, ACCUMULATORS * LANES);
-        for (idx p = 0; p < done; p++)
-            for (idx v = 0; v < unit_vectors && (panel + p) * width + v * LANES < H; v++) {
-                const idx unit = (panel + p) * width + v * LANES;
-                b->z = z + p * tile.out_panel + v * LANES;
-                const idx at = (unit - sh->u0) / LANES, odd = at & (x_vectors - 1);
-                b->x = x + (at >> (x_vectors - 1)) * tile.start_panel + odd * LANES;
-                FN(activate)(l, phase, b, t, unit);
-            }
+    b->x_unit[0] = x_vectors == 1 ? tile.start_panel : LANES;
+    b->x_unit[1] = x_vectors == 1 ? tile.start_panel : tile.start_panel - LANES;
+    for (idx begin = q; begin < end; begin += group) {
+        const idx n = MIN(group, end - begin), unit = begin * width;
+        tile.out_row = b->z_stride = n * NV * LANES;
+        for (idx panel = begin, done; panel < begin + n; panel += done) {
+            tile.b = (const REAL *)l->panels.Wh[phase - l->problem.cell->forward]
+                + panel * tile.b_panel;
+            tile.start = x + (panel - sh->u0 / width) * tile.start_panel;
+            tile.out = z + (panel - begin) * tile.out_panel;
+            done = FN(run_tile)(&tile, m, NV, begin + n - panel, Z_VECTORS * LANES);
+        }
+        b->x = x + (unit - sh->u0) / (x_vectors * LANES) * tile.start_panel;
+        FN(activate)(l, phase, b, t, unit, MIN(H, unit + n * width));
     }
 }
 
@@ -302,6 +307,7 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
     const idx size = p->cell->gates * p->H + LANES;
     FN(block) *const b = &sh->block;
     b->x_rows = &zero;
+    b->z_unit = b->x_unit[0] = b->x_unit[1] = LANES;
     for (idx g = 0; g < p->cell->gates; g++)
         b->x_offsets[g] = p->offsets[g];
     for (idx i = 0; i < phase->gates; i++)
@@ -322,11 +328,9 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
         }
         FN(add_gates)(l, sh, phase->gate, phase->gates, z,
                       FN(left_of)(phase, b) + b->rank * b->state_stride, l->weights.Wh, p->H);
-        for (idx u = sh->u0; u < sh->u1; u += LANES) {
-            b->z = z + u;
-            b->x = x + u;
-            FN(activate)(l, phase, b, t, u);
-        }
+        b->z = z + sh->u0;
+        b->x = x + sh->u0;
+        FN(activate)(l, phase, b, t, sh->u0, sh->u1);
     }
 }
 
@@ -426,7 +430,7 @@ INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(bl
     if (t < 0)
         FN(leave)(l, b, u);
     else
-        phase->differentiate(b, u);
+        phase->differentiate(b, u, 1);
 }
 
 /* Panels q..end of the rows r..r+m of the share. A: the gates' gradients that come back; NULL for
