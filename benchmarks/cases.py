@@ -30,6 +30,12 @@ LARGEST_SHAPES = {(64, 100, 300, 256), (64, 30, 512, 1024), (256, 100, 256, 512)
 LENGTHS_SHAPES = ((25, 17, 256, 512), (32, 50, 100, 128), (64, 100, 300, 256), (256, 100, 256, 512))
 MEMORY_SHAPES = ((64, 100, 300, 256), (256, 100, 256, 512))
 STEP_SIZES = (32, 64, 128, 256, 512)
+# H of models of audio, which read a sample at a time: D = 1.
+AUDIO_SIZES = (8, 16, 24, 32, 40)
+# In one call of the direction "steps".
+MANY_STEPS = 1000
+# The share of the steps of the race "resets" before which a row starts anew.
+RESETS = 0.1
 # One of T, N and H grows, the others stay.
 SCALING = {
     "T": [(16, T, 128, 128) for T in (1, 4, 16, 64, 256)],
@@ -45,10 +51,12 @@ VECTORS = (40_000, 400_000)
 class Case:
     """One row of a race.
 
-    direction: "forward" or "forward+backward" of a layer; "step", one time step by the step
-    function; "stream", by a streaming object; "iteration", loss, gradients and adam of the
-    captioner (N captions of T words from D features, word vectors of W, V words). In the race
-    "lengths" every sequence ends at its own length.
+    direction: "forward", as inference, or "forward+backward" of a layer; "bidirectional", the
+    latter of two layers, one of which runs from each sequence's end to its start; "step", one time
+    step by the step function; "stream", by a streaming object; "steps", T steps of one in a call,
+    whose figures are a step's; "iteration", loss, gradients and adam of the captioner (N captions
+    of T words from D features, word vectors of W, V words). In the race "lengths" every sequence
+    ends at its own length; in the race "resets" states start anew before some steps.
 
     Of texts, V being the words of the vocabulary: "training", an epoch of a classifier on N
     sentences of up to T words with vectors of D numbers; "fit", from N sentences as strings to a
@@ -83,11 +91,29 @@ class Case:
         return self.direction in TEXT
 
     @property
+    def one_step(self) -> bool:
+        """Whether it is one time step, whose results are the states after it."""
+        return self.direction in ("step", "stream")
+
+    @property
+    def units(self) -> int:
+        """How much of what its figures tell is done by one call: T steps, else 1."""
+        return self.T if self.direction == "steps" else 1
+
+    @property
     def lengths(self) -> np.ndarray | None:
         """(N,) lengths, uniform in 1..T, where the race has them."""
         if self.race != "lengths":
             return None
         return np.random.default_rng(0).integers(1, self.T + 1, size=self.N)
+
+    @property
+    def resets(self) -> np.ndarray | None:
+        """(N, T) bool, true where a row's state starts anew before the step, where the race has
+        that."""
+        if self.race != "resets":
+            return None
+        return np.random.default_rng(0).random((self.N, self.T)) < RESETS
 
     @property
     def steps(self) -> int:
@@ -104,7 +130,8 @@ class Case:
         products = 2.0 * self.steps * (inputs + self.H) * GATES[self.cell] * self.H
         if self.direction == "iteration":
             products += 2.0 * (self.steps * self.H * self.V + self.N * self.D * self.H)
-        return products * (3 if self.direction in ("forward+backward", "iteration") else 1)
+        passes = {"forward+backward": 3, "bidirectional": 6, "iteration": 3}
+        return products * passes.get(self.direction, 1)
 
     def asdict(self) -> dict[str, object]:
         """For JSON; Case.of reads it."""
@@ -166,12 +193,18 @@ def _captioning(choice: Choice) -> list[Case]:
 
 
 def _steps(choice: Choice) -> list[Case]:
-    shapes = [(1, 1, H, H) for H in choice.of_line(STEP_SIZES)]
-    return choice.cases("step", ("step", "stream"), shapes)
+    sizes = [(H, H) for H in choice.of_line(STEP_SIZES)]
+    sizes += [(1, H) for H in choice.of_line(AUDIO_SIZES)]
+    one = choice.cases("step", ("step", "stream"), [(1, 1, *size) for size in sizes])
+    return one + choice.cases("step", ("steps",), [(1, MANY_STEPS, *size) for size in sizes])
 
 
 def _lengths(choice: Choice) -> list[Case]:
-    return choice.cases("lengths", BOTH, choice.among(LENGTHS_SHAPES))
+    return choice.cases("lengths", (*BOTH, "bidirectional"), choice.among(LENGTHS_SHAPES))
+
+
+def _resets(choice: Choice) -> list[Case]:
+    return choice.cases("resets", BOTH, choice.among(LENGTHS_SHAPES))
 
 
 def _memory(choice: Choice) -> list[Case]:
@@ -209,6 +242,7 @@ RACES = {
     "captioning": _captioning,
     "step": _steps,
     "lengths": _lengths,
+    "resets": _resets,
     "memory": _memory,
     "scaling": _scaling,
     "text": _text,

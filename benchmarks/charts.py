@@ -19,6 +19,9 @@ COLOURS = {
     "torch": "#d95f02",
     "onnxruntime": "#7b3294",
     "jax": "#1b7837",
+    "openvino": "#e7298a",
+    "tract": "#a6761d",
+    "ncnn": "#66a61e",
 }
 # Of the ratios' axis; those outside of its limits are not shown.
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -129,17 +132,21 @@ def _scaling(cells: dict[str, list[Row]]):
 
 
 def _latency(cells: dict[str, list[Row]]):
-    """A panel a cell; microseconds of a step against H, a line an idiom."""
-    figure = figures.new(0.6 + 4.2 * len(cells), 4.2)
-    axes = figure.subplots(1, len(cells), sharey=True, squeeze=False)[0]
-    for axis, (cell, rows) in zip(axes, cells.items(), strict=True):
-        ways = results.group(rows, lambda row: row["direction"])
-        for style, (way, some) in zip(STYLES, ways.items(), strict=False):
-            _line(axis, some, SUBJECT, "H", 1e6, f"{SUBJECT} {way}", style)
-        _lines(axis, next(iter(ways.values())), "H", 1e6, without=SUBJECT)
-        axis.set(title=f"one {cell} step, N = 1, D = H", xlabel="H")
-        axis.legend(fontsize=7)
-    axes[0].set_ylabel("microseconds")
+    """A row of panels for each kind of D, a panel a cell; microseconds of a step against H, a line
+    an idiom."""
+    kinds = {cell: results.group(rows, results.inputs) for cell, rows in cells.items()}
+    names = list(dict.fromkeys(name for some in kinds.values() for name in some))
+    figure = figures.new(0.6 + 4.2 * len(cells), 4.2 * len(names))
+    grid = figure.subplots(len(names), len(cells), sharey="row", squeeze=False)
+    for axes, name in zip(grid, names, strict=True):
+        for axis, (cell, some) in zip(axes, kinds.items(), strict=True):
+            ways = results.group(some[name], lambda row: row["direction"])
+            for style, (way, rows) in zip(STYLES, ways.items(), strict=False):
+                _line(axis, rows, SUBJECT, "H", 1e6, f"{SUBJECT} {way}", style)
+            _lines(axis, next(iter(ways.values())), "H", 1e6, without=SUBJECT)
+            axis.set(title=f"one {cell} step, N = 1, {name}", xlabel="H")
+            axis.legend(fontsize=7)
+        axes[0].set_ylabel("microseconds")
     return figure
 
 

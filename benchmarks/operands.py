@@ -10,12 +10,16 @@ from fastrnn.captioning.model import CaptioningRNN
 
 Operands = dict[str, np.ndarray]
 
+# What the names of a layer's own arrays end with: of the one that runs forward, of its reverse.
+WAYS = ("", "_reverse")
+
 
 def draw(case: Case, folder: Path) -> Operands | dict[str, object]:
     """Arrays by name, in fastrnn's layout: x, h0, Wx, Wh, b and dh, scaled so that no activation
-    saturates; bh for a gru, c0 for a step of an lstm, lengths where the case has them; features
-    and captions alone for a captioning iteration. What texts.draw draws, with its files in folder,
-    for a case that starts from texts.
+    saturates; bh for a gru, c0 for steps of an lstm, lengths and reset where the case has them. A
+    bidirectional case has h0 and weights of both WAYS, and dh is (N, T, 2*H). Features and captions
+    alone for a captioning iteration. What texts.draw draws, with its files in folder, for a case
+    that starts from texts.
     """
     if case.of_text:
         return texts.draw(case, folder)
@@ -30,21 +34,21 @@ def draw(case: Case, folder: Path) -> Operands | dict[str, object]:
     if case.direction == "iteration":
         captions = rng.integers(4, case.V, size=(N, T + 1))
         return {"features": normal(N, D), "captions": captions}
-    operands = {
-        "x": normal(N, T, D),
-        "h0": normal(N, H),
-        "Wx": normal(D, G * H, scale=D**-0.5),
-        "Wh": normal(H, G * H, scale=H**-0.5),
-        "b": normal(G * H),
-        "dh": normal(N, T, H),
-    }
-    if case.cell == "gru":
-        operands["bh"] = normal(G * H)
-    if case.cell == "lstm" and case.direction in ("step", "stream"):
+    ways = WAYS if case.direction == "bidirectional" else WAYS[:1]
+    operands = {"x": normal(N, T, D), "dh": normal(N, T, len(ways) * H)}
+    for way in ways:
+        operands |= {
+            f"h0{way}": normal(N, H),
+            f"Wx{way}": normal(D, G * H, scale=D**-0.5),
+            f"Wh{way}": normal(H, G * H, scale=H**-0.5),
+            f"b{way}": normal(G * H),
+        }
+        if case.cell == "gru":
+            operands[f"bh{way}"] = normal(G * H)
+    if case.cell == "lstm" and (case.one_step or case.direction == "steps"):
         operands["c0"] = normal(N, H)
-    if case.lengths is not None:
-        operands["lengths"] = case.lengths
-    return operands
+    given = {"lengths": case.lengths, "reset": case.resets}
+    return operands | {name: a for name, a in given.items() if a is not None}
 
 
 def captioner(case: Case) -> CaptioningRNN:

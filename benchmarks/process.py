@@ -7,10 +7,33 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+# What holds peers to an instruction set: PyTorch's loops and the libraries that multiply for it,
+# NumPy's BLAS and its loops by all names that they had, the loops that XLA makes.
+HELD = {
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_KNL AVX512_KNM AVX512_SKX AVX512_CLX "
+        "AVX512_CNL AVX512_ICL AVX512_SPR X86_V4",  # those that it does not know it warns of
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    }
+}
+# What nothing holds, by peer: these ask the CPU itself. OpenVINO hears no ONEDNN_MAX_CPU_ISA, and
+# XLA multiplies by a library that no flag of its own reaches.
+UNHELD = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "tract": "tract",
+    "ncnn": "ncnn",
+    "jax": "the matrix products of jax",
+}
+
 
 def environment(peer: str, threads: int, isa: str) -> dict[str, str]:
-    """The environment in which a peer uses that many threads, and fastrnn that instruction set
-    ("best" or a name)."""
+    """The environment in which a peer uses that many threads, and fastrnn and whoever can be held
+    to it that instruction set ("best", which is FASTRNN_ISA where that is set, or a name)."""
     count = str(threads)
     env = os.environ | {
         "OMP_NUM_THREADS": count,
@@ -26,7 +49,10 @@ def environment(peer: str, threads: int, isa: str) -> dict[str, str]:
     }
     if isa != "best":
         env["FASTRNN_ISA"] = isa
-    return env
+    held = HELD.get(env.get("FASTRNN_ISA"), {})
+    if "XLA_FLAGS" in held and "XLA_FLAGS" in env:
+        held = held | {"XLA_FLAGS": f"{env['XLA_FLAGS']} {held['XLA_FLAGS']}"}
+    return env | held
 
 
 class Peer:

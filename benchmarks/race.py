@@ -30,9 +30,9 @@ def race(
     Inputs: cases; peers, names without fastrnn; threads a peer; isa of fastrnn's kernels ("best" or
     a name); rounds; seconds a turn; progress wraps the iteration over cases.
     Returns: a row a case: its fields and name, and by racer ("peer" or "peer idiom") "ratios", the
-    racer's figure / fastrnn's. Of times "seconds" (medians), of cases with flops gflops of fastrnn,
-    peak_gflops and share_of_peak, of those that train to the end "accuracy" by racer; in the race
-    "memory" "bytes" instead.
+    racer's figure / fastrnn's. Of times "seconds" (medians, of a unit of the case), of cases with
+    flops gflops of fastrnn, peak_gflops and share_of_peak, of those that train to the end
+    "accuracy" by racer; in the race "memory" "bytes" instead.
     Raises RuntimeError where a peer fails or its results are wrong.
     """
     names = [SUBJECT, *peers]
@@ -82,12 +82,12 @@ def _timed(case: Case, peers: list[Peer], rounds: int, seconds: float) -> Row:
 def figures(case: Case, turns: dict[str, list[float]], peaks: list[float]) -> Row:
     """What the rounds of a case say.
 
-    Inputs: turns, racer to its seconds in each round; peaks, operations a second in each round
-    (empty: shares of the peak are not asked for).
+    Inputs: turns, racer to the seconds of a call in each round; peaks, operations a second in each
+    round (empty: shares of the peak are not asked for).
     """
     mine = turns[SUBJECT]
     row = {
-        "seconds": {racer: statistics.median(theirs) for racer, theirs in turns.items()},
+        "seconds": {racer: statistics.median(t) / case.units for racer, t in turns.items()},
         "ratios": {
             racer: statistics.median(a / b for a, b in zip(theirs, mine, strict=True))
             for racer, theirs in turns.items()

@@ -1,6 +1,7 @@
 """The README's benchmark section: what stands between two marks is made from a run."""
 
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastrnn import storage
@@ -13,28 +14,29 @@ from fastrnn.benchmarks.tables import Table, markdown
 BEGIN, END = "<!-- bench: made by `fastrnn bench readme` -->", "<!-- bench: end -->"
 
 
-def update(readme: Path, result: dict[str, object]) -> None:
-    """Rewrite a README's section from a run. Raises ValueError where it has not the two marks."""
+def update(readme: Path, runs: Iterable[dict[str, object]]) -> None:
+    """Rewrite a README's section from runs. Raises ValueError where it has not the two marks."""
     text = readme.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or not 0 <= text.find(BEGIN) < text.find(END):
         raise ValueError(f"{readme}: expected one {BEGIN} and after it {END}")
     before, rest = text.split(BEGIN)
     after = rest.split(END, 1)[1]
     with storage.replacing(readme) as temporary:
-        content = f"{before}{BEGIN}\n{section(result)}\n{END}{after}"
+        sections = "\n\n".join(map(section, runs))
+        content = f"{before}{BEGIN}\n{sections}\n{END}{after}"
         temporary.write_text(content, encoding="utf-8")
 
 
 def section(result: dict[str, object]) -> str:
-    """How many times as fast as the best peer, shape by cell and direction; one step; texts; the
-    rest in a line a race."""
+    """Under the instruction set and the processor: how many times as fast as the best peer, shape
+    by cell and direction; one step; texts; the rest in a line a race."""
     races = results.by_race(result["rows"])
-    parts = []
+    parts = [f"### {result['config']['isa']}, {result['machine']['processor']}"]
     if layers := races.pop("layers", None):
         parts.append(_body(_layers(layers)))
         parts.append(f"All rows: {results.summary(layers)}.")
     if steps := races.pop("step", None):
-        parts.append("One step of one row, microseconds:")
+        parts.append("One step of one row; steps: a step of many in one call:")
         parts.append(_body(_steps(steps)))
     if texts := races.pop("text", None):
         parts.append(f"{report.TITLES['text']}; ratios are times of a peer / of fastrnn:")
@@ -69,19 +71,32 @@ def _verdict(row: Row) -> str:
 
 
 def _steps(rows: list[Row]) -> Table:
-    """The lstm's, else the first cell's: a line a size, a column a racer."""
+    """A line a cell and size, of an rnn none where there are others; a column a racer."""
     cells = results.group(rows, lambda row: row["cell"])
-    cell, rows = next(iter(cells.items())) if "lstm" not in cells else ("lstm", cells["lstm"])
+    if len(cells) > 1:
+        cells.pop("rnn", None)
     lines, racers = {}, {}
-    for row in rows:
-        for racer, seconds in row["seconds"].items():
-            name = f"{SUBJECT} {row['direction']}" if racer == SUBJECT else racer
+    for row in (row for some in cells.values() for row in some):
+        line = lines.setdefault(f"{row['cell']}, {results.inputs(row)}, H = {row['H']}", {})
+        for name, text in _times_of_steps(row).items():
             racers[name] = None
-            lines.setdefault(row["H"], {}).setdefault(name, f"{seconds * 1e6:.1f}")
+            line.setdefault(name, text)
     # fastrnn's columns stand first, in whichever rows they were found.
     names = sorted(racers, key=lambda name: results.peer_of(name) != SUBJECT)
-    body = [[f"{H}", *(line.get(name, "") for name in names)] for H, line in lines.items()]
-    return Table("", [f"{cell}, D = H", *names], body, [], labels=1)
+    body = [[size, *(line.get(name, "") for name in names)] for size, line in lines.items()]
+    return Table("", ["N = 1", *names], body, [], labels=1)
+
+
+def _times_of_steps(row: Row) -> dict[str, str]:
+    """By column: fastrnn's direction, each racer; of many steps in one call the best peer alone."""
+    seconds, peer = dict(row["seconds"]), results.best(row)[0]
+    texts = {f"{SUBJECT} {row['direction']}": report.duration(seconds.pop(SUBJECT))}
+    if row["direction"] != "steps":
+        return texts | {racer: report.duration(s) for racer, s in seconds.items()}
+    if peer:
+        least = min(s for racer, s in seconds.items() if results.peer_of(racer) == peer)
+        texts["best peer, steps"] = f"{report.duration(least)} {peer}"
+    return texts
 
 
 def _line(rows: list[Row]) -> str:

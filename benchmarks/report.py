@@ -9,6 +9,7 @@ from fastrnn.backends.threads import available_cpus
 from fastrnn.benchmarks import charts, results
 from fastrnn.benchmarks.cases import Case
 from fastrnn.benchmarks.peers import PACKAGES, SUBJECT
+from fastrnn.benchmarks.process import HELD, UNHELD
 from fastrnn.benchmarks.race import Row
 from fastrnn.benchmarks.tables import Table, markdown, text
 
@@ -17,6 +18,7 @@ TITLES = {
     "captioning": "Captioning, one iteration (loss, gradients, adam)",
     "step": "One time step of one row",
     "lengths": "Sequences of different lengths",
+    "resets": "States that start anew within sequences",
     "memory": "Memory, the growth of the process at its largest",
     "scaling": "Growing T, N and H",
     "text": "Texts",
@@ -44,11 +46,16 @@ def _processor() -> str:
 
 
 def where(result: dict[str, object]) -> str:
-    """One sentence on the machine and the settings."""
+    """One sentence on the machine and the settings; another on the peers that an instruction set
+    does not hold."""
     machine, config = result["machine"], result["config"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     threads = "1 thread" if config["threads"] == 1 else f"{config['threads']} threads"
-    return f"{machine['processor']}, {threads}, {config['isa']}, {config['dtype']}; {versions}."
+    text = f"{machine['processor']}, {threads}, {config['isa']}, {config['dtype']}; {versions}."
+    unheld = [UNHELD[peer] for peer in results.peers(result["rows"]) if peer in UNHELD]
+    if config["isa"] not in HELD or not unheld:
+        return text
+    return f"{text} Not held to {config['isa']}, which nothing can do: {', '.join(unheld)}."
 
 
 def tables(rows: list[Row]) -> list[Table]:
@@ -147,6 +154,8 @@ def _text(row: Row) -> dict[str, str]:
 
 def duration(seconds: float) -> str:
     """With the unit that suits it."""
-    if seconds >= 1:
-        return f"{seconds:.2f} s"
-    return f"{seconds * 1e6:.1f} us" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+    if seconds < 1e-5:
+        return f"{seconds * 1e9:.0f} ns"
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.1f} us"
+    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"

@@ -60,6 +60,11 @@ def by_race(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return {race: groups[race] for race in RACES if race in groups}
 
 
+def inputs(row: Row) -> str:
+    """What D is."""
+    return "D = H" if row["D"] == row["H"] else f"D = {row['D']}"
+
+
 def best_ratios(rows: Iterable[Row]) -> list[float]:
     """The ratios to the best peers, of the rows that have one."""
     return [ratio for _, ratio in map(best, rows) if not math.isnan(ratio)]

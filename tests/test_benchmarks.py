@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,12 +34,13 @@ CONFIG = {"threads": 2, "isa": "avx2", "dtype": "float32", "rounds": 2, "quick":
 
 
 def made_up(case, **ratios):
-    """A row in which fastrnn takes a microsecond and each racer so many."""
+    """A row in which fastrnn takes a microsecond, for a step of many, and each racer so many."""
     if case.race == "memory":
         sizes = {name: ratio * 2**20 for name, ratio in ratios.items()}
         figures = {"bytes": {"fastrnn": 2**20, **sizes}, "ratios": ratios}
     else:
-        turns = {name: [ratio * 1e-6] for name, ratio in {"fastrnn": 1, **ratios}.items()}
+        call = 1e-6 * case.units
+        turns = {name: [ratio * call] for name, ratio in {"fastrnn": 1, **ratios}.items()}
         figures = race.figures(case, turns, [1e12] if case.flops else [])
     return {**case.asdict(), "name": case.name, **figures}
 
@@ -59,6 +61,7 @@ def test_flops_of_a_layer(cell, G):
     forward = 2 * 2 * 3 * (5 + 7) * G * 7
     assert Case("layers", cell, "forward", 2, 3, 5, 7).flops == forward
     assert Case("layers", cell, "forward+backward", 2, 3, 5, 7).flops == 3 * forward
+    assert Case("layers", cell, "bidirectional", 2, 3, 5, 7).flops == 6 * forward
 
 
 def test_flops_of_an_iteration_count_every_product():
@@ -86,13 +89,22 @@ def test_names_are_unique_and_rows_give_their_case_back():
     assert [case.N for case in quick if case.direction == "load"] == [40_000]
 
 
+def test_resets_are_some_of_the_steps():
+    resets = Case("resets", "gru", "forward+backward", 100, 50, 5, 7).resets
+    assert resets.shape == (100, 50)
+    assert resets.mean() == pytest.approx(cases.RESETS, abs=0.02)
+    assert LSTM.resets is None
+
+
 def test_shapes_replace_the_standard_ones():
     choice = Choice(["gru"], "float64", [(2, 3, 5, 7)])
-    chosen = cases.choose(["layers", "lengths", "memory"], choice)
+    chosen = cases.choose(["layers", "lengths", "resets", "memory"], choice)
     assert [(case.race, case.direction) for case in chosen] == [
         ("layers", "forward"),
         ("layers", "forward+backward"),
         ("lengths", "forward+backward"),
+        ("lengths", "bidirectional"),
+        ("resets", "forward+backward"),
         ("memory", "forward+backward"),
     ]
     assert {(case.shape, case.dtype) for case in chosen} == {("(2,3,5,7)", "float64")}
@@ -158,20 +170,53 @@ def test_gates_in_another_order_and_back(cell, rng):
     np.testing.assert_array_equal(there[:, 3 * b : 3 * b + 3], a[:, 3 * f : 3 * f + 3])
 
 
-def small_cases():
-    """One of each race, cell and direction, in float64."""
-    chosen = cases.choose(cases.RACES, Choice(CELLS, "float64"))
+def small_cases(dtype):
+    """One of each race, cell and direction."""
+    chosen = cases.choose(cases.RACES, Choice(CELLS, dtype))
     kinds = {(case.race, case.cell, case.direction): case for case in chosen}
     for case in (case for case in kinds.values() if not case.of_text):
-        W, V = (3, 11) if case.V else (0, 0)
-        yield replace(case, N=5, T=min(case.T, 4), D=6, H=7, W=W, V=V)
+        N, (W, V) = min(case.N, 5), (3, 11) if case.V else (0, 0)
+        yield replace(case, N=N, T=min(case.T, 4), D=6, H=7, W=W, V=V)
 
 
-@pytest.mark.parametrize("case", [*small_cases()], ids=lambda case: case.name)
-def test_torch_runs_the_same_cases(case, tmp_path):
+@pytest.mark.parametrize("peer", ["fastrnn", "torch"])
+@pytest.mark.parametrize("case", [*small_cases("float64")], ids=lambda case: case.name)
+def test_peers_run_the_same_cases(peer, case, tmp_path):
     """Values and gradients, through the conversion of weights and layouts."""
     worker.Worker("numpy", tmp_path).expect(case.asdict())
-    assert worker.Worker("torch", tmp_path).build(case.asdict(), True)
+    assert worker.Worker(peer, tmp_path).build(case.asdict(), True)
+
+
+STEPS = {("step", direction) for direction in ("step", "stream", "steps")}
+INFERENCE = STEPS | {("layers", "forward")}
+# Races and directions in float32 and in float64.
+PEERS_OF_SOME = {
+    "jax": dict.fromkeys(
+        ("float32", "float64"),
+        {(case.race, case.direction) for case in small_cases("float32")}
+        - {("captioning", "iteration")},
+    ),
+    "onnxruntime": {"float32": INFERENCE, "float64": set()},
+    "openvino": {"float32": INFERENCE, "float64": set()},
+    "tract": {"float32": STEPS, "float64": set()},
+    "ncnn": {"float32": STEPS, "float64": set()},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("peer", PEERS_OF_SOME)
+def test_peers_run_what_they_can(peer, dtype, tmp_path):
+    """Results are those of the reference; what a peer has no idiom for, it says so."""
+    if packages := peers.missing(peer):
+        pytest.skip(f"{' and '.join(packages)} not installed")
+    reference, tested = (worker.Worker(name, tmp_path) for name in ("numpy", peer))
+    ran = set()
+    for case in small_cases(dtype):
+        reference.expect(case.asdict())
+        if tested.build(case.asdict(), True):
+            ran.add((case.cell, case.race, case.direction))
+    some = PEERS_OF_SOME[peer][dtype]
+    assert ran == {(cell, *kind) for cell in CELLS for kind in some}
 
 
 SMALL_TEXTS = {
@@ -217,7 +262,8 @@ def test_peers_run_the_same_texts(peer, tmp_path):
 
 def test_peers_are_asked_only_what_they_know():
     text, known = SMALL_TEXTS["predict lstm"], dict.fromkeys(peers.PACKAGES, True)
-    assert {peer: peers.knows(peer, text) for peer in known} == known | {"jax": False}
+    layers_alone = dict.fromkeys(("jax", "openvino", "tract", "ncnn"), False)
+    assert {peer: peers.knows(peer, text) for peer in known} == known | layers_alone
     others = ("sklearn", "pandas", "gensim")
     assert {peer: peers.knows(peer, LSTM) for peer in known} == known | dict.fromkeys(others, False)
 
@@ -284,6 +330,29 @@ def test_environment_bounds_every_pool():
     assert env["FASTRNN_ISA"] == "avx2"
 
 
+def test_peers_are_held_to_an_instruction_set(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--one")
+    held = process.HELD["avx2"] | {"XLA_FLAGS": "--one --xla_cpu_max_isa=AVX2"}
+    assert process.environment("torch", 3, "avx2").items() >= held.items()
+    free = process.environment("torch", 3, "avx512")
+    assert free["XLA_FLAGS"] == "--one"
+    assert not {*process.HELD["avx2"], "XLA_FLAGS"} - {*os.environ} & {*free}
+    monkeypatch.setenv("FASTRNN_ISA", "avx2")
+    assert process.environment("torch", 3, "best").items() >= held.items()
+    monkeypatch.delenv("XLA_FLAGS")
+    assert process.environment("torch", 3, "avx2").items() >= process.HELD["avx2"].items()
+
+
+def test_report_names_the_peers_that_are_not_held():
+    rows = [made_up(LSTM, torch=2, tract=3, jax=4)]
+    text = report.where(report.result(rows, CONFIG))
+    assert text.endswith(
+        " Not held to avx2, which nothing can do: tract, the matrix products of jax."
+    )
+    assert "Not held" not in report.where(report.result(rows, CONFIG | {"isa": "avx512"}))
+    assert "Not held" not in report.where(report.result([made_up(LSTM, torch=2)], CONFIG))
+
+
 # ---- figures -------------------------------------------------------------------------------------
 
 
@@ -295,6 +364,15 @@ def test_ratios_are_taken_round_by_round():
     assert figures["ratios"] == {"torch": 2, "torch b": 1.5}
     assert figures["share_of_peak"] == 1
     assert figures["gflops"] == LSTM.flops / 2 / 1e9
+
+
+def test_many_steps_in_a_call_are_told_a_step():
+    case = replace(LSTM, direction="steps", N=1, T=1000)
+    figures = race.figures(case, {"fastrnn": [2], "torch": [6]}, [case.flops])
+    assert figures["seconds"] == {"fastrnn": 0.002, "torch": 0.006}
+    assert figures["ratios"] == {"torch": 3}
+    assert figures["share_of_peak"] == 0.5
+    assert figures["gflops"] == case.flops / 2 / 1e9
 
 
 def test_best_peer_is_the_best_idiom_of_the_fastest():
@@ -356,14 +434,15 @@ def test_table_of_texts():
         "case           work                             fastrnn  best peer  ratio  torch  sklearn",
         "-----------------------------------------------------------------------------------------",
         "lstm training  128 sentences    128,000,000 sentences/s      torch   4.10   4.10",
-        "bow fit        3,000 sentences                   1.0 us    sklearn   0.50            0.50",
+        "bow fit        3,000 sentences                  1000 ns    sklearn   0.50            0.50",
         "lstm training: torch padded 5.00, torch packed 4.10",
         "bow fit, accuracy on other sentences: fastrnn 96.0%, sklearn 95.7%",
     ]
 
 
 def test_durations_have_the_unit_that_suits_them():
-    assert [report.duration(s) for s in (2.5e-6, 2.5e-3, 2.5)] == ["2.5 us", "2.50 ms", "2.50 s"]
+    shown = [report.duration(s) for s in (2.54e-6, 2.5e-5, 2.5e-3, 2.5)]
+    assert shown == ["2540 ns", "25.0 us", "2.50 ms", "2.50 s"]
 
 
 def test_report_says_where_fastrnn_wins_and_loses(tmp_path):
@@ -381,19 +460,34 @@ def test_report_says_where_fastrnn_wins_and_loses(tmp_path):
         assert f"## {title}\n" in (tmp_path / "bench.md").read_text()
 
 
-def test_readme_is_made_from_a_run(capsys, tmp_path):
-    run, path = tmp_path / "bench.json", tmp_path / "README.md"
+def test_readme_is_made_from_runs(capsys, tmp_path):
+    run, other, path = (tmp_path / name for name in ("run.json", "other.json", "README.md"))
     storage.write_json(run, made_up_run(numpy=3, torch=0.5))
+    storage.write_json(other, made_up_run(torch=2) | {"config": CONFIG | {"isa": "avx512"}})
     path.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    processor = results.read(run)["machine"]["processor"]
     for _ in range(2):  # the second time changes nothing
         assert call(capsys, "bench", "readme", run, path)[0] == 0
         text = path.read_text()
-        assert text.startswith(f"before\n{readme.BEGIN}\n| (N,T,D,H) | rnn forward |")
+        assert text.startswith(
+            f"before\n{readme.BEGIN}\n### avx2, {processor}\n\n| (N,T,D,H) | rnn"
+        )
         assert text.endswith(f"\n{readme.END}\nafter\n")
         assert "old" not in text
         assert "| (25,17,256,512) | **0.50** torch |" in text
         assert "2 threads, avx2, float32" in text
-        assert "| lstm predict | a sentence of 10 words | 1.0 us | torch | 0.50 |" in text
+        assert "| lstm predict | a sentence of 10 words | 1000 ns | torch | 0.50 |" in text
+        steps = "fastrnn step | fastrnn stream | fastrnn steps | numpy | torch | best peer, steps"
+        assert f"\n| N = 1 | {steps} |\n" in text
+        times = "1000 ns | 1000 ns | 1000 ns | 3000 ns | 500 ns | 500 ns torch"
+        assert f"\n| gru, D = 1, H = 8 | {times} |\n" in text
+        assert f"\n| lstm, D = H, H = 512 | {times} |\n" in text
+        assert "\n| rnn, D" not in text
+    one = text
+    assert call(capsys, "bench", "readme", run, other, path)[0] == 0
+    before, after = path.read_text().split(f"\n\n### avx512, {processor}\n\n")
+    assert before == one.split(f"\n{readme.END}")[0]
+    assert "| (25,17,256,512) | 2.00 torch |" in after
     for text in ("no marks\n", f"{readme.END}{readme.BEGIN}", 2 * f"{readme.BEGIN}{readme.END}"):
         path.write_text(text)
         code, _, err = call(capsys, "bench", "readme", run, path)
@@ -451,7 +545,7 @@ def test_compare_prints_the_slower_rows_and_fails(capsys, tmp_path):
 def test_bench_races_two_peers(capsys, tmp_path):
     code, out, _ = call(
         capsys, "bench", "--quick", "--cells", "lstm", "--shape", "3,4,5,6", "--threads", "1",
-        "--peers", "numpy,torch", "--races", "layers,step,lengths,memory", "--out", tmp_path,
+        "--peers", "numpy,torch", "--races", "layers,step,lengths,resets,memory", "--out", tmp_path,
     )  # fmt: skip
     assert code == 0
     assert "lstm forward+backward  (3,4,5,6)" in out
@@ -460,12 +554,14 @@ def test_bench_races_two_peers(capsys, tmp_path):
     assert set(memory["bytes"]) == {"fastrnn", "numpy", "torch"}
     racers = {
         "layers": {"fastrnn", "numpy", "torch"},
-        "step": {"fastrnn", "numpy", "torch LSTMCell", "torch nn.LSTM"},
+        "step": {"fastrnn", "numpy", "torch cell", "torch layer"},
         "lengths": {"fastrnn", "fastrnn full length", "numpy", "torch"},
+        "resets": {"fastrnn", "numpy", "torch loop", "torch packed"},
     }
     for name, expected in racers.items():
         for row in rows[name]:
-            assert set(row["seconds"]) == expected
+            steps = row["direction"] == "steps"
+            assert set(row["seconds"]) == (racers["layers"] if steps else expected)
             assert min(row["seconds"].values()) > 0
             assert row["peak_gflops"] > row["gflops"] > 0
     assert (tmp_path / "bench.png").stat().st_size > 10_000

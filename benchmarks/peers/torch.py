@@ -1,118 +1,190 @@
 """PyTorch on the CPU: torch.nn modules, autograd, packed sequences, torch.optim.Adam."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import (
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    unpack_sequence,
+)
 
 from fastrnn.benchmarks.cases import Case
-from fastrnn.benchmarks.operands import Operands, captioner
+from fastrnn.benchmarks.operands import WAYS, Operands, captioner
 from fastrnn.benchmarks.peers import Idiom
 from fastrnn.benchmarks.peers.conventions import OURS, TORCH, reorder
 from fastrnn.captioning.model import NULL
 
 LAYERS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-STEPS = {"rnn": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}
-# Their names without the suffix of the layers, in the order of our gradients.
-WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+CELLS = {"rnn": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}
+# Ours, in the order of a module's parameters, which are these for each direction.
+WEIGHTS = ("Wx", "Wh", "b", "bh")
+
+States = tuple[torch.Tensor, ...]
 
 
 def build(case: Case, operands: Operands) -> dict[str, Idiom]:
     """A module's forward pass in inference mode, or with autograd's gradients of everything; for a
-    step the cell and the layer, for an iteration each implementation of Adam."""
+    step the cell and the layer, for an iteration each implementation of Adam, for states that start
+    anew a loop over time and the pieces between as sequences of their own."""
     if case.direction == "iteration":
         options = {"Adam": {}, "Adam foreach": {"foreach": True}, "Adam fused": {"fused": True}}
         return {name: _iteration(case, operands, **o) for name, o in options.items()}
-    if case.direction in ("step", "stream"):
-        cell, layer = STEPS[case.cell].__name__, f"nn.{LAYERS[case.cell].__name__}"
-        return {cell: _step(case, operands), layer: _layer_step(case, operands)}
-    return {"": (_forward if case.direction == "forward" else _both)(case, operands)}
+    if case.one_step:
+        return {"cell": _step(case, operands), "layer": _layer_step(case, operands)}
+    if "reset" in operands:
+        cell, layer = _module(CELLS[case.cell], case, operands), recurrent(case, operands)
+        return {
+            "loop": _both(case, operands, cell, partial(_loop, cell, operands["reset"])),
+            "packed": _both(case, operands, layer, partial(_pieces, layer, operands["reset"])),
+        }
+    if case.direction in ("forward", "steps"):
+        return {"": _forward(case, operands)}
+    layer = recurrent(case, operands)
+    lengths = operands.get("lengths")
+    call = partial(_whole, layer) if lengths is None else partial(_packed, layer, lengths)
+    return {"": _both(case, operands, layer, call)}
 
 
 # ---- layers --------------------------------------------------------------------------------------
 
 
-def _module(kind: type, case: Case, operands: Operands, suffix: str, **options) -> torch.nn.Module:
+def _ways(operands: Operands) -> list[str]:
+    """What the names of the weights of each direction end with."""
+    return [way for way in WAYS if f"Wx{way}" in operands]
+
+
+def _module(kind: type, case: Case, operands: Operands, **options) -> torch.nn.Module:
     """A layer or a cell with our weights."""
-    Wx, Wh, b = (reorder(operands[w], OURS[case.cell], TORCH[case.cell]) for w in ("Wx", "Wh", "b"))
-    bh = operands.get("bh", np.zeros_like(b))
-    module = kind(Wx.shape[0], case.H, dtype=torch.from_numpy(b).dtype, **options)
+    weights = []
+    for way in _ways(operands):
+        Wx, Wh, b = (operands[f"{name}{way}"] for name in WEIGHTS[:3])
+        given = Wx, Wh, b, operands.get(f"bh{way}", np.zeros_like(b))
+        weights += [reorder(w, OURS[case.cell], TORCH[case.cell]).T for w in given]
+    module = kind(case.W or case.D, case.H, dtype=torch.from_numpy(b).dtype, **options)
     with torch.no_grad():
-        for name, w in zip(WEIGHTS, (Wx.T, Wh.T, b, bh), strict=True):
-            getattr(module, name + suffix).copy_(torch.from_numpy(w))
+        for parameter, w in zip(module.parameters(), weights, strict=True):
+            parameter.copy_(torch.from_numpy(w))
     return module
 
 
 def recurrent(case: Case, operands: Operands) -> torch.nn.Module:
     """The layer with our weights."""
-    return _module(LAYERS[case.cell], case, operands, "_l0", batch_first=True)
+    options = {"batch_first": True, "bidirectional": len(_ways(operands)) > 1}
+    return _module(LAYERS[case.cell], case, operands, **options)
 
 
 def recurrent_gradients(cell: str, module: torch.nn.Module) -> dict[str, np.ndarray]:
     """Those of a layer's weights, by our names, in our layout."""
-    grads = (getattr(module, f"{name}_l0").grad.numpy() for name in WEIGHTS)
-    ours = zip(("Wx", "Wh", "b", "bh"), grads, strict=True)
-    return {name: reorder(a.T, TORCH[cell], OURS[cell]) for name, a in ours}
+    return _ours(cell, WEIGHTS, (w.grad for w in module.parameters()))
 
 
-def _states(case: Case, operands: Operands) -> tuple[torch.Tensor, ...]:
-    h0 = operands["h0"]
-    names = ("h0", "c0") if case.cell == "lstm" else ("h0",)
-    return tuple(torch.from_numpy(operands.get(name, np.zeros_like(h0))) for name in names)
+def _ours(cell: str, names: Iterable[str], arrays: Iterable[torch.Tensor]) -> Operands:
+    """Arrays of the shapes of a module's parameters in our layout."""
+    named = zip(names, arrays, strict=True)
+    return {name: reorder(a.numpy().T, TORCH[cell], OURS[cell]) for name, a in named}
 
 
-def _as_argument(states: tuple[torch.Tensor, ...]) -> object:
+def _states(case: Case, operands: Operands) -> States:
+    """h0, and of an lstm c0, zeros where there is none; of each direction one after the other."""
+    h0 = np.stack([operands[f"h0{way}"] for way in _ways(operands)])
+    c0 = operands["c0"][None] if "c0" in operands else np.zeros_like(h0)
+    return tuple(map(torch.from_numpy, (h0, c0) if case.cell == "lstm" else (h0,)))
+
+
+def _as_argument(states: States) -> object:
     return states if len(states) > 1 else states[0]
 
 
 def _forward(case: Case, operands: Operands) -> Idiom:
     module, x = recurrent(case, operands), torch.from_numpy(operands["x"])
-    states = _as_argument(tuple(s[None] for s in _states(case, operands)))
+    states = _as_argument(_states(case, operands))
     return Idiom(
         partial(module, x, states), lambda result: {"h": result[0].numpy()}, torch.inference_mode
     )
 
 
-def _both(case: Case, operands: Operands) -> Idiom:
-    module = recurrent(case, operands)
+def _both(
+    case: Case,
+    operands: Operands,
+    module: torch.nn.Module,
+    call: Callable[[torch.Tensor, States], torch.Tensor],
+) -> Idiom:
+    """call makes h (N, T, H) of x and the states before, by a module."""
     x, dh = (torch.from_numpy(operands[name]) for name in ("x", "dh"))
-    h0, *c0 = (s[None] for s in _states(case, operands))
-    call = _packed(module, operands) if "lengths" in operands else module
-    inputs = [x.requires_grad_(), h0.requires_grad_()]
-    inputs += [getattr(module, f"{name}_l0") for name in WEIGHTS]
+    h0, *c0 = _states(case, operands)
+    inputs = [x.requires_grad_(), h0.requires_grad_(), *module.parameters()]
 
     def run() -> tuple[torch.Tensor, ...]:
-        h = call(x, _as_argument((h0, *c0)))[0]
+        h = call(x, (h0, *c0))
         return h, *torch.autograd.grad(h, inputs, dh)
 
-    return Idiom(run, partial(_collect, case.cell))
+    def collect(result: tuple[torch.Tensor, ...]) -> dict[str, np.ndarray]:
+        (h, dx, dh0), weights = (a.detach().numpy() for a in result[:3]), result[3:]
+        names = [f"d{name}{way}" for way in _ways(operands) for name in WEIGHTS]
+        named = {f"dh0{way}": a for way, a in zip(_ways(operands), dh0, strict=True)}
+        return {"h": h, "dx": dx, **named, **_ours(case.cell, names, weights)}
+
+    return Idiom(run, collect)
 
 
-def _packed(module: torch.nn.Module, operands: Operands) -> Callable:
-    lengths, T = torch.from_numpy(operands["lengths"]), operands["x"].shape[1]
-
-    def call(x: torch.Tensor, states: object) -> tuple[torch.Tensor, torch.Tensor]:
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(module(packed, states)[0], batch_first=True, total_length=T)
-
-    return call
+def _whole(module: torch.nn.Module, x: torch.Tensor, states: States) -> torch.Tensor:
+    return module(x, _as_argument(states))[0]
 
 
-def _collect(cell: str, result: tuple[torch.Tensor, ...]) -> dict[str, np.ndarray]:
-    h, dx, dh0, *weights = (a.detach().numpy() for a in result)
-    ours = dict(zip(("dWx", "dWh", "db", "dbh"), weights, strict=True))
-    gradients = {name: reorder(a.T, TORCH[cell], OURS[cell]) for name, a in ours.items()}
-    return {"h": h, "dx": dx, "dh0": dh0[0], **gradients}
+def _packed(
+    module: torch.nn.Module, lengths: np.ndarray, x: torch.Tensor, states: States
+) -> torch.Tensor:
+    packed = pack_padded_sequence(
+        x, torch.from_numpy(lengths), batch_first=True, enforce_sorted=False
+    )
+    h = module(packed, _as_argument(states))[0]
+    return pad_packed_sequence(h, batch_first=True, total_length=x.shape[1])[0]
+
+
+def _loop(
+    cell: torch.nn.Module, reset: np.ndarray, x: torch.Tensor, states: States
+) -> torch.Tensor:
+    """The states times a mask before each step."""
+    states, hs = [state[0] for state in states], []
+    kept = torch.from_numpy(~reset).to(x.dtype)
+    for x_t, mask in zip(x.unbind(1), kept.unsqueeze(-1).unbind(1), strict=True):
+        after = cell(x_t, _as_argument(tuple(state * mask for state in states)))
+        states = after if isinstance(after, tuple) else (after,)
+        hs.append(states[0])
+    return torch.stack(hs, 1)
+
+
+def _pieces(
+    module: torch.nn.Module, reset: np.ndarray, x: torch.Tensor, states: States
+) -> torch.Tensor:
+    """What lies between resets as sequences of their own: those that go on from the states before
+    and those that start from zeros."""
+    starts = reset.copy()
+    starts[:, 0] = True
+    places = np.flatnonzero(starts)
+    lengths = np.diff(places, append=starts.size).tolist()
+    packed = pack_sequence(x.flatten(0, 1).split(lengths), enforce_sorted=False)
+    rows = np.flatnonzero(~reset[:, 0])
+    pieces = torch.from_numpy(np.searchsorted(places, rows * reset.shape[1]))
+    rows = torch.from_numpy(rows)
+    first = tuple(
+        state.new_zeros(1, len(places), state.shape[-1]).index_copy(1, pieces, state[:, rows])
+        for state in states
+    )
+    h = unpack_sequence(module(packed, _as_argument(first))[0])
+    return torch.cat(h).view(*reset.shape, -1)
 
 
 # ---- one step ------------------------------------------------------------------------------------
 
 
 def _step(case: Case, operands: Operands) -> Idiom:
-    cell = _module(STEPS[case.cell], case, operands, "")
-    x, states = torch.from_numpy(operands["x"][:, 0]), _as_argument(_states(case, operands))
+    cell, x = _module(CELLS[case.cell], case, operands), torch.from_numpy(operands["x"][:, 0])
+    states = _as_argument(tuple(state[0] for state in _states(case, operands)))
     return Idiom(partial(cell, x, states), _named, torch.inference_mode)
 
 

@@ -58,7 +58,12 @@ def _isa(context: click.Context, parameter: click.Parameter, name: str | None):
     help="Instead of the standard ones; may be repeated. Then only layers are raced by default.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
-@click.option("--isa", callback=_isa, help="baseline, avx2 or avx512. Default: the best here.")
+@click.option(
+    "--isa",
+    callback=_isa,
+    help="baseline, avx2, to which peers are held where they can be, or avx512. "
+    "Default: FASTRNN_ISA, else the best here.",
+)
 @click.option("--threads", type=click.IntRange(1), help="A peer's. Default: the CPUs at hand.")
 @click.option(
     "--peers",
@@ -137,8 +142,9 @@ def compare(old: Path, new: Path, tolerance: float) -> None:
 
 
 @command.command("readme")
-@click.argument("run", type=FILE)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=FILE)
 @click.argument("path", metavar="README", type=FILE)
-def update_readme(run: Path, path: Path) -> None:
-    """Rewrite the benchmark section of a README from a run's bench.json."""
-    readme.update(path, results.read(run))
+def update_readme(runs: tuple[Path, ...], path: Path) -> None:
+    """Rewrite the benchmark section of a README from the bench.json of runs, one an instruction
+    set."""
+    readme.update(path, map(results.read, runs))

@@ -5,7 +5,8 @@ from onnx import TensorProto, helper
 
 from fastrnn.benchmarks.cases import Case
 from fastrnn.benchmarks.peers import Idiom
-from fastrnn.benchmarks.peers.onnxruntime import serialized, start, weights
+from fastrnn.benchmarks.peers.graphs import serialized, weights
+from fastrnn.benchmarks.peers.onnxruntime import start
 from fastrnn.benchmarks.texts import CLASSES, classifier
 
 
