@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 # What holds peers to an instruction set: PyTorch's loops and the libraries that multiply for it,
-# NumPy's BLAS and its loops by all names that they had, the loops that XLA makes.
+# oneDNN also in OpenVINO's recurrent layers, NumPy's BLAS and its loops by all names that they had,
+# the loops that XLA makes.
 HELD = {
     "avx2": {
         "ATEN_CPU_CAPABILITY": "avx2",
@@ -20,11 +21,9 @@ HELD = {
         "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
     }
 }
-# What nothing holds, by peer: these ask the CPU itself. OpenVINO hears no ONEDNN_MAX_CPU_ISA, and
-# XLA multiplies by a library that no flag of its own reaches.
+# What nothing holds, by peer: these ask the CPU alone, as does the library by which XLA multiplies.
 UNHELD = {
     "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
     "tract": "tract",
     "ncnn": "ncnn",
     "jax": "the matrix products of jax",

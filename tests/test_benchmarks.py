@@ -344,7 +344,7 @@ def test_peers_are_held_to_an_instruction_set(monkeypatch):
 
 
 def test_report_names_the_peers_that_are_not_held():
-    rows = [made_up(LSTM, torch=2, tract=3, jax=4)]
+    rows = [made_up(LSTM, torch=2, openvino=3, tract=3, jax=4)]
     text = report.where(report.result(rows, CONFIG))
     assert text.endswith(
         " Not held to avx2, which nothing can do: tract, the matrix products of jax."

@@ -45,8 +45,9 @@ def build(case: Case, operands: Operands) -> dict[str, Idiom]:
         return {"": _forward(case, operands)}
     layer = recurrent(case, operands)
     lengths = operands.get("lengths")
-    call = partial(_whole, layer) if lengths is None else partial(_packed, layer, lengths)
-    return {"": _both(case, operands, layer, call)}
+    if lengths is None:
+        return {"": _both(case, operands, layer, partial(_whole, layer))}
+    return {"": _both(case, operands, layer, partial(_packed, layer, torch.from_numpy(lengths)))}
 
 
 # ---- layers --------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ def _module(kind: type, case: Case, operands: Operands, **options) -> torch.nn.M
         Wx, Wh, b = (operands[f"{name}{way}"] for name in WEIGHTS[:3])
         given = Wx, Wh, b, operands.get(f"bh{way}", np.zeros_like(b))
         weights += [reorder(w, OURS[case.cell], TORCH[case.cell]).T for w in given]
-    module = kind(case.W or case.D, case.H, dtype=torch.from_numpy(b).dtype, **options)
+    module = kind(len(Wx), case.H, dtype=torch.from_numpy(b).dtype, **options)
     with torch.no_grad():
         for parameter, w in zip(module.parameters(), weights, strict=True):
             parameter.copy_(torch.from_numpy(w))
@@ -136,11 +137,9 @@ def _whole(module: torch.nn.Module, x: torch.Tensor, states: States) -> torch.Te
 
 
 def _packed(
-    module: torch.nn.Module, lengths: np.ndarray, x: torch.Tensor, states: States
+    module: torch.nn.Module, lengths: torch.Tensor, x: torch.Tensor, states: States
 ) -> torch.Tensor:
-    packed = pack_padded_sequence(
-        x, torch.from_numpy(lengths), batch_first=True, enforce_sorted=False
-    )
+    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     h = module(packed, _as_argument(states))[0]
     return pad_packed_sequence(h, batch_first=True, total_length=x.shape[1])[0]
 

@@ -77,7 +77,7 @@ def _isa(context: click.Context, parameter: click.Parameter, name: str | None):
     help=f"Some of {','.join(cases.RACES)}. Default: all.",
 )
 @click.option("--rounds", type=click.IntRange(1), help="Default: 5, and 1 with --quick.")
-@click.option("--quick", is_flag=True, help="Two minutes: a look, not a measurement.")
+@click.option("--quick", is_flag=True, help="A few minutes: a look, not a measurement.")
 @click.option(
     "--out",
     type=FOLDER,
