@@ -11,7 +11,8 @@
 typedef struct {
     idx rank, stride, m, H;
     const idx *rows, *previous_rows; /* of this step and of the one before by rank; NULL: it has none */
-    const REAL *z, *x;               /* the product; x Wx + b, of row k: + x_rows[k] * x_stride */
+    REAL *z;                         /* the product */
+    const REAL *x;                   /* x Wx + b, of row k: + x_rows[k] * x_stride */
     idx z_stride, x_stride;
     idx z_unit, x_unit[2]; /* to the next vector of units; of x after an even and an odd one */
     const idx *x_rows;
@@ -44,15 +45,32 @@ typedef struct {
     static void FN(name)(const void *block, idx u, idx count)         \
     {                                                                 \
         FN(block) b = *(const FN(block) *)block;                      \
-        for (idx i = 0; i < count; i++, u += LANES) {                 \
-            if (b.H - u >= LANES)                                     \
-                FN(name##_n)(&b, u, LANES);                           \
-            else                                                      \
-                FN(name##_n)(&b, u, b.H - u);                         \
-            b.z += b.z_unit;                                          \
-            b.x += b.x_unit[i & 1];                                   \
-        }                                                             \
+        EACH_UNIT(name)                                               \
     }
+
+/* From two bodies, the second for all units after the first. */
+#define EPILOGUE_OF_TWO(name, first, second)                          \
+    static void FN(name)(const void *block, idx u, idx count)         \
+    {                                                                 \
+        FN(block) b = *(const FN(block) *)block;                      \
+        EACH_UNIT(first)                                              \
+        EACH_UNIT(second)                                             \
+    }
+
+#define EACH_UNIT(name)                                               \
+    for (idx i = 0, at = u; i < count; i++, at += LANES) {            \
+        FN(move_to_unit)(&b, block, i);                               \
+        if (b.H - at >= LANES)                                        \
+            FN(name##_n)(&b, at, LANES);                              \
+        else                                                          \
+            FN(name##_n)(&b, at, b.H - at);                           \
+    }
+
+INLINE void FN(move_to_unit)(FN(block) *b, const FN(block) *first, idx i)
+{
+    b->z = first->z + i * b->z_unit;
+    b->x = first->x + (i >> 1) * (b->x_unit[0] + b->x_unit[1]) + (i & 1) * b->x_unit[0];
+}
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
@@ -60,6 +78,12 @@ typedef struct {
 INLINE V FN(gate)(const FN(block) *b, idx k, idx i)
 {
     return FN(load)(b->z + k * b->z_stride + b->z_offsets[i]);
+}
+
+/* In place of gate i of the phase, for a second body. */
+INLINE void FN(keep)(const FN(block) *b, idx k, idx i, V v, idx n)
+{
+    FN(store_n)(b->z + k * b->z_stride + b->z_offsets[i], v, n);
 }
 
 /* x Wx + b of gate g of the cell. */

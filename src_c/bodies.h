@@ -46,4 +46,4 @@ const kernel_table FN(JOIN(fastrnn, ISA)) = {
 #undef SIGMOID_MAX
 #undef SIGMOID_SCALE
 #undef TANH_MAX
-#undef EXP_TAYLOR
+#undef EXP_POLYNOMIAL

@@ -61,11 +61,11 @@ enum {
 #define LN2_HIGH 0x1.63p-1
 #define LN2_LOW -0x1.bd0106p-13
 #define EXP_MIN -87.3
-#define SIGMOID_MIN -40.0 /* below, 1 + e^x is 1; above SIGMOID_MAX e^-x is 0 */
-#define SIGMOID_MAX 104.0
+#define SIGMOID_MIN -104.0 /* below, the result is 0; above SIGMOID_MAX, 1 */
+#define SIGMOID_MAX 40.0
 #define SIGMOID_SCALE 0x1p-32
 #define TANH_MAX 20.0
-#define EXP_TAYLOR {1.f / 2, 1.f / 6, 1.f / 24, 1.f / 120, 1.f / 720, 1.f / 5040}
+#define EXP_POLYNOMIAL {0.5f, 0x1.5554b6p-3f, 0x1.5555bap-5f, 0x1.122372p-7f, 0x1.6c557ap-10f}
 #include "bodies.h"
 
 #define REAL double
@@ -84,11 +84,12 @@ enum {
 #define LN2_HIGH 0x1.62e42feep-1
 #define LN2_LOW 0x1.a39ef35793c76p-33
 #define EXP_MIN -708.0
-#define SIGMOID_MIN -60.0
-#define SIGMOID_MAX 746.0
+#define SIGMOID_MIN -746.0
+#define SIGMOID_MAX 60.0
 #define SIGMOID_SCALE 0x1p-64
 #define TANH_MAX 40.0
-#define EXP_TAYLOR                                                                         \
-    {1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,      \
-     1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800.}
+#define EXP_POLYNOMIAL                                                                            \
+    {0.5,                   0x1.5555555555559p-3,  0x1.5555555555549p-5,  0x1.111111110f7e7p-7,   \
+     0x1.6c16c16c1ccf5p-10, 0x1.a01a01af782b3p-13, 0x1.a01a01830305cp-16, 0x1.71ddf94cb558ap-19,  \
+     0x1.27e52b2d0cbe6p-22, 0x1.af5d2dd977b85p-26, 0x1.1ef52b7664467p-29}
 #include "bodies.h"

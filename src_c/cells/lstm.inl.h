@@ -1,28 +1,33 @@
 /* i, f, o = sigmoid(a_i, a_f, a_o), g = tanh(a_g), c = f c_prev + i g, h = o tanh(c)
    with a = x Wx + b + h_prev Wh + bh */
 
-/* In two passes over the rows: one chain of gates, c and tanh(c) is too long for the CPU to find the
-   next row's work behind it. */
-INLINE void FN(lstm_activate_n)(const FN(block) *b, idx u, const idx n)
+/* In two bodies: one chain of gates, c and tanh(c) is too long for the CPU to find the next row's
+   work behind it. */
+INLINE void FN(lstm_gates_n)(const FN(block) *b, idx u, const idx n)
 {
-    V output[MAX_ROWS(4)];
     for (EACH_ROW(b)) {
         const V i = FN(sigmoid)(FN(gate)(b, k, 0)), f = FN(sigmoid)(FN(gate)(b, k, 1));
         const V o = FN(sigmoid)(FN(gate)(b, k, 2)), g = FN(tanh)(FN(gate)(b, k, 3));
         REAL *const state = FN(state)(b, 1, rank, u);
         const V c = f * FN(load)(state) + i * g;
         FN(store)(state, c);
-        output[k] = o;
+        FN(keep)(b, k, 2, o, n);
         FN(save_state)(b, 1, rank, u, c, n);
         FN(save_gate)(b, rank, 0, u, i, n);
         FN(save_gate)(b, rank, 1, u, f, n);
         FN(save_gate)(b, rank, 2, u, o, n);
         FN(save_gate)(b, rank, 3, u, g, n);
     }
-    for (EACH_ROW(b))
-        FN(finish)(b, rank, u, output[k] * FN(tanh)(FN(load)(FN(state)(b, 1, rank, u))), n);
 }
-EPILOGUE(lstm_activate)
+
+INLINE void FN(lstm_h_n)(const FN(block) *b, idx u, const idx n)
+{
+    for (EACH_ROW(b)) {
+        const V tanh_c = FN(tanh)(FN(load)(FN(state)(b, 1, rank, u)));
+        FN(finish)(b, rank, u, FN(gate)(b, k, 2) * tanh_c, n);
+    }
+}
+EPILOGUE_OF_TWO(lstm_activate, lstm_gates, lstm_h)
 
 INLINE void FN(lstm_differentiate_n)(const FN(block) *b, idx u, const idx n)
 {
