@@ -6,12 +6,23 @@ layers.recurrent.
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn.backends import get_backend
 from fastrnn.cells import GRU, GRU_ORIGINAL, NAMES, Cell, Weights
 from fastrnn.layers import checks
+
+
+class Own(NamedTuple):
+    """Weights as a call needs them: the cell's record, what its functions expect, and Weights in two
+    parts, arrays and the rest."""
+
+    record: Cell
+    expected: checks.Forward
+    arrays: tuple[np.ndarray | None, ...]
+    rest: tuple[str, bool, object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +40,7 @@ class PreparedWeights:
     transposed: bool = False
     training: bool = False  # packed serves the backward pass too
 
-    def alone(
+    def check_alone(
         self,
         cell: str,
         Wh: None = None,
@@ -38,24 +49,26 @@ class PreparedWeights:
         gates: str | None = None,
         reset_after: bool = True,
         transposed: bool = False,
-    ) -> tuple[Cell, Weights]:
-        """The record of the cell and these weights. Raises TypeError unless they are of that cell
-        and come without what they hold; the keywords as they are by default are none."""
+    ) -> None:
+        """Raises TypeError unless these are weights of that cell and come without what they hold;
+        the keywords as they are by default are none."""
         if self.cell != cell:
             raise TypeError(f"Wx: expected weights prepared for {cell}, got those of {self.cell}")
-        gates = None if gates == NAMES[cell].gates else gates
-        if Wh is b is bh is gates is None and reset_after is True and transposed is False:
-            return self._own
-        given = {"Wh": Wh, "b": b, "bh": bh, "gates": gates}
+        given = {"Wh": Wh, "b": b, "bh": bh}
+        given |= {"gates": None if gates == NAMES[cell].gates else gates}
         given |= {"reset_after": None if reset_after is True else reset_after}
         given |= {"transposed": None if transposed is False else transposed}
-        name = next(name for name, value in given.items() if value is not None)
-        raise TypeError(f"{name}: expected nothing with prepared weights, which hold it")
+        for name, value in given.items():
+            if value is not None:
+                raise TypeError(f"{name}: expected nothing with prepared weights, which hold it")
 
     @cached_property
-    def _own(self) -> tuple[Cell, Weights]:
-        weights = self.Wx, self.Wh, self.b, self.bh, self.gates, self.transposed, self.packed
-        return form_of(self.cell, self.reset_after), Weights(*weights)
+    def own(self) -> "Own":
+        """As a call needs them."""
+        record = form_of(self.cell, self.reset_after)
+        arrays, rest = (self.Wx, self.Wh, self.b, self.bh), (self.gates, self.transposed)
+        expected = checks.of_forward(record, self.transposed)
+        return Own(record, expected, arrays, (*rest, self.packed))
 
     def __reduce__(self):
         weights = self.Wx, self.Wh, self.b, self.bh, self.gates, self.transposed

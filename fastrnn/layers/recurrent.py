@@ -76,11 +76,13 @@ def _form(cell, gates, reset_after, transposed):
 def _of_weights(cell, args, gates, reset_after, transposed):
     """What _form returns, and args, x, the states before, Wx, Wh, b, bh, with the weights as
     arrays."""
-    if type(args[-4]) is PreparedWeights:
-        given = *args[-3:], gates, reset_after, transposed
-        cell, weights = args[-4].alone(cell.name, *given)
-        expected = checks.of_forward(cell, weights.transposed)
-        return cell, expected, weights[4:], (*args[:-4], *weights[:4])
+    weights = args[-4]
+    if type(weights) is PreparedWeights:
+        plain = gates == cell.gates and reset_after is True and transposed is False
+        if not plain or weights.cell is not cell.name or not args[-3] is args[-2] is args[-1] is None:
+            weights.check_alone(cell.name, *args[-3:], gates, reset_after, transposed)
+        cell, expected, arrays, rest = weights.own
+        return cell, expected, rest, args[:-4] + arrays
     try:
         return *_form(cell, gates, reset_after, transposed), args
     except TypeError:  # what cannot be hashed is no name
@@ -90,7 +92,8 @@ def _of_weights(cell, args, gates, reset_after, transposed):
 def _step(cell, args, gates, reset_after, transposed, training, backend):
     cell, expected, rest, args = _of_weights(cell, args, gates, reset_after, transposed)
     args = checks.arrays(expected.step, args)
-    training = training is True or checks.flag("training", training)
+    if training is not True and training is not False:
+        training = checks.flag("training", training)
     return get_backend(backend).step_forward(cell, args, rest, training)
 
 
@@ -111,8 +114,10 @@ def _sequence(cell, args, form, steps, training, return_sequence, backend):
         steps = ALL_STEPS
     else:
         steps = checks.steps(args[0], len(args[1]), *steps)
-    training = training is True or checks.flag("training", training)
-    return_sequence = return_sequence is True or checks.flag("return_sequence", return_sequence)
+    if training is not True and training is not False:
+        training = checks.flag("training", training)
+    if return_sequence is not True and return_sequence is not False:
+        return_sequence = checks.flag("return_sequence", return_sequence)
     return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
 

@@ -44,9 +44,10 @@ class Stream:
         batch = checks.count("batch", batch)
         given = {"bh": bh, "gates": gates, "reset_after": reset_after, "transposed": transposed}
         if type(Wx) is PreparedWeights:
-            record, weights = Wx.alone(cell, Wh, b, **given)
+            Wx.check_alone(cell, Wh, b, **given)
         else:
-            record, weights = prepare(cell, Wx, Wh, b, **given, backend=backend).alone(cell)
+            Wx = prepare(cell, Wx, Wh, b, **given, backend=backend)
+        record, weights = Wx.own.record, Weights(*Wx.own.arrays, *Wx.own.rest)
         D, H = (W.shape[weights.transposed] for W in weights[:2])
         dtype = weights.Wh.dtype
         self._state = {name: np.zeros((batch, H), dtype) for name in record.states}
