@@ -16,6 +16,9 @@ enum {
     VECTOR_COST = 6,
     /* Below so many rows a thread it may pay to share the units. */
     UNITS_ROWS = 64,
+    /* To meet takes as long as so many vectors of Wh: a quarter of a microsecond where cores are far
+       apart. */
+    MEETING_VECTORS = 900,
 };
 
 cache_sizes fastrnn_caches;
@@ -41,21 +44,33 @@ void fastrnn_read_caches(void)
         .block_bytes = l2 * 3 / 8, .chunk_bytes = l2 / 2, .units_bytes = l2 / 2};
 }
 
+/* Vectors of Wh for some rows: the first pays for the loads. */
+static double step_cost(idx rows, double vectors)
+{
+    return rows ? vectors * (1 + .6 * (rows - 1)) : 0;
+}
+
 /* Sharing the units, each thread reads its part of Wh alone, which then fits its cache or nearly so;
    but all meet after every step, which beside a busy process takes up to a time slice each. */
 static int prefers_units(const kernel_table *k, const problem *p, int threads, int lasting)
 {
     const size_t bytes = p->cell->gates * p->H * p->H * k->real_size;
+    const double vectors = (double)bytes / (k->lanes * k->real_size);
     if (threads == 1 || (!lasting && team_is_oversubscribed()))
         return 0;
+    if (bytes >= fastrnn_caches.units_bytes && p->N < UNITS_ROWS * threads)
+        return 1;
     return p->N < 2 * threads
-        || (bytes >= fastrnn_caches.units_bytes && p->N < UNITS_ROWS * threads);
+        && step_cost(p->N, vectors) / threads + MEETING_VECTORS
+            < step_cost(CEIL_DIV(p->N, threads), vectors);
 }
 
 static plan plan_of(const kernel_table *k, const problem *p, int packed, int lasting, double flops)
 {
     const int threads = team_threads_for(flops);
-    return (plan){.threads = threads, .by_units = prefers_units(k, p, threads, lasting),
+    const int by_units = prefers_units(k, p, threads, lasting);
+    /* One row that nobody shares leaves nothing to others that were worth waking them. */
+    return (plan){.threads = by_units || p->N > 1 ? threads : 1, .by_units = by_units,
                   .packed = packed};
 }
 
