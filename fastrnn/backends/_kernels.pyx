@@ -222,6 +222,8 @@ cdef enum:
     # Bytes of work space that lie on the stack: a step would feel their allocation. Not where threads
     # share it: beside what the calling one writes there it is slower by up to a third.
     SMALL = 16 << 10
+    # Elements of a gate's weights, times N, below which a step keeps the interpreter.
+    BRIEF = 5000
     # What a cache is made of, each at its place among the sources of Spec.cache_of; of states and
     # what is saved beside them, as many as layer.h has.
     ARGS = 0       # x, the states before, Wx, Wh, b, bh
@@ -454,6 +456,7 @@ cdef class Stream:
     cdef object checked
     cdef npy_intp shape[2]
     cdef int kind, threads, busy
+    cdef bint brief  # a step takes hardly longer than to let go of the interpreter and get it back
 
     def __init__(self, Spec spec, Panels packed, tuple states, checked):
         """checked(x, out, reset, many): these as they have to be, of one step or of many."""
@@ -468,6 +471,8 @@ cdef class Stream:
             self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)
         self.space = take_block(fastrnn_plan_forward(self.k, &self.l, True))
         self.threads = self.l.plan.threads
+        self.brief = self.threads == 1 and (
+            self.shape[0] * (self.l.problem.D + self.shape[1]) * self.shape[1] < BRIEF)
         fastrnn_forward_setup(self.k, &self.l, self.space.memory)
 
     cdef bint fits(self, given, idx steps, idx width, bint written) noexcept:
@@ -498,11 +503,14 @@ cdef class Stream:
             x = x.copy()
         self.take()
         self.l.problem.x, self.l.kept.states[0] = PyArray_DATA(<ndarray>x), PyArray_DATA(h)
-        with nogil:
-            # The work space of threads that share units serves any number of them.
-            self.l.plan.threads = (
-                1 if self.l.plan.by_units and team_is_oversubscribed() else self.threads)
+        if self.brief:
             fastrnn_forward_run(self.k, &self.l)
+        else:
+            with nogil:
+                # The work space of threads that share units serves any number of them.
+                self.l.plan.threads = (
+                    1 if self.l.plan.by_units and team_is_oversubscribed() else self.threads)
+                fastrnn_forward_run(self.k, &self.l)
         give_flag(&self.busy)
         return h
 
