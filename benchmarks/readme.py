@@ -28,13 +28,16 @@ def update(readme: Path, runs: Iterable[dict[str, object]]) -> None:
 
 
 def section(result: dict[str, object]) -> str:
-    """Under the instruction set and the processor: how many times as fast as the best peer, shape
-    by cell and direction; one step; texts; the rest in a line a race."""
+    """Under the instruction set and the processor: how many times as fast as the best peer that had
+    no more than these, shape by cell and direction; one step; texts; the rest in a line a race."""
     races = results.by_race(result["rows"])
     parts = [f"### {result['config']['isa']}, {result['machine']['processor']}"]
     if layers := races.pop("layers", None):
-        parts.append(_body(_layers(layers)))
-        parts.append(f"All rows: {results.summary(layers)}.")
+        ahead = report.unheld(result)
+        held = results.without(layers, ahead)
+        parts.append(_body(_layers(held)))
+        also = f"; with {' and '.join(ahead)} too, {results.summary(layers)}" if ahead else ""
+        parts.append(f"All rows: {results.summary(held)}{also}.")
     if steps := races.pop("step", None):
         parts.append("One step of one row; steps: a step of many in one call:")
         parts.append(_body(_steps(steps)))

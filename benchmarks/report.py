@@ -52,10 +52,15 @@ def where(result: dict[str, object]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     threads = "1 thread" if config["threads"] == 1 else f"{config['threads']} threads"
     text = f"{machine['processor']}, {threads}, {config['isa']}, {config['dtype']}; {versions}."
-    unheld = [UNHELD[peer] for peer in results.peers(result["rows"]) if peer in UNHELD]
-    if config["isa"] not in HELD or not unheld:
-        return text
-    return f"{text} Not held to {config['isa']}, which nothing can do: {', '.join(unheld)}."
+    names = ", ".join(UNHELD[peer] for peer in unheld(result))
+    return f"{text} Not held to {config['isa']}, which nothing can do: {names}." if names else text
+
+
+def unheld(result: dict[str, object]) -> list[str]:
+    """The peers that had more than the instruction set of the run."""
+    if result["config"]["isa"] not in HELD:
+        return []
+    return [peer for peer in results.peers(result["rows"]) if peer in UNHELD]
 
 
 def tables(rows: list[Row]) -> list[Table]:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 from fastrnn import storage
@@ -44,6 +44,15 @@ def best(row: Row) -> tuple[str, float]:
 def peers(rows: Iterable[Row]) -> list[str]:
     """The peers of some rows, in the order in which they raced."""
     return list(dict.fromkeys(peer for row in rows for peer in by_peer(row)))
+
+
+def without(rows: Iterable[Row], left_out: Container[str]) -> list[Row]:
+    """Rows as they would be had some peers not raced."""
+    return [
+        row
+        | {"ratios": {r: ratio for r, ratio in row["ratios"].items() if peer_of(r) not in left_out}}
+        for row in rows
+    ]
 
 
 def group(rows: Iterable[Row], key: Callable[[Row], object]) -> dict[object, list[Row]]:

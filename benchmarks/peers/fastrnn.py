@@ -43,12 +43,15 @@ def _options(operands: Operands, *names: str) -> dict[str, np.ndarray]:
     return {name: operands[name] for name in names if name in operands}
 
 
+def _prepared(case: Case, operands: Operands) -> fastrnn.PreparedWeights:
+    weights = [operands[name] for name in WEIGHTS]
+    return fastrnn.prepare(case.cell, *weights, **_options(operands, "bh"))
+
+
 def _inference(case: Case, operands: Operands) -> Idiom:
     """Weights prepared once, nothing kept for a backward pass."""
-    weights = [operands[name] for name in WEIGHTS]
-    prepared = fastrnn.prepare(case.cell, *weights, **_options(operands, "bh"))
     forward, states = getattr(fastrnn, f"{case.cell}_forward"), _options(operands, "c0")
-    args = operands["x"], operands["h0"], prepared
+    args = operands["x"], operands["h0"], _prepared(case, operands)
     return Idiom(partial(forward, *args, **states, training=False), lambda result: {"h": result[0]})
 
 
@@ -94,10 +97,11 @@ def _bidirectional(case: Case, operands: Operands) -> Idiom:
 
 
 def _step(case: Case, operands: Operands) -> Idiom:
+    """As _inference."""
     step = getattr(fastrnn, f"{case.cell}_step_forward")
     states = _options(operands, "h0", "c0").values()
-    weights = [operands[name] for name in WEIGHTS]
-    run = partial(step, operands["x"][:, 0], *states, *weights, **_options(operands, "bh"))
+    weights = _prepared(case, operands)
+    run = partial(step, operands["x"][:, 0], *states, weights, training=False)
     return Idiom(run, lambda result: dict(zip("hc", result[:-1], strict=False)))
 
 

@@ -16,8 +16,8 @@ from fastrnn.layers import checks
 
 
 class Own(NamedTuple):
-    """Weights as a call needs them: the cell's record, what its functions expect, and Weights in two
-    parts, arrays and the rest."""
+    """Weights as a call needs them: the cell's record, what its functions expect, and the fields
+    of Weights in two parts, arrays and the rest."""
 
     record: Cell
     expected: checks.Forward
