@@ -293,12 +293,19 @@ typedef struct {
     const idx *out_rows;
 } FN(product_args);
 
-/* Rows r..r+m of A, columns k..k+K, to lie together: rows of user arrays may lie anywhere, and far
-   apart by a power of two they would share few sets of the cache. */
-static void FN(gather)(const FN(product_args) *p, idx r, idx m, idx k, idx K, REAL *to)
+/* Rows r..r+m of A, columns k..k+K, where a tile finds them: copied to lie together, if they lie
+   anywhere or so far apart by a power of two that they would share few sets of the cache. */
+static void FN(find_rows)(const FN(product_args) *p, FN(tile) *t, idx r, idx m, idx k, REAL *to)
 {
-    for (idx i = r; i < r + m; i++, to += K)
-        memcpy(to, (p->a_rows ? p->a_rows[i] : p->a + i * p->a_row) + k, K * sizeof(REAL));
+    t->a = to;
+    t->a_row = t->K;
+    if (!p->a_rows && p->a_row * sizeof(REAL) % SHARED_SETS) {
+        t->a = p->a + r * p->a_row + k;
+        t->a_row = p->a_row;
+        return;
+    }
+    for (idx i = r; i < r + m; i++, to += t->K)
+        memcpy(to, (p->a_rows ? p->a_rows[i] : p->a + i * p->a_row) + k, t->K * sizeof(REAL));
 }
 
 /* Loops: a block of B that stays in L2, a depth at which a block of A stays in L1, blocks of rows,
@@ -314,11 +321,11 @@ static void FN(product)(const FN(product_args) *p)
             for (idx block = 0; block < blocks; block++) {
                 const idx r = p->rows * block / blocks, m = p->rows * (block + 1) / blocks - r;
                 const idx end = MIN(p->p1, q + block_panels);
-                FN(tile) t = {.K = MIN(depth, p->K - k), .a = a, .a_row = MIN(depth, p->K - k),
-                              .b_panel = PANEL_SIZE(p->K, width), .started = k ? NV : 0,
+                FN(tile) t = {.K = MIN(depth, p->K - k), .b_panel = PANEL_SIZE(p->K, width),
+                              .started = k ? NV : 0,
                               .start_row = p->out_row, .start_panel = p->out_panel,
                               .out_row = p->out_row, .out_panel = p->out_panel};
-                FN(gather)(p, r, m, k, t.K, a);
+                FN(find_rows)(p, &t, r, m, k, a);
                 t.out_rows = p->out_rows ? p->out_rows + r : 0;
                 for (idx panel = q, done; panel < end; panel += done) {
                     t.b = p->packed + panel * t.b_panel + k * width;
@@ -443,27 +450,31 @@ static void FN(matmul)(const void *args, idx part, idx parts)
 
 /* ---- the gradient of the weights: C += A^T B ------------------------------------------------- */
 
-/* Blocks of MAX_ROWS(2) features of the rows of A, laid so that a tile reads them front to back. */
+/* The features of `block` of the rows begin..end of A. */
+static void FN(transpose_block)(const weight_grad_args *p, idx block, idx begin, idx end)
+{
+    const idx feature = block * MAX_ROWS(2), m = MIN(MAX_ROWS(2), p->K - feature);
+    REAL *to = (REAL *)p->blocks + (block * p->rows + begin) * MAX_ROWS(2);
+    for (idx r = begin; r < end; r++, to += MAX_ROWS(2)) {
+        const REAL *const row = p->a_rows ? p->a_rows[r] : (const REAL *)p->A + r * p->a_row;
+        if (m == MAX_ROWS(2))
+            memcpy(to, row + feature, MAX_ROWS(2) * sizeof(REAL));
+        else
+            memcpy(to, row + feature, m * sizeof(REAL));
+    }
+}
+
+/* Blocks of MAX_ROWS(2) features of the rows of A, laid so that a tile reads them front to back; of a
+   few rows after the other, which stay in L1 meanwhile. */
 static void FN(transpose_rows)(const void *args, idx part, idx parts)
 {
     const weight_grad_list *const list = args;
     for (idx job = 0; job < list->jobs; job++) {
         const weight_grad_args *const p = &list->job[job];
-        const idx blocks = CEIL_DIV(p->K, MAX_ROWS(2));
-        if (p->same_blocks)
-            continue;
-        for (idx block = blocks * part / parts; block < blocks * (part + 1) / parts; block++) {
-            REAL *to = (REAL *)p->blocks + block * p->rows * MAX_ROWS(2);
-            const idx feature = block * MAX_ROWS(2), m = MIN(MAX_ROWS(2), p->K - feature);
-            for (idx r = 0; r < p->rows; r++, to += MAX_ROWS(2)) {
-                const REAL *const row = p->a_rows ? p->a_rows[r]
-                                                  : (const REAL *)p->A + r * p->a_row;
-                if (m == MAX_ROWS(2))
-                    memcpy(to, row + feature, MAX_ROWS(2) * sizeof(REAL));
-                else
-                    memcpy(to, row + feature, m * sizeof(REAL));
-            }
-        }
+        const idx blocks = CEIL_DIV(p->K, MAX_ROWS(2)), end = blocks * (part + 1) / parts;
+        for (idx r = 0; r < p->rows && !p->same_blocks; r += TRANSPOSED_ROWS)
+            for (idx block = blocks * part / parts; block < end; block++)
+                FN(transpose_block)(p, block, r, MIN(r + TRANSPOSED_ROWS, p->rows));
     }
 }
 

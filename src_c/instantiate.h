@@ -22,6 +22,8 @@
 #endif
 
 enum {
+    TRANSPOSED_ROWS = 32,          /* that transpose_rows reads several times */
+    SHARED_SETS = 2048,            /* bytes between rows that share few sets of L1 */
     PACK_PANELS = 8,               /* that packing fills side by side */
     AHEAD = 32,                    /* rows of a panel that a tile prefetches */
     MIN_PREFETCH_ROWS = 4,

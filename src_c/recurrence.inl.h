@@ -433,6 +433,27 @@ INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(bl
         phase->differentiate(b, u, 1);
 }
 
+/* What the formulas are going to read of what forward saved, for the units of a panel: each row's lies
+   elsewhere, and a tile takes as long as it takes to come. */
+INLINE void FN(expect)(const FN(block) *b, const cell_spec *cell, idx u)
+{
+    const idx lines = MIN(2 * LANES, b->H - u) * sizeof(REAL);
+    for (EACH_ROW(b)) {
+        const idx row = b->rows[rank];
+        for (idx at = 0; at < lines; at += ALIGNMENT) {
+            const idx unit = u + at / sizeof(REAL);
+            for (idx g = 0; b->saved_gates && g < cell->gates; g++)
+                __builtin_prefetch(b->saved_gates + row * b->gates_stride + b->offsets[g] + unit);
+            if (b->saved_extra)
+                __builtin_prefetch(b->saved_extra + row * b->H + unit);
+            if (b->dh)
+                __builtin_prefetch(b->dh + row * b->H + unit);
+            for (idx s = 0; b->previous_rows && s < cell->states; s++)
+                __builtin_prefetch(b->saved_states[s] + b->previous_rows[rank] * b->H + unit);
+        }
+    }
+}
+
 /* Panels q..end of the rows r..r+m of the share. A: the gates' gradients that come back; NULL for
    rows that end at step t, to which none do. */
 static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share) *sh, idx t,
@@ -449,6 +470,8 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
             : b->dstates[0] + b->rank * stride + panel * 2 * LANES;
         tile.start_row = phase->within_step ? 0 : sh->stride * stride;
         tile.start_panel = phase->within_step ? 0 : 2 * LANES;
+        if (t >= 0)
+            FN(expect)(b, l->problem.cell, panel * 2 * LANES);
         for (idx i = 0; i < MAX_PIECES && phase->piece[i].gates; i++) {
             const idx gates = phase->piece[i].gates;
             const idx column = block_column(l, phase->piece[i].block, gates);
