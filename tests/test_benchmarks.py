@@ -344,13 +344,24 @@ def test_peers_are_held_to_an_instruction_set(monkeypatch):
 
 
 def test_report_names_the_peers_that_are_not_held():
-    rows = [made_up(LSTM, torch=2, openvino=3, tract=3, jax=4)]
-    text = report.where(report.result(rows, CONFIG))
-    assert text.endswith(
+    held = report.result([made_up(LSTM, torch=2)], CONFIG)
+    free = held | {"rows": [made_up(LSTM, torch=2, openvino=3, tract=3, jax=0.5)]}
+    assert report.where(free).endswith(
         " Not held to avx2, which nothing can do: tract, the matrix products of jax."
     )
-    assert "Not held" not in report.where(report.result(rows, CONFIG | {"isa": "avx512"}))
-    assert "Not held" not in report.where(report.result([made_up(LSTM, torch=2)], CONFIG))
+    assert "Not held" not in report.where(free | {"config": CONFIG | {"isa": "avx512"}})
+    assert "Not held" not in report.where(held)
+
+
+def test_readme_counts_the_peers_that_are_held_and_says_what_the_others_did():
+    rows = [made_up(LSTM, torch=2, tract=0.5)]
+    result = report.result([made_up(LSTM, torch=2)], CONFIG) | {"rows": rows}
+    text = readme.section(result)
+    assert "2.00 torch" in text
+    assert "All rows: 2.00; with tract too, 0.50." in text
+    text = readme.section(result | {"config": CONFIG | {"isa": "avx512"}})
+    assert "**0.50** tract" in text
+    assert "All rows: 0.50." in text
 
 
 # ---- figures -------------------------------------------------------------------------------------
