@@ -11,7 +11,10 @@ const int team_has_openmp = 0;
 
 /* Threads that share units wait for each other at every step; beside a busy process that is up to a
    time slice a step, and for a moment they share rows instead: some milliseconds in each 0.1 s. */
-enum { OVERSUBSCRIBED_NANOSECONDS = 100000000 };
+enum {
+    OVERSUBSCRIBED_NANOSECONDS = 100000000,
+    MEETINGS_A_WAIT = 100, /* a long call may have more than one without it */
+};
 
 static struct {
     int threads, forked, most_parts;
@@ -85,7 +88,7 @@ void team_run_meeting(kernel *f, const void *args, int parts, int *flags)
     team_run(f, args, parts, 1);
     for (int part = 0; part < parts; part++)
         waits += flags[part * FLAG_STRIDE + 1];
-    if (waits > 1)
+    if (waits > 1 + flags[0] / MEETINGS_A_WAIT)
         team_oversubscribe();
 }
 
