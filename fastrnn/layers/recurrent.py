@@ -80,7 +80,7 @@ def _of_weights(cell, args, gates, reset_after, transposed):
     if type(weights) is PreparedWeights:
         alone = args[-3] is args[-2] is args[-1] is None
         plain = gates == cell.gates and reset_after is True and transposed is False
-        if not (alone and plain and weights.cell is cell.name):
+        if not (alone and plain and weights.cell == cell.name):
             weights.check_alone(cell.name, *args[-3:], gates, reset_after, transposed)
         cell, expected, arrays, rest = weights.own
         return cell, expected, rest, args[:-4] + arrays
