@@ -121,9 +121,10 @@ INLINE V FN(at_least)(V x, REAL low)
     return FN(larger)(FN(splat)(low), x);
 }
 
-/* scale e^x = s + s q with s = scale 2^n, q = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2. ln 2 is split so that n
-   times its high part is exact; (q - r) / r^2 is 1/2 and the polynomial of least error, which leaves
-   a quarter of an ulp of q (double: nothing). Its even and odd powers are two chains, for those who have nothing else to wait with. */
+/* scale e^x = s + s q with s = scale 2^n, q = e^r - 1, x = n ln 2 + r, |r| <= ln 2 / 2. ln 2 is split
+   so that n times its high part is exact; (q - r) / r^2 is 1/2 and the polynomial of least error,
+   which leaves a quarter of an ulp of q (double: nothing). Its even and odd powers are two chains,
+   for those who have nothing else to wait with. */
 typedef struct {
     V s, q;
 } FN(exp_parts);
