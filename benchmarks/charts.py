@@ -145,8 +145,9 @@ def _latency(cells: dict[str, list[Row]]):
                 _line(axis, rows, SUBJECT, "H", 1e6, f"{SUBJECT} {way}", style)
             _lines(axis, next(iter(ways.values())), "H", 1e6, without=SUBJECT)
             axis.set(title=f"one {cell} step, N = 1, {name}", xlabel="H")
-            axis.legend(fontsize=7)
         axes[0].set_ylabel("microseconds")
+    keys = {line.get_label(): line for axis in grid.flat for line in axis.get_lines()}
+    figure.legend(handles=[*keys.values()], loc="outside lower center", ncols=5, fontsize=8)
     return figure
 
 

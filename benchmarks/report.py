@@ -5,6 +5,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fastrnn import storage
+from fastrnn.backends import get_backend
 from fastrnn.backends.threads import available_cpus
 from fastrnn.benchmarks import charts, results
 from fastrnn.benchmarks.cases import Case
@@ -30,6 +31,7 @@ def result(rows: list[Row], config: dict[str, object]) -> dict[str, object]:
     packages = {"numpy", *(p for peer in results.peers(rows) for p in PACKAGES[peer])}
     machine = {
         "processor": _processor(),
+        "isa": get_backend("cython")._kernels.isas()[0],
         "cpus": available_cpus(),
         "python": platform.python_version(),
         "versions": {package: metadata.version(package) for package in sorted(packages)},
@@ -57,8 +59,10 @@ def where(result: dict[str, object]) -> str:
 
 
 def unheld(result: dict[str, object]) -> list[str]:
-    """The peers that had more than the instruction set of the run."""
-    if result["config"]["isa"] not in HELD:
+    """The peers that had more than the instruction set of the run: none where the machine has no
+    more."""
+    isa = result["config"]["isa"]
+    if isa not in HELD or isa == result["machine"].get("isa"):
         return []
     return [peer for peer in results.peers(result["rows"]) if peer in UNHELD]
 

@@ -119,13 +119,13 @@ def check(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance
 
 
 def measure(idiom: Idiom, seconds: float) -> float:
-    """Median seconds of a call, of as many samples as the time allows after a first call."""
+    """Median seconds of a call, of as many samples as the time allows after two calls."""
     timer = Timer(idiom.run)
     with idiom.within():
-        first = timer.timeit(1)  # wakes the threads
+        first = timer.timeit(1)  # wakes the threads and fills the caches
         if first >= max(seconds, WARM_SECONDS):
             return first
-        calls = max(1, round(SAMPLE_SECONDS / first))
+        calls = max(1, round(SAMPLE_SECONDS / timer.timeit(1)))
         samples: list[float] = []
         stop = time.perf_counter() + seconds
         while not samples or time.perf_counter() < stop:

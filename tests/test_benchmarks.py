@@ -346,10 +346,12 @@ def test_peers_are_held_to_an_instruction_set(monkeypatch):
 def test_report_names_the_peers_that_are_not_held():
     held = report.result([made_up(LSTM, torch=2)], CONFIG)
     free = held | {"rows": [made_up(LSTM, torch=2, openvino=3, tract=3, jax=0.5)]}
+    free["machine"] = held["machine"] | {"isa": "avx512"}
     assert report.where(free).endswith(
         " Not held to avx2, which nothing can do: tract, the matrix products of jax."
     )
     assert "Not held" not in report.where(free | {"config": CONFIG | {"isa": "avx512"}})
+    assert "Not held" not in report.where(free | {"machine": free["machine"] | {"isa": "avx2"}})
     assert "Not held" not in report.where(held)
 
 
