@@ -1,7 +1,6 @@
 """Builds the extension; everything else stands in pyproject.toml.
 
-FASTRNN_OPENMP=0 builds without OpenMP (single-threaded); FASTRNN_NO_EXTENSION=1 installs the NumPy
-backend alone.
+FASTRNN_NO_EXTENSION=1 installs the NumPy backend alone.
 """
 
 import os
@@ -15,8 +14,6 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError, SetupError
 
-OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-
 
 class BuildExt(build_ext):
     def build_extensions(self):
@@ -25,31 +22,28 @@ class BuildExt(build_ext):
                 "fastrnn: the kernels need GCC or Clang (on Windows: MinGW), not MSVC; "
                 "FASTRNN_NO_EXTENSION=1 installs the NumPy backend alone"
             )
-        if not self.links("int main(void) { return 0; }\n", []):
+        if not self.compiles("int main(void) { return 0; }\n"):
             raise SetupError(
                 f"fastrnn: no working C compiler ({' '.join(self.compiler.compiler_so)}); install "
                 "GCC or Clang, or set FASTRNN_NO_EXTENSION=1 for the NumPy backend alone"
             )
-        flags = ["-O3", "-std=gnu11", "-fvisibility=hidden"]
-        # Multiply-adds may be fused; sqrt need not set errno. Nothing of -ffast-math.
-        flags += ["-ffp-contract=fast", "-fno-math-errno"]
-        openmp = os.environ.get("FASTRNN_OPENMP", "1") != "0"
-        if openmp and not self.links(OPENMP_PROGRAM, ["-fopenmp"]):
-            print("fastrnn: the compiler has no OpenMP; building single-threaded kernels")
-            openmp = False
+        # Nothing of -ffast-math, whatever CFLAGS say: where one links it makes subnormal numbers 0
+        # in the whole process. Multiply-adds may be fused; sqrt need not set errno.
+        common = ["-O3", "-fno-fast-math", "-pthread"]
+        flags = ["-std=gnu11", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno"]
         for extension in self.extensions:
-            extension.extra_compile_args = flags + ["-fopenmp"] * openmp
-            extension.extra_link_args = ["-fopenmp"] * openmp
+            extension.extra_compile_args = common + flags
+            extension.extra_link_args = common
         super().build_extensions()
 
-    def links(self, program: str, flags: list[str]) -> bool:
+    def compiles(self, program: str) -> bool:
         """Whether the compiler in use compiles and links a C program."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "program.c")
             source.write_text(program)
             try:
-                objects = self.compiler.compile([str(source)], folder, extra_postargs=flags)
-                self.compiler.link_executable(objects, f"{folder}/program", extra_postargs=flags)
+                objects = self.compiler.compile([str(source)], folder)
+                self.compiler.link_executable(objects, f"{folder}/program")
             except (CompileError, LinkError):
                 return False
         return True
@@ -65,7 +59,7 @@ memory = Extension(
     "fastrnn.backends._memory",
     ["fastrnn/backends/_memory.pyx", "src_c/pool.c"],
     **numpy_api,
-    depends=["src_c/pool.h", *pxd],
+    depends=["src_c/pool.h", "src_c/clock.h", "src_c/thread.h", *pxd],
 )
 rows = Extension(
     "fastrnn.backends._rows",

@@ -7,6 +7,7 @@ G gates (1 rnn, 4 lstm, 3 gru). Arrays are (N, T, ...), C order, float32 or floa
 from fastrnn import gradcheck, optim
 from fastrnn.backends import (
     get_num_threads,
+    release_memory,
     set_backend,
     set_num_threads,
     show_config,
@@ -64,6 +65,7 @@ __all__ = [
     "lstm_step_forward",
     "optim",
     "prepare",
+    "release_memory",
     "rnn_backward",
     "rnn_forward",
     "rnn_step_backward",

@@ -1,4 +1,5 @@
 #include "barrier.h"
+#include "interrupt.h"
 #include "layout.h"
 #include "order.h"
 #include "panels.h"
@@ -172,7 +173,7 @@ static void add_grads(const kernel_table *k, weight_grad_list *list, idx rows, i
         list->job[job].accumulate = 1;
 }
 
-static void run_chunks(const kernel_table *k, layer *l, chunks *c)
+static int run_chunks(const kernel_table *k, layer *l, chunks *c)
 {
     const problem *const p = &l->problem;
     const int threads = l->plan.threads;
@@ -182,8 +183,11 @@ static void run_chunks(const kernel_table *k, layer *l, chunks *c)
                       .B = l->weights.Wx, .transposed = !l->weights.transposed};
     embedding_args by_table = {.vocabulary = p->table, .W = space->dgates_stride, .x = c->table_rows,
                                .in = space->dgates, .out = c->dtable};
+    long long due = 0;
     space->t0 = l->time.steps;
     do {
+        if (is_interrupted(&due))
+            return -1;
         space->t1 = space->t0;
         space->t0 = next_chunk(l, space->t1, c->capacity);
         run_by_plan(k->backward, l, space->flags);
@@ -206,9 +210,10 @@ static void run_chunks(const kernel_table *k, layer *l, chunks *c)
         team_run(k->matmul, &dx, threads, 0);
         add_grads(k, &c->of_table, p->table, threads);
     }
+    return 0;
 }
 
-void fastrnn_backward(const kernel_table *k, layer *l, void *memory)
+int fastrnn_backward(const kernel_table *k, layer *l, void *memory)
 {
     const problem *const p = &l->problem;
     const gradients *const d = &l->gradients;
@@ -225,11 +230,13 @@ void fastrnn_backward(const kernel_table *k, layer *l, void *memory)
         clear_past_lengths(p, d->dx, p->D * k->real_size);
     for (idx s = 0; p->reset && p->reset_to_initial && s < p->cell->states; s++)
         memset(d->dinitial[s], 0, p->N * row);
-    run_chunks(k, l, &c);
+    if (run_chunks(k, l, &c))
+        return -1;
     /* Of the gates that x Wx and h Wh reach together both biases have the same gradient. */
     for (const weight_block *w = p->cell->weights; w < p->cell->weights + MAX_PIECES && w->gates; w++) {
         const idx to = first_column(l, w->gate, w->gates);
         if (d->dbh && w->block < p->cell->gates)
             memcpy(columns(k, d->dbh, to), columns(k, d->db, to), w->gates * row);
     }
+    return 0;
 }

@@ -1,4 +1,5 @@
 #include "barrier.h"
+#include "interrupt.h"
 #include "layout.h"
 #include "order.h"
 #include "panels.h"
@@ -80,15 +81,32 @@ static void copy_last_states(const kernel_table *k, const layer *l)
         }
 }
 
-void fastrnn_forward_run(const kernel_table *k, layer *l)
+static double step_flops(const problem *p)
 {
-    if (l->problem.index && l->plan.packed)
-        team_run(k->project_table, l, l->plan.threads, 0);
-    run_by_plan(k->forward, l, l->forward.flags);
-    copy_last_states(k, l);
+    return 2. * p->N * (p->index ? p->H : p->D + p->H) * p->cell->gates * p->H;
 }
 
-void fastrnn_forward(const kernel_table *k, layer *l, void *memory)
+int fastrnn_forward_run(const kernel_table *k, layer *l)
+{
+    forward_workspace *const space = &l->forward;
+    const idx steps = l->time.steps;
+    const idx at_once = steps > 1 ? undisturbed(step_flops(&l->problem)) : 1;
+    long long due = 0;
+    if (l->problem.index && l->plan.packed)
+        team_run(k->project_table, l, l->plan.threads, 0);
+    for (space->t0 = 0;; space->t0 = space->t1) {
+        space->t1 = MIN(steps, space->t0 + at_once);
+        run_by_plan(k->forward, l, space->flags);
+        if (space->t1 == steps)
+            break;
+        if (is_interrupted(&due))
+            return -1;
+    }
+    copy_last_states(k, l);
+    return 0;
+}
+
+int fastrnn_forward(const kernel_table *k, layer *l, void *memory)
 {
     const problem *const p = &l->problem;
     const size_t row = p->H * k->real_size;
@@ -97,5 +115,5 @@ void fastrnn_forward(const kernel_table *k, layer *l, void *memory)
         clear_past_lengths(p, l->kept.states[s], row);
     clear_past_lengths(p, l->kept.gates, p->cell->gates * row);
     clear_past_lengths(p, l->kept.extra, row);
-    fastrnn_forward_run(k, l);
+    return fastrnn_forward_run(k, l);
 }

@@ -119,12 +119,12 @@ typedef struct {
     idx *rows, *offsets, *sorted_indices; /* [sum of lengths] [steps + 1] [N] */
 } schedule;
 
-/* Work space forward. States are [N, stride] by rank, stride being at least H rounded up to two
-   vectors; the first is there twice, read and written in turns. gates_x, x Wx + b, has room for
+/* Work space forward, over the steps t0..t1. States are [N, stride] by rank, stride being at least H
+   rounded up to two vectors; the first is there twice, read and written in turns. gates_x, x Wx + b, has room for
    gates_x_rows rows of a share of batch rows, or of all by_units, or of the table; or, of each row
    of a batch whose weights are read as they lie, for itself and for h Wh [2, GH + lanes]. */
 typedef struct {
-    idx stride, gates_x_rows;
+    idx t0, t1, stride, gates_x_rows;
     void *states[MAX_STATES], *scratch[MAX_SCRATCH], *gates_x;
     const void **x_rows; /* [parts, gates_x_rows] */
     int *flags;          /* [parts, FLAG_STRIDE], 0: see barrier.h */
@@ -194,23 +194,26 @@ void fastrnn_pack(const kernel_table *, layer *, int training, void *memory);
 /* Chooses the plan and returns the bytes of work space (0: too many to count); then, in that much
    memory, packs what is not packed, sorts, runs and writes kept. Need problem and weights, or
    panels. lasting: the plan is to serve many calls, so that what the machine is busy with now counts
-   nothing. */
+   nothing. Nonzero: interrupted (interrupt.h), and what was written means nothing. */
 size_t fastrnn_plan_forward(const kernel_table *, layer *, int lasting);
-void fastrnn_forward(const kernel_table *, layer *, void *memory);
+int fastrnn_forward(const kernel_table *, layer *, void *memory);
 
 /* The same backward: writes gradients. Needs kept, too. */
 size_t fastrnn_plan_backward(const kernel_table *, layer *);
-void fastrnn_backward(const kernel_table *, layer *, void *memory);
+int fastrnn_backward(const kernel_table *, layer *, void *memory);
 
 /* Both halves of fastrnn_forward: what one step after the other shares, and one step. */
 void fastrnn_forward_setup(const kernel_table *, layer *, void *memory);
-void fastrnn_forward_run(const kernel_table *, layer *);
+int fastrnn_forward_run(const kernel_table *, layer *);
 
 /* Bytes of the panels of one B [K, columns]. */
 size_t fastrnn_packed_bytes(const kernel_table *, idx K, idx columns);
 
-/* C = A^T B and the sum of B's rows, in so much work space. */
+/* C = A B + bias, as matmul_args has it but for out_rows; nonzero: interrupted. */
+int fastrnn_matmul(const kernel_table *, const matmul_args *, int threads);
+
+/* C = A^T B and the sum of B's rows, in so much work space; nonzero: interrupted. */
 size_t fastrnn_matmul_grad_bytes(const kernel_table *, const weight_grad_args *, int threads);
-void fastrnn_matmul_grad(const kernel_table *, const weight_grad_args *, int threads, void *memory);
+int fastrnn_matmul_grad(const kernel_table *, const weight_grad_args *, int threads, void *memory);
 
 #endif

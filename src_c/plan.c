@@ -96,8 +96,9 @@ plan fastrnn_plan_of_backward(const kernel_table *k, const layer *l)
 
 void run_by_plan(kernel *f, const layer *l, int *flags)
 {
+    /* The work space of threads that share units serves any number of them. */
     if (l->plan.by_units)
-        team_run_meeting(f, l, l->plan.threads, flags);
+        team_run_meeting(f, l, team_is_oversubscribed() ? 1 : l->plan.threads, flags);
     else
         team_run(f, l, (int)MIN(l->plan.threads, MAX(1, l->problem.N)), 0);
 }

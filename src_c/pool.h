@@ -12,7 +12,11 @@ enum {
 /* Memory of at least *size bytes, which becomes its real size; NULL where there is none. */
 void *pool_take(size_t *size);
 
-/* Keeps a block for the next call, and drops those that have waited longest. */
+/* Keeps a block for the next call, and drops those that have waited longest. Where many megabytes
+   wait, the system gets back what no call has wanted for some seconds. */
 void pool_give(void *memory, size_t size);
+
+/* Gives back all that waits; returns how many bytes that was. */
+size_t pool_release(void);
 
 #endif

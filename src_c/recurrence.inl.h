@@ -334,31 +334,32 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
     }
 }
 
-/* Steps from t on whose rows fit into gates_x. */
+/* Steps from t on, before t1, whose rows fit into gates_x. */
 static idx FN(chunk_end)(const layer *l, const FN(share) *sh, idx t)
 {
     idx rows = 0;
-    for (; t < l->time.steps; t++)
+    for (; t < l->forward.t1; t++)
         if ((rows += FN(own)(sh, batch_size(l, t))) > l->forward.gates_x_rows)
             break;
     return t;
 }
 
+/* The steps t0..t1. */
 static void FN(forward)(const void *args, idx part, idx parts)
 {
     const layer *const l = args;
     const cell_spec *const cell = l->problem.cell;
-    const idx steps = l->time.steps;
+    const idx t0 = l->forward.t0, t1 = l->forward.t1;
     const int in_chunks = l->plan.packed && !l->problem.index;
     const idx size = l->problem.N * l->forward.stride;
     FN(share) sh = FN(share_of)(l, l->forward.flags, part, parts);
     FN(start_block)(l, &sh);
-    for (idx s = 0; s < cell->states; s++)
+    for (idx s = 0; s < cell->states && t0 == 0; s++)
         FN(load_states)(l, &sh, l->problem.initial[s], 1, l->forward.states[s], l->forward.stride);
     FN(meet)(&sh);
-    for (idx t = 0, end = 0, first = 0; t < steps; t++) {
+    for (idx t = t0, end = t0, first = 0; t < t1; t++) {
         if (t == end) {
-            end = in_chunks ? FN(chunk_end)(l, &sh, t) : steps;
+            end = in_chunks ? FN(chunk_end)(l, &sh, t) : t1;
             first = 0;
             if (in_chunks)
                 FN(project_steps)(l, &sh, t, end);
@@ -371,7 +372,7 @@ static void FN(forward)(const void *args, idx part, idx parts)
                 FN(recur)(l, &cell->forward[i], &sh, t, first);
             else
                 FN(recur_unpacked)(l, &cell->forward[i], &sh, t);
-            if (t + 1 < steps || i + 1 < cell->phases)
+            if (t + 1 < t1 || i + 1 < cell->phases)
                 FN(meet)(&sh);
         }
         first += FN(own)(&sh, batch_size(l, t));

@@ -1,30 +1,58 @@
+#define _GNU_SOURCE /* affinity */
 #include "team.h"
 #include "barrier.h"
+#include "clock.h"
+#include "interrupt.h"
+#include "thread.h"
+#include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#ifdef _OPENMP
-#include <omp.h>
-const int team_has_openmp = 1;
-#else
-const int team_has_openmp = 0;
+#if defined(__linux__)
+#include <sched.h>
 #endif
 
 /* Threads that share units wait for each other at every step; beside a busy process that is up to a
-   time slice a step, and for a moment they share rows instead: some milliseconds in each 0.1 s. */
+   time slice a step, and for a moment one thread does all: some milliseconds in each 0.1 s. */
 enum {
     OVERSUBSCRIBED_NANOSECONDS = 100000000,
     MEETINGS_A_WAIT = 100, /* a long call may have more than one without it */
 };
 
+#if defined(__linux__)
+typedef cpu_set_t cpu_mask;
+#else
+typedef char cpu_mask;
+#endif
+
+/* A thread, and the parts first, first + step, ... that it is to run. busy and waiting are all that
+   is touched by two threads at once: who sets busy owns the rest until it is 0 again. */
+typedef struct worker {
+    struct worker *next;
+    pthread_t thread;
+    cpu_mask cpus;
+    kernel *f;
+    const void *args;
+    int first, step, parts;
+    int busy, waiting;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+} worker;
+
 static struct {
-    int threads, forked, most_parts;
+    int threads, bounded, most_parts;
     double flops_per_thread;
     long long oversubscribed_until;
-} team = {.threads = 1, .flops_per_thread = FLOPS_PER_THREAD};
+    pthread_mutex_t lock; /* of what follows */
+    worker *idle;         /* the one that was idle last first: its caches are the warmest */
+    int started;
+} team = {.threads = 1, .flops_per_thread = FLOPS_PER_THREAD, .lock = PTHREAD_MUTEX_INITIALIZER};
 
-void team_set_threads(int threads)
+/* The CPUs that this thread may use, when it last asked; workers that it takes get the same. */
+static _Thread_local cpu_mask own_cpus;
+
+void team_set_threads(int threads, int bounded)
 {
     team.threads = threads;
+    team.bounded = bounded;
 }
 
 void team_set_work(double flops_per_thread)
@@ -32,42 +60,160 @@ void team_set_work(double flops_per_thread)
     team.flops_per_thread = flops_per_thread;
 }
 
+static int count_own_cpus(void)
+{
+#if defined(__linux__)
+    if (!sched_getaffinity(0, sizeof own_cpus, &own_cpus))
+        return CPU_COUNT(&own_cpus);
+    CPU_ZERO(&own_cpus); /* more than the mask holds */
+#endif
+    return MOST_THREADS;
+}
+
 int team_threads_for(double flops)
 {
     const double worth = flops / team.flops_per_thread;
-    if (team.forked || worth < 2)
+    if (worth < 2 || team.threads == 1)
         return 1;
-    return worth < team.threads ? (int)worth : team.threads;
+    const int cpus = count_own_cpus(), most = team.bounded ? MIN(cpus, team.threads) : team.threads;
+    return worth < most ? (int)worth : most;
 }
 
-/* The team always has all its threads, of which a call may leave some idle: OpenMP's libraries end
-   the threads that a smaller team does not need, and start new ones for the next larger one. */
+int (*fastrnn_interrupt)(void);
+int team_generation = 1;
+
+/* ---- workers ------------------------------------------------------------------------------------- */
+
+/* Until busy has the value, first in a loop: to sleep and be woken takes some 50 us. */
+static void await(worker *w, int busy)
+{
+    for (int spins = 0; spins < SPINS; spins++) {
+        if (__atomic_load_n(&w->busy, __ATOMIC_ACQUIRE) == busy)
+            return;
+        relax();
+    }
+    pthread_mutex_lock(&w->lock);
+    __atomic_fetch_add(&w->waiting, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&w->busy, __ATOMIC_SEQ_CST) != busy)
+        pthread_cond_wait(&w->changed, &w->lock);
+    __atomic_fetch_sub(&w->waiting, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* Either this sees that the other side waits, or that side sees busy before it sleeps. Both may be
+   waiting: a worker that has not woken yet, and already who waits for it to be done. */
+static void set_busy(worker *w, int busy)
+{
+    __atomic_store_n(&w->busy, busy, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&w->waiting, __ATOMIC_SEQ_CST)) {
+        pthread_mutex_lock(&w->lock);
+        pthread_cond_broadcast(&w->changed);
+        pthread_mutex_unlock(&w->lock);
+    }
+}
+
+static void run_parts(kernel *f, const void *args, int first, int step, int parts)
+{
+    for (int part = first; part < parts; part += step)
+        f(args, part, parts);
+}
+
+static void *work(void *given)
+{
+    worker *const w = given;
+    for (;;) {
+        await(w, 1);
+        run_parts(w->f, w->args, w->first, w->step, w->parts);
+        set_busy(w, 0);
+    }
+    return 0;
+}
+
+/* NULL where the system has no thread left. */
+static worker *start_worker(void)
+{
+    worker *const w = calloc(1, sizeof *w);
+    if (!w)
+        return 0;
+    pthread_mutex_init(&w->lock, 0);
+    pthread_cond_init(&w->changed, 0);
+    if (start_thread(&w->thread, work, w)) {
+        free(w);
+        return 0;
+    }
+    return w;
+}
+
+/* Up to n workers as a list; *count receives how many. */
+static worker *take_workers(int n, int *count)
+{
+    worker *first = 0;
+    *count = 0;
+    pthread_mutex_lock(&team.lock);
+    for (worker *w; *count < n; ++*count) {
+        if ((w = team.idle))
+            team.idle = w->next;
+        else if (team.started < n && (w = start_worker()))
+            team.started++;
+        else
+            break;
+        w->next = first;
+        first = w;
+    }
+    pthread_mutex_unlock(&team.lock);
+    return first;
+}
+
+static void give_workers(worker *first)
+{
+    pthread_mutex_lock(&team.lock);
+    for (worker *w = first, *next; w; w = next) {
+        next = w->next;
+        w->next = team.idle;
+        team.idle = w;
+    }
+    pthread_mutex_unlock(&team.lock);
+}
+
+/* The CPUs of this thread may have changed since the worker was started. */
+static void move_worker(worker *w)
+{
+#if defined(__linux__)
+    if (!CPU_EQUAL(&w->cpus, &own_cpus) && CPU_COUNT(&own_cpus)) {
+        pthread_setaffinity_np(w->thread, sizeof own_cpus, &own_cpus);
+        w->cpus = own_cpus;
+    }
+#else
+    (void)w;
+#endif
+}
+
 void team_run(kernel *f, const void *args, int parts, int at_once)
 {
+    int workers = 0, first = 1;
+    worker *const crew = parts > 1 ? take_workers(MIN(parts, MOST_THREADS) - 1, &workers) : 0;
+    if (at_once)
+        parts = workers + 1;
     if (parts > __atomic_load_n(&team.most_parts, __ATOMIC_RELAXED))
         __atomic_store_n(&team.most_parts, parts, __ATOMIC_RELAXED);
-#ifdef _OPENMP
-    if (!team.forked && parts > 1) {
-#pragma omp parallel num_threads(MAX(parts, team.threads))
-        {
-            const int given = omp_get_num_threads(), n = at_once ? MIN(parts, given) : parts;
-            for (int part = omp_get_thread_num(); part < n; part += given)
-                f(args, part, n);
-        }
-        return;
+    for (worker *w = crew; w; w = w->next) {
+        move_worker(w);
+        w->f = f, w->args = args, w->first = first++, w->step = workers + 1, w->parts = parts;
+        set_busy(w, 1);
     }
-#endif
-    const int n = at_once ? 1 : MAX(1, parts);
-    for (int part = 0; part < n; part++)
-        f(args, part, n);
+    run_parts(f, args, 0, workers + 1, parts);
+    for (worker *w = crew; w; w = w->next)
+        await(w, 0);
+    if (crew)
+        give_workers(crew);
 }
 
-static long long nanoseconds(void)
+int team_most_parts(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1000000000LL * t.tv_sec + t.tv_nsec;
+    return __atomic_exchange_n(&team.most_parts, 0, __ATOMIC_RELAXED);
 }
+
+/* ---- busy neighbours ----------------------------------------------------------------------------- */
 
 void team_oversubscribe(void)
 {
@@ -92,12 +238,20 @@ void team_run_meeting(kernel *f, const void *args, int parts, int *flags)
         team_oversubscribe();
 }
 
-void team_forget(void)
+/* ---- forks --------------------------------------------------------------------------------------- */
+
+#if !defined(_WIN32)
+/* The child has none of the threads, and a lock may have been held by one of them. */
+static void start_anew(void)
 {
-    team.forked = 1;
+    pthread_mutex_init(&team.lock, 0);
+    team.idle = 0;
+    team.started = 0;
+    team_generation++;
 }
 
-int team_most_parts(void)
+__attribute__((constructor)) static void know_of_forks(void)
 {
-    return __atomic_exchange_n(&team.most_parts, 0, __ATOMIC_RELAXED);
+    pthread_atfork(0, 0, start_anew);
 }
+#endif

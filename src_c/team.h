@@ -1,20 +1,25 @@
-/* The threads: all parts of a kernel at work, one team of steady size. */
+/* The threads: all parts of a kernel at work. They are the engine's own: those of OpenMP's libraries
+   are ended and started anew as teams change their size, are shared with whoever else in the process
+   uses such a library, spin by its settings, and make a forked process wait for ever. */
 #ifndef FASTRNN_TEAM_H
 #define FASTRNN_TEAM_H
 #include "kernels.h"
 
-extern const int team_has_openmp;
+enum {
+    /* A call gets a thread for so many operations: fewer cost more to wake it than they save. */
+    FLOPS_PER_THREAD = 2000000,
+    MOST_THREADS = 1024,
+};
 
-/* A call gets a thread for so many operations: fewer cost more to wake it than they save (a parallel
-   region costs 0.5 us hot, 60 us after an idle spell). */
-enum { FLOPS_PER_THREAD = 2000000 };
-
-/* At most so many threads a call from now on, and one for every flops_per_thread operations. */
-void team_set_threads(int threads);
+/* At most so many threads a call from now on; bounded: and no more than the CPUs that the calling
+   thread may use when it calls. */
+void team_set_threads(int threads, int bounded);
+/* One for every flops_per_thread operations. */
 void team_set_work(double flops_per_thread);
 int team_threads_for(double flops);
 
-/* All parts of a kernel. at_once: its parts meet, so there may be fewer of them than asked for. */
+/* All parts of a kernel. at_once: its parts meet, so there may be fewer of them than asked for. Calls
+   from several threads share the team: who finds it at work gets fewer threads, down to its own. */
 void team_run(kernel *, const void *args, int parts, int at_once);
 
 /* The same where the parts meet at flags [parts, FLAG_STRIDE], and wait long for each other beside a
@@ -23,16 +28,17 @@ void team_run_meeting(kernel *, const void *args, int parts, int *flags);
 int team_is_oversubscribed(void);
 void team_oversubscribe(void);
 
-/* After a fork, in the child: it has no threads but one. */
-void team_forget(void);
-
 /* Most parts a kernel has run in since the last time this was asked. */
 int team_most_parts(void);
 
-/* A lock that is never waited for: 1 where it was free. */
+/* 1, and one more in a process that was forked from one that had the engine loaded. */
+extern int team_generation;
+
+/* A lock that is never waited for: 1 where it was free. What a thread held that was not forked with
+   the process is free. */
 static inline int take_flag(int *flag)
 {
-    return !__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE);
+    return __atomic_exchange_n(flag, team_generation, __ATOMIC_ACQUIRE) != team_generation;
 }
 
 static inline void give_flag(int *flag)

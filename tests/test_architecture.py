@@ -52,6 +52,7 @@ BELOW = {
 }
 # The only files that may import these, as patterns.
 OPTIONAL = {
+    "threadpoolctl": {"backends/threadpool.py"},
     "torch": {"vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"},
     "torchvision": {"vision/*"},
     "h5py": {"captioning/data.py", "benchmarks/hdf5_memory.py"},

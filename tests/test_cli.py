@@ -300,7 +300,7 @@ def test_help_shows_examples(capsys, args):
 def test_info_says_what_runs(capsys):
     code, out, _ = call(capsys, "info")
     assert code == 0
-    for word in ("backend", "cython", "isa", "openmp", "threads"):
+    for word in ("backend", "cython", "isa", "cpus", "threads"):
         assert word in out
 
 

@@ -1,13 +1,16 @@
 """Threads, processes and configuration: they change the time a call takes, never a bit of it."""
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 from util import (
     LAYERS,
     SEQUENCES,
@@ -20,7 +23,7 @@ from util import (
 )
 
 import fastrnn
-from fastrnn.backends import _kernels, compiled, current_backend
+from fastrnn.backends import _kernels, compiled, current_backend, threads
 from fastrnn.backends._kernels import isas
 from fastrnn.backends.threads import available_cpus
 
@@ -237,14 +240,16 @@ FORK = """
 import hashlib, os, select, signal
 import numpy as np
 import fastrnn
+from fastrnn.backends import _kernels
 from util import LAYERS, draw, run
 
 operands = draw(LAYERS["lstm"], np.random.default_rng(0), np.float32, 64, 20, 64, 64)
 
 def report():
+    _kernels.most_parts()
     results = run(LAYERS["lstm"], operands, "cython")
     bits = b"".join(a.tobytes() for a in results.values() if isinstance(a, np.ndarray))
-    return f"{fastrnn.get_num_threads()} {hashlib.sha256(bits).hexdigest()}"
+    return f"{fastrnn.get_num_threads()} {_kernels.most_parts()} {hashlib.sha256(bits).hexdigest()}"
 
 print(report())
 read, write = os.pipe()
@@ -263,12 +268,62 @@ os.waitpid(child, 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_forked_process_computes_the_same_bits_on_one_thread():
+def test_forked_process_computes_the_same_bits():
     """A fork copies no threads: a child that waited for those of the parent would never end."""
     out, _ = python(FORK, OMP_NUM_THREADS="2")
     parent, child = out.splitlines()
-    assert parent.startswith("2 ")
-    assert child == parent.replace("2 ", "1 ", 1)
+    assert parent.startswith("2 2 ")
+    assert child == parent
+
+
+FORK_BEFORE_IMPORT = """
+import os, sys, torch
+torch.rand(2_000_000).sigmoid()
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+import numpy as np
+import fastrnn
+fastrnn.set_num_threads(2)
+x, h0, Wx, Wh, b = (np.ones(shape, "f") for shape in ((64, 20, 64), (64, 64), *2 * [(64, 64)], 64))
+fastrnn.rnn_forward(x, h0, Wx, Wh, b)
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_import_in_a_forked_process_that_inherits_the_threads_of_another_library():
+    out, errors = python(FORK_BEFORE_IMPORT, OMP_NUM_THREADS="2")
+    assert out == "done", errors
+
+
+FORK_DURING_A_STEP = """
+import os, sys, threading
+import numpy as np
+import fastrnn
+
+rng = np.random.default_rng(0)
+weights = [rng.standard_normal(shape).astype("f") / 8 for shape in ((64, 256), (64, 256), 256)]
+stream = fastrnn.Stream("lstm", *weights)
+out = np.zeros((100_000, 1, 64), "f")
+thread = threading.Thread(target=stream.steps, args=(np.ones_like(out), out), daemon=True)
+thread.start()
+while not out[0].any():
+    pass
+inside = not out[-1].any()
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+stream.reset()
+x = np.ones((1, 64), "f")
+fresh = fastrnn.Stream("lstm", *weights)
+print(inside, all(np.array_equal(stream.step(x), fresh.step(x)) for _ in range(3)), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_stream_that_was_stepped_during_a_fork_goes_on_in_the_child():
+    out, errors = python(FORK_DURING_A_STEP)
+    assert out == "True True", errors
 
 
 @pytest.mark.parametrize("N", [1, 3, 25])
@@ -307,7 +362,9 @@ def test_set_backend_keeps_the_instruction_set(monkeypatch):
     assert compiled._kernels.current_isa() == best
 
 
-TEAM = """
+# ---- the team ------------------------------------------------------------------------------------
+
+STEP = """
 import os
 import numpy as np
 import fastrnn
@@ -320,8 +377,8 @@ def step(N, T, H):
 
 def threads():
     return set(os.listdir("/proc/self/task"))
-
-fastrnn.set_num_threads(8)
+"""
+TEAM = """
 step(64, 20, 128)
 before = threads()
 for _ in range(5):
@@ -333,10 +390,182 @@ print(len(before), threads() == before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
-@pytest.mark.skipif(not _kernels.openmp, reason="built without OpenMP")
-def test_the_team_keeps_its_threads():
-    """Calls that are worth fewer leave some idle: OpenMP would end those and start others."""
-    out, errors = python(TEAM, OPENBLAS_NUM_THREADS="1")
+@pytest.mark.parametrize("n", [8, 16])
+def test_the_team_keeps_its_threads(n):
+    """Calls that are worth fewer leave some idle, which neither end nor are started anew."""
+    script = f"{STEP}fastrnn.set_num_threads({n}){TEAM}"
+    out, errors = python(script, OPENBLAS_NUM_THREADS="1")
     assert not errors
-    n, same = out.split()
-    assert int(n) >= 8 and same == "True"
+    assert out == f"{n} True"
+
+
+CROWD = """
+from concurrent.futures import ThreadPoolExecutor
+fastrnn.set_num_threads(4)
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(lambda _: step(32, 20, 64), range(64)))
+    print(len(threads()) <= 1 + 8 + 3)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_calls_from_several_threads_share_one_team():
+    out, errors = python(STEP + CROWD, OPENBLAS_NUM_THREADS="1")
+    assert not errors
+    assert out == "True"
+
+
+NO_THREADS = "int pthread_create() { return 11; /* EAGAIN */ }"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="replaces a function of the C library")
+def test_a_system_without_threads_to_give_computes_on_one(tmp_path):
+    source, library = tmp_path / "no_threads.c", tmp_path / "no_threads.so"
+    source.write_text(NO_THREADS)
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+    script = f"{STEP}fastrnn.set_num_threads(4)\nstep(64, 20, 128)\nprint(len(threads()))"
+    out, errors = python(script, OPENBLAS_NUM_THREADS="1", LD_PRELOAD=str(library))
+    assert not errors
+    assert out == "1"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_the_affinity_is_followed():
+    """Also where it changes after the threads were started; OMP_PROC_BIND is OpenMP's business."""
+    script = f"""{STEP}
+from fastrnn.backends import _kernels
+
+def parts():
+    _kernels.most_parts()
+    step(64, 20, 128)
+    return fastrnn.get_num_threads(), _kernels.most_parts()
+
+all_cpus = os.sched_getaffinity(0)
+print(parts() == (len(all_cpus), len(all_cpus)))
+os.sched_setaffinity(0, [min(all_cpus)])
+print(parts() == (1, 1))
+fastrnn.set_num_threads(4)
+print(parts() == (4, 4))
+masks = [os.sched_getaffinity(int(thread)) for thread in threads()]
+print(len(masks) == 4, all(mask == {{min(all_cpus)}} for mask in masks))
+"""
+    bound = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores", "OPENBLAS_NUM_THREADS": "1"}
+    out, errors = python(script, **bound)
+    assert not errors
+    assert out.split() == 5 * ["True"]
+
+
+def test_threadpool_limits_bounds_the_threads(rng):
+    fastrnn.set_num_threads(3)
+    operands = draw(LAYERS["lstm"], rng, np.float32, *LARGE["lstm"])
+    with threadpoolctl.threadpool_limits(2, user_api="openmp"):
+        _kernels.most_parts()
+        run(LAYERS["lstm"], operands, "cython")
+        assert _kernels.most_parts() == fastrnn.get_num_threads() == 2
+    assert fastrnn.get_num_threads() == 3
+    (found,) = threadpoolctl.ThreadpoolController().select(internal_api="fastrnn").info()
+    assert found["num_threads"] == 3
+
+
+GROUPS = [
+    ("0::/", {"cpu.max": "150000 100000"}, [2]),
+    ("0::/", {"cpu.max": "max 100000"}, []),
+    ("0::/a/b", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "100 100000"}, [1, 3]),
+    ("4:cpu,cpuacct:/a", {"cpu,cpuacct/cpu.cfs_{}_us": "400000 100000"}, [4]),
+    ("4:cpu:/a\n5:memory:/", {"cpu/a/cpu.cfs_{}_us": "-1 100000"}, []),
+    ("2:cpuset:/a", {"cpu/a/cpu.cfs_{}_us": "100000 100000"}, []),
+]
+
+
+@pytest.mark.parametrize(("membership", "files", "expected"), GROUPS)
+def test_quotas_of_all_groups_around_a_process(membership, files, expected, tmp_path):
+    for name, text in files.items():
+        if "{}" in name:
+            parts = zip(("quota", "period"), text.split(), strict=True)
+            files = {name.format(part): value for part, value in parts}
+        for path, value in files.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(f"{value}\n")
+    (tmp_path / "cgroup").write_text(f"{membership}\n")
+    assert [*threads._quotas(tmp_path, tmp_path / "cgroup")] == expected
+
+
+# ---- long calls ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long_calls():
+    """Functions that compute for half a second and more, on one thread of slow kernels."""
+    rng = np.random.default_rng(0)
+    shapes = (64, 200, 256), (64, 256), (256, 1024), (256, 1024), 1024, (5000, 1024), (1024, 1024)
+    draws = (rng.standard_normal(shape, np.float32) / 16 for shape in shapes)
+    x, h0, Wx, Wh, b, rows, w = draws
+    _, cache = fastrnn.lstm_forward(x, h0, Wx, Wh, b)
+    _, of_affine = fastrnn.affine_forward(rows, w, b)
+    many = np.swapaxes(x, 0, 1)
+    return {
+        "forward": lambda: fastrnn.lstm_forward(x, h0, Wx, Wh, b),
+        "backward": lambda: fastrnn.lstm_backward(None, cache, dhT=h0),
+        "affine_forward": lambda: fastrnn.affine_forward(rows, w, b),
+        "affine_backward": lambda: fastrnn.affine_backward(rows, of_affine),
+        "steps": lambda: fastrnn.Stream("lstm", Wx, Wh, b, batch=64).steps(many),
+    }
+
+
+@contextmanager
+def alarms(handler, every=0.02):
+    """Call handler, as Python calls those of signals, after 20 ms and then again and again."""
+    before = signal.signal(signal.SIGALRM, lambda *_: handler())
+    signal.setitimer(signal.ITIMER_REAL, 0.02, every)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such alarms")
+@pytest.mark.parametrize(
+    "name", ["forward", "backward", "affine_forward", "affine_backward", "steps"]
+)
+def test_signals_are_heeded_within_a_long_call(name, long_calls):
+    fastrnn.set_num_threads(1)
+    fastrnn.use_isa("baseline")
+    call, times, done = long_calls[name], [], []
+    with alarms(lambda: done or times.append(1)):
+        call()
+        done.append(True)
+    assert len(times) > 2  # after the call Python would have heeded all of them at once
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such alarms")
+def test_an_exception_of_a_signal_ends_a_long_call_and_keeps_the_state(rng):
+    fastrnn.set_num_threads(1)
+    fastrnn.use_isa("baseline")
+    weights = (rng.standard_normal(s, np.float32) for s in ((256, 1024), (256, 1024), 1024))
+    stream = fastrnn.Stream("lstm", *weights, batch=64)
+    stream.step(np.ones((64, 256), "f"))
+    before = stream.state
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), alarms(interrupt, every=0):
+        stream.steps(np.ones((200, 64, 256), "f"))
+    assert_results(assert_same_bits, stream.state, before)
+    stream.step(np.ones((64, 256), "f"))
+    assert (stream.state["h"] != before["h"]).any()
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_a_sequence_that_is_computed_piece_by_piece_has_the_same_bits(name, rng):
+    """Long enough for several looks at the signals, on threads that share rows or units."""
+    layer = without(LAYERS[name], "lengths")
+    for N in (1, 9):
+        operands = draw(layer, rng, np.float32, N, 2000 // N, 65, 130)
+        fastrnn.set_num_threads(1)
+        expected = run(layer, operands, "cython")
+        fastrnn.set_num_threads(3)
+        assert_results(assert_same_bits, run(layer, operands, "cython"), expected)
+        _kernels.oversubscribe()
+        assert_results(assert_same_bits, run(layer, operands, "cython"), expected)

@@ -137,14 +137,19 @@ cdef extern from "layer.h" nogil:
     size_t fastrnn_panel_bytes(const kernel_table *, const layer *, int training)
     void fastrnn_pack(const kernel_table *, layer *, int training, void *memory)
     size_t fastrnn_plan_forward(const kernel_table *, layer *, int lasting)
-    void fastrnn_forward(const kernel_table *, layer *, void *memory)
+    int fastrnn_forward(const kernel_table *, layer *, void *memory)
     void fastrnn_forward_setup(const kernel_table *, layer *, void *memory)
-    void fastrnn_forward_run(const kernel_table *, layer *)
+    int fastrnn_forward_run(const kernel_table *, layer *)
     size_t fastrnn_plan_backward(const kernel_table *, layer *)
-    void fastrnn_backward(const kernel_table *, layer *, void *memory)
+    int fastrnn_backward(const kernel_table *, layer *, void *memory)
     size_t fastrnn_packed_bytes(const kernel_table *, idx K, idx columns)
     size_t fastrnn_matmul_grad_bytes(const kernel_table *, const weight_grad_args *, int threads)
-    void fastrnn_matmul_grad(const kernel_table *, const weight_grad_args *, int threads, void *)
+    int fastrnn_matmul_grad(const kernel_table *, const weight_grad_args *, int threads, void *)
+    int fastrnn_matmul(const kernel_table *, const matmul_args *, int threads)
+
+
+cdef extern from "interrupt.h" nogil:
+    int (*fastrnn_interrupt)() noexcept nogil
 
 
 cdef extern from "plan.h" nogil:
@@ -153,14 +158,12 @@ cdef extern from "plan.h" nogil:
 
 
 cdef extern from "team.h" nogil:
-    const int team_has_openmp, FLOPS_PER_THREAD
-    void team_set_threads(int threads)
+    const int FLOPS_PER_THREAD, MOST_THREADS
+    void team_set_threads(int threads, bint bounded)
     void team_set_work(double flops_per_thread)
     int team_threads_for(double flops)
     void team_run(kernel *, const void *args, int parts, int at_once)
-    bint team_is_oversubscribed()
     void team_oversubscribe()
-    void team_forget()
     int team_most_parts()
     bint take_flag(int *flag)
     void give_flag(int *flag)
@@ -170,5 +173,7 @@ cdef const kernel_table *table_in_use(bint is_double) noexcept nogil
 cdef void run_parts(kernel *, const void *args, int parts) noexcept nogil
 cdef size_t panel_bytes(const kernel_table *, idx K, idx columns) noexcept nogil
 cdef size_t grad_bytes(const kernel_table *, const weight_grad_args *, int parts) noexcept nogil
-cdef void run_grad(const kernel_table *, const weight_grad_args *, int parts,
-                   void *memory) noexcept nogil
+cdef int run_grad(const kernel_table *, const weight_grad_args *, int parts,
+                  void *memory) noexcept nogil
+cdef int run_matmul(const kernel_table *, const matmul_args *, int parts) noexcept nogil
+cdef int check_interrupt(int interrupted) except -1

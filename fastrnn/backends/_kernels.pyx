@@ -20,12 +20,26 @@ from numpy cimport (
 
 from fastrnn.backends._memory cimport Block, empty, take_block
 
-import os
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept  # leaves its exception where check_interrupt finds it
+
 
 import_array()
 fastrnn_read_caches()
 
-openmp = bool(team_has_openmp)
+
+cdef int ask_for_signals() noexcept with gil:
+    """Runs Python's handlers where this is the main thread; an exception of theirs stays set."""
+    return PyErr_CheckSignals()
+
+
+fastrnn_interrupt = &ask_for_signals
+
+
+cdef int check_interrupt(int interrupted) except -1:
+    """Raises what ask_for_signals left."""
+    return -1 if interrupted else 0
+
 
 # The tables in use, float32 and float64; use_isa sets both.
 cdef const kernel_table *tables[2]
@@ -71,9 +85,13 @@ cdef size_t grad_bytes(const kernel_table *k, const weight_grad_args *w, int par
     return fastrnn_matmul_grad_bytes(k, w, parts)
 
 
-cdef void run_grad(const kernel_table *k, const weight_grad_args *w, int parts,
-                   void *memory) noexcept nogil:
-    fastrnn_matmul_grad(k, w, parts, memory)
+cdef int run_grad(const kernel_table *k, const weight_grad_args *w, int parts,
+                  void *memory) noexcept nogil:
+    return fastrnn_matmul_grad(k, w, parts, memory)
+
+
+cdef int run_matmul(const kernel_table *k, const matmul_args *m, int parts) noexcept nogil:
+    return fastrnn_matmul(k, m, parts)
 
 
 def update_rules() -> dict[str, int]:
@@ -106,9 +124,10 @@ def specs() -> dict[str, dict[str, int]]:
 
 # ---- threads -------------------------------------------------------------------------------------
 
-def set_threads(int n) -> None:
-    """At most n threads a call from now on."""
-    team_set_threads(n)
+def set_threads(n, bint bounded) -> None:
+    """At most n threads a call from now on; bounded: and no more than the CPUs that the calling
+    thread may use at the time."""
+    team_set_threads(min(n, MOST_THREADS), bounded)
 
 
 def set_flops_per_thread(double flops=FLOPS_PER_THREAD) -> None:
@@ -129,10 +148,6 @@ def most_parts() -> int:
 def oversubscribe() -> None:
     """Behave as beside a busy process for a moment."""
     team_oversubscribe()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: team_forget())
 
 
 # ---- recurrent layers ----------------------------------------------------------------------------
@@ -333,6 +348,7 @@ cdef class Spec:
         cdef char *memory = aligned(small)
         cdef size_t size
         cdef Block space
+        cdef int interrupted
         set_steps(&l.problem, x, steps[0], steps[1], index, steps[3], steps[4] == "initial")
         for s in range(cell.states):
             l.problem.initial[s] = data(<ndarray>args[1 + s])
@@ -354,7 +370,8 @@ cdef class Spec:
             space = take_block(size)
             memory = space.memory
         with nogil:
-            fastrnn_forward(k, &l, memory)
+            interrupted = fastrnn_forward(k, &l, memory)
+        check_interrupt(interrupted)
         return kept, saved, last
 
     def step_forward(self, tuple args, tuple rest, bint training) -> tuple:
@@ -398,6 +415,7 @@ cdef class Spec:
         cdef ndarray dx, dWx, dWh, db, dbh = None
         cdef tuple dinitial
         cdef Block space
+        cdef int interrupted
         set_steps(&l.problem, x, self.of_cache(cache, STEPS), self.of_cache(cache, STEPS + 1), index,
                   self.of_cache(cache, STEPS + 3), self.of_cache(cache, STEPS + 4) == "initial")
         for s in range(cell.states):
@@ -422,7 +440,8 @@ cdef class Spec:
         l.gradients.db, l.gradients.dbh = data(db), data(dbh)
         space = take_block(fastrnn_plan_backward(k, &l))
         with nogil:
-            fastrnn_backward(k, &l, space.memory)
+            interrupted = fastrnn_backward(k, &l, space.memory)
+        check_interrupt(interrupted)
         return dx, dinitial, dWx, dWh, db, dbh
 
     def pack(self, ndarray Wx, ndarray Wh, ndarray b, ndarray bh, bint transposed,
@@ -455,7 +474,7 @@ cdef class Stream:
     cdef tuple states
     cdef object checked
     cdef npy_intp shape[2]
-    cdef int kind, threads, busy
+    cdef int kind, busy
     cdef bint brief  # a step takes hardly longer than to let go of the interpreter and get it back
 
     def __init__(self, Spec spec, Panels packed, tuple states, checked):
@@ -470,8 +489,7 @@ cdef class Stream:
         for s, state in enumerate(states):
             self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)
         self.space = take_block(fastrnn_plan_forward(self.k, &self.l, True))
-        self.threads = self.l.plan.threads
-        self.brief = self.threads == 1 and (
+        self.brief = self.l.plan.threads == 1 and (
             self.shape[0] * (self.l.problem.D + self.shape[1]) * self.shape[1] < BRIEF)
         fastrnn_forward_setup(self.k, &self.l, self.space.memory)
 
@@ -507,9 +525,6 @@ cdef class Stream:
             fastrnn_forward_run(self.k, &self.l)
         else:
             with nogil:
-                # The work space of threads that share units serves any number of them.
-                self.l.plan.threads = (
-                    1 if self.l.plan.by_units and team_is_oversubscribed() else self.threads)
                 fastrnn_forward_run(self.k, &self.l)
         give_flag(&self.busy)
         return h
@@ -520,6 +535,7 @@ cdef class Stream:
         cdef layer l
         cdef Block space
         cdef npy_intp shape[3]
+        cdef int interrupted
         cdef idx T = PyArray_DIMS(x)[0] if type(x) is ndarray and PyArray_NDIM(x) == 3 else -1
         if reset is not None or T < 0 or not self.fits(x, T, self.l.problem.D, False) or not (
                 out is None or self.fits(out, T, self.l.problem.H, True)):
@@ -537,9 +553,10 @@ cdef class Stream:
             l.problem.reset = <const unsigned char *>data(reset)
             space = take_block(fastrnn_plan_forward(self.k, &l, False))
             with nogil:
-                fastrnn_forward(self.k, &l, space.memory)
+                interrupted = fastrnn_forward(self.k, &l, space.memory)
         finally:
             give_flag(&self.busy)
+        check_interrupt(interrupted)
         return h
 
     cdef int take(self) except -1:

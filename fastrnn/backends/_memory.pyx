@@ -13,9 +13,15 @@ cdef extern from "pool.h" nogil:
     const int POOL_ALIGNMENT, KEPT_FROM
     void *pool_take(size_t *size)
     void pool_give(void *memory, size_t size)
+    size_t pool_release()
 
 
 import_array()
+
+
+def release() -> int:
+    """Give back all memory that waits to be used again; how many bytes that was."""
+    return pool_release()
 
 
 cdef class Block:

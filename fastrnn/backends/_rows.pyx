@@ -10,8 +10,9 @@ last and are written in full. The number of threads changes the speed only, neve
 from libc.string cimport memset
 
 from fastrnn.backends._kernels cimport (
-    embedding_args, grad_bytes, idx, kernel_table, matmul_args, pack_args, pack_list, panel_bytes,
-    run_grad, run_parts, softmax_args, table_in_use, UNPACKED_ROWS, update_args, weight_grad_args,
+    check_interrupt, embedding_args, grad_bytes, idx, kernel_table, matmul_args, pack_args, pack_list,
+    panel_bytes, run_grad, run_matmul, run_parts, softmax_args, table_in_use, UNPACKED_ROWS,
+    update_args, weight_grad_args,
 )
 from fastrnn.backends._memory cimport Block, take_block
 
@@ -33,6 +34,7 @@ def matmul(const real[:, ::1] A,    # IN  (M, K)
     cdef pack_list list
     cdef pack_args *p
     cdef Block panels
+    cdef int interrupted
     memset(&m, 0, sizeof(m))
     m.rows, m.K, m.a_row, m.columns = A.shape[0], A.shape[1], A.shape[1], C.shape[1]
     m.A, m.B, m.C = &A[0, 0], &B[0, 0], &C[0, 0]
@@ -49,7 +51,8 @@ def matmul(const real[:, ::1] A,    # IN  (M, K)
         with nogil:
             run_parts(k.pack, &list, threads)
     with nogil:
-        run_parts(k.matmul, &m, threads)
+        interrupted = run_matmul(k, &m, threads)
+    check_interrupt(interrupted)
 
 
 def matmul_grad(const real[:, ::1] A,   # IN  (M, K)
@@ -60,13 +63,15 @@ def matmul_grad(const real[:, ::1] A,   # IN  (M, K)
     cdef const kernel_table *k = table_in_use(sizeof(real) == 8)
     cdef weight_grad_args w
     cdef Block space
+    cdef int interrupted
     memset(&w, 0, sizeof(w))
     w.rows, w.K, w.columns = A.shape[0], A.shape[1], dC.shape[1]
     w.a_row, w.b_row, w.c_row = w.K, w.columns, w.columns
     w.A, w.B, w.C, w.dbias = &A[0, 0], &dC[0, 0], &dB[0, 0], &dbias[0]
     space = take_block(grad_bytes(k, &w, threads))
     with nogil:
-        run_grad(k, &w, threads, space.memory)
+        interrupted = run_grad(k, &w, threads, space.memory)
+    check_interrupt(interrupted)
 
 
 def softmax(const real[:, ::1] x,   # IN  (M, V) scores

@@ -4,17 +4,19 @@ The functions, caches and results are those of reference.py; prepare and stream 
 """
 
 import functools
+from contextlib import suppress
 
 import numpy as np
 
-from fastrnn.backends import reference, threads
+from fastrnn.backends import _kernels, _memory, _rows, reference, threads
+from fastrnn.backends._kernels import threads_for
 from fastrnn.cells import ALL_STEPS
 
-with threads.short_spins():
-    from fastrnn.backends import _kernels, _rows
-    from fastrnn.backends._kernels import threads_for
-
 threads.followed_by(_kernels.set_threads)
+with suppress(ImportError):  # threadpoolctl is not installed
+    from fastrnn.backends import threadpool  # noqa: F401
+
+release_memory = _memory.release
 
 _RULES = _kernels.update_rules()
 # An element of an update counts as so many operations: it is bound by memory.

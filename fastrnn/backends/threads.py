@@ -5,45 +5,69 @@ The number never changes a result, only its time.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 
-# libgomp's own choice keeps a thread that waits for the others spinning for milliseconds. Beside
-# one busy process that made training on two cores ten times slower; this many turns, some 20 us,
-# cost a few per cent on idle cores.
-SPIN_COUNT = "4000"
+_CGROUPS = Path("/sys/fs/cgroup")
 
 _chosen: int | None = None
-_forked = False
-_followers: list[Callable[[int], None]] = []
+_followers: list[Callable[[int, bool], None]] = []
 
 
 def available_cpus() -> int:
-    """CPUs this process may use: its affinity mask, bounded by the cgroup's quota."""
+    """CPUs this process may use: its affinity mask, bounded by the quotas of its cgroups."""
     try:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         cpus = os.cpu_count() or 1
+    return min(cpus, _cpus_of_quotas())
+
+
+def _cpus_of_quotas() -> int:
+    return min([os.cpu_count() or 1, *_quotas(_CGROUPS, Path("/proc/self/cgroup"))])
+
+
+def _quotas(root: Path, membership: Path) -> Iterator[int]:
+    """The quotas of a process's cgroups and of those around them, in whole CPUs."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cpus = min(cpus, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or "max"
+        lines = membership.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        mount = root / controllers  # of version 1; of version 2 there is no name
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for folder in (Path(path), *Path(path).parents):
+            yield from _quota(mount / folder.relative_to("/"))
+
+
+def _quota(folder: Path) -> Iterator[int]:
+    try:
+        if (limit := folder / "cpu.max").is_file():
+            quota, period = limit.read_text().split()
+        else:
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
+        if int(quota) > 0:
+            yield max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):  # none here, or "max"
         pass
-    return cpus
 
 
 def default_threads() -> int:
     """OMP_NUM_THREADS (its first level) where it is a positive number, else the CPUs at hand."""
+    return _from_environment() or available_cpus()
+
+
+def _from_environment() -> int:
     text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(text) if text.isdecimal() and int(text) > 0 else available_cpus()
+    return int(text) if text.isdecimal() else 0
 
 
 def set_num_threads(n: int) -> None:
     """Use at most n threads a call from now on.
-
-    In a process forked from this one every call runs on one thread: the fork copies no threads of
-    the OpenMP pool, so waiting for them would never end.
 
     Raises ValueError unless n is an integer of at least 1.
     """
@@ -52,43 +76,22 @@ def set_num_threads(n: int) -> None:
         raise ValueError(f"n: expected an integer of at least 1, got {n!r}")
     _chosen = int(n)
     for follow in _followers:
-        follow(_chosen)
+        follow(*_limit())
 
 
 def get_num_threads() -> int:
-    """Most threads a call uses now (int)."""
-    global _chosen
-    if _forked:
-        return 1
-    if _chosen is None:
-        _chosen = default_threads()
-    return _chosen
+    """Most threads a call uses now (int): what was set, else OMP_NUM_THREADS, else the CPUs that
+    the calling thread may use now."""
+    return _chosen or default_threads()
 
 
-def followed_by(set_threads: Callable[[int], None]) -> None:
+def _limit() -> tuple[int, bool]:
+    """The number of threads, and whether the calling thread's CPUs bound it at every call."""
+    said = _chosen or _from_environment()
+    return (said, False) if said else (_cpus_of_quotas(), True)
+
+
+def followed_by(set_threads: Callable[[int, bool], None]) -> None:
     """Call set_threads with the number of threads, now and whenever it changes."""
-    set_threads(get_num_threads())
+    set_threads(*_limit())
     _followers.append(set_threads)
-
-
-@contextmanager
-def short_spins() -> Iterator[None]:
-    """While the extension is imported: libgomp reads its environment once, when it is loaded. What
-    the user has set stands, and child processes inherit nothing."""
-    if os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        yield
-        return
-    os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
-    try:
-        yield
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
-
-
-def _after_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
