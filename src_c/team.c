@@ -40,6 +40,7 @@ typedef struct worker {
 static struct {
     int threads, bounded, most_parts;
     double flops_per_thread;
+    cpu_mask cpus; /* empty: those of the calling thread */
     long long oversubscribed_until;
     pthread_mutex_t lock; /* of what follows */
     worker *idle;         /* the one that was idle last first: its caches are the warmest */
@@ -60,9 +61,23 @@ void team_set_work(double flops_per_thread)
     team.flops_per_thread = flops_per_thread;
 }
 
+void team_set_cpus(const int *cpus, int count)
+{
+#if defined(__linux__)
+    for (int i = 0; i < count; i++)
+        CPU_SET(cpus[i], &team.cpus);
+#else
+    (void)cpus, (void)count;
+#endif
+}
+
 static int count_own_cpus(void)
 {
 #if defined(__linux__)
+    if (CPU_COUNT(&team.cpus)) {
+        own_cpus = team.cpus;
+        return CPU_COUNT(&own_cpus);
+    }
     if (!sched_getaffinity(0, sizeof own_cpus, &own_cpus))
         return CPU_COUNT(&own_cpus);
     CPU_ZERO(&own_cpus); /* more than the mask holds */

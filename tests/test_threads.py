@@ -429,17 +429,20 @@ def test_a_system_without_threads_to_give_computes_on_one(tmp_path):
     assert out == "1"
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
-def test_the_affinity_is_followed():
-    """Also where it changes after the threads were started; OMP_PROC_BIND is OpenMP's business."""
-    script = f"""{STEP}
+PARTS = """
 from fastrnn.backends import _kernels
 
 def parts():
     _kernels.most_parts()
     step(64, 20, 128)
     return fastrnn.get_num_threads(), _kernels.most_parts()
+"""
 
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_the_affinity_is_followed():
+    """Also where it changes after the threads were started."""
+    script = f"""{STEP}{PARTS}
 all_cpus = os.sched_getaffinity(0)
 print(parts() == (len(all_cpus), len(all_cpus)))
 os.sched_setaffinity(0, [min(all_cpus)])
@@ -449,10 +452,28 @@ print(parts() == (4, 4))
 masks = [os.sched_getaffinity(int(thread)) for thread in threads()]
 print(len(masks) == 4, all(mask == {{min(all_cpus)}} for mask in masks))
 """
-    bound = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores", "OPENBLAS_NUM_THREADS": "1"}
-    out, errors = python(script, **bound)
+    out, errors = python(script, OPENBLAS_NUM_THREADS="1")
     assert not errors
     assert out.split() == 5 * ["True"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+@pytest.mark.parametrize(
+    ("binding", "imports"),
+    [
+        ({"OMP_PROC_BIND": "true"}, "import fastrnn"),
+        ({"OMP_PROC_BIND": "true"}, "import fastrnn, torch"),
+        ({"OMP_PROC_BIND": "true"}, "import torch"),
+        ({"OMP_PLACES": "cores"}, "import torch"),
+        ({"GOMP_CPU_AFFINITY": "0-1000"}, "import torch"),
+    ],
+)
+def test_openmp_that_binds_the_main_thread_leaves_the_other_cpus(binding, imports):
+    cpus = len(os.sched_getaffinity(0))
+    script = f"{imports}\n{STEP}{PARTS}\nprint(*parts())"
+    out, errors = python(script, OPENBLAS_NUM_THREADS="1", **binding)
+    assert not errors
+    assert out == f"{cpus} {cpus}"
 
 
 def test_threadpool_limits_bounds_the_threads(rng):

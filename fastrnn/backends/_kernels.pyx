@@ -130,6 +130,13 @@ def set_threads(n, bint bounded) -> None:
     team_set_threads(min(n, MOST_THREADS), bounded)
 
 
+def set_cpus(cpus) -> None:
+    """The threads use these CPUs from now on, whatever the calling thread may use."""
+    cdef int cpu
+    for cpu in cpus:
+        team_set_cpus(&cpu, 1)
+
+
 def set_flops_per_thread(double flops=FLOPS_PER_THREAD) -> None:
     """A call gets a thread for so many operations."""
     team_set_work(flops)

@@ -13,6 +13,7 @@ from fastrnn.backends._kernels import threads_for
 from fastrnn.cells import ALL_STEPS
 
 threads.followed_by(_kernels.set_threads)
+_kernels.set_cpus(threads.cpus_beside_openmp())
 with suppress(ImportError):  # threadpoolctl is not installed
     from fastrnn.backends import threadpool  # noqa: F401
 

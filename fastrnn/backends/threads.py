@@ -3,11 +3,15 @@
 The number never changes a result, only its time.
 """
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from numbers import Integral
 from pathlib import Path
 
+# With one of these OpenMP's library, which torch loads, binds the main thread to one CPU.
+_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 _chosen: int | None = None
@@ -17,10 +21,33 @@ _followers: list[Callable[[int, bool], None]] = []
 def available_cpus() -> int:
     """CPUs this process may use: its affinity mask, bounded by the quotas of its cgroups."""
     try:
-        cpus = len(os.sched_getaffinity(0))
+        cpus = len(cpus_beside_openmp() or os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         cpus = os.cpu_count() or 1
     return min(cpus, _cpus_of_quotas())
+
+
+@cache
+def cpus_beside_openmp() -> frozenset[int]:
+    """The CPUs of the process where the mask of its main thread does not tell, because OpenMP's
+    library binds that or will do so; else none."""
+    asked = [os.environ.get(name, "").lower() for name in _BINDING]
+    if not {*asked} - {"", "false"} or not hasattr(os, "sched_getaffinity"):
+        return frozenset()
+    return frozenset(_openmp_places() or os.sched_getaffinity(0))
+
+
+def _openmp_places() -> set[int]:
+    """The CPUs that OpenMP's library found when it was loaded."""
+    cpus: set[int] = set()
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    for path in {line.split()[-1] for line in lines if "libgomp" in line or "libomp" in line}:
+        library = ctypes.CDLL(path)
+        for place in range(library.omp_get_num_places()):
+            found = (ctypes.c_int * library.omp_get_place_num_procs(place))()
+            library.omp_get_place_proc_ids(place, found)
+            cpus.update(found)
+    return cpus
 
 
 def _cpus_of_quotas() -> int:
