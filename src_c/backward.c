@@ -173,6 +173,23 @@ static void add_grads(const kernel_table *k, weight_grad_list *list, idx rows, i
         list->job[job].accumulate = 1;
 }
 
+/* The gates' gradients of a chunk, the calls as long as forward's. */
+static int run_chunk(const kernel_table *k, layer *l, long long *due)
+{
+    backward_workspace *const space = &l->backward;
+    const problem *const p = &l->problem;
+    const idx at_once = undisturbed(2. * p->N * p->H * p->cell->gates * p->H);
+    space->from = space->t1;
+    do {
+        if (is_interrupted(due))
+            return -1;
+        space->to = space->from;
+        space->from = MAX(space->t0, space->to - at_once);
+        run_by_plan(k->backward, l, space->flags);
+    } while (space->from > space->t0);
+    return 0;
+}
+
 static int run_chunks(const kernel_table *k, layer *l, chunks *c)
 {
     const problem *const p = &l->problem;
@@ -186,11 +203,10 @@ static int run_chunks(const kernel_table *k, layer *l, chunks *c)
     long long due = 0;
     space->t0 = l->time.steps;
     do {
-        if (is_interrupted(&due))
-            return -1;
         space->t1 = space->t0;
         space->t0 = next_chunk(l, space->t1, c->capacity);
-        run_by_plan(k->backward, l, space->flags);
+        if (run_chunk(k, l, &due))
+            return -1;
         list_rows(k, l, c);
         const idx rows = l->time.offsets[space->t1] - l->time.offsets[space->t0];
         if (p->index) {

@@ -130,11 +130,12 @@ typedef struct {
     int *flags;          /* [parts, FLAG_STRIDE], 0: see barrier.h */
 } forward_workspace;
 
-/* Work space backward, over the steps t0..t1, whose gate gradients lie without gaps in dgates
-   [.., dgates_stride]; dgates_next [N, dgates_stride] receives those of step t0 for the next call.
+/* Work space backward, over a chunk of steps t0..t1, whose gate gradients lie without gaps in dgates
+   [.., dgates_stride]; dgates_next [N, dgates_stride] receives those of step t0 for the next chunk. A
+   call of the kernel takes the steps from..to of it.
    dstates [N, stride] by rank hold what reaches a state other than through a product. */
 typedef struct {
-    idx t0, t1, stride, dgates_stride, operand_stride;
+    idx t0, t1, from, to, stride, dgates_stride, operand_stride;
     void *dstates[MAX_STATES], *dgates, *dgates_next, *operand;
     void *z; /* [parts, stride]: where weights are read as they lie */
     int *flags;

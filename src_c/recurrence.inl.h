@@ -541,7 +541,7 @@ static void FN(step_backward)(const layer *l, const backward_phase *phase, FN(sh
     }
 }
 
-/* The steps t0..t1. */
+/* The steps from..to. */
 static void FN(backward)(const void *args, idx part, idx parts)
 {
     const layer *const l = args;
@@ -550,9 +550,9 @@ static void FN(backward)(const void *args, idx part, idx parts)
     FN(share) sh = FN(share_of)(l, space->flags, part, parts);
     FN(start_block)(l, &sh);
     sh.block.z_stride = 2 * LANES;
-    for (idx s = 0; s < cell->states && space->t1 == l->time.steps; s++)
+    for (idx s = 0; s < cell->states && space->to == l->time.steps; s++)
         FN(load_states)(l, &sh, l->gradients.dlast[s], 0, space->dstates[s], space->stride);
-    for (idx t = space->t1 - 1; t >= space->t0; t--) {
+    for (idx t = space->to - 1; t >= space->from; t--) {
         FN(move_block)(l, &sh.block, t);
         sh.block.dgates = FN(dgates_of)(l, t);
         sh.block.operand = (REAL *)space->operand
@@ -562,11 +562,12 @@ static void FN(backward)(const void *args, idx part, idx parts)
             FN(meet)(&sh);
         }
     }
-    if (space->t0 == 0) {
+    if (space->from == 0) {
         FN(move_block)(l, &sh.block, -1);
         FN(step_backward)(l, &cell->backward[0], &sh, -1);
-        return;
     }
+    if (space->from == 0 || space->from > space->t0)
+        return;
     const REAL *const from = FN(dgates_of)(l, space->t0);
     for (idx rank = part; rank < batch_size(l, space->t0); rank += parts)
         memcpy((REAL *)space->dgates_next + rank * space->dgates_stride,

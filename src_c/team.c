@@ -11,9 +11,10 @@
 #endif
 
 /* Threads that share units wait for each other at every step; beside a busy process that is up to a
-   time slice a step, and for a moment one thread does all: some milliseconds in each 0.1 s. */
+   time slice a step, and for a moment one thread does all. */
 enum {
-    OVERSUBSCRIBED_NANOSECONDS = 100000000,
+    OVERSUBSCRIBED_NANOSECONDS = 100000000, /* twice as long each time, up to */
+    LONGEST_NANOSECONDS = 1600000000,
     MEETINGS_A_WAIT = 100, /* a long call may have more than one without it */
 };
 
@@ -41,7 +42,7 @@ static struct {
     int threads, bounded, most_parts;
     double flops_per_thread;
     cpu_mask cpus; /* empty: those of the calling thread */
-    long long oversubscribed_until;
+    long long oversubscribed_until, oversubscribed_for;
     pthread_mutex_t lock; /* of what follows */
     worker *idle;         /* the one that was idle last first: its caches are the warmest */
     int started;
@@ -232,8 +233,10 @@ int team_most_parts(void)
 
 void team_oversubscribe(void)
 {
-    __atomic_store_n(&team.oversubscribed_until, nanoseconds() + OVERSUBSCRIBED_NANOSECONDS,
-                     __ATOMIC_RELAXED);
+    const long long last = __atomic_load_n(&team.oversubscribed_for, __ATOMIC_RELAXED);
+    const long long now = MIN(MAX(2 * last, OVERSUBSCRIBED_NANOSECONDS), LONGEST_NANOSECONDS);
+    __atomic_store_n(&team.oversubscribed_for, now, __ATOMIC_RELAXED);
+    __atomic_store_n(&team.oversubscribed_until, nanoseconds() + now, __ATOMIC_RELAXED);
 }
 
 int team_is_oversubscribed(void)
@@ -251,6 +254,8 @@ void team_run_meeting(kernel *f, const void *args, int parts, int *flags)
         waits += flags[part * FLAG_STRIDE + 1];
     if (waits > 1 + flags[0] / MEETINGS_A_WAIT)
         team_oversubscribe();
+    else if (parts > 1)
+        __atomic_store_n(&team.oversubscribed_for, 0, __ATOMIC_RELAXED);
 }
 
 /* ---- forks --------------------------------------------------------------------------------------- */
