@@ -39,6 +39,13 @@ class Steps(NamedTuple):
 ALL_STEPS = Steps()
 
 
+def steps_taken(shape: tuple[int, int], lengths: np.ndarray | None) -> np.ndarray:
+    """Which steps (N, T) rows of these lengths take, bool."""
+    if lengths is None or not shape[0]:
+        return np.ones(shape, bool)
+    return np.arange(shape[1]) < lengths[:, None]
+
+
 # ---- caches --------------------------------------------------------------------------------------
 # The same fields from both backends, so forward on one and backward on the other works. h, c,
 # activations and candidate are 0 past a row's length. A step's cache has the fields of the

@@ -5,21 +5,29 @@ receives next_w, is w. config is a dict that holds the hyperparameters (missing 
 defaults below) and the rule's state; it is updated in place and returned. Pass the same dict to the
 next call for the same parameter. Without a config the rule starts afresh. Every rule also takes
 weight_decay (0): a step first takes that much times learning_rate of w away (Loshchilov and Hutter
-2019). backend= as in layers.recurrent. Raises ValueError where dw or out has not w's shape,
-TypeError where it has not its dtype.
+2019). Rates and weight_decay are at least 0, momentum, decay_rate and betas in [0, 1), epsilon is
+above 0. backend= as in layers.recurrent.
+
+Raises ValueError where dw, out or the state has not w's shape, out cannot be written to, or config
+has a key that the rule does not know or a number out of range; TypeError for a dtype, a masked
+array or what is no number. Then nothing has changed. Any two arrays may share memory, and the state
+is copied where it cannot be changed in place.
 
 dw may be a RowGradient, as word_embedding_backward(..., sparse=True) returns it: only its rows of w
 and of the state change, and, with out=w, nothing else is touched. Between two gradients of a row
 its averages and its weight stand still (PyTorch's SparseAdam, "lazy" Adam elsewhere).
 """
 
+import sys
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn.backends import get_backend
 from fastrnn.backends.caches import RowGradient
+from fastrnn.layers import checks
 
 Config = dict[str, object]
 
@@ -32,6 +40,11 @@ class Rule(NamedTuple):
     factors: Callable[[Config], dict[str, float]]  # of src_c/rules.h, in Python's precision
     m: str | None = None  # the moving average of the gradient, or its velocity, in the config
     v: str | None = None  # that of its square
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the arrays like w in the config."""
+        return tuple(name for name in (self.m, self.v) if name is not None)
 
 
 def sgd(
@@ -140,42 +153,107 @@ _ADAM = Rule(
 RULES = {rule.__name__: rule for rule in (sgd, sgd_momentum, rmsprop, adam)}
 
 
+_FRACTIONS = ("momentum", "decay_rate", "beta1", "beta2")
+# The largest number of a dtype, and the least above 0.
+_LIMITS = {"f": (float(np.finfo("f").max), 2.0**-149), "d": (sys.float_info.max, 2.0**-1074)}
+
+
 def _update(rule, w, dw, config, out, backend):
-    at = ...
+    backend, in_place, given, at = get_backend(backend), out is w, out, ...
+    w = checks.array("w", w)
+    checks.float_dtype("w", w.dtype)
     if isinstance(dw, RowGradient):
-        at, dw = _rows(w, dw, get_backend(backend))
-    shape = w.shape if at is ... else (len(at), *w.shape[1:])
-    for name, a, expected in (("dw", dw, shape), ("out", w if out is None else out, w.shape)):
-        if a.shape != expected:
-            raise ValueError(f"{name}: expected shape {expected} like w, got {a.shape}")
-        if a.dtype != w.dtype:
-            raise TypeError(f"{name}: expected {w.dtype} like w, got {a.dtype}")
+        at, dw = _rows(w, dw, backend)
+    dw = checks.array("dw", dw)
+    _check_like("dw", dw, w, w.shape if at is ... else (len(at), *w.shape[1:]))
+    if out is not None:
+        out = _writeable(out, w)
     config = {} if config is None else config
-    for name, value in (rule.defaults | {"weight_decay": 0.0}).items():
-        value = config.get(name, value)
-        # A NumPy scalar, unlike a Python number, would turn float32 parameters into its own dtype.
-        config[name] = value.item() if isinstance(value, np.generic) else value
-    for name in filter(None, (rule.m, rule.v)):
-        if name not in config:
-            config[name] = np.zeros_like(w)
-        state = config[name]
-        if state.shape != w.shape or state.dtype != w.dtype:
+    numbers = _hyperparameters(rule, config, w.dtype)
+    state = _state(rule, config, w, (w, dw) if out is None else (w, dw, out))
+    # Up to here nothing has been changed, and from here on nothing is refused.
+    if out is not None and np.may_share_memory(dw, out):
+        dw = dw.copy()
+    if at is not ... and not in_place:
+        w = out = _copied(w, out)
+    elif out is None:
+        out = np.empty_like(w)
+    elif not in_place and np.may_share_memory(w, out):
+        w = w.copy()
+    if "t" in numbers:
+        numbers["t"] += 1
+    backend.update(rule, w, dw, numbers, state, out, at)
+    config.update(numbers, **dict(zip(rule.state, state, strict=True)))
+    return out if given is None else given, config
+
+
+def _check_like(name, a, w, shape):
+    if a.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape} like w, got {a.shape}")
+    if a.dtype != w.dtype:
+        raise TypeError(f"{name}: expected {w.dtype} like w, got {a.dtype}")
+
+
+def _writeable(out, w):
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
+    out = checks.array("out", out)
+    _check_like("out", out, w, w.shape)
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writeable array, got a read-only one")
+    return out
+
+
+def _hyperparameters(rule, config, dtype):
+    if not isinstance(config, dict):
+        raise TypeError(f"config: expected a dict, got {type(config).__name__}")
+    defaults = rule.defaults | {"weight_decay": 0.0}
+    known = [*defaults, *rule.state]
+    for key in config:
+        if key not in known:
+            raise ValueError(f"config: expected keys among {known}, got {key!r}")
+    return {name: _number(name, config.get(name, n), dtype) for name, n in defaults.items()}
+
+
+def _number(name, value, dtype):
+    """As Python's: NumPy's would turn float32 parameters into its own dtype."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:  # as .npz files have numbers
+        value = checks.array(name, value).item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    largest, least = _LIMITS[dtype.char]
+    if name == "t":
+        wanted = "an integer of at least 0"
+        fits = isinstance(value, Integral) and 0 <= value < sys.maxsize
+    elif name in _FRACTIONS:
+        wanted, fits = "a number in [0, 1)", 0 <= value < 1
+    elif name == "epsilon":
+        wanted, fits = f"a finite {dtype} above 0", least <= value <= largest
+    else:
+        wanted, fits = f"a finite {dtype} of at least 0", 0 <= value <= largest
+    if not fits:
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
+    return int(value) if name == "t" else float(value)
+
+
+def _state(rule, config, w, others):
+    """The arrays of the state; copies of those that cannot be changed, or not without another."""
+    state = []
+    for name in rule.state:
+        a = checks.array(name, config[name]) if name in config else np.zeros_like(w)
+        if a.shape != w.shape or a.dtype != w.dtype:
             raise ValueError(
-                f"config: expected {name} like w, {w.dtype} {w.shape}, got {state.dtype} "
-                f"{state.shape}; every parameter needs a config of its own"
+                f"config: expected {name} like w, {w.dtype} {w.shape}, got {a.dtype} "
+                f"{a.shape}; every parameter needs a config of its own"
             )
-    if "t" in rule.defaults:
-        config["t"] += 1
-    if at is not ... and out is not w:
-        out = _copied(w, out)
-    out = np.empty_like(w) if out is None else out
-    get_backend(backend).update(rule, w, dw, config, out, at)
-    return out, config
+        shared = any(np.may_share_memory(a, other) for other in (*others, *state))
+        state.append(a.copy() if shared or not a.flags.writeable else a)
+    return state
 
 
 def _rows(w, dw, backend):
     """The rows of a RowGradient, checked: a kernel trusts them."""
-    rows, values = np.array(dw.rows), np.asarray(dw.values)
+    rows = np.array(checks.array("dw", dw.rows, empty=np.intp))
     if w.ndim < 1 or rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise ValueError(f"dw: expected rows as integers (R,), got {rows.dtype} {rows.shape}")
     if rows.size and not 0 <= rows.min() <= rows.max() < len(w):
@@ -183,7 +261,7 @@ def _rows(w, dw, backend):
     rows = rows.astype(np.intp)
     if len(backend.distinct(rows)[0]) < len(rows):
         raise ValueError("dw: expected every row once, got one twice")
-    return rows, values
+    return rows, dw.values
 
 
 def _copied(w, out):

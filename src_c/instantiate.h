@@ -49,7 +49,7 @@ enum {
 
 #define REAL float
 #define REAL_BYTES 4
-#define INT int32_t
+#define INT uint32_t /* the bits of a REAL: what overflows in them wraps */
 #define SQRT sqrtf
 #define SUFFIX f32
 #ifdef MIN_f32
@@ -72,7 +72,7 @@ enum {
 
 #define REAL double
 #define REAL_BYTES 8
-#define INT int64_t
+#define INT uint64_t
 #define SQRT sqrt
 #define SUFFIX f64
 #ifdef MIN_f64

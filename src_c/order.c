@@ -1,16 +1,22 @@
 #include "order.h"
 #include <string.h>
 
+/* Without rows there is none, and T may be any number: arrays of no rows need no memory. */
+static idx most_steps(const problem *p)
+{
+    return p->N ? p->T : 0;
+}
+
 schedule take_schedule(arena *a, const problem *p)
 {
     return (schedule){.rows = take(a, p->N * p->T, sizeof(idx)),
-                      .offsets = take(a, p->T + 2, sizeof(idx)),
+                      .offsets = take(a, most_steps(p) + 2, sizeof(idx)),
                       .sorted_indices = take(a, p->N, sizeof(idx))};
 }
 
 void sort_batch(const problem *p, schedule *time)
 {
-    const idx N = p->N, T = p->T;
+    const idx N = p->N, T = most_steps(p);
     idx *const rows = time->rows, *const offsets = time->offsets;
     idx *const indices = time->sorted_indices;
     idx steps = 0, rank = 0, i = 0;

@@ -23,7 +23,7 @@ TREE = ROOT.parent
 BELOW = {
     "optional": set(),
     "gradcheck": set(),
-    "optim": {"backends"},
+    "optim": {"backends", "layers"},
     "storage": {"optional"},
     "figures": {"optional", "storage"},
     "cells": set(),

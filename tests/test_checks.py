@@ -498,21 +498,100 @@ def test_word_indices_changed_after_forward_do_no_harm(sparse, backend):
             np.testing.assert_array_equal(a, e)
 
 
+RISE = "first: expected integers that rise from 0 to 2, the words of x"
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize(
     ("field", "value", "exception", "text"),
     [
         ("x", [0, 3], IndexError, "x: expected indices in [0, V) = [0, 3), got 3 at (1,)"),
-        ("first", [0, 3], ValueError, "lengths: expected integers in [0, 2], got 3 at (0,)"),
-        ("first", [0, 2, 1], ValueError, "lengths: expected integers in [0, 2], got -1 at (1,)"),
-        ("first", [0, 1], ValueError, "lengths: expected a sum of 2, the words of x, got 1"),
+        *(
+            ("first", first, ValueError, f"{RISE}, got {np.array(first)}")
+            for first in ([0, 3], [0, 2, 1], [0, 1], [1, 2], [0, 2, 1, 2], [-(2**63), 2], [2])
+        ),
+        ("first", [], TypeError, "first: expected an integer dtype, got float64"),
+        ("first", None, TypeError, "first: expected an integer dtype, got object"),
+        ("mean", 1, TypeError, "mean: expected a bool, got 1"),
     ],
 )
 def test_bags_changed_in_the_cache_are_refused(field, value, exception, text, sparse, backend):
     out, cache = fastrnn.embedding_bag_forward([0, 2], [2], np.ones((3, 2)))
     with refused(exception, text):
-        changed = cache._replace(**{field: np.array(value)})
+        changed = cache._replace(**{field: value if field == "mean" else np.array(value)})
         fastrnn.embedding_bag_backward(out, changed, sparse=sparse)
+
+
+# In place of a field: nothing, what is no array, and, of an array, other shapes, dtypes, layouts.
+NO_ARRAYS = [None, "x", 3, -1, [], [[1], [1, 2]], {}, np.float64, slice(None), 2**70, (2**62, 1)]
+OTHERS = [
+    np.ma.masked_array,
+    lambda a: a[..., :-1],
+    lambda a: a[:-1],
+    lambda a: a[:0],
+    lambda a: a[None],
+    lambda a: np.concatenate([a, a]),
+    lambda a: np.concatenate([a, a], axis=-1),
+    lambda a: a.reshape(-1),
+    lambda a: np.broadcast_to(a, (2, *a.shape))[0],
+    lambda a: a.astype("float16"),
+    lambda a: a.astype("complex64"),
+    lambda a: a.astype(">f8"),
+    lambda a: a.astype("float32"),
+    lambda a: a.astype(object),
+    lambda a: np.full_like(a, 10**9),
+    lambda a: np.full_like(a, -1),
+]
+SAME = [
+    lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    np.asfortranarray,
+    np.ndarray.tolist,
+    lambda a: np.frombuffer(b"x" + a.tobytes(), a.dtype, offset=1).reshape(a.shape),
+]
+
+
+UPSTREAM = {f"d{name}" for name in ("h", "hT", "cT", "next_h", "next_c", "out")}
+
+
+def altered(cache):
+    """Caches with one field changed, and whether the gradients have to be the same."""
+    for field, value in cache._asdict().items():
+        is_array = isinstance(value, np.ndarray)
+        for other in NO_ARRAYS + ([change(value) for change in OTHERS] if is_array else []):
+            yield field, cache._replace(**{field: other}), False
+        for change in SAME if is_array else []:
+            yield field, cache._replace(**{field: change(value)}), True
+
+
+def test_every_backward_function_is_walked():
+    functions = {layer.function for layer in LAYERS.values() if "loss" not in layer.function}
+    public = {name.removesuffix("_backward") for name in dir(fastrnn) if name.endswith("_backward")}
+    assert functions == public - {"temporal_fc"}
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "loss" not in name])
+def test_altered_cache_gives_an_error_that_names_it_or_gradients(name, backend, operands_of):
+    """No crash, above all; tests/fuzz tries more of it."""
+    *outputs, cache = LAYERS[name].forward(*operands_of(name).values())
+    expected = LAYERS[name].backward(*outputs, cache)
+    for field, changed, same in altered(cache):
+        try:
+            actual = LAYERS[name].backward(*outputs, changed)
+        except (ValueError, TypeError, IndexError) as error:
+            assert not same, (field, error)
+            named, _, _ = str(error).partition(": ")
+            assert named in ("cache", *cache._fields, *UPSTREAM), (field, error)
+            continue
+        for a, e in zip(actual, expected, strict=same) if same else []:
+            np.testing.assert_array_equal(a, e, field)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "loss" not in name])
+def test_cache_without_all_its_fields_is_refused(name, backend, operands_of):
+    *outputs, cache = LAYERS[name].forward(*operands_of(name).values())
+    for short in (cache[:-1], (*cache, None), ()):
+        with pytest.raises(TypeError, match="^cache: expected the cache that"):
+            LAYERS[name].backward(*outputs, tuple.__new__(type(cache), short))
 
 
 ORDERS = ["ifog", "figo", "ifgo", "iofg"]

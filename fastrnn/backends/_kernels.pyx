@@ -216,7 +216,7 @@ def _no_panels() -> None:
 cdef const kernel_table *set_call(layer *l, Spec spec, ndarray Wx, ndarray Wh, ndarray b, ndarray bh,
                                   bint transposed, packed):
     """The weights, and their panels unless these are of other arrays; the table to run with."""
-    cdef bint own = (type(packed) is Panels
+    cdef bint own = (type(packed) is Panels and (<Panels>packed).k != NULL
                      and (<Panels>packed).k.cells[spec.cell] == (<Panels>packed).cell
                      and (<Panels>packed).are_of(Wx, Wh, b, bh, transposed))
     cdef const kernel_table *k = (

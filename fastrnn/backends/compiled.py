@@ -10,7 +10,7 @@ import numpy as np
 
 from fastrnn.backends import _kernels, _memory, _rows, reference, threads
 from fastrnn.backends._kernels import threads_for
-from fastrnn.cells import ALL_STEPS
+from fastrnn.cells import ALL_STEPS, steps_taken
 
 threads.followed_by(_kernels.set_threads)
 _kernels.set_cpus(threads.cpus_beside_openmp())
@@ -53,7 +53,7 @@ def step_backward(cell, dstates, cache):
 def backward(cell, dh, dlast, cache):
     x, index, used = cache.x, cache.index, None
     if index is not None:
-        x, index, used = _table(x, index)
+        x, index, used = _rows_read(x, index, cache.lengths)
     dx, *others = _spec(cell, cell.order_of(cache)).backward(
         cache, dh, tuple(dlast), x, index, cell.two_biases
     )
@@ -69,6 +69,18 @@ def _table(x, index):
         return x, index, None
     used, places = distinct(index.reshape(-1))
     return x[used], places.reshape(index.shape), used
+
+
+def _rows_read(x, index, lengths):
+    """The same of the rows alone that a step reads: the gradient of Wx is a sum over all that there
+    are, in which 0 times NaN would count."""
+    x, index, used = _table(x, index)
+    read = np.zeros(len(x), bool)
+    read[index if lengths is None else index[steps_taken(index.shape, lengths)]] = True
+    if read.all():
+        return x, index, used
+    kept = np.flatnonzero(read)
+    return x[kept], (np.cumsum(read) - 1)[index], kept if used is None else used[kept]
 
 
 # ---- prepared weights and streams ----------------------------------------------------------------
@@ -131,17 +143,15 @@ def softmax_loss(x, y, weight, scale):
 # ---- update rules --------------------------------------------------------------------------------
 
 
-def update(rule, w, dw, config, out, at=...):
+def update(rule, w, dw, config, state, out, at=...):
     """One pass over the elements, or the reference's many where the kernel does not take the
-    arrays: of other dtypes than native float32 and float64, or not contiguous."""
-    states = [name and config[name] for name in (rule.m, rule.v)]
-    plain = w.dtype.char in "fd" and w.dtype.isnative
-    arrays = w, dw, out, *(a for a in states if a is not None)
-    if not plain or not all(a.flags.c_contiguous for a in arrays):
-        reference.update(rule, w, dw, config, out, at)
+    arrays as they lie."""
+    if not all(a.flags.c_contiguous and a.flags.aligned for a in (w, dw, out, *state)):
+        reference.update(rule, w, dw, config, state, out, at)
         return
     rows, width = (None, 0) if at is ... else (at, dw.size // max(1, len(at)))
-    m, v = (None if a is None else a.reshape(-1) for a in states)
+    by_name = dict(zip(rule.state, state, strict=True))
+    m, v = (name and by_name[name].reshape(-1) for name in (rule.m, rule.v))
     flat = w.reshape(-1), dw.reshape(-1), threads_for(_UPDATE_WORK * dw.size), out.reshape(-1)
     keep = 1 - config["learning_rate"] * config["weight_decay"]
     _rows.update(_RULES[rule.name], rows, width, *flat, m, v, keep=keep, **rule.factors(config))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import ALL_STEPS, Weights
+from fastrnn.cells import ALL_STEPS, Weights, steps_taken
 
 
 def sigmoid(x):
@@ -208,12 +208,17 @@ def step_backward(cell, dstates, cache):
 def _in_order(a, lengths, reverse):
     """(N, T, ...) with the steps of each row in the order they are taken, and zeros past its
     length, whatever was there. It is its own inverse."""
-    if lengths is None:
+    if lengths is None or not len(a):
         return np.ascontiguousarray(a[:, ::-1]) if reverse else a
     t, end = np.arange(a.shape[1]), lengths[:, None]
     if reverse:
         a = np.take_along_axis(a, np.where(t < end, end - 1 - t, t)[..., None], axis=1)
     return np.where((t < end)[..., None], a, 0)
+
+
+def _times(a):
+    """Of a (N, T, ...): without rows none, however large T is."""
+    return range(a.shape[1] if len(a) else 0)
 
 
 def _resets_in_order(reset, lengths, reverse):
@@ -241,16 +246,21 @@ def _starts_of(initial, reset_to):
     return initial if reset_to == "initial" else [np.zeros_like(state) for state in initial]
 
 
-def _inputs(x, index):
-    """x (N, T, D), which with an index lies in the rows of x (U, D)."""
-    return x if index is None else x[index]
+def _inputs(x, index, lengths):
+    """x (N, T, D), which with an index lies in the rows of x (U, D); then 0 past the lengths."""
+    if index is None:
+        return x
+    taken = steps_taken(index.shape, lengths)
+    inputs = np.zeros((*index.shape, x.shape[1]), x.dtype)
+    inputs[taken] = x[index[taken]]
+    return inputs
 
 
 def forward(cell, args, rest, steps, training, return_sequence):
     x, initial, weights = _unpacked(cell, args, rest)
     Wx, Wh, b, bh, order, transposed, _ = weights
     Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
-    a = _in_order(_inputs(x, steps.index), steps.lengths, steps.reverse) @ Wx + b
+    a = _in_order(_inputs(x, steps.index, steps.lengths), steps.lengths, steps.reverse) @ Wx + b
     reset = _resets_in_order(steps.reset, steps.lengths, steps.reverse)
     shape, H = a.shape[:2], len(Wh)
     first = [_or_zeros(state, initial[0]) for state in initial]
@@ -269,7 +279,7 @@ def forward(cell, args, rest, steps, training, return_sequence):
             array[:, t] = value
         return after
 
-    last = tuple(_scan(step, first, range(a.shape[1]), steps.lengths))
+    last = tuple(_scan(step, first, _times(a), steps.lengths))
     kept, saved = (
         [_in_order(v, steps.lengths, steps.reverse) for v in arrays] for arrays in (kept, saved)
     )
@@ -281,7 +291,8 @@ def forward(cell, args, rest, steps, training, return_sequence):
 
 def _before(states, first, reset, anew):
     """The states (N, T, H) from which the steps start, where `states` are those they lead to."""
-    before = np.concatenate([first[:, None], states], axis=1)[:, :-1]
+    T = states.shape[1]
+    before = np.concatenate([first[:, None], states[:, :-1]], axis=1)[:, :T]
     return before if reset is None else np.where(reset, anew[:, None], before)
 
 
@@ -311,21 +322,20 @@ def backward(cell, dh, dlast, cache):
         return [np.where(reset[:, t], 0, d) for d in dbefore]
 
     last = [_or_zeros(d, cache.h0) for d in dlast]
-    back_to_first = _scan(step, last, reversed(range(dh.shape[1])), cache.lengths)
+    back_to_first = _scan(step, last, reversed(_times(dh)), cache.lengths)
     if cache.reset_to != "initial":
         dinitial = back_to_first
     else:
         dinitial = [a + b for a, b in zip(dinitial, back_to_first, strict=True)]
 
-    x = _in_order(_inputs(cache.x, cache.index), *time)
+    x = _in_order(_inputs(cache.x, cache.index, cache.lengths), *time)
     starts = equations.starts(before[0], saved, order)
     da, du, *starts = (_in_order(a, cache.lengths, False) for a in (da, du, *starts))
     dx, *weights = _product_gradients(da, du, x, starts, cache.Wx, transposed)
     dx = _in_order(dx, *time)
     if cache.index is not None:
-        dx = word_embedding_backward(
-            dx.reshape(-1, dx.shape[2]), cache.index.reshape(-1), None, False, len(cache.x)
-        )
+        taken = steps_taken(cache.index.shape, cache.lengths)
+        dx = word_embedding_backward(dx[taken], cache.index[taken], None, False, len(cache.x))
     return dx, dinitial, *weights
 
 
@@ -388,40 +398,42 @@ def softmax_loss(x, y, weight, scale):
 
 
 # ---- update rules --------------------------------------------------------------------------------
-# out may be w; the state in config is changed in place; at: all, or the rows that dw is of.
+# What follows w and the arrays of the state, of the rows that dw is of.
 
 
-def _decayed(w, config, at):
-    return (1 - config["learning_rate"] * config["weight_decay"]) * w[at]
+def _decayed(c, w):
+    return (1 - c["learning_rate"] * c["weight_decay"]) * w
 
 
-def _sgd(w, dw, config, out, at):
-    out[at] = _decayed(w, config, at) - config["learning_rate"] * dw
+def _sgd(c, w, dw):
+    return (_decayed(c, w) - c["learning_rate"] * dw,)
 
 
-def _sgd_momentum(w, dw, config, out, at):
-    v = config["velocity"]
-    v[at] = config["momentum"] * v[at] - config["learning_rate"] * dw
-    out[at] = _decayed(w, config, at) + v[at]
+def _sgd_momentum(c, w, dw, v):
+    v = c["momentum"] * v - c["learning_rate"] * dw
+    return _decayed(c, w) + v, v
 
 
-def _rmsprop(w, dw, config, out, at):
-    cache, decay, rate = config["cache"], config["decay_rate"], config["learning_rate"]
-    cache[at] = decay * cache[at] + (1 - decay) * dw**2
-    out[at] = _decayed(w, config, at) - rate * dw / (np.sqrt(cache[at]) + config["epsilon"])
+def _rmsprop(c, w, dw, cache):
+    cache = c["decay_rate"] * cache + (1 - c["decay_rate"]) * dw**2
+    return _decayed(c, w) - c["learning_rate"] * dw / (np.sqrt(cache) + c["epsilon"]), cache
 
 
-def _adam(w, dw, config, out, at):
-    m, v, t, rate = config["m"], config["v"], config["t"], config["learning_rate"]
-    beta1, beta2 = config["beta1"], config["beta2"]
-    m[at] = beta1 * m[at] + (1 - beta1) * dw
-    v[at] = beta2 * v[at] + (1 - beta2) * dw**2
-    m_hat, v_hat = m[at] / (1 - beta1**t), v[at] / (1 - beta2**t)
-    out[at] = _decayed(w, config, at) - rate * m_hat / (np.sqrt(v_hat) + config["epsilon"])
+def _adam(c, w, dw, m, v):
+    beta1, beta2, t = c["beta1"], c["beta2"], c["t"]
+    m = beta1 * m + (1 - beta1) * dw
+    v = beta2 * v + (1 - beta2) * dw**2
+    m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+    step = c["learning_rate"] * m_hat / (np.sqrt(v_hat) + c["epsilon"])
+    return _decayed(c, w) - step, m, v
 
 
 _RULES = {"sgd": _sgd, "sgd_momentum": _sgd_momentum, "rmsprop": _rmsprop, "adam": _adam}
 
 
-def update(rule, w, dw, config, out, at=...):
-    _RULES[rule.name](w, dw, config, out, at)
+def update(rule, w, dw, config, state, out, at=...):
+    """out, which may be w, and the arrays of the state receive what follows; at: all, or the rows
+    that dw is of."""
+    after = _RULES[rule.name](config, w[at], dw, *(a[at] for a in state))
+    for array, new in zip((out, *state), after, strict=True):
+        array[at] = new

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import Cell, Steps, taken
+from fastrnn.cells import Cell, Steps, steps_taken, taken
 
 try:
     from fastrnn.layers._plain import Plain
@@ -44,21 +44,43 @@ def signature(**shapes: str) -> Signature:
     return Signature(tuple(shapes), parsed, optional, plain)
 
 
+def array(name: str, a: object, empty: type | None = None) -> np.ndarray:
+    """As an ndarray; of an empty list in that dtype, if any: it has none of its own.
+
+    Raises TypeError for a masked array, whose mask would be lost, ValueError for lists of different
+    lengths.
+    """
+    if type(a) is np.ndarray:
+        return a
+    if _is_masked(a):
+        raise TypeError(f"{name}: expected an array without a mask, which would be lost")
+    try:
+        result = np.asarray(a)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array, got none: {error}") from None
+    bare = empty and not result.size and isinstance(a, list | tuple)
+    return result.astype(empty) if bare else result
+
+
+def _is_masked(a):
+    """Also a list of masked arrays or elements."""
+    return isinstance(a, np.ma.MaskedArray) or (
+        isinstance(a, list | tuple) and any(map(_is_masked, a))
+    )
+
+
 def arrays(
     expected: Signature, given: tuple[np.ndarray | None, ...]
 ) -> tuple[np.ndarray | None, ...]:
     """The arrays as C-contiguous ndarrays of one float dtype whose shapes fit together.
 
     Letters are bound from left to right; a non-contiguous array is copied once.
-    Raises TypeError for a dtype, ValueError for a shape.
+    Raises TypeError for a dtype or a masked array, ValueError for a shape.
     """
     if expected.plain is not None and expected.plain(given):
         return given
-    result = [a if type(a) is np.ndarray else np.asarray(a) for a in given]
-    dtype = result[0].dtype
-    # By character: where long double is 8 bytes it equals float64, but not for a kernel.
-    if dtype.char not in "fd" or not dtype.isnative:
-        raise TypeError(f"{expected.names[0]}: expected float32 or float64, got {dtype}")
+    result = list(map(array, expected.names, given))
+    dtype = float_dtype(expected.names[0], result[0].dtype)
     for i, a in enumerate(result):
         if a.dtype is not dtype and (a.dtype != dtype or a.dtype.char != dtype.char):
             if given[i] is None and expected.optional[i]:
@@ -72,6 +94,14 @@ def arrays(
             result[i] = np.array(a, order="C")
     _check_shapes(expected, [None if a is None else a.shape for a in result])
     return tuple(result)
+
+
+def float_dtype(name: str, dtype: np.dtype) -> np.dtype:
+    """Raises TypeError unless it is float32 or float64 as this CPU has them."""
+    # By character: where long double is 8 bytes it equals float64, but not for a kernel.
+    if not isinstance(dtype, np.dtype) or dtype.char not in "fd" or not dtype.isnative:
+        raise TypeError(f"{name}: expected float32 or float64, got {dtype}")
+    return dtype
 
 
 def _check_shapes(expected: Signature, shapes: Sequence[tuple[int, ...] | None]) -> None:
@@ -193,6 +223,12 @@ def gate_order(cell: Cell, gates: str) -> str:
         raise ValueError(f"gates: expected one of {list(cell.orders)}, got {gates!r}") from None
 
 
+def known_order(cell: Cell, gates: str) -> None:
+    """Raises ValueError unless it is an order as a permutation of the cell's gates."""
+    if not isinstance(gates, str) or gates not in cell.known_orders:
+        raise ValueError(f"gates: expected one of {cell.known_orders}, got {gates!r}")
+
+
 # ---- numbers -------------------------------------------------------------------------------------
 
 
@@ -213,29 +249,46 @@ def count(name: str, value: int) -> int:
 
 
 def indices(
-    name: str, x: np.ndarray, shape: Sequence[int | str], limit: int, letter: str
+    name: str,
+    x: np.ndarray,
+    shape: Sequence[int | str] | None,
+    limit: int,
+    letter: str,
+    unread: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A copy of x as C-contiguous np.intp of that shape (letters match any size), in [0, limit): a
-    kernel trusts it, whatever becomes of the caller's array.
+    """A copy of x as C-contiguous np.intp of that shape (letters match any size, None any shape),
+    in [0, limit): a kernel trusts it, whatever becomes of the caller's array. Where unread is true
+    it is not looked at, and may become 0.
 
     Raises TypeError for a dtype, ValueError for a shape, IndexError for an index out of range.
     """
     given, x = _integers(name, x, shape)
-    if (at := _first_beyond(x, limit - 1)) is not None:
-        raise IndexError(
-            f"{name}: expected indices in [0, {letter}) = [0, {limit}), got {given[at]} at {at}"
-        )
+    _check_range(name, given, x, limit, letter, unread)
     return x
 
 
+def _check_range(name, given, x, limit, letter, unread):
+    if _first_beyond(x, limit - 1) is None:
+        return
+    beyond = (x < 0) | (x >= limit)
+    if unread is not None:
+        x[unread] = 0
+        beyond &= ~unread
+    for place in np.argwhere(beyond)[:1]:
+        at = tuple(place.tolist())
+        raise IndexError(
+            f"{name}: expected indices in [0, {letter}) = [0, {limit}), got {given[at]} at {at}"
+        )
+
+
 def _integers(
-    name: str, x: np.ndarray, shape: Sequence[int | str]
+    name: str, x: np.ndarray, shape: Sequence[int | str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """x as it is and as a C-contiguous copy in np.intp, where what does not fit is negative."""
-    x = np.asarray(x)
+    x = array(name, x, empty=np.intp)
     if x.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an integer dtype, got {x.dtype}")
-    wanted = tuple(shape)
+    wanted = x.shape if shape is None else tuple(shape)
     if len(x.shape) != len(wanted) or any(
         isinstance(want, int) and want != n for want, n in zip(wanted, x.shape, strict=True)
     ):
@@ -266,17 +319,19 @@ def steps(
     (N, T) of rows of x (U, D); reset, None or a C-contiguous copy, bool (N, T), and what to.
 
     Raises TypeError for a dtype or a reverse that is no bool, ValueError for a shape, a value or a
-    name, IndexError for an index outside of [0, U).
+    name, IndexError for an index outside of [0, U) within a row's length.
     """
-    if index is not None:
-        index = indices("index", index, (N, "T"), len(x), "U")
-    T = x.shape[1] if index is None else index.shape[1]
     if lengths is not None:
         given, lengths = _integers("lengths", lengths, (N,))
-        if (at := _first_beyond(lengths, T)) is not None:
-            raise ValueError(
-                f"lengths: expected integers in [0, T] = [0, {T}], got {given[at]} at {at}"
-            )
+    if index is not None:
+        given_index, index = _integers("index", index, (N, "T"))
+        past = None if lengths is None else ~steps_taken(index.shape, lengths)
+        _check_range("index", given_index, index, len(x), "U", past)
+    T = x.shape[1] if index is None else index.shape[1]
+    if lengths is not None and (at := _first_beyond(lengths, T)) is not None:
+        raise ValueError(
+            f"lengths: expected integers in [0, T] = [0, {T}], got {given[at]} at {at}"
+        )
     if reset is not None:
         reset = resets(reset, "(N, T)", (N, T))
     _reset_to(reset_to)
@@ -290,7 +345,7 @@ def _reset_to(name):
 
 def resets(reset: np.ndarray, letters: str, shape: tuple[int, int]) -> np.ndarray:
     """A C-contiguous copy. Raises TypeError unless it is bool, ValueError for a shape."""
-    given = np.asarray(reset)
+    given = array("reset", reset, empty=np.bool_)
     if given.dtype != np.bool_:
         raise TypeError(f"reset: expected bool, got {given.dtype}")
     if given.shape != shape:
@@ -313,12 +368,37 @@ def bags(lengths: np.ndarray, words: int) -> np.ndarray:
     return first
 
 
+def bounds(first: np.ndarray, words: int) -> np.ndarray:
+    """A copy of what bags returned.
+
+    Raises TypeError for a dtype, ValueError unless it rises from 0 to that number of words.
+    """
+    given, first = _integers("first", first, ("N+1",))
+    inside = _first_beyond(first, words) is None  # so that no difference overflows
+    if not (inside and first.size and first[0] == 0 and first[-1] == words) or np.any(
+        np.diff(first) < 0
+    ):
+        raise ValueError(
+            f"first: expected integers that rise from 0 to {words}, the words of x, got {given}"
+        )
+    return first
+
+
+def vectors(shape: tuple[int, int], dtype: np.dtype) -> tuple[int, int]:
+    """V and W of word vectors that are not at hand. Raises ValueError unless shape is that,
+    TypeError for a dtype."""
+    if not isinstance(shape, tuple) or len(shape) != 2:
+        raise ValueError(f"shape: expected (V, W), got {shape!r}")
+    float_dtype("dtype", dtype)
+    return count("shape", shape[0]), count("shape", shape[1])
+
+
 def weights(name: str, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """A mask (bool or real: the weight of each element) in the dtype of the scores.
 
     Raises TypeError for a dtype, ValueError for a shape.
     """
-    mask = np.asarray(mask)
+    mask = array(name, mask)
     if mask.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected a bool or real dtype, got {mask.dtype}")
     if mask.shape != shape:
@@ -328,11 +408,18 @@ def weights(name: str, mask: np.ndarray, shape: tuple[int, ...], dtype: np.dtype
 
 def cache_of(function: str, kind: type, cache: object, ndim: int | None = None) -> None:
     """Raises TypeError unless cache is what the named function returned, of an x with ndim axes."""
-    if type(cache) is not kind or (ndim is not None and cache.x.ndim != ndim):
-        got = type(cache).__name__
-        if type(cache) is kind:
-            got += f" of an x with {cache.x.ndim} axes"
-        raise TypeError(f"cache: expected the cache that {function} returned, got {got}")
+    got = type(cache).__name__
+    if is_of(kind, cache):
+        axes = None if ndim is None else array("x", cache.x).ndim
+        if axes == ndim:
+            return
+        got += f" of an x with {axes} axes"
+    raise TypeError(f"cache: expected the cache that {function} returned, got {got}")
+
+
+def is_of(kind: type, cache: object) -> bool:
+    """Whether it is a cache of that kind; tuple.__new__ makes some with other fields."""
+    return type(cache) is kind and len(cache) == len(kind._fields)
 
 
 def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
@@ -342,19 +429,21 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
     Raises TypeError for a foreign cache or a dtype, ValueError for one of training=False, a shape,
     lengths or an order, IndexError for an index.
     """
-    kind = type(cache) is cell.cache
-    indexed = kind and cache.index is not None
-    if not kind or cache.x is None or cache.x.ndim != (2 if step or indexed else 3):
-        _refuse(cell, step, cache)
+    own = is_of(cell.cache, cache)
+    if own and cache.x is None:
+        raise ValueError(
+            f"cache: expected that of a {_forward_of(cell, step)} with training=True, got one of "
+            "training=False, which keeps nothing for a backward pass"
+        )
+    indexed = own and cache.index is not None
+    cache_of(_forward_of(cell, step), cell.cache, cache, 2 if step or indexed else 3)
     transposed = flag("transposed", cache.transposed)
-    gates = cell.order_of(cache)
-    if gates not in cell.known_orders:
-        raise ValueError(f"gates: expected one of {cell.known_orders}, got {gates!r}")
-    own = of_step_cache(cell, transposed) if step else of_cache(cell, transposed, indexed)
-    given = taken(cell.cache, own.names)(cache)
-    checked = arrays(own, given)
+    known_order(cell, cell.order_of(cache))
+    expected = of_step_cache(cell, transposed) if step else of_cache(cell, transposed, indexed)
+    given = taken(cell.cache, expected.names)(cache)
+    checked = arrays(expected, given)
     if checked is not given and not all(map(operator.is_, checked, given)):
-        cache = cache._replace(**dict(zip(own.names, checked, strict=True)))
+        cache = cache._replace(**dict(zip(expected.names, checked, strict=True)))
     which = Steps(cache.lengths, cache.reverse, cache.index, cache.reset, cache.reset_to)
     _reset_to(which.reset_to)
     if which.reverse is False and which.lengths is which.index is which.reset is None:
@@ -372,17 +461,6 @@ def _forward_of(cell, step):
     return f"{cell.name}_step_forward" if step else f"{cell.name}_forward"
 
 
-def _refuse(cell, step, cache):
-    function = _forward_of(cell, step)
-    if type(cache) is cell.cache and cache.x is None:
-        raise ValueError(
-            f"cache: expected that of a {function} with training=True, got one of training=False, "
-            "which keeps nothing for a backward pass"
-        )
-    indexed = type(cache) is cell.cache and cache.index is not None
-    cache_of(function, cell.cache, cache, 2 if step or indexed else 3)
-
-
 def gradient(name: str, d: np.ndarray, like: np.ndarray) -> np.ndarray:
     """An upstream gradient, C-contiguous, of the shape and dtype of what it is the gradient of.
 
@@ -393,7 +471,7 @@ def gradient(name: str, d: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 def gradient_of(name: str, d: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The same for an array that is not at hand."""
-    d = np.asarray(d)
+    d = array(name, d)
     if d.dtype != dtype:
         raise TypeError(f"{name}: expected {dtype} like the forward pass, got {d.dtype}")
     if d.shape != shape:

@@ -4,6 +4,8 @@ Letters: N batch, T steps, D features in, M features out, V vocabulary, W word v
 backend= and errors as in layers.recurrent.
 """
 
+import math
+
 import numpy as np
 
 from fastrnn.backends import get_backend
@@ -18,6 +20,8 @@ from fastrnn.layers import checks
 
 _AFFINE = checks.signature(x="N D", w="D M", b="M")
 _TEMPORAL = checks.signature(x="N T D", w="D M", b="M")
+_AFFINE_CACHE = checks.signature(x="N D", w="D M")
+_TEMPORAL_CACHE = checks.signature(x="N T D", w="D M")
 _EMBEDDING = checks.signature(W="V W")
 
 
@@ -29,11 +33,10 @@ def affine_forward(
     Inputs: x (N, D), or (N, d_1, ..., d_k) with D = d_1 ... d_k; w (D, M), b (M,).
     Returns: out (N, M), cache for affine_backward.
     """
-    x = np.asarray(x)
-    rows = x.reshape(len(x), int(np.prod(x.shape[1:]))) if x.ndim > 2 else x
+    rows, shape = _rows(x)
     rows, w, b = checks.arrays(_AFFINE, (rows, w, b))
     out = get_backend(backend).affine_forward(rows, w, b)
-    return out, AffineCache(rows.reshape(x.shape), w)
+    return out, AffineCache(rows.reshape(shape), w)
 
 
 def affine_backward(
@@ -45,7 +48,16 @@ def affine_backward(
     Returns: dx in the shape of x, dw (D, M), db (M,).
     """
     checks.cache_of("affine_forward", AffineCache, cache)
-    return _affine_backward(dout, cache, (len(cache.x), cache.w.shape[1]), backend)
+    rows, shape = _rows(cache.x)
+    rows, w = checks.arrays(_AFFINE_CACHE, (rows, cache.w))
+    dx, dw, db = _affine_backward(dout, rows, w, backend)
+    return dx.reshape(shape), dw, db
+
+
+def _rows(x):
+    """x as (N, D) where it has more axes, and its shape."""
+    x = checks.array("x", x)
+    return x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim > 2 else x, x.shape
 
 
 def temporal_affine_forward(
@@ -70,17 +82,17 @@ def temporal_affine_backward(
     Returns: dx (N, T, D), dw (D, M), db (M,).
     """
     checks.cache_of("temporal_affine_forward", TemporalAffineCache, cache)
-    return _affine_backward(dout, cache, (*cache.x.shape[:2], cache.w.shape[1]), backend)
+    x, w = checks.arrays(_TEMPORAL_CACHE, tuple(cache))
+    return _affine_backward(dout, x, w, backend)
 
 
 temporal_fc_forward = temporal_affine_forward
 temporal_fc_backward = temporal_affine_backward
 
 
-def _affine_backward(dout, cache, out_shape, backend):
-    x, w = cache
-    dout = checks.gradient_of("dout", dout, out_shape, x.dtype)
+def _affine_backward(dout, x, w, backend):
     D, M = w.shape
+    dout = checks.gradient_of("dout", dout, (*x.shape[:-1], M), x.dtype)
     dx, dw, db = get_backend(backend).affine_backward(dout.reshape(-1, M), x.reshape(-1, D), w)
     return dx.reshape(x.shape), dw, db
 
@@ -95,7 +107,7 @@ def word_embedding_forward(
     Raises IndexError for an index outside [0, V).
     """
     (W,) = checks.arrays(_EMBEDDING, (W,))
-    x = checks.indices("x", x, np.shape(x), len(W), "V")
+    x = checks.indices("x", x, None, len(W), "V")
     out = get_backend(backend).word_embedding_forward(x.reshape(-1), None, False, W)
     return out.reshape(*x.shape, W.shape[1]), EmbeddingCache(x, W.shape, W.dtype)
 
@@ -110,9 +122,9 @@ def word_embedding_backward(
     Returns: dW (V, W), or with sparse a RowGradient.
     """
     checks.cache_of("word_embedding_forward", EmbeddingCache, cache)
-    V, W = cache.shape
-    x = checks.indices("x", cache.x, np.shape(cache.x), V, "V")  # changed since, perhaps
-    dout = checks.gradient_of("dout", dout, (*cache.x.shape, W), cache.dtype)
+    V, W = checks.vectors(cache.shape, cache.dtype)
+    x = checks.indices("x", cache.x, None, V, "V")
+    dout = checks.gradient_of("dout", dout, (*x.shape, W), cache.dtype)
     return _vectors_backward(dout.reshape(-1, W), x.reshape(-1), None, False, V, sparse, backend)
 
 
@@ -149,11 +161,11 @@ def embedding_bag_backward(
     Returns: dW (V, W), or with sparse a RowGradient.
     """
     checks.cache_of("embedding_bag_forward", EmbeddingBagCache, cache)
-    V, W = cache.shape
-    x = checks.indices("x", cache.x, np.shape(cache.x), V, "V")  # changed since, perhaps
-    first = checks.bags(np.diff(cache.first), len(x))
+    V, W = checks.vectors(cache.shape, cache.dtype)
+    x = checks.indices("x", cache.x, ("lengths.sum()",), V, "V")
+    first, mean = checks.bounds(cache.first, len(x)), checks.flag("mean", cache.mean)
     dout = checks.gradient_of("dout", dout, (len(first) - 1, W), cache.dtype)
-    return _vectors_backward(dout, x, first, cache.mean, V, sparse, backend)
+    return _vectors_backward(dout, x, first, mean, V, sparse, backend)
 
 
 def _vectors_backward(dout, x, first, mean, V, sparse, backend):

@@ -48,12 +48,11 @@ def temporal_softmax_loss(
     """
     (x,) = checks.arrays(_TEMPORAL_SCORES, (x,))
     N, T, V = x.shape
+    unread = None
     if mask is not None:
-        mask = checks.weights("mask", mask, (N, T), x.dtype).reshape(-1)
-        y = np.asarray(y)
-        if y.shape == (N, T):  # else indices() says so
-            y = np.where(mask.reshape(N, T) == 0, 0, y)
-    y = checks.indices("y", y, (N, T), V, "V")
+        mask = checks.weights("mask", mask, (N, T), x.dtype)
+        mask, unread = mask.reshape(-1), mask == 0
+    y = checks.indices("y", y, (N, T), V, "V", unread)
     loss, dx = get_backend(backend).softmax_loss(
         x.reshape(-1, V), y.reshape(-1), mask, 1 / max(N, 1)
     )

@@ -4,8 +4,7 @@ Letters: N batch, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru). backend= an
 layers.recurrent.
 """
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import InitVar, dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +26,11 @@ class Own(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PreparedWeights:
-    """What prepare returns: read-only copies of the weights, and what a backend made of them."""
+    """What prepare returns: read-only copies of the weights, and what a backend made of them. What
+    copies, pickles or replaces some of it (dataclasses.replace) gets weights prepared anew.
+
+    Raises ValueError for a name or a shape, TypeError for a dtype or a flag.
+    """
 
     cell: str
     Wx: np.ndarray  # (D, G*H), transposed (G*H, D)
@@ -36,9 +39,32 @@ class PreparedWeights:
     bh: np.ndarray | None  # (G*H,)
     gates: str  # as a permutation of the cell's: i f o g, r z n
     reset_after: bool  # of the gru alone
-    packed: object = field(repr=False)
-    transposed: bool = False
-    training: bool = False  # packed serves the backward pass too
+    transposed: bool
+    training: bool  # for backward passes, too
+    backend: InitVar[str | None] = None
+    own: Own = field(init=False, repr=False)
+
+    def __post_init__(self, backend: str | None) -> None:
+        two_biases = _named(self.cell).two_biases
+        if self.bh is not None and not two_biases:
+            raise ValueError(f"bh: expected None for {self.cell}, which has one bias")
+        for name in ("reset_after", "transposed", "training"):
+            self._set(name, checks.flag(name, getattr(self, name)))
+        record = form_of(self.cell, self.reset_after)
+        checks.known_order(record, self.gates)
+        expected = checks.of_weights(record, self.transposed)
+        given = self.Wx, self.Wh, self.b, self.bh
+        arrays = tuple(map(_read_only_copy, checks.arrays(expected, given)))
+        for name, a in zip(expected.names, arrays, strict=True):
+            self._set(name, a)
+        rest, module, packed = (self.gates, self.transposed), get_backend(backend), None
+        if hasattr(module, "prepare"):  # the reference reads weights as they lie
+            packed = module.prepare(record, Weights(*arrays, *rest), self.training)
+        forward = checks.of_forward(record, self.transposed)
+        self._set("own", Own(record, forward, arrays, (*rest, packed)))
+
+    def _set(self, name, value):
+        object.__setattr__(self, name, value)
 
     def check_alone(
         self,
@@ -62,17 +88,21 @@ class PreparedWeights:
             if value is not None:
                 raise TypeError(f"{name}: expected nothing with prepared weights, which hold it")
 
-    @cached_property
-    def own(self) -> "Own":
-        """As a call needs them."""
-        record = form_of(self.cell, self.reset_after)
-        arrays, rest = (self.Wx, self.Wh, self.b, self.bh), (self.gates, self.transposed)
-        expected = checks.of_forward(record, self.transposed)
-        return Own(record, expected, arrays, (*rest, self.packed))
-
     def __reduce__(self):
-        weights = self.Wx, self.Wh, self.b, self.bh, self.gates, self.transposed
-        return _with_packed, (self.cell, self.reset_after, Weights(*weights), self.training)
+        return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)
+
+
+def _read_only_copy(a):
+    if a is not None:
+        a = a.copy()
+        a.flags.writeable = False
+    return a
+
+
+def _named(cell):
+    if not isinstance(cell, str) or cell not in NAMES:
+        raise ValueError(f"cell: expected one of {list(NAMES)}, got {cell!r}")
+    return NAMES[cell]
 
 
 def form_of(cell: str, reset_after: bool) -> Cell:
@@ -102,28 +132,8 @@ def prepare(
     the weights are laid out too.
     Raises ValueError for an unknown cell or a shape, TypeError for a dtype.
     """
-    if not isinstance(cell, str) or cell not in NAMES:
-        raise ValueError(f"cell: expected one of {list(NAMES)}, got {cell!r}")
-    if bh is not None and not NAMES[cell].two_biases:
-        raise ValueError(f"bh: expected None for {cell}, which has one bias")
-    record = NAMES[cell]
+    record = _named(cell)
     order = checks.gate_order(record, record.gates if gates is None else gates)
-    reset_after = checks.flag("reset_after", reset_after)
-    transposed = checks.flag("transposed", transposed)
-    training = checks.flag("training", training)
-    arrays = checks.arrays(checks.of_weights(record, transposed), (Wx, Wh, b, bh))
-    copies = (a if a is None else a.copy() for a in arrays)
-    weights = Weights(*copies, order, transposed)
-    return _with_packed(cell, reset_after, weights, training, backend)
-
-
-def _with_packed(cell, reset_after, weights, training, backend=None):
-    for a in weights[:4]:
-        if a is not None:
-            a.flags.writeable = False
-    module = get_backend(backend)
-    packed = None
-    if hasattr(module, "prepare"):  # the reference reads weights as they lie
-        packed = module.prepare(form_of(cell, reset_after), weights, training)
-    Wx, Wh, b, bh, gates, transposed, _ = weights
-    return PreparedWeights(cell, Wx, Wh, b, bh, gates, reset_after, packed, transposed, training)
+    return PreparedWeights(
+        cell, Wx, Wh, b, bh, order, reset_after, transposed, training, backend=backend
+    )

@@ -28,8 +28,8 @@ it were alone. Gradients stop there, too, or reach h0 and c0.
 
 With index (N, T), integers in [0, U), x is a table (U, D), and row n reads x[index[n, t]] at step
 t, as words read their vectors: x Wx + b is then computed once a row of the table, however often it
-is read, and so are the gradients, of which dx is (U, D). A row that no step reads counts 0 times:
-it has to be finite.
+is read, and so are the gradients, of which dx is (U, D). A row that no step reads is in no result,
+and its gradient is 0. What index holds past lengths is not looked at.
 
 Formulas: the course notes on captioning with RNNs and LSTMs; Cho et al. (2014) for the GRU; for
 back-propagation through time Werbos (1990).
@@ -133,8 +133,9 @@ def _backward(cell, dh, dlast, cache, backend):
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache of the gru, whose two forms have one kind of cache."""
-    if type(cache) is not GRUCache or cell is not GRU or cache.x is None:
+    if cell is not GRU or not checks.is_of(GRUCache, cache) or cache.x is None:
         return cell
+    checks.flag("bias", cache.bias)
     if checks.flag("reset_after", cache.reset_after) is (cache.candidate is None):
         wanted = "an array" if cache.reset_after else "None"
         got = "None" if cache.candidate is None else "an array"

@@ -9,10 +9,13 @@ from types import ModuleType
 
 import numpy as np
 
-from fastrnn.backends import get_backend
+from fastrnn.backends import current_backend, get_backend
 from fastrnn.cells import Cell, Weights
 from fastrnn.layers import checks
 from fastrnn.layers.prepared import PreparedWeights, prepare
+
+_COMPILED = ("step", "steps")
+_MADE = ("_stepper", *_COMPILED)  # by _start
 
 
 class Stream:
@@ -23,7 +26,7 @@ class Stream:
     prepare alone; batch N; gates, for the lstm and the gru; bh (3*H,) and reset_after, for the gru;
     transposed, for Wx (G*H, D) and Wh (G*H, H); backend.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
-    one caller at a time may use it.
+    one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype.
     """
 
@@ -47,18 +50,31 @@ class Stream:
             Wx.check_alone(cell, Wh, b, **given)
         else:
             Wx = prepare(cell, Wx, Wh, b, **given, backend=backend)
-        record, weights = Wx.own.record, Weights(*Wx.own.arrays, *Wx.own.rest)
-        D, H = (W.shape[weights.transposed] for W in weights[:2])
-        dtype = weights.Wh.dtype
-        self._state = {name: np.zeros((batch, H), dtype) for name in record.states}
-        self._input, self._output_shape = np.empty((batch, D), dtype), (batch, H)
-        module = get_backend(backend)
+        D, H = (W.shape[Wx.transposed] for W in (Wx.Wx, Wx.Wh))
+        self._weights, self._backend = Wx, current_backend() if backend is None else backend
+        self._input_shape, self._output_shape = (batch, D), (batch, H)
+        states = Wx.own.record.states
+        self._state = {name: np.zeros((batch, H), Wx.Wh.dtype) for name in states}
+        self._start()
+
+    def _start(self):
+        own, module = self._weights.own, get_backend(self._backend)
         make = getattr(module, "stream", None) or partial(_Stepper, module)
-        self._stepper = make(record, weights, self._state.values(), self._checked)
+        weights = Weights(*own.arrays, *own.rest)
+        self._stepper = make(own.record, weights, self._state.values(), self._checked)
         # The compiled methods themselves: one call of Python less a step. Not over a subclass's.
-        for name in ("step", "steps"):
+        for name in _COMPILED:
             if getattr(type(self), name) is getattr(Stream, name):
                 setattr(self, name, getattr(self._stepper, name))
+
+    def __getstate__(self):
+        """What a copy begins with: its own state."""
+        kept = {name: value for name, value in vars(self).items() if name not in _MADE}
+        return kept | {"_state": self.state}
+
+    def __setstate__(self, kept):
+        vars(self).update(kept)
+        self._start()
 
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Take one step and return the new h.
@@ -84,14 +100,14 @@ class Stream:
 
     def _checked(self, x, out, reset, many):
         """x, out and reset as the kernels take them, of one step or of many."""
-        x, dtype = np.asarray(x), self._input.dtype
+        x, dtype = checks.array("x", x), self._weights.Wh.dtype
         steps = ()
         if many and x.dtype == dtype:
             if x.ndim != 3:
-                N, D = self._input.shape
+                N, D = self._input_shape
                 raise ValueError(f"x: expected shape (T, N, D) = (T, {N}, {D}), got {x.shape}")
             steps = x.shape[:1]
-        x = checks.gradient_of("x", x, (*steps, *self._input.shape), dtype)
+        x = checks.gradient_of("x", x, (*steps, *self._input_shape), dtype)
         if out is not None:
             if type(out) is not np.ndarray:
                 raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
@@ -105,8 +121,10 @@ class Stream:
     def reset(self, rows: np.ndarray | None = None) -> None:
         """Set the state to zeros, of all streams or of the rows (indices or a mask) given.
 
-        Raises IndexError for a row out of range.
+        Raises IndexError for a row out of range, TypeError for a masked array.
         """
+        if rows is not None:
+            checks.array("rows", rows)
         for state in self._state.values():
             state[... if rows is None else rows] = 0
 
@@ -118,7 +136,9 @@ class Stream:
 
     @state.setter
     def state(self, state: dict[str, np.ndarray]) -> None:
-        if set(state) != set(self._state):
+        if not isinstance(state, dict):
+            raise TypeError(f"state: expected a dict, got {type(state).__name__}")
+        if state.keys() != self._state.keys():
             raise ValueError(f"state: expected {sorted(self._state)}, got {sorted(state)}")
         new = {name: checks.gradient(name, a, self._state[name]) for name, a in state.items()}
         for name, a in new.items():
