@@ -54,7 +54,10 @@ class Stream:
         self._weights, self._backend = Wx, current_backend() if backend is None else backend
         self._input_shape, self._output_shape = (batch, D), (batch, H)
         states = Wx.own.record.states
-        self._state = {name: np.zeros((batch, H), Wx.Wh.dtype) for name in states}
+        try:
+            self._state = {name: np.zeros((batch, H), Wx.Wh.dtype) for name in states}
+        except ValueError:  # of more bytes than can be counted
+            raise MemoryError(f"batch: no memory for states of {batch} rows") from None
         self._start()
 
     def _start(self):
