@@ -334,6 +334,85 @@ def test_lists_are_taken(name, backend, operands_of):
     assert_results(assert_same_bits, lists, run(LAYERS[name], operands))
 
 
+def masked(a):
+    return np.ma.masked_array(a, mask=False)
+
+
+MASKED = {
+    "array": masked,
+    "list": lambda a: [masked(a)],
+    "element": lambda a: [*a.tolist()[:-1], np.ma.masked],
+}
+
+
+@pytest.mark.parametrize("make", MASKED.values(), ids=MASKED)
+@pytest.mark.parametrize("name", LAYERS)
+def test_masked_arrays_are_refused(name, make, backend, operands_of):
+    operands = operands_of(name)
+    for key, a in operands.items():
+        public = PUBLIC.get((LAYERS[name].function, key), key.removeprefix("bool_"))
+        text = (
+            f"{public.removeprefix('real_')}: expected an array without a mask, which would be lost"
+        )
+        with refused(TypeError, text):
+            LAYERS[name].forward(*(operands | {key: make(a)}).values())
+    if "loss" in name:
+        return
+    *outputs, cache = LAYERS[name].forward(*operands.values())
+    for i, out in enumerate(outputs):
+        with pytest.raises(TypeError, match=r"^d\w+: expected an array without a mask"):
+            LAYERS[name].backward(*outputs[:i], make(out), *outputs[i + 1 :], cache)
+
+
+PUBLIC = {
+    ("word_embedding", "words"): "x",
+    ("embedding_bag", "words"): "x",
+    ("embedding_bag", "bags"): "lengths",
+}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("name", LAYERS)
+def test_matrices_are_arrays(name, backend, operands_of):
+    operands = operands_of(name)
+    expected = run(LAYERS[name], operands)
+    matrices = {key: np.matrix(a) if a.ndim == 2 else a for key, a in operands.items()}
+    assert_results(assert_same_bits, run(LAYERS[name], matrices), expected)
+
+
+RAGGED = [[1], [1, 2]]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_lists_that_are_no_arrays_are_refused(name, backend, operands_of):
+    operands = operands_of(name)
+    for key in operands:
+        public = PUBLIC.get((LAYERS[name].function, key), key.removeprefix("bool_"))
+        with pytest.raises(
+            ValueError, match=f"^{public.removeprefix('real_')}: expected an array, "
+        ):
+            LAYERS[name].forward(*(operands | {key: RAGGED}).values())
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_empty_list_is_an_array_of_one_axis(name, backend, operands_of):
+    operands = operands_of(name) | {FIRST[name]: []}
+    with pytest.raises(ValueError, match=rf"^{FIRST[name]}: expected shape .*, got \(0,\)$"):
+        LAYERS[name].forward(*operands.values())
+
+
+def test_empty_lists_of_integers_and_bools(backend):
+    none, W = np.zeros((0, 3)), np.ones((3, 2))
+    assert fastrnn.softmax_loss(none, [])[0] == 0
+    assert fastrnn.temporal_softmax_loss(np.zeros((2, 0, 3)), [[], []], [[], []])[0] == 0
+    assert fastrnn.word_embedding_forward([], W)[0].shape == (0, 2)
+    assert fastrnn.embedding_bag_forward([], [], W)[0].shape == (0, 2)
+    assert fastrnn.embedding_bag_forward([], [0], W)[0].shape == (1, 2)
+    weights = np.ones((2, 4)), np.ones((4, 4)), np.ones(4)
+    keywords = {"index": [[], []], "lengths": [0, 0], "reset": [[], []]}
+    assert fastrnn.rnn_forward(W, np.zeros((2, 4)), *weights, **keywords)[0].shape == (2, 0, 4)
+
+
 # ---- names ---------------------------------------------------------------------------------------
 
 

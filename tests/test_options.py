@@ -409,12 +409,80 @@ def test_copied_cache_of_prepared_weights_gives_the_same_gradients(duplicate, ba
         assert_same_bits(a, b)
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
-def test_copied_prepared_weights_are_read_only(duplicate, backend, rng):
+REMADE = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda a: pickle.loads(pickle.dumps(a)),
+    "replace": dataclasses.replace,
+}
+
+
+def results_of_prepared(weights, x, h0):
+    """Of a sequence, its gradients, one step, a stream."""
+    cell = weights.cell
+    h, cache = getattr(fastrnn, f"{cell}_forward")(x, h0, weights)
+    states = [h0, *([h0] if cell == "lstm" else [])]
+    step = getattr(fastrnn, f"{cell}_step_forward")(x[:, 0], *states, weights)
+    stream = fastrnn.Stream(cell, weights, batch=len(x))
+    streamed = stream.steps(x.swapaxes(0, 1))
+    return [h, *getattr(fastrnn, f"{cell}_backward")(h, cache), *step[:-1], streamed]
+
+
+@pytest.mark.parametrize("remake", REMADE.values(), ids=REMADE)
+@pytest.mark.parametrize("name", ["lstm", "gru_transposed_zrn_bh_index", "gru_original_step"])
+@pytest.mark.parametrize("training", [False, True])
+def test_remade_prepared_weights_are_prepared_and_read_only(name, remake, training, backend, rng):
+    layer = without(LAYERS[name], "index")
+    operands = draw(layer, rng, np.float64, 3, 4, 5, 6)
+    _, weights, _ = prepared_in_place_of(layer, operands, training=training)
+    twin = remake(weights)
+    x, h0 = rng.standard_normal((3, 4, 5)), operands[list(operands)[1]]
+    expected = results_of_prepared(weights, x, h0)
+    for a, b in zip(results_of_prepared(twin, x, h0), expected, strict=True):
+        assert_same_bits(a, b)
+    for key in ("Wx", "Wh", "b", "bh"):
+        a = getattr(twin, key)
+        assert a is None or (not a.flags.writeable and a.flags.owndata)
+    packed, arrays = twin.own.rest[-1], (twin.Wx, twin.Wh, twin.b, twin.bh)
+    assert packed is None if backend == "numpy" else packed.are_of(*arrays, twin.transposed)
+
+
+@pytest.mark.parametrize(
+    ("change", "exception", "text"),
+    [
+        ({"Wx": np.ones((5, 24), "f")}, TypeError, "Wh: expected float32 like Wx, got float64"),
+        ({"Wh": np.ones((5, 24))}, ValueError, "Wh: expected shape (H, 4*H) = (6, 24), got (5"),
+        ({"b": np.ones(20)}, ValueError, "b: expected shape (4*H,) = (24,), got (20,)"),
+        ({"b": np.ma.ones(24)}, TypeError, "b: expected an array without a mask"),
+        ({"b": None}, TypeError, "b: expected float64 like Wx, got object"),
+        ({"bh": np.ones(24)}, ValueError, "bh: expected None for lstm, which has one bias"),
+        ({"cell": "gru"}, ValueError, "gates: expected one of ['rzn', 'zrn'], got 'ifog'"),
+        ({"cell": 1}, ValueError, "cell: expected one of ['rnn', 'lstm', 'gru'], got 1"),
+        ({"gates": "fico"}, ValueError, "gates: expected one of"),
+        ({"transposed": True}, ValueError, "Wx: expected shape"),
+        ({"transposed": 1}, TypeError, "transposed: expected a bool, got 1"),
+        ({"training": None}, TypeError, "training: expected a bool, got None"),
+        ({"own": None}, ValueError, "field own is declared with"),
+        ({"packed": None}, TypeError, ""),
+    ],
+)
+def test_prepared_weights_are_checked_when_replaced(change, exception, text, backend, rng):
     _, _, Wx, Wh, b = draw(LAYERS["lstm"], rng, np.float64, 3, 4, 5, 6).values()
-    weights = duplicate(fastrnn.prepare("lstm", Wx, Wh, b))
-    for a in (weights.Wx, weights.Wh, weights.b):
-        assert not a.flags.writeable
+    with pytest.raises(exception) as error:
+        dataclasses.replace(fastrnn.prepare("lstm", Wx, Wh, b), **change)
+    assert str(error.value).startswith(text)
+
+
+def test_prepared_weights_of_another_size_and_dtype(backend, rng):
+    _, _, *arrays = draw(LAYERS["rnn"], rng, np.float64, 3, 4, 50, 60).values()
+    weights = fastrnn.prepare("rnn", *arrays, training=True)
+    x, h0, Wx, Wh, b = draw(LAYERS["rnn"], rng, np.float32, 3, 4, 5, 6).values()
+    smaller = dataclasses.replace(weights, Wx=Wx, Wh=Wh, b=b)
+    expected = results_of_prepared(fastrnn.prepare("rnn", Wx, Wh, b, training=True), x, h0)
+    for a in (Wx, Wh, b):
+        a[...] = np.nan  # they have been copied
+    for a, e in zip(results_of_prepared(smaller, x, h0), expected, strict=True):
+        assert_same_bits(a, e)
 
 
 @pytest.mark.parametrize("field", ["Wx", "Wh", "b", "bh"])

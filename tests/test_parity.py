@@ -28,6 +28,7 @@ from util import (
 )
 
 import fastrnn
+from fastrnn.cells import steps_taken
 
 LARGE = (
     *(*GATES, "lstm_ifgo_c0_lengths", "gru_original_bh_lengths_reverse", "temporal_affine"),
@@ -71,6 +72,50 @@ def test_cache_of_one_backend_serves_the_other(name, forward, backward, dtype, r
     actual = run(LAYERS[name], operands, forward, backward)
     expected = run(LAYERS[name], operands, forward)
     assert_results(assert_close, actual, expected, tolerance=TWIN[dtype.name])
+
+
+FORMS = [
+    {},
+    {"lengths": []},
+    {"reverse": True},
+    {"lengths": [], "reverse": True},
+    {"reset": True, "lengths": []},
+]
+
+
+@pytest.mark.parametrize("keywords", FORMS, ids=str)
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("cell", GATES)
+def test_no_rows_of_any_number_of_steps(cell, indexed, keywords, backend, dtype):
+    """Arrays without elements have shapes whose sizes of work space wrap."""
+    G = GATES[cell]
+    weights = np.ones((1, G), dtype), np.ones((1, G), dtype), np.ones(G, dtype)
+    forward, backward = (getattr(fastrnn, f"{cell}_{way}") for way in ("forward", "backward"))
+    for T in ((2**63 - 1) // (G * 8), 2**58 // G, 2**32, 2**31 - 2):
+        given = dict(keywords)
+        if "reset" in given:
+            given["reset"] = np.zeros((0, T), bool)
+        x = np.empty((3, 1) if indexed else (0, T, 1), dtype)
+        if indexed:
+            given["index"] = np.empty((0, T), np.intp)
+        h, cache = forward(x, np.zeros((0, 1), dtype), *weights, **given)
+        assert h.shape == (0, T, 1)
+        for dh in (h, None):
+            dx, dh0, *others = backward(dh, cache)
+            assert (dx.shape, dh0.shape) == (x.shape, (0, 1))
+            assert not dx.any() and not any(a.any() for a in others)
+        given |= {"training": False, "return_sequence": False}
+        assert forward(x, np.zeros((0, 1), dtype), *weights, **given)[0].shape == (0, 1)
+
+
+def test_the_longest_sequence_of_no_rows(backend):
+    x, ones = np.empty((0, 2**61 - 1, 1), "f"), np.ones((1, 1), "f")
+    h, cache = fastrnn.rnn_forward(x, np.zeros((0, 1), "f"), ones, ones, ones[0])
+    assert h.shape == x.shape and fastrnn.rnn_backward(h, cache)[0].shape == x.shape
+    with pytest.raises(ValueError, match="^array is too big"):  # of activations
+        fastrnn.lstm_forward(
+            x, np.zeros((0, 1), "f"), *(np.ones(s, "f") for s in ((1, 4), (1, 4), 4))
+        )
 
 
 @pytest.mark.parametrize(
@@ -226,6 +271,56 @@ def test_index_reads_rows_of_a_table(name, shape, implementation, dtype, rng):
             assert_close(actual[key], value, TWIN[dtype.name], key)
         else:
             assert_same_bits(actual[key], value, key)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("shape", [*TABLES, (3, 4, 7, 40)], ids=str)
+@pytest.mark.parametrize("name", INDEXED)
+def test_rows_of_a_table_that_no_step_reads_are_in_no_result(
+    name, shape, value, implementation, dtype, rng
+):
+    """Nor is what index holds past a row's length, garbage or not."""
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, *shape)
+    x, index = operands["x"], operands["index"]
+    for row, length in zip(index, operands.get("lengths", ()), strict=False):
+        row[length:] = 0
+    unread = np.ones(len(x), bool)
+    unread[index[steps_taken(index.shape, operands.get("lengths"))]] = False
+    expected = run(layer, operands)
+    x[unread] = value
+    for row, length in zip(index, operands.get("lengths", ()), strict=False):
+        row[length:] = rng.choice(
+            [-1, len(x), 10**9, *np.flatnonzero(unread)], index.shape[1] - length
+        )
+    actual = run(layer, operands)
+    for results in (actual, expected):
+        del results["cache.x"], results["cache.index"]
+    assert_results(assert_same_bits, actual, expected)
+    assert not actual["dx"][unread].any()
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_weights_that_are_not_finite_reach_no_row_that_is_not_read(name, implementation, rng):
+    operands = draw(LAYERS[name], rng, np.float64, 3, 4, 7, 40)
+    operands["Wx"][...] = np.inf
+    with np.errstate(invalid="ignore"):
+        dx = run(LAYERS[name], operands)["dx"]
+    assert not np.delete(dx, operands["index"], axis=0).any()
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_table_without_rows(name, implementation, dtype, rng):
+    """Of rows without steps; what index holds past them is not looked at."""
+    layer = LAYERS[name]
+    operands = draw(layer, rng, dtype, 3, 4, 7, 5)
+    index, x = operands.pop("index"), operands["x"][:0]
+    h, cache = getattr(fastrnn, f"{layer.function}_forward")(
+        x, *list(operands.values())[1:5], index=index, lengths=[0, 0, 0], **layer.keywords
+    )
+    assert not h.any()
+    dx, dh0, *weights = getattr(fastrnn, f"{layer.function}_backward")(h, cache)
+    assert dx.shape == (0, 7) and not dh0.any() and not any(a.any() for a in weights)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -503,6 +598,28 @@ def test_impossible_class_has_no_gradient_and_costs_infinity(low, implementation
     np.testing.assert_array_equal(dx[np.arange(5), impossible], 0)
     loss, _ = fastrnn.softmax_loss(x, impossible)
     assert loss == pytest.approx(-low, rel=TWIN[dtype.name])
+
+
+@pytest.mark.parametrize("score", [-104, -1e30, 1e30, 104])
+@pytest.mark.parametrize("classes", [1, 3, 7, 17])
+def test_scores_far_from_0_are_as_near_it(classes, score, implementation, dtype):
+    """Also in a row that ends within a vector, whose last lanes are 0."""
+    loss, dx = fastrnn.softmax_loss(np.full((1, classes), score, dtype), [0])
+    assert loss == pytest.approx(np.log(classes), rel=TWIN[dtype.name])
+    assert_close(
+        dx,
+        (np.full((1, classes), 1 / classes) - np.eye(1, classes)).astype(dtype),
+        TWIN[dtype.name],
+    )
+
+
+def test_nan_of_any_payload_passes(implementation, dtype):
+    bits = np.array([0x7FC00000 + 0xFF, 0xFFC00000 + 0x1FF], np.uint32)
+    if dtype == np.float64:
+        bits = np.array([0x7FF8000000000000 + 0x7FF, 0xFFF8000000000000 + 0x3FF], np.uint64)
+    for nan in bits.view(dtype):
+        loss, dx = fastrnn.softmax_loss(np.array([[0, nan, 1]], dtype), [0])
+        assert np.isnan(loss) and np.isnan(dx).all()
 
 
 def test_scores_beyond_the_range_of_exp_are_no_overflow(implementation, dtype):

@@ -1,5 +1,7 @@
 """Streams and prepared weights: the bits of the sequence functions, and no state but their own."""
 
+import copy
+import gc
 import os
 import pickle
 import tracemalloc
@@ -188,6 +190,9 @@ def unaligned():
         ({"out": np.zeros((3, 1), "f")}, "ValueError: out: expected shape (3, 37), got (3, 1)"),
         ({"out": np.zeros((3, H))}, "TypeError: out: expected float32 like"),
         ({"out": np.zeros((H, 3), "f").T}, "ValueError: out: expected a writeable, aligned, C-c"),
+        ({"x": np.ma.zeros((3, D), "f")}, "TypeError: x: expected an array without a mask"),
+        ({"x": [[1], [1, 2]]}, "ValueError: x: expected an array, got none"),
+        ({"out": np.ma.zeros((3, H), "f")}, "TypeError: out: expected an ndarray, got MaskedArray"),
         ({"out": unaligned()}, "ValueError: out: expected a writeable, aligned, C-contiguous"),
     ],
 )
@@ -217,6 +222,7 @@ def test_input_of_any_layout_is_taken(stream, x):
         ({"cell": "tanh"}, "cell: expected one of ['rnn', 'lstm', 'gru'], got 'tanh'"),
         ({"batch": 0}, "batch: expected an integer of at least 1, got 0"),
         ({"gates": "abcd"}, "gates: expected one of"),
+        ({"cell": ["lstm"]}, "cell: expected one of ['rnn', 'lstm', 'gru'], got ['lstm']"),
         ({"bh": np.zeros(4 * H, "f")}, "bh: expected None for lstm, which has one bias"),
         ({"b": np.zeros(3, "f")}, "b: expected shape (4*H,) = (148,), got (3,)"),
     ],
@@ -228,11 +234,27 @@ def test_stream_is_checked_when_it_is_made(change, error, rng):
     assert str(caught.value).startswith(error)
 
 
-@pytest.mark.parametrize("bad", [{"h": 0}, {"h": np.zeros(1, "f"), "c": np.zeros((3, H), "f")}])
+@pytest.mark.parametrize("batch", [2**40, 2**59, 2**61, 2**63, 2**100])
+def test_batch_beyond_all_memory(batch, backend):
+    with pytest.raises(MemoryError):
+        fastrnn.Stream("rnn", *(np.ones(shape) for shape in ((1, 16), (16, 16), 16)), batch=batch)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"h": 0},
+        {"h": np.zeros(1, "f"), "c": np.zeros((3, H), "f")},
+        {"h": np.zeros((3, H), "f"), "c": np.ma.zeros((3, H), "f")},
+        {"h": np.zeros((3, H), "f"), "c": [[1], [1, 2]]},
+        ["h", "c"],
+        None,
+    ],
+)
 def test_state_that_does_not_fit_changes_nothing(stream, x, bad):
     stream.step(x)
     before = stream.state
-    with pytest.raises(ValueError):
+    with pytest.raises((TypeError, ValueError), match="^(state|h|c): expected "):
         stream.state = bad
     for key, a in stream.state.items():
         assert_same_bits(a, before[key])
@@ -391,6 +413,73 @@ def test_stream_takes_transposed_weights(name, backend, rng):
     if backend == "cython":
         stream.reset()
         assert_same_bits(stream.steps(x), expected)
+
+
+# ---- copies --------------------------------------------------------------------------------------
+
+
+class Counted(fastrnn.Stream):
+    """A subclass with a step and an attribute of its own."""
+
+    def __init__(self, *args, **keywords):
+        super().__init__(*args, **keywords)
+        self.seen = []
+
+    def step(self, x, out=None):
+        self.seen.append(x)
+        return super().step(x, out)
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{f"pickle {n}": lambda a, n=n: pickle.loads(pickle.dumps(a, n)) for n in (0, 2, 5)},
+}
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("kind", [fastrnn.Stream, Counted])
+@pytest.mark.parametrize("name", CELLS)
+def test_copy_of_a_stream_has_a_state_of_its_own(name, kind, duplicate, implementation, dtype, rng):
+    cell, weights, keywords = weights_of(name, dtype, rng)
+    x = rng.standard_normal((2 * T, 3, D)).astype(dtype)
+    stream = kind(cell, *weights, batch=3, **keywords)
+    for x_t in x[:T]:
+        stream.step(x_t)
+    twin = duplicate(stream)
+    assert type(twin) is kind
+    expected = np.stack([stream.step(x_t) for x_t in x[T:]])
+    assert_same_bits(np.stack([twin.step(x_t) for x_t in x[T:]]), expected)
+    for key, a in stream.state.items():
+        assert_same_bits(twin.state[key], a)
+    stream.reset()
+    assert twin.state["h"].any()
+    if implementation != "numpy" or kind is Counted:
+        fastrnn.set_backend("numpy")  # which is not the stream's
+    third = duplicate(twin)
+    twin.reset()
+    for many in (stream, twin):
+        assert_same_bits(many.steps(x[:T]), stream_of(kind, many, x[:T]))
+    assert third.state["h"].any()
+
+
+def stream_of(kind, like, x):
+    """What a copy of a stream gives from the start."""
+    twin = copy.deepcopy(like)
+    twin.reset()
+    return twin.steps(x)
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
+def test_copy_of_a_stream_goes_on_when_the_first_is_gone(duplicate, backend, rng):
+    _, weights, _ = weights_of("lstm", np.float64, rng)
+    x = rng.standard_normal((T, 1, D))
+    expected = fastrnn.Stream("lstm", *weights).steps(x)
+    stream = fastrnn.Stream("lstm", fastrnn.prepare("lstm", *weights))
+    twin = duplicate(stream)
+    del stream
+    gc.collect()
+    assert_same_bits(twin.steps(x), expected)
 
 
 def test_step_of_a_subclass_is_called(x, rng):

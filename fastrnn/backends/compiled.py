@@ -41,7 +41,7 @@ def step_forward(cell, args, rest, training):
 def forward(cell, args, rest, steps, training, return_sequence):
     x, index = args[0], steps[2]
     if index is not None:
-        x, index, _ = _table(x, index)
+        x, index, _ = _table(x, index, steps[0])
     return _spec(cell, rest[0]).forward(args, rest, x, index, steps, training, return_sequence)
 
 
@@ -63,24 +63,29 @@ def backward(cell, dh, dlast, cache):
     return dx, *others
 
 
-def _table(x, index):
+def _table(x, index, lengths):
     """x and index of no more rows than index has elements, and which of x they are (None: all)."""
     if len(x) <= index.size:
         return x, index, None
-    used, places = distinct(index.reshape(-1))
-    return x[used], places.reshape(index.shape), used
+    taken = steps_taken(index.shape, lengths)
+    used, places = distinct(index[taken])
+    index = np.zeros_like(index)
+    index[taken] = places
+    return x[used], index, used
 
 
 def _rows_read(x, index, lengths):
-    """The same of the rows alone that a step reads: the gradient of Wx is a sum over all that there
-    are, in which 0 times NaN would count."""
-    x, index, used = _table(x, index)
-    read = np.zeros(len(x), bool)
-    read[index if lengths is None else index[steps_taken(index.shape, lengths)]] = True
-    if read.all():
+    """The same of those rows alone that a step reads: the gradient of Wx is a sum over all that are
+    left, to which 0 times NaN would add."""
+    x, index, used = _table(x, index, lengths)
+    if used is not None:
         return x, index, used
-    kept = np.flatnonzero(read)
-    return x[kept], (np.cumsum(read) - 1)[index], kept if used is None else used[kept]
+    read = np.zeros(len(x), bool)
+    read[index[steps_taken(index.shape, lengths)]] = True
+    if read.all():
+        return x, index, None
+    used = np.flatnonzero(read)
+    return x[used], (np.cumsum(read) - 1)[index], used
 
 
 # ---- prepared weights and streams ----------------------------------------------------------------
