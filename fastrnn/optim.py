@@ -217,10 +217,11 @@ def _hyperparameters(rule, config, dtype):
 
 def _number(name, value, dtype):
     """As Python's: NumPy's would turn float32 parameters into its own dtype."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:  # as .npz files have numbers
-        value = checks.array(name, value).item()
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if type(value) is not float and type(value) is not int:
+        if isinstance(value, np.ndarray) and value.ndim == 0:  # as .npz files have numbers
+            value = checks.array(name, value).item()
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name}: expected a number, got {value!r}")
     largest, least = _LIMITS[dtype.char]
     if name == "t":
         wanted = "an integer of at least 0"

@@ -302,7 +302,7 @@ def test_rows_of_a_table_that_no_step_reads_are_in_no_result(
 
 @pytest.mark.parametrize("name", INDEXED)
 def test_weights_that_are_not_finite_reach_no_row_that_is_not_read(name, implementation, rng):
-    operands = draw(LAYERS[name], rng, np.float64, 3, 4, 7, 40)
+    operands = draw(LAYERS[name], rng, np.float64, 5, 6, 7, 25)
     operands["Wx"][...] = np.inf
     with np.errstate(invalid="ignore"):
         dx = run(LAYERS[name], operands)["dx"]

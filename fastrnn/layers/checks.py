@@ -436,7 +436,9 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
             "training=False, which keeps nothing for a backward pass"
         )
     indexed = own and cache.index is not None
-    cache_of(_forward_of(cell, step), cell.cache, cache, 2 if step or indexed else 3)
+    axes = 2 if step or indexed else 3
+    if not own or array("x", cache.x).ndim != axes:
+        cache_of(_forward_of(cell, step), cell.cache, cache, axes)
     transposed = flag("transposed", cache.transposed)
     known_order(cell, cell.order_of(cache))
     expected = of_step_cache(cell, transposed) if step else of_cache(cell, transposed, indexed)
