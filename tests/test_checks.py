@@ -424,7 +424,7 @@ def test_unknown_gate_order_is_refused(name, gates, backend, operands_of):
         LAYERS[name].forward(*operands_of(name).values(), gates=gates)
 
 
-@pytest.mark.parametrize("mode", ["max", "Sum", "", None, ["mean"]])
+@pytest.mark.parametrize("mode", ["max", "Sum", "", None, ["mean"], np.zeros(2)])
 def test_unknown_mode_is_refused(mode, backend, operands_of):
     with refused(ValueError, f"mode: expected 'sum' or 'mean', got {mode!r}"):
         LAYERS["embedding_bag"].forward(*operands_of("embedding_bag").values(), mode=mode)

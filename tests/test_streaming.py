@@ -162,6 +162,34 @@ def test_reset_and_state(stream, x):
     assert_same_bits(stream.step(x), first)
 
 
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        (3, "IndexError: rows: expected rows in [-N, N) = [-3, 3), got 3"),
+        ([0, -4], "IndexError: rows: expected rows in [-N, N) = [-3, 3), got -4"),
+        ([True, False], "ValueError: rows: expected a mask of shape (N,) = (3,), got (2,)"),
+        ([[0], [1]], "ValueError: rows: expected shape (R,), got (2, 1)"),
+        (0.5, "TypeError: rows: expected integers or a mask, got float64"),
+        (np.ma.array([0, 1]), "TypeError: rows: expected an array without a mask"),
+    ],
+)
+def test_reset_refuses_what_are_no_rows(rows, error, stream, x):
+    stream.step(x)
+    before = stream.state
+    with pytest.raises((IndexError, TypeError, ValueError)) as caught:
+        stream.reset(rows)
+    assert f"{caught.type.__name__}: {caught.value}".startswith(error)
+    for name, a in stream.state.items():
+        assert_same_bits(a, before[name])
+
+
+def test_reset_of_rows_counted_from_the_end(stream, x):
+    stream.step(x)
+    stream.reset([])
+    stream.reset((-1, 0))
+    assert [h.any() for h in stream.state["h"]] == [False, True, False]
+
+
 def test_step_with_out_allocates_nothing(stream, x):
     out = np.empty((3, H), np.float32)
     stream.step(x, out)

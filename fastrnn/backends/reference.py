@@ -389,9 +389,9 @@ def softmax_loss(x, y, weight, scale):
         shifted = x - x.max(axis=1, keepdims=True)
         log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         losses = weight * (log_sum[:, 0] - shifted[rows, y])
-        dx = np.exp(shifted - log_sum)
-        dx[rows, y] -= 1
-        dx *= weight[:, None] * x.dtype.type(scale)
+        scaled = weight * x.dtype.type(scale)
+        dx = np.exp(shifted - log_sum) * scaled[:, None]
+        dx[rows, y] -= scaled
     loss = losses.sum(where=weight != 0, dtype=np.float64)
     dx[weight == 0] = 0
     return scale * float(loss), dx

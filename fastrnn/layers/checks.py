@@ -294,7 +294,30 @@ def _integers(
     ):
         text = ", ".join(map(str, wanted)) + ("," if len(wanted) == 1 else "")
         raise ValueError(f"{name}: expected shape ({text}), got {x.shape}")
-    return x, np.array(x, dtype=np.intp, order="C")
+    try:
+        return x, np.array(x, dtype=np.intp, order="C")
+    except ValueError:  # of more bytes than can be counted
+        raise MemoryError(f"{name}: no memory for indices of shape {x.shape}") from None
+
+
+def rows_of(name: str, rows: np.ndarray, N: int) -> np.ndarray:
+    """An index of some of N rows: integers, from the end where they are negative, or a mask.
+
+    Raises TypeError for a dtype, ValueError for a shape, IndexError for a row out of range.
+    """
+    rows = array(name, rows, empty=np.intp)
+    if rows.dtype == np.bool_:
+        if rows.shape != (N,):
+            raise ValueError(f"{name}: expected a mask of shape (N,) = ({N},), got {rows.shape}")
+        return rows
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integers or a mask, got {rows.dtype}")
+    if rows.ndim > 1:
+        raise ValueError(f"{name}: expected shape (R,), got {rows.shape}")
+    beyond = rows[(rows < -N) | (rows >= N)]
+    if beyond.size:
+        raise IndexError(f"{name}: expected rows in [-N, N) = [{-N}, {N}), got {beyond.flat[0]}")
+    return rows
 
 
 def _first_beyond(x: np.ndarray, limit: int) -> tuple[int, ...] | None:

@@ -145,7 +145,7 @@ def embedding_bag_forward(
     """
     (W,) = checks.arrays(_EMBEDDING, (W,))
     x = checks.indices("x", x, ("lengths.sum()",), len(W), "V")
-    if mode not in ("sum", "mean"):
+    if not isinstance(mode, str) or mode not in ("sum", "mean"):
         raise ValueError(f"mode: expected 'sum' or 'mean', got {mode!r}")
     first = checks.bags(lengths, len(x))
     cache = EmbeddingBagCache(x, first, mode == "mean", W.shape, W.dtype)

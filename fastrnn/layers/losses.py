@@ -46,6 +46,7 @@ def temporal_softmax_loss(
     Returns: loss (float; 0 where N = 0), dx (N, T, V).
     Raises IndexError for a word outside [0, V).
     """
+    checks.flag("verbose", verbose)
     (x,) = checks.arrays(_TEMPORAL_SCORES, (x,))
     N, T, V = x.shape
     unread = None

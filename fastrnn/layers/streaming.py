@@ -124,12 +124,12 @@ class Stream:
     def reset(self, rows: np.ndarray | None = None) -> None:
         """Set the state to zeros, of all streams or of the rows (indices or a mask) given.
 
-        Raises IndexError for a row out of range, TypeError for a masked array.
+        Raises IndexError for a row out of range, TypeError for what is neither, ValueError for a
+        shape.
         """
-        if rows is not None:
-            checks.array("rows", rows)
+        chosen = ... if rows is None else checks.rows_of("rows", rows, self._output_shape[0])
         for state in self._state.values():
-            state[... if rows is None else rows] = 0
+            state[chosen] = 0
 
     @property
     def state(self) -> dict[str, np.ndarray]:
