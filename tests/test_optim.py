@@ -508,10 +508,10 @@ PAIRS = ["w out", "dw out", "m v", "m out", "w v", "dw m", "velocity out", "cach
 
 
 @every_rule
-@pytest.mark.parametrize("by", [0, 1, -1, 7, 20])
+@pytest.mark.parametrize("by", [0, 1, -7])
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("sparse", [False, True])
-def test_arrays_that_share_memory_are_as_if_apart(name, pair, by, sparse, implementation, rng):
+def test_arrays_that_share_memory_are_as_if_apart(name, pair, by, sparse, backend, rng):
     """Large enough that a kernel takes several vectors, and all rows where some are wanted."""
     w, dw, m, v = rng.random((4, 9, 37))
     first, second = pair.split()
