@@ -4,8 +4,11 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #define ALLOW(memory, size) __asan_unpoison_memory_region(memory, size)
+#define FORBID(memory, size) __asan_poison_memory_region(memory, size)
+enum { KEPT_MIB = 0 }; /* so that what is used after its end is seen */
 #else
 #define ALLOW(memory, size) (void)(memory)
+enum { KEPT_MIB = 512 };
 #endif
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,7 +22,7 @@ enum {
     HUGE_PAGE = 2 << 20,
     LOOK_SECONDS = 1,
 };
-static const size_t KEPT_BYTES = (size_t)512 << 20;
+static const size_t KEPT_BYTES = (size_t)KEPT_MIB << 20;
 /* Less than this may wait for ever: it is not worth a thread. */
 static const size_t WATCHED_BYTES = (size_t)64 << 20;
 static const long long IDLE_NANOSECONDS = 2000000000;
@@ -70,6 +73,17 @@ static void *take_kept(size_t *size)
     return memory;
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+/* Aligned already, so that the bytes with which a caller would align it are nobody's. */
+static void *fresh(size_t size)
+{
+    void *memory = 0;
+    if (posix_memalign(&memory, POOL_ALIGNMENT, size))
+        return 0;
+    FORBID((char *)memory + size - POOL_ALIGNMENT, POOL_ALIGNMENT);
+    return memory;
+}
+#else
 static void *fresh(size_t size)
 {
 #ifndef _WIN32
@@ -85,6 +99,7 @@ static void *fresh(size_t size)
 #endif
     return malloc(size);
 }
+#endif
 
 /* Gives back the blocks that wait since that moment or longer. */
 static size_t release_until(long long moment)
