@@ -1,0 +1,445 @@
+"""The calls of a case: layers forward and backward, losses, prepared weights, streams, rules.
+
+A program draws all it needs and returns a generator function of the backend, which makes the calls
+and yields a name and a value for each result; it runs as often as there are ways to run it. jitter
+is applied to every operand and to what a backward pass reads.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+import fastrnn
+
+from .draws import COPIES, Draw
+
+Results = Iterator[tuple[str, object]]
+Jitter = Callable[[object], object]
+Run = Callable[[str, Jitter], Results]
+
+
+class Broken(Exception):
+    """Something is wrong whatever the other backend says."""
+
+
+def public_functions() -> dict[str, Callable]:
+    """All that computes on arrays: what takes backend=, by name."""
+    all_names = {name: getattr(fastrnn, name) for name in fastrnn.__all__} | fastrnn.optim.RULES
+    functions = {name: f for name, f in all_names.items() if inspect.isfunction(f)}
+    return {n: f for n, f in functions.items() if "backend" in inspect.signature(f).parameters}
+
+
+# ---- layers --------------------------------------------------------------------------------------
+
+GATES = {"rnn": "1", "lstm": "4", "gru": "3"}
+STATES = {"rnn": "h", "lstm": "hc", "gru": "h"}
+ORDERS = {"lstm": ("ifog", "fico", "ifgo", "iofg"), "gru": ("rzn", "zrn")}
+WEIGHTS = ("Wx", "Wh", "b", "gates", "bh", "reset_after", "transposed")
+
+
+def weights_of(draw: Draw, cell: str) -> dict[str, object]:
+    """Those of WEIGHTS that the cell has, with or without what may be left out."""
+    columns, given = f"{GATES[cell]}*H", draw.some(0.3, transposed=lambda: draw.chance(0.8))
+    for name, rows in (("Wx", "D"), ("Wh", "H")):
+        axes = f"{columns} {rows}" if given.get("transposed") else f"{rows} {columns}"
+        given[name] = draw.weights(axes, draw.sizes[rows])
+    given["b"] = draw.reals(columns)
+    if cell in ORDERS:
+        given |= draw.some(0.5, gates=lambda: draw.pick(ORDERS[cell]))
+    if cell == "gru":
+        given |= draw.some(0.5, bh=lambda: draw.reals(columns))
+        given |= draw.some(0.5, reset_after=lambda: draw.chance(0.4))
+    return given
+
+
+def _cell(draw, name):
+    cell, step = name.removesuffix("_step"), name.endswith("_step")
+    given = weights_of(draw, cell) | draw.some(0.4, training=lambda: draw.chance(0.5))
+    indexed = not step and draw.chance(0.25)
+    if step:
+        given |= {f"prev_{s}": draw.reals("N H") for s in STATES[cell]}
+    else:
+        given |= {f"{s}0": draw.reals("N H") for s in STATES[cell] if s == "h" or draw.chance(0.5)}
+        given |= draw.some(
+            0.3,
+            lengths=lambda: draw.integers(draw.shape("N"), draw.sizes["T"] + 1),
+            reverse=lambda: draw.chance(0.8),
+            reset=lambda: draw.bools("N T", 0.3),
+            reset_to=lambda: draw.pick(("zeros", "initial")),
+            return_sequence=lambda: draw.chance(0.3),
+        )
+    if indexed:
+        given["index"] = draw.integers(draw.shape("N T"), draw.sizes["U"])
+    given["x"] = draw.reals("N D" if step else "U D" if indexed else "N T D")
+    return given
+
+
+def _affine(draw, name):
+    given = {"w": draw.weights("D M", draw.sizes["D"]), "b": draw.reals("M")}
+    if name.startswith("temporal"):
+        return given | {"x": draw.reals("N T D")}
+    N, D = draw.shape("N D")
+    return given | {"x": draw.reals(draw.pick(((N, D), (N, D), (N, 1, D), (N, D, 1, 1))))}
+
+
+def _word_embedding(draw, name):
+    axes = draw.pick(("N T", "N T", "N", "N T U", ""))
+    return {"W": draw.reals("V W"), "x": draw.integers(draw.shape(axes), draw.sizes["V"])}
+
+
+def _embedding_bag(draw, name):
+    lengths = draw.integers(draw.shape("N"), draw.sizes["T"] + 1)
+    x = draw.integers((int(lengths.sum(dtype=int)),), draw.sizes["V"])
+    given = {"W": draw.reals("V W"), "x": x, "lengths": lengths}
+    return given | draw.some(0.5, mode=lambda: draw.pick(("sum", "mean")))
+
+
+OPERANDS = {
+    **{f"{cell}{step}": _cell for cell in GATES for step in ("", "_step")},
+    **dict.fromkeys(("affine", "temporal_affine", "temporal_fc"), _affine),
+    "word_embedding": _word_embedding,
+    "embedding_bag": _embedding_bag,
+}
+# Of the gradients that backward functions take; dout is like out.
+GRADIENTS = {"dh": "N T H", "dhT": "N H", "dcT": "N H", "dnext_h": "N H", "dnext_c": "N H"}
+
+
+def _out_shape(draw, name, given):
+    if name.endswith("embedding"):
+        return *given["x"].shape, draw.sizes["W"]
+    axes = {"affine": "N M", "embedding_bag": "N W"}
+    return draw.shape(axes.get(name, "N T M"))
+
+
+def _douts(draw, name, backward, given):
+    douts = {}
+    for parameter, about in inspect.signature(backward).parameters.items():
+        if parameter == "dout":
+            douts[parameter] = draw.reals(_out_shape(draw, name, given))
+        elif parameter in GRADIENTS and about.default is None:
+            douts |= draw.some(0.5, **{parameter: lambda p=parameter: draw.reals(GRADIENTS[p])})
+        elif parameter in GRADIENTS:
+            may_be_none = parameter == "dh" and draw.chance(0.15)
+            douts[parameter] = None if may_be_none else draw.reals(GRADIENTS[parameter])
+        elif parameter not in ("cache", "backend"):
+            douts |= draw.some(0.5, **{parameter: lambda: draw.chance(0.7)})
+    return douts
+
+
+def layer(draw: Draw, name: str) -> Run:
+    """Forward and backward, perhaps each by another backend; perhaps a fault on the way."""
+    forward, backward = (getattr(fastrnn, f"{name}_{way}") for way in ("forward", "backward"))
+    given = OPERANDS[name](draw, name)
+    douts = _douts(draw, name, backward, given)
+    fault = draw.pick(("forward", "prepare", "cache", "backward")) if draw.chance(0.45) else None
+    if fault == "forward":
+        given = draw.spoilt(given)
+    if fault == "backward":
+        douts = draw.spoilt(douts)
+    prepared = _prepared(draw, name.removesuffix("_step"), given, fault == "prepare")
+    changed = _changed(draw, backward, fault == "cache")
+    other = {"numpy": "cython", "cython": "numpy"} if draw.chance(0.2) else {}
+    draw.note(f"{name}_forward", given)
+    draw.note(f"{name}_backward", douts | {"cache": changed})
+
+    def run(backend: str, jitter: Jitter) -> Results:
+        args = dict(jitter(given))
+        if prepared:
+            args["Wx"] = prepared(backend, jitter)
+        *outputs, cache = forward(**args, backend=backend)
+        yield from _named("out", outputs)
+        yield from _named("cache", cache)
+        if given.get("training", True) is True or fault:
+            cache = changed(jitter(cache))
+            gradients = backward(**jitter(douts), cache=cache, backend=other.get(backend, backend))
+            yield from _named("d", gradients)
+
+    return run
+
+
+def _prepared(draw, cell, given, faulty):
+    """Nothing, or a function that prepares the weights, which given then is without."""
+    if cell not in GATES or not (faulty or draw.chance(0.2)):
+        return None
+    weights = {key: given.pop(key) for key in WEIGHTS if key in given} | {"cell": cell}
+    weights |= draw.some(0.5, training=lambda: draw.chance(0.7))
+    changed = draw.copier()
+    if faulty and draw.chance(0.5):
+        weights = draw.spoilt(weights)
+    elif faulty:
+        changed = draw.spoilt_field(fastrnn.PreparedWeights)
+    draw.note("prepare", weights | {"then": changed})
+    return lambda backend, jitter: changed(fastrnn.prepare(**jitter(weights), backend=backend))
+
+
+def _changed(draw, backward, faulty):
+    """What becomes of a cache before the backward pass: a copy, or one that is not its own."""
+    if not faulty:
+        return draw.copier()
+    if draw.chance(0.1):
+        draw.legal, another = False, draw.pick(foreign_caches())
+        return lambda cache: another
+    return draw.spoilt_field(inspect.get_annotations(backward)["cache"])
+
+
+@functools.cache
+def foreign_caches() -> tuple[object, ...]:
+    """Of other calls than the one at hand."""
+    x, h, b = np.ones((2, 3, 3)), np.ones((3, 3)), np.ones(3)
+    made = [
+        *(fastrnn.affine_forward(h, h, b), fastrnn.temporal_affine_forward(x, h, b)),
+        *(fastrnn.word_embedding_forward([0, 1], h), fastrnn.embedding_bag_forward([0], [1], h)),
+        *(fastrnn.rnn_forward(x, h[:2], h, h, b), fastrnn.rnn_step_forward(h, h, h, h, b)),
+    ]
+    W, b = np.ones((3, 12)), np.ones(12)
+    for training in (False, True):
+        made.append(fastrnn.lstm_forward(x, h[:2], W, W, b, training=training))
+        made.append(fastrnn.gru_step_forward(h, h, W[:, :9], W[:, :9], b[:9], training=training))
+    return None, (), *(cache for *_, cache in made)
+
+
+def _named(prefix, values):
+    """Each of some results; a lone one, too."""
+    if hasattr(values, "_asdict"):
+        values = values._asdict()
+    if isinstance(values, np.ndarray):
+        values = [values]
+    named = values.items() if isinstance(values, dict) else enumerate(values)
+    for name, value in named:
+        if name != "packed":  # a backend's own
+            yield f"{prefix}.{name}", value
+
+
+# ---- losses --------------------------------------------------------------------------------------
+
+
+def loss(draw: Draw, name: str) -> Run:
+    """softmax_loss or temporal_softmax_loss."""
+    axes = "N T" if name.startswith("temporal") else "N"
+    given = {"x": draw.reals(f"{axes} V")}
+    given["y"] = draw.integers(draw.shape(axes), draw.sizes["V"])
+    if name.startswith("temporal"):
+        given |= draw.some(
+            0.5,
+            mask=lambda: draw.pick((lambda: draw.bools(axes, 0.7), lambda: draw.reals(axes)))(),
+            verbose=lambda: draw.chance(0.2),
+        )
+    if draw.chance(0.35):
+        given = draw.spoilt(given)
+    draw.note(name, given)
+
+    def run(backend: str, jitter: Jitter) -> Results:
+        yield from _named("out", getattr(fastrnn, name)(**jitter(given), backend=backend))
+
+    return run
+
+
+# ---- streams -------------------------------------------------------------------------------------
+
+
+def stream(draw: Draw, name: str = "Stream") -> Run:
+    """A stream, and a handful of its methods one after the other; a refused one changes nothing."""
+    cell = draw.pick(sorted(GATES))
+    given = {"cell": cell} | weights_of(draw, cell)
+    draw.sizes["N"] = max(draw.sizes["N"], 1)
+    if draw.sizes["N"] > 1 or draw.chance(0.5):
+        given["batch"] = draw.sizes["N"]
+    if draw.chance(0.1):
+        given = draw.spoilt(given)
+    prepared = draw.chance(0.3)
+    actions = [_action(draw, cell) for _ in range(draw.number(1, 5))]
+    draw.note(name, given)
+
+    def run(backend: str, jitter: Jitter) -> Results:
+        args = dict(jitter(given))
+        if prepared:
+            batch = {key: args.pop(key) for key in ("batch",) if key in args}
+            weights = fastrnn.prepare(**args, backend=backend)
+            made = fastrnn.Stream(args["cell"], weights, **batch, backend=backend)
+        else:
+            made = fastrnn.Stream(**args, backend=backend)
+        copied = []
+        for i, (method, action) in enumerate(actions):
+            original, before = made, frozen(made.state)
+            try:
+                value, made = action(made, jitter)
+            except Exception as error:
+                value = error  # and the next one is taken
+                if frozen(made.state) != before:
+                    raise Broken(f"{backend}: {method} refused ({error}), but changed") from error
+            if made is not original:
+                copied.append((original, before))
+            yield f"{i}.{method}", value
+            yield from _named(f"{i}.state", made.state)
+        if any(frozen(original.state) != before for original, before in copied):
+            raise Broken(f"{backend}: a copy's step changed what was copied")
+
+    return run
+
+
+def _action(draw, cell):
+    """The name of a method, and a function of a stream that returns a value and a stream."""
+    method = draw.pick(("step", "step", "steps", "steps", "reset", "state", "copy"))
+    if method in ("step", "steps"):
+        return method, _stepping(draw, method)
+    if method == "reset":
+        N = draw.sizes["N"]
+        rows = draw.pick((None, draw.integers((2,), N), draw.bools("N", 0.5)))
+        given = draw.spoilt({"rows": rows}) if draw.chance(0.2) else {"rows": rows}
+        if isinstance(given["rows"], np.ndarray) and given["rows"].size > 1000:
+            given["rows"] = None  # NumPy would walk through all of them
+        draw.note("Stream.reset", given)
+        return method, lambda stream, jitter: (stream.reset(**given), stream)
+    if method == "state":
+        state = {s: draw.reals("N H") for s in STATES[cell]}
+        state = draw.spoilt(state) if draw.chance(0.3) else state
+        return method, lambda stream, jitter: (_set_state(stream, jitter, state), stream)
+    copied = draw.pick(COPIES)
+    return method, lambda stream, jitter: (None, copied(stream))
+
+
+def _set_state(stream, jitter, state):
+    stream.state = jitter(state)
+
+
+def _stepping(draw, method):
+    axes = "T N" if method == "steps" else "N"
+    x, out = draw.values(draw.shape(f"{axes} D")), np.zeros(draw.shape(f"{axes} H"), draw.dtype)
+    on_input = x.shape == out.shape and draw.chance(0.5)
+    if on_input:  # or overlapping it
+        memory, shift = draw.placed(np.zeros(x.size + 3, draw.dtype), True), draw.number(0, 3)
+        given = {"x": memory[shift:][: x.size], "out": memory[3 - shift :][: x.size]}
+        given = {key: a.reshape(x.shape) for key, a in given.items()}
+    else:
+        given = {"x": draw.placed(x)} | draw.some(0.4, out=lambda: draw.placed(out, True))
+    if method == "steps":
+        given |= draw.some(0.3, reset=lambda: draw.bools("T N", 0.3))
+    if not on_input and draw.chance(0.2):
+        given = draw.spoilt(given)
+    draw.note(f"Stream.{method}", given)
+
+    def action(stream, jitter):
+        if on_input:
+            given["x"][...] = x
+        args = jitter(given) | {key: given[key] for key in ("out",) if key in given}
+        return np.array(getattr(stream, method)(**args)), stream
+
+    return action
+
+
+def frozen(value: object) -> object:
+    """What tells whether a value has changed."""
+    if isinstance(value, dict):
+        return {key: frozen(a) for key, a in value.items()}
+    if isinstance(value, tuple | list):
+        return [frozen(a) for a in value]
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        # A long double has bytes of no meaning.
+        held = np.asarray(value, "d" if value.dtype.char == "g" else None)
+        return value.shape, value.dtype, held.tobytes() if value.nbytes < 2**40 else None
+    return repr(value)
+
+
+# ---- update rules --------------------------------------------------------------------------------
+
+# Values of the settings of all rules; and which settings and state each has.
+SETTINGS = {
+    "learning_rate": (0.0, 1e-3, 0.1, np.float32(0.01)),
+    "weight_decay": (0.0, 0.01),
+    **dict.fromkeys(("momentum", "beta1", "beta2", "decay_rate"), (0.0, 0.5, 0.9)),
+    "epsilon": (1e-8, 0.1),
+    "t": (0, 3),
+}
+OF_RULES = {
+    "sgd": ((), ()),
+    "sgd_momentum": (("momentum",), ("velocity",)),
+    "rmsprop": (("decay_rate", "epsilon"), ("cache",)),
+    "adam": (("beta1", "beta2", "epsilon", "t"), ("m", "v")),
+}
+
+
+def rule(draw: Draw, name: str) -> Run:
+    """A few steps of an update rule; a refused one changes nothing."""
+    shape = draw.pick((draw.shape("V W"), draw.shape("V W"), draw.shape("W"), (), (3, 2, 5)))
+    values = draw.values(shape)
+    given = _parameter(draw, values) | {"dw": _gradient(draw, shape)}
+    given |= draw.some(0.8, config=lambda: _config(draw, name, shape))
+    w, steps = given["w"], draw.number(1, 3)
+    fault = draw.pick(("arguments", "config", "dw")) if draw.chance(0.4) else None
+    if fault == "config" and given.get("config"):
+        given["config"] = draw.spoilt(given["config"])
+    elif fault == "dw" and isinstance(given["dw"], tuple):
+        given["dw"] = draw.spoilt_field(fastrnn.RowGradient)(given["dw"])
+    elif fault:
+        given = draw.spoilt(given)
+    draw.note(name, given)
+
+    def run(backend: str, jitter: Jitter) -> Results:
+        w[...] = jitter(values)
+        args = jitter(given) | {key: given[key] for key in ("w", "out") if key in given}
+        args["config"] = copy.deepcopy(args.get("config"))
+        for i in range(steps):
+            before = frozen(args)
+            try:
+                after, args["config"] = getattr(fastrnn.optim, name)(**args, backend=backend)
+            except Exception as error:
+                if frozen(args) != before:
+                    raise Broken(f"{backend}: refused ({error}), but changed") from error
+                raise
+            yield f"{i}.w", np.array(after)
+            yield from _named(f"{i}.config", args["config"])
+            args["w"] = after
+
+    return run
+
+
+def _parameter(draw, values):
+    """w, and perhaps where the next one goes: over it, elsewhere, or a row further."""
+    onto = draw.pick((None, None, "w", "elsewhere", "shifted"))
+    if onto == "shifted" and values.ndim and len(values) > 1:
+        memory = draw.placed(np.concatenate([values, values[:1]]), True)
+        draw.legal = False  # it may be refused
+        return {"w": memory[:-1], "out": memory[1:]}
+    w = draw.placed(values, True)
+    if onto == "elsewhere":
+        return {"w": w, "out": draw.placed(values, True)}
+    return {"w": w, "out": w} if onto == "w" else {"w": w}
+
+
+def _gradient(draw, shape):
+    """Of all rows or of some."""
+    if not shape or not shape[0] or draw.chance(0.6):
+        return draw.reals(shape)
+    rows = draw.rows(shape[0])
+    return fastrnn.RowGradient(rows, draw.reals((len(rows), *shape[1:])))
+
+
+def _config(draw, name, shape):
+    """Settings, and perhaps the state, of which averages of squares are not negative."""
+    settings, state = OF_RULES[name]
+    choices = {key: SETTINGS[key] for key in (*settings, "learning_rate", "weight_decay")}
+    config = draw.some(0.4, **{key: lambda v=v: draw.pick(v) for key, v in choices.items()})
+    if draw.chance(0.3):
+        config |= {key: np.array(abs(draw.values(shape))) for key in state}
+    return config
+
+
+# ---- all -----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def programs() -> dict[str, Callable[[Draw], Run]]:
+    """A program for each public function, by name: a function without one has no operands here."""
+    found = {"Stream": stream}
+    for name in public_functions():
+        stem = name.removesuffix("_backward").removesuffix("_forward")
+        if name in fastrnn.optim.RULES:
+            found[name] = rule
+        elif name.endswith("_loss"):
+            found[name] = loss
+        elif stem != name:
+            found[stem] = layer
+    return found
