@@ -27,7 +27,8 @@ class Stream:
     transposed, for Wx (G*H, D) and Wh (G*H, H); backend.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
-    Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype.
+    Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
+    for a batch beyond all memory.
     """
 
     def __init__(
