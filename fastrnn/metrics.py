@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastrnn.optional import require
+from fastrnn.printing import printable
 
 BINS = 10
 MOST_ROWS = 20
@@ -86,5 +87,6 @@ def report_table(report: dict) -> str:
 
 
 def shorten(name: str) -> str:
-    """A class's name, cut to 24 letters."""
+    """A class's name as it may be printed, cut to 24 letters."""
+    name = printable(name)
     return name if len(name) <= 24 else name[:23] + "…"

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastrnn import figures
 from fastrnn.metrics import shorten
+from fastrnn.printing import printable
 
 MOST_WITH_NUMBERS = 15
 MOST_WITH_NAMES = 40
@@ -149,7 +150,9 @@ def gallery(
         axis.imshow(picture)
         text = {"loc": "left", "parse_math": False}
         color = colors[i] if colors else "black"
-        axis.set_title(fill(title, 44), fontsize=8.5, fontweight="bold", color=color, **text)
-        below = "\n".join(fill(note, 52) for note in (notes[i] if notes else ()))
+        axis.set_title(
+            fill(printable(title), 44), fontsize=8.5, fontweight="bold", color=color, **text
+        )
+        below = "\n".join(fill(printable(note), 52) for note in (notes[i] if notes else ()))
         axis.set_xlabel(below, fontsize=7.5, color="0.4", **text)
     return figure

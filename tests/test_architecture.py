@@ -22,6 +22,7 @@ TREE = ROOT.parent
 # What each part may import of fastrnn; a part is the first name below fastrnn.
 BELOW = {
     "optional": set(),
+    "printing": set(),
     "gradcheck": set(),
     "optim": {"backends", "layers"},
     "storage": {"optional"},
@@ -29,24 +30,24 @@ BELOW = {
     "cells": set(),
     "backends": {"cells"},
     "layers": {"backends", "cells"},
-    "solver": {"backends", "optim", "storage"},
-    "metrics": {"optional"},
+    "solver": {"backends", "optim", "settings", "storage"},
+    "metrics": {"optional", "printing"},
     "settings": set(),
-    "runs": {"storage"},
-    "plots": {"figures", "metrics"},
+    "runs": {"settings", "storage"},
+    "plots": {"figures", "metrics", "printing"},
     "vision": {"figures", "metrics", "optional", "plots", "runs", "settings", "solver", "storage"},
     "captioning": {
-        *("backends", "figures", "layers", "solver", "optional", "plots", "runs", "storage"),
-        "vision",
+        *("backends", "figures", "layers", "optim", "optional", "plots", "printing", "runs"),
+        *("settings", "solver", "storage", "vision"),
     },
     "text": {
-        *("backends", "layers", "metrics", "optim", "optional", "plots", "runs", "settings"),
-        *("solver", "storage"),
+        *("backends", "layers", "metrics", "optim", "optional", "plots", "printing", "runs"),
+        *("settings", "solver", "storage"),
     },
     "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage", "text"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
-        *("optional", "storage", "text", "vision"),
+        *("optional", "printing", "storage", "text", "vision"),
     },
     "__init__": {"backends", "gradcheck", "layers", "optim"},
 }

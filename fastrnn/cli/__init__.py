@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from fastrnn.optional import require
+from fastrnn.printing import printable
 
 PROGRAMS = {
     "bench": "Race fastrnn against other libraries on this machine.",
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
     except click.ClickException as error:
+        error.message = printable(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -48,7 +50,7 @@ def _fail(message: str, debug: bool, code: int) -> None:
         import traceback
 
         traceback.print_exc()
-    print(f"fastrnn: {message}", file=sys.stderr)
+    print(f"fastrnn: {printable(message)}", file=sys.stderr)
     sys.exit(code)
 
 

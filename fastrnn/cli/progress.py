@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastrnn.optional import require
+from fastrnn.printing import printable
 from fastrnn.solver import Solver
 
 # The validated figure that a training shows, of whichever program, and its name there.
@@ -25,7 +26,9 @@ def bar(description: str, unit: str) -> Callable[[Iterable], Iterable]:
 def file_bar(path: Path) -> Iterator[Callable[[int], object]]:
     """Shows how far the reading of a file is; its block gets what takes the bytes just read."""
     tqdm, size = require("tqdm").tqdm, path.stat().st_size
-    with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, disable=None) as shown:
+    with tqdm(
+        total=size, desc=printable(path.name), unit="B", unit_scale=True, disable=None
+    ) as shown:
         yield shown.update
 
 
