@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,29 @@ import numpy as np
 
 from fastrnn import optim, storage
 from fastrnn.backends.caches import RowGradient
+from fastrnn.settings import (
+    FINITE,
+    NOT_NEGATIVE,
+    NUMBER,
+    check,
+    integer,
+    listed,
+    mapped,
+    optional,
+)
 
 CHECKPOINT = "checkpoint.json"
 FORMAT = 1
-
+# What a checkpoint says of how far a training has come.
+PROGRESS = {
+    "epoch": integer(0),
+    "position": integer(0),
+    "seconds": NOT_NEGATIVE,
+    "optim": mapped(mapped(FINITE)),
+    "best_score": optional(NUMBER),
+    "history": listed(mapped(NUMBER)),
+    "loss_history": listed(FINITE),
+}
 
 Gradients = dict[str, np.ndarray | RowGradient]
 
@@ -274,8 +293,8 @@ class Solver:
     def restore(self, folder: Path | str | None = None) -> None:
         """Continue from the checkpoint in a folder (None: its own) as if never interrupted.
 
-        Raises FileNotFoundError where there is none, ValueError where it is of another format,
-        model, data set or batch size.
+        Raises FileNotFoundError where there is none, ValueError where it is damaged, or of another
+        format, model, data set or batch size; then nothing has changed.
         """
         folder = Path(folder or self.checkpoint)
         path = folder / CHECKPOINT
@@ -290,34 +309,93 @@ class Solver:
                 raise ValueError(f"{path}: expected {name} {expected!r}, got {state.get(name)!r}")
         if state.get("identity", "") != self.identity:
             raise ValueError(f"{path}: of another training: its data or settings were others")
-        tensors = storage.read_tensors(folder / state["tensors"])
+        tensors = storage.read_named(path, state)
+        with storage.named(path, "a checkpoint"):
+            restored = self._checked(path, state, tensors)
+        self.rng.bit_generator.state = state["generator"]
+        self.params.update(restored.pop("params"))
+        for name, value in restored.items():
+            setattr(self, name, value)
+        self._restored = True
+        if folder == self.checkpoint:
+            storage.tidy(path, state["tensors"])
+
+    def _checked(self, path: Path, state: dict, tensors: dict[str, np.ndarray]) -> dict:
+        """What a checkpoint holds, by the attribute's name, if it can be of this training."""
+        progress = {name: state[name] for name in PROGRESS}
+        check(progress, PROGRESS)
+        self._check_counts(**progress)
+        np.random.default_rng().bit_generator.state = state["generator"]  # does it take it?
+        order = tensors.pop("order")
+        if order.shape != (self.num_examples,) or order.dtype.kind not in "iu":
+            raise ValueError(f"order: expected integers ({self.num_examples},), got {order.shape}")
+        if not 0 <= order.min() <= order.max() < self.num_examples:
+            raise ValueError(f"order: expected 0 to {self.num_examples - 1}")
         groups: dict[str, dict[str, np.ndarray]] = {"params": {}, "best": {}, "optim": {}}
-        self.order = tensors.pop("order")
         for key, a in tensors.items():
             group, _, name = key.partition("/")
             groups[group][name] = a
-        self._check_params(path, groups["params"])
-        self.params.update(groups["params"])
-        self.best_params = groups["best"] or None
-        self.optim_configs = {name: dict(config) for name, config in state["optim"].items()}
-        for key, a in groups["optim"].items():
-            name, _, slot = key.rpartition("/")
-            self.optim_configs[name][slot] = a
-        self.rng.bit_generator.state = state["generator"]
-        self.epoch, self.position = state["epoch"], state["position"]
-        self.seconds = state["seconds"]
-        self.best_score = state["best_score"]
-        self.history, self.loss_history = state["history"], state["loss_history"]
-        self._restored = True
+        _check_like(path, "parameter", self.params, groups["params"])
+        scored = progress["best_score"] is not None
+        _check_like(path, "best parameter", self.params if scored else {}, groups["best"])
+        configs = self._checked_configs(path, progress.pop("optim"), groups["optim"])
+        own = {"order": order, "optim_configs": configs, "best_params": groups["best"] or None}
+        return progress | own | {"params": groups["params"]}
 
-    def _check_params(self, path: Path, saved: dict[str, np.ndarray]) -> None:
-        expected = {name: (w.shape, w.dtype) for name, w in self.params.items()}
-        got = {name: (w.shape, w.dtype) for name, w in saved.items()}
-        for name in sorted(expected.keys() | got.keys()):
-            if expected.get(name) != got.get(name):
-                raise ValueError(
-                    f"{path}: parameter {name}: expected {expected.get(name)}, got {got.get(name)}"
-                )
+    def _check_counts(self, *, epoch, position, history, loss_history, **_) -> None:
+        batches = math.ceil(position / self.batch_size)
+        if position != min(batches * self.batch_size, self.num_examples):
+            raise ValueError(f"position: expected the end of a batch, got {position}")
+        for name, values, expected in (
+            ("history", history, epoch),
+            ("loss_history", loss_history, epoch * self.iterations_per_epoch + batches),
+        ):
+            if len(values) != expected:
+                raise ValueError(f"{name}: expected {expected} entries, got {len(values)}")
+
+    def _checked_configs(
+        self, path: Path, scalars: dict[str, dict], arrays: dict[str, np.ndarray]
+    ) -> dict[str, dict[str, object]]:
+        """The rules' configs by parameter. A parameter that has had no gradient has no arrays."""
+        if scalars.keys() != self.params.keys():
+            raise ValueError(f"optim: expected {[*self.params]}, got {[*scalars]}")
+        configs, like = {}, {}
+        for name, w in self.params.items():
+            own = {key: a for key, a in arrays.items() if key.rpartition("/")[0] == name}
+            # The rule knows which arrays it keeps, and refuses what it cannot use.
+            _, tried = optim.RULES[self.update_rule](np.zeros(1), np.zeros(1), {**scalars[name]})
+            slots = [key for key, value in tried.items() if isinstance(value, np.ndarray)]
+            like |= {f"{name}/{slot}": w for slot in slots if own}
+            configs[name] = scalars[name] | {key.rpartition("/")[2]: a for key, a in own.items()}
+        _check_like(path, "optim", like, arrays)
+        return configs
+
+
+def check_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError where the parameters in a folder's checkpoint, if it has one, are of other
+    shapes: before a model is made, as large as damaged settings say."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return
+    saved = storage.read_shapes(storage.named_tensors(path, storage.read_json(path)))
+    for name, shape in shapes.items():
+        if (got := saved.get(f"params/{name}")) != shape:
+            raise ValueError(f"{path}: parameter {name}: expected {shape}, got {got}")
+
+
+def _check_like(
+    path: Path, what: str, expected: dict[str, np.ndarray], saved: dict[str, np.ndarray]
+) -> None:
+    """Raise ValueError unless the same names have arrays of the same shapes and dtypes, and finite
+    numbers."""
+    for name in sorted(expected.keys() | saved.keys()):
+        want, got = (
+            None if a is None else (a.shape, a.dtype) for a in (expected.get(name), saved.get(name))
+        )
+        if want != got:
+            raise ValueError(f"{path}: {what} {name}: expected {want}, got {got}")
+        if not np.isfinite(saved[name]).all():
+            raise ValueError(f"{path}: {what} {name}: expected finite numbers")
 
 
 @contextmanager

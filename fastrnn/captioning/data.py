@@ -7,14 +7,21 @@ coco2014_vocab.json            idx_to_word, word_to_idx
 {train,val}2014_urls.txt       a line an image: its address, or its path from this folder
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.captioning.vocabulary import check_indices, decode_captions
 from fastrnn.optional import require
-from fastrnn.storage import read_json, replacing, write_json
+from fastrnn.settings import TEXT, check, integer, listed, mapped
+from fastrnn.storage import named, read_json, reading, replacing, sweep, write_json, writing
+
+if TYPE_CHECKING:
+    import h5py
 
 __all__ = [
     "Features",
@@ -27,6 +34,10 @@ __all__ = [
 
 SPLITS = ("train", "val")
 CAPTIONS, VOCABULARY = "coco2014_captions.h5", "coco2014_vocab.json"
+# All files of a data set, as a regular expression.
+FILES = r"(coco2014|train2014|val2014)_\w+\.(h5|json|txt)"
+_KINDS = {"fiu": "numbers", "iu": "integers"}
+_BLOCK = 4096  # rows that are looked at together
 
 
 def _features_file(split: str, pca: bool) -> str:
@@ -40,11 +51,8 @@ class Features:
 
     def __init__(self, path: Path | str, name: str = "features") -> None:
         self.path = Path(path)
-        file = _open(self.path)
-        if name not in file:
-            file.close()
-            raise ValueError(f"{path}: no dataset {name}")
-        self._dataset = file[name]
+        with reading(path, "an HDF5 file"):
+            self._dataset = _dataset(path, _open(path), name, 2, "fiu")
         self.shape = self._dataset.shape
         self.dtype = self._dataset.dtype
 
@@ -52,6 +60,10 @@ class Features:
         return self.shape[0]
 
     def __getitem__(self, indices: np.ndarray | slice | int) -> np.ndarray:
+        with named(self.path, "readable features"):
+            return self._rows(indices)
+
+    def _rows(self, indices):
         if isinstance(indices, slice | int | np.integer):
             return self._dataset[indices]
         # HDF5 selects rows in ascending order, each once, and fast only if they are few or dense.
@@ -64,17 +76,32 @@ class Features:
         return self._dataset[rows][inverse]
 
     def __array__(self, dtype: type | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self._dataset[:], dtype)
+        return np.asarray(self[:], dtype)
+
+    def check_finite(self) -> None:
+        """Raise ValueError where a feature is not finite: one is enough to spoil a training."""
+        for begin in range(0, len(self), _BLOCK):
+            good = np.isfinite(self[begin : begin + _BLOCK]).all(axis=1)
+            if not good.all():
+                row = begin + int(good.argmin())
+                raise ValueError(f"{self.path}: row {row}: expected finite numbers")
 
 
-def _open(path: Path):
-    h5py = require("h5py")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: not an HDF5 file ({error})") from None
+def _open(path: Path | str):
+    return require("h5py").File(path, "r")
+
+
+def _dataset(path: Path | str, file, name: str, ndim: int, kinds: str):
+    """A dataset of an HDF5 file, of so many dimensions and one of these kinds of dtype."""
+    found = file.get(name)
+    if not isinstance(found, require("h5py").Dataset):
+        raise ValueError(f"{path}: no dataset {name}")
+    if len(found.shape or ()) != ndim or found.dtype.kind not in kinds:
+        raise ValueError(
+            f"{path}: {name}: expected {ndim} dimensions of {_KINDS[kinds]}, got {found.shape} "
+            f"{found.dtype}"
+        )
+    return found
 
 
 def has_pca(base_dir: Path | str) -> bool:
@@ -101,19 +128,13 @@ def load_coco_data(
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
     """
     base = Path(base_dir)
-    vocabulary = read_json(base / VOCABULARY)
-    data: dict[str, object] = {}
-    for key in ("idx_to_word", "word_to_idx"):
-        if key not in vocabulary:
-            raise ValueError(f"{base / VOCABULARY}: no {key}")
-        data[key] = vocabulary[key]
-    with _open(base / CAPTIONS) as file:
-        for name in ("captions", "image_idxs"):
+    data: dict[str, object] = _read_vocabulary(base / VOCABULARY)
+    path = base / CAPTIONS
+    with reading(path, "an HDF5 file"), _open(path) as file:
+        for name, ndim in (("captions", 2), ("image_idxs", 1)):
             for split in SPLITS:
                 key = f"{split}_{name}"
-                if key not in file:
-                    raise ValueError(f"{base / CAPTIONS}: no dataset {key}")
-                data[key] = file[key][:]
+                data[key] = _dataset(path, file, key, ndim, "iu")[:]
     for split in SPLITS:
         path = base / _features_file(split, pca_features)
         other = base / _features_file(split, not pca_features)
@@ -123,8 +144,15 @@ def load_coco_data(
             )
         data[f"{split}_features"] = Features(path)
         urls = base / f"{split}2014_urls.txt"
-        data[f"{split}_urls"] = np.array(urls.read_text(encoding="utf-8").splitlines())
+        with reading(urls, "UTF-8"):
+            data[f"{split}_urls"] = np.array(urls.read_text(encoding="utf-8").splitlines())
         _check_split(data, split, path)
+    widths = [data[f"{split}_features"].shape[1] for split in SPLITS]
+    if len(set(widths)) > 1 or not widths[0]:
+        raise ValueError(
+            f"{path}: expected as many columns as train has, and at least one, got {widths[1]} and "
+            f"{widths[0]}"
+        )
     if max_train is not None:
         if max_train < 1:
             raise ValueError(f"max_train: expected at least 1, got {max_train}")
@@ -132,6 +160,16 @@ def load_coco_data(
         data["train_captions"] = data["train_captions"][chosen]
         data["train_image_idxs"] = data["train_image_idxs"][chosen]
     return data
+
+
+def _read_vocabulary(path: Path) -> dict[str, object]:
+    content = read_json(path)
+    kinds = {"idx_to_word": listed(TEXT), "word_to_idx": mapped(integer(0))}
+    with named(path, "a vocabulary"):
+        vocabulary = {key: content[key] for key in kinds}
+        check(vocabulary, kinds)
+        check_indices(vocabulary["word_to_idx"])
+    return vocabulary
 
 
 def _draw(images: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -151,7 +189,7 @@ def _check_split(data: dict[str, object], split: str, features: Path) -> None:
     if urls != images:
         raise ValueError(f"{split}_urls: expected {images} lines to go with {features}, got {urls}")
     captions, images = data[f"{split}_captions"], data[f"{split}_image_idxs"]
-    if captions.ndim != 2 or images.shape != captions.shape[:1]:
+    if images.shape != captions.shape[:1]:
         raise ValueError(
             f"{split}_image_idxs: expected shape ({len(captions)},) to go with {split}_captions "
             f"{captions.shape}, got {images.shape}"
@@ -208,7 +246,7 @@ def write_coco_data(
     """
     base = Path(base_dir)
     base.mkdir(parents=True, exist_ok=True)
-    h5py = require("h5py")
+    sweep(base, FILES)
     (base / CAPTIONS).unlink(missing_ok=True)  # half a data set shall not open
     for split, content in splits.items():
         for key, pca in (("features", False), ("features_pca", True)):
@@ -216,31 +254,77 @@ def write_coco_data(
             if pca and reduction is None:
                 path.unlink(missing_ok=True)  # of an earlier data set in this folder
                 continue
-            with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            with _writing_hdf5(path) as file:
                 file["features"] = np.asarray(content[key], np.float32)
                 file["features"].attrs.update(source or {})
                 if pca and split == "train":
                     file["mean"], file["components"] = reduction
-        with replacing(base / f"{split}2014_urls.txt") as path:
-            path.write_text("".join(f"{url}\n" for url in content["urls"]), encoding="utf-8")
+        with writing(base / f"{split}2014_urls.txt") as file:
+            file.writelines(f"{url}\n" for url in content["urls"])
     word_to_idx = {word: i for i, word in enumerate(idx_to_word)}
     vocabulary = {"idx_to_word": list(idx_to_word), "word_to_idx": word_to_idx}
     write_json(base / VOCABULARY, vocabulary)
-    with replacing(base / CAPTIONS) as path, h5py.File(path, "w") as file:
+    with _writing_hdf5(base / CAPTIONS) as file:
         for split, content in splits.items():
             file[f"{split}_captions"] = np.asarray(content["captions"], np.int32)
             file[f"{split}_image_idxs"] = np.asarray(content["image_idxs"], np.int32)
 
 
+class _Tolerant(FileIO):
+    """A file that keeps an error of writing to itself: HDF5, when it learns of one, may end the
+    process as it closes the file."""
+
+    error: OSError | None = None
+
+    def write(self, block: memoryview) -> int:
+        rest = memoryview(block)
+        with self._kept():
+            while rest:
+                rest = rest[super().write(rest) :]
+        return len(block)
+
+    def truncate(self, size: int | None = None) -> int | None:
+        with self._kept():
+            super().truncate(size)
+        return size
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
+
+
+@contextmanager
+def _writing_hdf5(path: Path) -> Iterator["h5py.File"]:
+    with replacing(path) as temporary, _Tolerant(temporary, "wb+") as file:
+        with require("h5py").File(file, "w") as content:
+            yield content
+        if file.error is not None:
+            raise file.error
+
+
 def feature_source(base_dir: Path | str, pca: bool = False) -> dict[str, str]:
     """Where the features come from, as write_coco_data was told ({} if it was not)."""
-    with _open(Path(base_dir) / _features_file("train", pca)) as file:
+    path = Path(base_dir) / _features_file("train", pca)
+    with reading(path, "an HDF5 file"), _open(path) as file:
         return {key: str(value) for key, value in file["features"].attrs.items()}
 
 
 def pca_reduction(base_dir: Path | str) -> tuple[np.ndarray, np.ndarray] | None:
     """Mean (D,) and components (D, K) of the reduced features; None where they are not known."""
-    with _open(Path(base_dir) / _features_file("train", pca=True)) as file:
+    path = Path(base_dir) / _features_file("train", pca=True)
+    with reading(path, "an HDF5 file"), _open(path) as file:
         if "components" not in file:
             return None
-        return file["mean"][:], file["components"][:]
+        mean, components = (
+            _dataset(path, file, name, ndim, "fiu")[:]
+            for name, ndim in (("mean", 1), ("components", 2))
+        )
+    if mean.shape != components.shape[:1] or not np.isfinite(components).all():
+        raise ValueError(
+            f"{path}: expected mean (D,) and components (D, K), finite numbers, got {mean.shape} "
+            f"and {components.shape}"
+        )
+    return mean, components

@@ -30,6 +30,7 @@ def extract(
     backbone: str,
     weights: str | None = None,
     *,
+    columns: int | None = None,
     batch_size: int = 32,
     progress: Progress = iter,
 ) -> Extracted:
@@ -37,13 +38,24 @@ def extract(
 
     Inputs: paths; backbone, "scenes" or the name of a torchvision classification model; weights,
     "default" (torchvision downloads and checks them), a path to its state dict, or "none" (random,
-    from seed 0); progress wraps the iteration over pictures.
+    from seed 0); columns, how many features they must be (None: any); progress wraps the iteration
+    over pictures.
     Returns: Extracted; a picture that cannot be read is left out and named with its error.
-    Raises ValueError for an unknown backbone or weights that do not fit, FileNotFoundError.
+    Raises ValueError for an unknown backbone, weights that do not fit, and, with the first batch,
+    features of another width or that are not finite; FileNotFoundError.
     """
     network = scenes_network if backbone == scenes.BACKBONE else torch_network
     load, run = network(backbone, weights)
     names, rows, batch, unreadable = [], [], [], {}
+
+    def features_of(batch: list) -> np.ndarray:
+        found = run(batch)
+        if columns not in (None, found.shape[1]):
+            raise ValueError(f"{backbone}: expected {columns} features, got {found.shape[1]}")
+        if not np.isfinite(found).all():
+            raise ValueError(f"{backbone}: features that are not finite; are its weights damaged?")
+        return found
+
     for path in progress(paths):
         try:
             batch.append(load(path))
@@ -52,10 +64,10 @@ def extract(
             continue
         names.append(path.name)
         if len(batch) == batch_size:
-            rows.append(run(batch))
+            rows.append(features_of(batch))
             batch = []
     if batch:
-        rows.append(run(batch))
+        rows.append(features_of(batch))
     features = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
     return Extracted(names, features, unreadable)
 

@@ -19,6 +19,21 @@ NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
 
 
+def shapes(V: int, D: int, W: int, H: int, cell_type: str) -> dict[str, tuple[int, ...]]:
+    """Of a captioner's parameters."""
+    G = GATES[cell_type]
+    return {
+        "W_proj": (D, H),
+        "b_proj": (H,),
+        "W_embed": (V, W),
+        "Wx": (W, G * H),
+        "Wh": (H, G * H),
+        "b": (G * H,),
+        "W_vocab": (H, V),
+        "b_vocab": (V,),
+    }
+
+
 class CaptioningRNN:
     """Image captioning with a recurrent network (course notes on captioning; Karpathy and Fei-Fei
     2015, Vinyals et al. 2015): h_0 = features W_proj + b_proj, then at every step the word so far
@@ -27,7 +42,7 @@ class CaptioningRNN:
     Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
     input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm" or "gru"; dtype; dropout, the
     probability of dropping a word vector's or a hidden state's element in training; backend (None:
-    the current one); seed of the initial parameters.
+    the current one); seed of the initial parameters; params, to have in their place.
 
     Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
     Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
@@ -47,6 +62,7 @@ class CaptioningRNN:
         dropout: float = 0.0,
         backend: str | None = None,
         seed: int | None = None,
+        params: dict[str, np.ndarray] | None = None,
     ) -> None:
         if cell_type not in GATES:
             raise ValueError(f"cell_type: expected one of {[*GATES]}, got {cell_type!r}")
@@ -60,21 +76,17 @@ class CaptioningRNN:
         self.dtype = np.dtype(dtype)
         self.dropout = dropout
         self.backend = backend
-        D, W, H, V, G = input_dim, wordvec_dim, hidden_dim, len(word_to_idx), GATES[cell_type]
         rng = np.random.default_rng(seed)
 
-        def normal(rows: int, columns: int, scale: float) -> np.ndarray:
-            return (scale * rng.standard_normal((rows, columns))).astype(dtype)
+        def initial(name: str, shape: tuple[int, ...]) -> np.ndarray:
+            if name.startswith("b"):
+                return np.zeros(shape, dtype)
+            scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
+            return (scale * rng.standard_normal(shape)).astype(dtype)
 
-        self.params = {
-            "W_proj": normal(D, H, D**-0.5),
-            "b_proj": np.zeros(H, dtype),
-            "W_embed": normal(V, W, 0.01),
-            "Wx": normal(W, G * H, W**-0.5),
-            "Wh": normal(H, G * H, H**-0.5),
-            "b": np.zeros(G * H, dtype),
-            "W_vocab": normal(H, V, H**-0.5),
-            "b_vocab": np.zeros(V, dtype),
+        sizes = len(word_to_idx), input_dim, wordvec_dim, hidden_dim
+        self.params = params or {
+            name: initial(name, shape) for name, shape in shapes(*sizes, cell_type).items()
         }
 
     # ---- training ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from fastrnn.captioning.data import SPLITS, write_coco_data
 from fastrnn.captioning.features import Progress, extract
 from fastrnn.captioning.vocabulary import build_vocabulary, encode, tokenize
 from fastrnn.optional import require
+from fastrnn.storage import check_folder, named, reading
 from fastrnn.vision.images import list_images
 
 
@@ -45,16 +46,13 @@ def read_captions(path: Path | str) -> CaptionFile:
     caption is left out and named.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    try:
+    with reading(path, "UTF-8"):
         text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error})") from None
-    if text.lstrip()[:1] in ("{", "["):
-        pairs, splits = _json_pairs(path, text)
-    else:
-        pairs, splits = _csv_pairs(path, text), {}
+    is_json = text.lstrip()[:1] in ("{", "[")
+    with named(path, "a JSON file" if is_json else "CSV"):
+        pairs, splits = _json_pairs(path, text) if is_json else (_csv_pairs(path, text), {})
     captions: dict[str, list[str]] = {}
     problems = []
     for image, caption in pairs:
@@ -100,8 +98,6 @@ def _json_pairs(path: Path, text: str) -> tuple[list[tuple[str, str]], dict[str,
         else:
             pairs = [(i["filename"], s["raw"]) for i in images for s in i["sentences"]]
             splits = {i["filename"]: i["split"].replace("restval", "train") for i in images}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
     except KeyError as error:
         raise ValueError(
             f"{path}: expected COCO's captions or Karpathy's dataset, but {error} is missing"
@@ -143,6 +139,7 @@ def prepare(
     pictures or more are lost, nothing is written.
     Raises ValueError or FileNotFoundError.
     """
+    check_folder(out)
     paths = {path.name: path for path in list_images(images)}
     file = read_captions(captions)
     problems = list(file.problems)
@@ -285,7 +282,9 @@ def prepare_scenes(out: Path | str, train: int, val: int, seed: int) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"images/{i:05}.png" for i in range(train + val)]
     for name, picture in zip(names, pictures, strict=True):
-        image.fromarray(picture).save(Path(out) / name)
+        path = Path(out) / name
+        with named(path):
+            image.fromarray(picture).save(path)
     return write(
         out,
         names,

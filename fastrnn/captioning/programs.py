@@ -1,22 +1,35 @@
 """What the commands of `fastrnn caption` do, as functions: train, evaluate, sample."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from fastrnn import figures, runs
+from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import features, prepare
 from fastrnn.captioning.metrics import references_by_image
-from fastrnn.captioning.model import CaptioningRNN
+from fastrnn.captioning.model import CaptioningRNN, shapes
 from fastrnn.captioning.plots import plot_curves
-from fastrnn.captioning.run import Run, read_run, write_model, write_settings
+from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
 from fastrnn.captioning.training import CaptioningSolver, generated_bleu
 from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.layers.recurrent import GATES
+from fastrnn.optim import RULES
 from fastrnn.plots import gallery
-from fastrnn.solver import CHECKPOINT, Solver
+from fastrnn.printing import printable
+from fastrnn.settings import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    check,
+    integer,
+    one_of,
+    optional,
+)
+from fastrnn.solver import CHECKPOINT, Solver, check_shapes
 from fastrnn.vision.images import list_images, open_rgb
 
 # Tuned on 700 photographs; docs/captioning.md has the trials.
@@ -36,6 +49,18 @@ DEFAULTS = {
     "max_train": None,
     "pca": None,
     "seed": 0,
+}
+KINDS = {
+    "cell": one_of(*GATES),
+    "backend": one_of(None, "numpy", "cython"),
+    "update_rule": one_of(*RULES),
+    "dropout": SHARE,
+    "pca": one_of(None, False, True),
+    "clip_norm": NOT_NEGATIVE,
+    "max_train": optional(integer(1)),
+    **dict.fromkeys(("epochs", "hidden", "wordvec", "batch_size"), integer(1)),
+    **dict.fromkeys(("learning_rate", "lr_decay"), POSITIVE),
+    **dict.fromkeys(("patience", "seed"), integer(0)),
 }
 # The scenes are many and hold more to learn: which colour goes with which shape, and what is where.
 SCENES = {"train": 5000, "val": 250}
@@ -58,12 +83,14 @@ class Job:
             settings["pca"] = coco.has_pca(base)
         pca, seed = settings["pca"], settings["seed"]
         self.data = coco.load_coco_data(base, settings["max_train"], pca, seed=seed)
+        for split in coco.SPLITS:
+            self.data[f"{split}_features"].check_finite()
+        words, D = self.data["word_to_idx"], self.data["train_features"].shape[1]
+        sizes = D, settings["wordvec"], settings["hidden"], settings["cell"]
+        check_shapes(folder, shapes(len(words), *sizes))
         model = CaptioningRNN(
-            self.data["word_to_idx"],
-            self.data["train_features"].shape[1],
-            settings["wordvec"],
-            settings["hidden"],
-            settings["cell"],
+            words,
+            *sizes,
             dropout=settings["dropout"],
             backend=settings["backend"],
             seed=seed,
@@ -115,7 +142,7 @@ class Job:
         }
         metrics = runs.add_metrics(self.folder, {"training": training})
         if len(self.data["val_captions"]):
-            metrics = evaluate(self.folder, self.base, "val", self.settings["backend"], 1)
+            metrics = _evaluate(self.folder, self.base, "val", self.settings["backend"], 1)
             self._gallery()
         return metrics
 
@@ -134,43 +161,53 @@ class Job:
         figures.save(gallery(pictures, captions, true), self.folder / "gallery.png")
 
 
-def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> Job:
+@contextmanager
+def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> Iterator[Job]:
     """A new run in a folder that has none yet (None: a new one in runs/), on a data set (None: the
-    scenes, made in the run's folder); settings over the defaults.
+    scenes, made in the run's folder); settings over the defaults. The folder is the job's alone
+    until the block ends.
 
-    Raises FileExistsError where there is a run already.
+    Raises FileExistsError where there is a run already, BlockingIOError where another process is
+    at work, ValueError for settings or data that cannot be.
     """
     out = runs.new("caption", out, [CHECKPOINT])
     settings = DEFAULTS | ({} if data else SCENES_DEFAULTS) | settings
-    if data is None:
-        out.mkdir(parents=True, exist_ok=True)
-        data = out / "data"
-        prepare.prepare_scenes(data, **SCENES, seed=settings["seed"])
-    job = Job(out, data.resolve(), settings)
-    out.mkdir(parents=True, exist_ok=True)
-    write_settings(out, job.run)
-    return job
+    check(settings, KINDS)
+    job = None if data is None else Job(out, data.resolve(), settings)
+    with runs.at_work(out):
+        runs.new("caption", out, [CHECKPOINT])  # another process may have been quicker
+        if job is None:
+            prepare.prepare_scenes(out / "data", **SCENES, seed=settings["seed"])
+            job = Job(out, (out / "data").resolve(), settings)
+        write_settings(out, job.run)
+        yield job
 
 
 # What a resumed run may change: anything else would make it another run.
 RESUMABLE = {"epochs", "patience", "backend"}
 
 
-def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Job:
+@contextmanager
+def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoint, or begun again where it was killed before
     the first one; data is where its data set has moved to, settings may change what is RESUMABLE.
+    The folder is the job's alone until the block ends.
 
-    Raises FileNotFoundError where there is no run, ValueError for other settings or other data.
+    Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
+    in it, ValueError for other settings or other data.
     """
-    content = runs.read(folder, "caption")
+    content = read_settings(folder)
     runs.check_resumable(folder, settings, RESUMABLE)
-    job = Job(folder, _data_of(folder, content["data"], data), content["settings"] | settings)
-    if job.run.model.word_to_idx != content["word_to_idx"]:
-        raise ValueError(f"{job.base}: not the vocabulary that {folder} was trained with")
-    if (folder / CHECKPOINT).exists():
-        job.solver.restore(folder)
-    write_settings(folder, job.run)
-    return job
+    with storage.named(folder / runs.RUN, "a run of caption train"):
+        check({name: content["settings"][name] for name in KINDS}, KINDS)
+    with runs.at_work(folder):
+        job = Job(folder, _data_of(folder, content["data"], data), content["settings"] | settings)
+        if job.run.model.word_to_idx != content["word_to_idx"]:
+            raise ValueError(f"{job.base}: not the vocabulary that {folder} was trained with")
+        if (folder / CHECKPOINT).exists():
+            job.solver.restore(folder)
+        write_settings(folder, job.run)
+        yield job
 
 
 def _data_of(folder: Path, recorded: str, given: Path | None) -> Path:
@@ -191,18 +228,27 @@ def evaluate(
     length_penalty: float = 1.0,
 ) -> dict[str, dict[str, float]]:
     """Corpus BLEU-1..4 of a run on a split, added to its metrics.json; returns all in there."""
+    with runs.looked_at(folder):
+        return _evaluate(folder, data, split, backend, beam, length_penalty)
+
+
+def _evaluate(folder, data, split, backend, beam, length_penalty=1.0):
     run = read_run(folder)
     run.model.backend = backend
     base = _data_of(folder, run.data, data)
     content = coco.load_coco_data(base, pca_features=run.settings["pca"])
     if content["word_to_idx"] != run.model.word_to_idx:
         raise ValueError(f"{base}: not the vocabulary that {folder} was trained with")
+    rows = content[f"{split}_features"]
+    if rows.shape[1] != (columns := run.model.params["W_proj"].shape[0]):
+        raise ValueError(f"{rows.path}: expected {columns} columns, got {rows.shape[1]}")
+    rows.check_finite()
     started = time.perf_counter()
     figures = generated_bleu(
         run.model,
         content,
         split,
-        len(content[f"{split}_features"]),
+        len(rows),
         beam_size=beam,
         length_penalty=length_penalty,
     )
@@ -223,20 +269,24 @@ def caption_images(
     """Captions of picture files by a run; options go to model.sample.
 
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
-    the run does not know how its features were made, or no picture could be read.
+    the run does not know how its features were made, they are not as wide as its own, or no picture
+    could be read.
     """
     run = read_run(folder)
     run.model.backend = backend
-    if "backbone" not in run.source:
+    if not {"backbone", "weights"} <= run.source.keys():
         raise ValueError(f"{folder}: trained on features from elsewhere; only evaluate can use it")
-    found = list_images(images)
+    found, reduction = list_images(images), run.reduction
     weights = weights or run.source["weights"]
-    got = features.extract(found, run.source["backbone"], weights, progress=progress)
+    columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])
+    got = features.extract(
+        found, run.source["backbone"], weights, columns=columns, progress=progress
+    )
     if not got.names:
         raise ValueError(f"{images}: none of {len(found)} pictures could be read")
     rows = got.features
-    if run.reduction is not None:
-        rows = prepare.apply_pca(rows, *run.reduction)
+    if reduction is not None:
+        rows = prepare.apply_pca(rows, *reduction)
     idx_to_word = [run.model.idx_to_word[i] for i in range(len(run.model.idx_to_word))]
     captions = _say(run.model, rows, idx_to_word, **options)
     return dict(zip(got.names, captions, strict=True)), got.unreadable
@@ -246,7 +296,7 @@ def _say(model: CaptioningRNN, rows: np.ndarray, idx_to_word: list[str], **optio
     """Captions as people read them, without <END>."""
     options = {"suppress_unk": True} | options
     decoded = decode_captions(model.sample(rows, **options), idx_to_word)
-    return [caption.removesuffix("<END>").strip() for caption in decoded]
+    return [printable(caption.removesuffix("<END>").strip()) for caption in decoded]
 
 
 def draw_gallery(path: Path, folder: Path, captions: dict[str, str]) -> None:

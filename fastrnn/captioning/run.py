@@ -11,9 +11,26 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn import runs, storage
-from fastrnn.captioning.model import CaptioningRNN
+from fastrnn.captioning.model import CaptioningRNN, shapes
+from fastrnn.captioning.vocabulary import check_indices
+from fastrnn.layers.recurrent import GATES
+from fastrnn.settings import OBJECT, SHARE, TEXT, check, integer, mapped, one_of
 
 MODEL = "model.safetensors"
+KINDS = {
+    "model": OBJECT,
+    "settings": OBJECT,
+    "data": TEXT,
+    "source": mapped(TEXT),
+    "word_to_idx": mapped(integer(0)),
+}
+# Of a model, as run.json has it.
+MODEL_KINDS = {
+    **dict.fromkeys(("input_dim", "wordvec_dim", "hidden_dim"), integer(1)),
+    "cell_type": one_of(*GATES),
+    "dtype": one_of("float32", "float64"),
+    "dropout": SHARE,
+}
 
 
 class Run(NamedTuple):
@@ -58,21 +75,30 @@ def write_model(folder: Path | str, run: Run) -> None:
     storage.write_tensors(Path(folder) / MODEL, tensors)
 
 
+def read_settings(folder: Path) -> dict:
+    """run.json. Raises FileNotFoundError or ValueError that names the file."""
+    content = runs.read(folder, "caption", KINDS)
+    with storage.named(folder / runs.RUN, "a run of caption train"):
+        check_indices(content["word_to_idx"])
+        content["model"] = {name: content["model"][name] for name in MODEL_KINDS}
+        check(content["model"], MODEL_KINDS)
+    return content
+
+
 def read_run(folder: Path | str) -> Run:
     """A finished run. Raises FileNotFoundError or ValueError that names the file at fault."""
-    content = runs.read(Path(folder), "caption")
+    content = read_settings(Path(folder))
     path = Path(folder) / MODEL
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{folder}: not trained to the end (no {MODEL}); resume it first")
-    tensors = storage.read_tensors(path)
-    model = CaptioningRNN(content["word_to_idx"], **content["model"])
-    for name, w in model.params.items():
-        saved = tensors.get(f"params/{name}")
-        if saved is None or saved.shape != w.shape or saved.dtype != w.dtype:
-            got = "nothing" if saved is None else f"{saved.shape} {saved.dtype}"
-            raise ValueError(f"{path}: params/{name}: expected {w.shape} {w.dtype}, got {got}")
-        model.params[name] = saved
+    tensors, described = storage.read_tensors(path), content["model"]
+    sizes = (described[name] for name in ("input_dim", "wordvec_dim", "hidden_dim", "cell_type"))
+    expected = shapes(len(content["word_to_idx"]), *sizes)
+    params = storage.take(path, tensors, "params", expected, described["dtype"])
+    model = CaptioningRNN(content["word_to_idx"], **described, params=params)
     reduction = None
     if "pca/mean" in tensors:
-        reduction = tensors["pca/mean"], tensors["pca/components"]
+        size, dtype = (tensors["pca/mean"].size, described["input_dim"]), tensors["pca/mean"].dtype
+        pca = storage.take(path, tensors, "pca", {"mean": size[:1], "components": size}, dtype)
+        reduction = pca["mean"], pca["components"]
     return Run(model, content["settings"], content["data"], content["source"], reduction)

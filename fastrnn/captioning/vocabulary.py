@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,14 @@ def build_vocabulary(captions: Iterable[Sequence[str]], min_count: int = 1) -> l
     counts = Counter(word for caption in captions for word in caption)
     kept = [word for word, n in counts.items() if n >= min_count and word not in SPECIAL]
     return SPECIAL + sorted(kept, key=lambda word: (-counts[word], word))
+
+
+def check_indices(word_to_idx: Mapping[str, int]) -> None:
+    """Raise ValueError unless every index from 0 to V - 1 has one word."""
+    if sorted(word_to_idx.values()) != [*range(len(word_to_idx))]:
+        raise ValueError(
+            f"word_to_idx: expected each index below {len(word_to_idx)} once, and no other"
+        )
 
 
 def encode(

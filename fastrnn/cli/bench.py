@@ -10,6 +10,7 @@ from fastrnn.backends import get_backend
 from fastrnn.benchmarks import cases, guard, peers, race, readme, report, results, tables
 from fastrnn.cli.options import FILE, FOLDER
 from fastrnn.cli.progress import bar
+from fastrnn.storage import check_folder
 
 
 def _some_of(known: Sequence[str]) -> Callable:
@@ -105,6 +106,7 @@ def command(
         return
     if chosen_peers is None:
         chosen_peers = [peer for peer in peers.OTHERS if not peers.missing(peer)]
+    check_folder(out)
     peers.check_installed(chosen_peers)
     races = races or (["layers"] if shapes else [*cases.RACES])
     threads, rounds = threads or fastrnn.get_num_threads(), rounds or (1 if quick else 5)

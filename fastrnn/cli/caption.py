@@ -2,15 +2,17 @@
 
 import csv
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from fastrnn.captioning import programs
-from fastrnn.cli.options import FILE, FOLDER
+from fastrnn.cli.options import FILE, FOLDER, check_output
+from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.layers.recurrent import GATES
-from fastrnn.storage import replacing
+from fastrnn.storage import writing
 
 BACKEND = click.option(
     "--backend", type=click.Choice(["cython", "numpy"]), help="Implementation (default: cython)."
@@ -91,10 +93,10 @@ def prepare(images, captions, out, **options) -> None:
 
     report = prepare(images, captions, out, progress=bar("features", "image"), **options)
     for problem in report.problems[:20]:
-        click.echo(f"left out: {problem}", err=True)
+        say(f"left out: {problem}", err=True)
     if len(report.problems) > 20:
-        click.echo(f"left out: {len(report.problems) - 20} more", err=True)
-    click.echo(
+        say(f"left out: {len(report.problems) - 20} more", err=True)
+    say(
         f"{out}: {report.train_images} + {report.val_images} pictures, {report.train_captions} + "
         f"{report.val_captions} captions, {report.vocabulary} words, {report.features} features, "
         f"{len(report.problems)} left out"
@@ -147,27 +149,23 @@ def train(data, out, resume, **options) -> None:
         for name, value in options.items()
         if click.get_current_context().get_parameter_source(name).name == "COMMANDLINE"
     }
-    progress = TrainingBar()
-    try:
-        started = time.perf_counter()
-        if resume:
-            job = programs.resume(out, data, given)
-        else:
-            job = programs.begin(out, data, {k: v for k, v in options.items() if v is not None})
-        click.echo(job.summary())
+    started = time.perf_counter()
+    if resume:
+        work = programs.resume(out, data, given)
+    else:
+        work = programs.begin(out, data, {k: v for k, v in options.items() if v is not None})
+    with work as job:
+        say(job.summary())
         try:
-            job.train(progress)
+            with closing(TrainingBar()) as progress:
+                job.train(progress)
         except KeyboardInterrupt:
-            progress.close()
-            click.echo(f"resume with: fastrnn caption train --resume --out {job.folder}", err=True)
+            say(f"resume with: fastrnn caption train --resume --out {job.folder}", err=True)
             raise
-    finally:
-        progress.close()
-    metrics = job.finish()
-    _print_metrics(metrics)
+        _print_metrics(job.finish())
     pictures = [name for name in ("gallery.png", "curves.png") if (job.folder / name).exists()]
     seconds = time.perf_counter() - started
-    click.echo(f"{job.folder}: done in {seconds:.0f} s, see {' and '.join(pictures)}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {' and '.join(pictures)}")
 
 
 @command.command("evaluate")
@@ -213,8 +211,9 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, **options) ->
       fastrnn caption sample run --images new --out new.csv
       fastrnn caption sample run --images new --out new.csv --temperature 0.7 --top-p 0.9
     """
-    if not out.absolute().parent.is_dir():
-        raise click.BadParameter(f"{out.parent}: no such folder", param_hint="--out")
+    check_output(out)
+    if gallery:
+        check_output(gallery, "--gallery")
     random = any(options[name] is not None for name in ("temperature", "top_k", "top_p"))
     if random and click.get_current_context().get_parameter_source("beam").name == "COMMANDLINE":
         raise click.UsageError("--beam is not random: drop it or --temperature, --top-k, --top-p")
@@ -228,18 +227,18 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, **options) ->
         beam_size=1 if random else beam,
         **options,
     )
-    with replacing(out) as path, path.open("w", newline="", encoding="utf-8") as file:
+    with writing(out, newline="", errors="surrogateescape") as file:
         rows = csv.writer(file)
         rows.writerow(["image", "caption"])
         rows.writerows(captions.items())
     for name, why in unreadable.items():
-        click.echo(f"left out: {name}: cannot be read ({why})", err=True)
+        say(f"left out: {name}: cannot be read ({why})", err=True)
     if gallery:
         programs.draw_gallery(gallery, Path(images), captions)
-    click.echo(f"{out}: {len(captions)} captions, {len(unreadable)} pictures left out")
+    say(f"{out}: {len(captions)} captions, {len(unreadable)} pictures left out")
 
 
 def _print_metrics(metrics: dict[str, dict[str, float]]) -> None:
     for name, figures in metrics.items():
         shown = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
-        click.echo(f"{name}: {shown}")
+        say(f"{name}: {shown}")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import FILE, FOLDER, Command, Option, given
+from fastrnn.cli.options import FILE, FOLDER, Command, Option, check_output, given
+from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.metrics import report_table
 from fastrnn.optim import RULES
 from fastrnn.optional import require
-from fastrnn.storage import replacing
+from fastrnn.storage import writing
 from fastrnn.text import programs
 from fastrnn.text.corpus import NLTK_CORPORA
 from fastrnn.text.model import TextModel
@@ -141,20 +142,21 @@ def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
         require(package)
     started = time.perf_counter()
     if resume:
-        job = programs.resume(out, settings | files, file_bar)
+        work = programs.resume(out, settings | files, file_bar)
     else:
-        job = programs.begin(out, settings, file_bar, **files)
-    click.echo(job.summary())
-    try:
-        with closing(TrainingBar()) as progress:
-            model = job.training.run(progress)
-    except KeyboardInterrupt:
-        click.echo(f"resume with: fastrnn classify train --resume --out {job.folder}", err=True)
-        raise
-    _print_results(job.finish(model), model.settings["model"])
+        work = programs.begin(out, settings, file_bar, **files)
+    with work as job:
+        say(job.summary())
+        try:
+            with closing(TrainingBar()) as progress:
+                model = job.training.run(progress)
+        except KeyboardInterrupt:
+            say(f"resume with: fastrnn classify train --resume --out {job.folder}", err=True)
+            raise
+        _print_results(job.finish(model), model.settings["model"])
     seconds = time.perf_counter() - started
     pictures = "curves.png, confusion.png and reliability.png"
-    click.echo(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
 
 
 def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) -> None:
@@ -221,18 +223,18 @@ def predict(run, file, out, proba, line_buffered, encoding) -> None:
       fastrnn classify predict run new.txt --proba --out labels.tsv
       tail -f log | fastrnn classify predict run - --line-buffered
     """
-    if out and not out.absolute().parent.is_dir():
-        raise click.BadParameter(f"{out.parent}: no such folder", param_hint="--out")
+    if out:
+        check_output(out)
     model = TextModel.load(run)
     if proba:
         columns = "".join(f", p({label})" for label in model.classes)
-        click.echo(f"columns: label{columns}", err=True)
+        say(f"columns: label{columns}", err=True)
     at_once = line_buffered or (file == "-" and sys.stdin.isatty())
     chunk = 0 if at_once else programs.CHUNK
     texts = programs.predict(model, file, encoding=encoding, proba=proba, chunk=chunk)
     if out:
-        with replacing(out) as path, path.open("w", encoding="utf-8", newline="\n") as written:
-            written.writelines(texts)
+        with writing(out, newline="\n") as file:
+            file.writelines(texts)
     else:
         for text in texts:
             click.echo(text, nl=False)  # flushes

@@ -5,8 +5,18 @@ from pathlib import Path
 
 import click
 
+from fastrnn.storage import check_writable
+
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def check_output(path: Path, option: str = "--out") -> None:
+    """Refuse a file that could not be written, before the work. Raises click.BadParameter where
+    there is no folder for it, OSError for what else is in the way."""
+    if not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path.parent}: no such folder", param_hint=option)
+    check_writable(path)
 
 
 def given(options: dict[str, object]) -> dict[str, object]:

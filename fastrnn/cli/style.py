@@ -6,6 +6,7 @@ from functools import partial
 import click
 
 from fastrnn.cli.options import FILE, Command, Option, given
+from fastrnn.cli.output import say
 from fastrnn.cli.progress import bar
 from fastrnn.optional import require
 from fastrnn.vision.style import programs
@@ -138,7 +139,7 @@ def command(content, styles, mask, init, out, save_every, resume, **settings) ->
     options = given({"masks": mask or None, "init": init}) | settings
     job = programs.prepare(out, content, styles, resume=resume, **options)
     expected = programs.forecast(job)
-    click.echo(f"{_summary(job)}; expected: {_time(expected.seconds)}, {_memory(expected.bytes)}")
+    say(f"{_summary(job)}; expected: {_time(expected.seconds)}, {_memory(expected.bytes)}")
     if expected.bytes > 1e9 * job.transfer.settings.memory:
         click.echo(
             f"that is more than --memory {job.transfer.settings.memory:g}, and as little as this "
@@ -154,7 +155,7 @@ def command(content, styles, mask, init, out, save_every, resume, **settings) ->
     except KeyboardInterrupt:
         click.echo("resume with the same command and --resume", err=True)
         raise
-    click.echo(
+    say(
         f"{out}: done in {_compared(_time, took.seconds, expected.seconds)}, "
         f"{_compared(_memory, took.bytes, expected.bytes)}, see {programs.beside(out, 'losses')}"
     )

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import FILE, FOLDER, Command, Option, given
+from fastrnn.cli.options import FILE, FOLDER, Command, Option, check_output, given
+from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.metrics import report_table
 from fastrnn.optional import require
-from fastrnn.storage import replacing
+from fastrnn.storage import writing
 from fastrnn.vision.transfer import programs
 from fastrnn.vision.transfer.features import cache_folder
 from fastrnn.vision.transfer.settings import MODES, OF_MODE, SETTINGS, complete
@@ -106,17 +107,18 @@ def train(data, cache, out, resume, **settings) -> None:
         require(package)
     started = time.perf_counter()
     if resume:
-        job = programs.resume(out, data, settings, cache, bar)
+        work = programs.resume(out, data, settings, cache, bar)
     else:
-        job = programs.begin(out, data, settings, cache, bar)
-    click.echo(job.summary())
-    try:
-        with closing(TrainingBar()) as progress:
-            job.run(progress)
-    except KeyboardInterrupt:
-        click.echo(f"resume with: fastrnn transfer train --resume --out {job.folder}", err=True)
-        raise
-    metrics = job.finish()
+        work = programs.begin(out, data, settings, cache, bar)
+    with work as job:
+        say(job.summary())
+        try:
+            with closing(TrainingBar()) as progress:
+                job.run(progress)
+        except KeyboardInterrupt:
+            say(f"resume with: fastrnn transfer train --resume --out {job.folder}", err=True)
+            raise
+        metrics = job.finish()
     click.echo(report_table(metrics["val"]))
     before, after = (metrics[name]["accuracy"] for name in ("pretrain", "val"))
     click.echo(
@@ -124,7 +126,7 @@ def train(data, cache, out, resume, **settings) -> None:
     )
     seconds = time.perf_counter() - started
     pictures = "curves.png, confusion.png and predictions.png"
-    click.echo(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
 
 
 def _check_usage(data: Path | None, settings: dict, out: Path | None, resume: bool) -> None:
@@ -171,16 +173,12 @@ def predict(run, folder, out, device) -> None:
     Example:
       fastrnn transfer predict run new --out classes.csv
     """
-    if not out.absolute().parent.is_dir():
-        raise click.BadParameter(f"{out.parent}: no such folder", param_hint="--out")
+    check_output(out)
     predictions = programs.predict(
         programs.load(run, device), folder, progress=bar("predict", "picture")
     )
     done = left_out = 0
-    with (
-        replacing(out) as path,
-        path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
+    with writing(out, newline="", errors="surrogateescape") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "class", "probability"])
         for name, label, probability, problem in predictions:
@@ -188,6 +186,6 @@ def predict(run, folder, out, device) -> None:
                 rows.writerow([name, label, f"{probability:.6f}"])
                 done += 1
             else:
-                click.echo(f"left out: {name}: cannot be read ({problem})", err=True)
+                say(f"left out: {name}: cannot be read ({problem})", err=True)
                 left_out += 1
-    click.echo(f"{out}: {done} pictures, {left_out} left out")
+    say(f"{out}: {done} pictures, {left_out} left out")

@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from fastrnn.optional import require
+from fastrnn.storage import named, reading
 
 BLOCK = 1 << 18  # bytes of a file in memory at a time
 MAX_CLASSES = 1000
@@ -126,9 +127,10 @@ def read_lines(path: Path | str, *, encoding: str = "utf-8") -> Iterator[str]:
     except LookupError as error:
         raise ValueError(f"encoding: {error}") from None
     if str(path) == "-":
-        yield from _lines(sys.stdin.buffer, "standard input", encoding, decoder)
+        with named("standard input", "text"):
+            yield from _lines(sys.stdin.buffer, "standard input", encoding, decoder)
     else:
-        with Path(path).open("rb") as file:
+        with reading(path, "text"), Path(path).open("rb") as file:
             yield from _lines(file, path, encoding, decoder)
 
 

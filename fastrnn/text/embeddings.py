@@ -16,6 +16,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from fastrnn.storage import reading
+
 _BLOCK = 1 << 18  # bytes whose rows are looked at together: few enough to stay in the cache
 _LONGEST = 1 << 20  # bytes read in search of a row's end: a file without one must not fill memory
 _LINES_SHOWN = 5
@@ -96,7 +98,7 @@ def load_vectors(
     path, dtype = Path(path), np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise FileNotFoundError(f"{path}: no such file")
     words = list(dict.fromkeys(vocabulary))
     if isinstance(vocabulary, str) or not all(isinstance(word, str) for word in words):
@@ -121,7 +123,7 @@ def load_vectors(
 def _blocks(path: Path, progress: Callable[[int], object]) -> Iterator[bytes]:
     """A file's text in blocks of whole rows."""
     reported = 0
-    with path.open("rb") as file:
+    with reading(path, "word vectors"), path.open("rb") as file:
         with _damage_named(path):
             stream = _decompressed(path, file)
         while True:

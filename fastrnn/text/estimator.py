@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn.optional import require
+from fastrnn.storage import named
 from fastrnn.text.corpus import Corpus, split
-from fastrnn.text.model import TextModel
+from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import SETTINGS, plain
 from fastrnn.text.training import Training
 
@@ -207,10 +208,12 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         """
         model = TextModel.load(folder)
         saved = model.extra or {"params": cls._params(model.settings), "labels": None}
-        estimator = cls(**saved["params"])
-        if isinstance(estimator.class_weight, list):
-            estimator.class_weight = dict(estimator.class_weight)
-        estimator.model_, estimator.classes_ = model, np.array(model.classes, saved["labels"])
+        with named(Path(folder) / DESCRIPTION, "a classifier's description"):
+            estimator = cls(**saved["params"])
+            if isinstance(estimator.class_weight, list):
+                estimator.class_weight = dict(estimator.class_weight)
+            estimator.classes_ = np.array(model.classes, saved["labels"])
+        estimator.model_ = model
         return estimator
 
     @classmethod

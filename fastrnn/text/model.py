@@ -4,7 +4,6 @@ classifier.json           format, classes, settings, vocabulary, and the name of
 classifier-*.safetensors  the parameters, "0/W_embed" being of the first network
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from fastrnn import storage
 from fastrnn.backends import use_backend
+from fastrnn.settings import OBJECT, TEXT, Kind, check, integer, listed, optional
 from fastrnn.text.encoders import Bag, Recurrent
 from fastrnn.text.networks import Network, initial_params, shapes
 from fastrnn.text.settings import complete
@@ -19,6 +19,14 @@ from fastrnn.text.vocabulary import Sentences, Vocabulary, as_sets
 
 DESCRIPTION = "classifier.json"
 FORMAT = 1
+KINDS = {
+    "settings": OBJECT,
+    "classes": listed(Kind("text or a number", lambda v: isinstance(v, str | int | float))),
+    "networks": integer(1),
+    "vocabulary": listed(TEXT),
+    "tensors": TEXT,
+    "extra": optional(OBJECT),
+}
 # What one forward pass reads: sentences, of similar lengths, and words with their padding.
 BATCH, WORDS = 256, 1 << 14
 
@@ -48,6 +56,11 @@ def encoder_of(settings: dict[str, object], C: int) -> Bag | Recurrent:
         tuned,
         scale,
     )
+
+
+def shapes_of(settings: dict[str, object], V: int, C: int) -> dict[str, tuple[int, ...]]:
+    """Of the parameters of the network of these settings for V words and C classes."""
+    return shapes(encoder_of(settings, C), V, C, settings["model"] != "bow")
 
 
 def build(
@@ -124,7 +137,8 @@ class TextModel:
             "vocabulary": self.vocabulary.words,
             "extra": self.extra if extra is None else extra,
         }
-        storage.write_named(folder / DESCRIPTION, _digest(tensors), description, tensors)
+        tag = storage.digest(tensors)[:12]
+        storage.write_named(folder / DESCRIPTION, tag, description, tensors)
 
     @classmethod
     def load(cls, folder: Path | str) -> "TextModel":
@@ -134,55 +148,34 @@ class TextModel:
         tensors that do not fit the description.
         """
         path = Path(folder) / DESCRIPTION
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(
                 f"{folder}: no trained classifier (no {DESCRIPTION}); was its training finished?"
             )
         content = storage.read_json(path)
         if content.get("format") != FORMAT:
             raise ValueError(f"{path}: expected format {FORMAT}, got {content.get('format')!r}")
-        try:
+        with storage.named(path, "a classifier's description"):
             settings, vocabulary, classes, count = _described(content)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a classifier's description ({error!r})") from None
-        path = Path(folder) / content["tensors"]
-        tensors = storage.read_tensors(path)
+        tensors = storage.read_named(path, content)
+        path = storage.named_tensors(path, content)
         encoder, dtype = encoder_of(settings, len(classes)), np.dtype(settings["dtype"])
-        expected = shapes(encoder, len(vocabulary), len(classes), settings["model"] != "bow")
+        expected = shapes_of(settings, len(vocabulary), len(classes))
         networks = []
         for i in range(count):
-            params = {
-                name: _saved(path, f"{i}/{name}", shape, dtype, tensors)
-                for name, shape in expected.items()
-            }
+            params = storage.take(path, tensors, str(i), expected, dtype)
             networks.append(_network(settings, encoder, params))
         return cls(vocabulary, classes, networks, settings, content.get("extra"))
 
 
-def _digest(tensors: dict[str, np.ndarray]) -> str:
-    content = hashlib.sha256()
-    for w in tensors.values():
-        content.update(np.ascontiguousarray(w))
-    return content.hexdigest()[:12]
-
-
 def _described(content):
+    check({name: content[name] for name in KINDS}, KINDS)
     settings, classes, count = (content[name] for name in ("settings", "classes", "networks"))
     settings = complete(settings)
     vocabulary = Vocabulary(content["vocabulary"], settings["ngrams"], settings["tokenizer"])
-    if not (isinstance(count, int) and count >= 1 and isinstance(content["tensors"], str)):
-        raise ValueError(f"networks: expected at least 1, got {count!r}")
-    if not (isinstance(classes, list) and len(classes) >= 2):
-        raise ValueError(f"classes: expected two or more, got {classes!r}")
+    if len(set(classes)) < max(2, len(classes)):
+        raise ValueError(f"classes: expected two or more, all different, got {classes!r:.200}")
     return settings, vocabulary, classes, count
-
-
-def _saved(path, name, shape, dtype, tensors):
-    w = tensors.get(name)
-    if w is None or w.shape != shape or w.dtype != dtype:
-        got = "nothing" if w is None else f"{w.shape} {w.dtype}"
-        raise ValueError(f"{path}: {name}: expected {shape} {dtype}, got {got}")
-    return w
 
 
 def ready(network: Network) -> dict[str, object]:

@@ -10,13 +10,15 @@ metrics.json            figures of the training and of every evaluation
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
+from fastrnn.printing import printable
+from fastrnn.settings import OBJECT, TEXT, check, optional
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_lines, split
 from fastrnn.text.grammar import make_reviews
@@ -26,6 +28,12 @@ from fastrnn.text.training import RESUMABLE, Training
 
 # In metrics.json beside the evaluations, which have the names of their files.
 RESERVED = ("training", "embeddings")
+# Of run.json, and of what it says of the data.
+KINDS = {"settings": OBJECT, "data": OBJECT}
+SOURCE = {
+    **dict.fromkeys(("corpus", "dev"), optional(TEXT)),
+    **dict.fromkeys(("encoding", "train", "sha256"), TEXT),
+}
 REVIEWS = {"train": 10_000, "dev": 2_000}
 HELD_OUT = 0.1  # of the examples, where there are none to validate
 CHUNK = 1 << 18  # characters that are classified together: some thousand lines
@@ -122,6 +130,7 @@ def _indices(corpus: Corpus, classes: Sequence[str]) -> np.ndarray:
     return np.array([index[label] for label in corpus.labels], np.intp)
 
 
+@contextmanager
 def begin(
     out: Path | None,
     settings: dict[str, object],
@@ -131,16 +140,18 @@ def begin(
     dev: Path | None = None,
     corpus: str = "reviews",
     encoding: str = "utf-8",
-) -> Job:
+) -> Iterator[Job]:
     """A new run in a folder that has none yet (None: a new one in runs/), which is made when all
-    that was given has been read.
+    that was given has been read, and is the job's alone until the block ends.
 
     Inputs: train and dev, labelled files; without train a corpus, "reviews" for the embedded one or
     "nltk:" and a name, divided and written to the run's data/; without dev a tenth of train is held
     out. settings over the defaults.
-    Raises FileExistsError where there is a run already, and what reading raises.
+    Raises FileExistsError where there is a run already, BlockingIOError where another process is
+    at work, and what reading raises.
     """
-    out = runs.new("classify", out, (DESCRIPTION, f"0/{CHECKPOINT}"))
+    others = DESCRIPTION, f"0/{CHECKPOINT}"
+    out = runs.new("classify", out, others)
     seed = complete(settings)["seed"]
     if settings.get("embeddings"):
         settings = settings | {"embeddings": str(Path(settings["embeddings"]).resolve())}
@@ -153,11 +164,12 @@ def begin(
         source = {"corpus": None, "encoding": encoding}
         source |= {"train": str(train.resolve()), "dev": dev and str(dev.resolve())}
     job = Job(out, *corpora, source | {"sha256": _digest(corpora)}, settings, watch)
-    out.mkdir(parents=True, exist_ok=True)
-    if train is None:
-        _write_data(out / "data", corpora)
-    job.write_settings()
-    return job
+    with runs.at_work(out):
+        runs.new("classify", out, others)  # another process may have been quicker
+        if train is None:
+            _write_data(out / "data", corpora)
+        job.write_settings()
+        yield job
 
 
 def _make(corpus: str, seed: int) -> tuple[Corpus, Corpus]:
@@ -193,30 +205,42 @@ def _digest(corpora: Iterable[Corpus]) -> str:
 
 def _write_data(folder: Path, corpora: Iterable[Corpus]) -> None:
     folder.mkdir(exist_ok=True)
+    storage.sweep(folder, r"(train|dev)\.txt")
     for name, corpus in zip(("train", "dev"), corpora, strict=True):
         lines = map("{} {}\n".format, corpus.labels, corpus.texts)
-        with storage.replacing(folder / f"{name}.txt") as path:
-            path.write_text("".join(lines), encoding="utf-8", newline="\n")
+        with storage.writing(folder / f"{name}.txt", newline="\n") as file:
+            file.writelines(lines)
 
 
-def resume(folder: Path, given: dict[str, object], watch: Watch) -> Job:
+def _read_run(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
+    """What run.json says: the settings, and where the data are."""
+    content = runs.read(folder, "classify", KINDS)
+    with storage.named(folder / runs.RUN, "a run of classify train"):
+        check({name: content["data"][name] for name in SOURCE}, SOURCE)
+        return complete(content["settings"]), content["data"]
+
+
+@contextmanager
+def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoints, or begun again where there is none yet;
-    given may change what is RESUMABLE.
+    given may change what is RESUMABLE. The folder is the job's alone until the block ends.
 
-    Raises FileNotFoundError where there is no run or its data are gone, ValueError for other
-    settings, another format, or where the data have changed.
+    Raises FileNotFoundError where there is no run or its data are gone, BlockingIOError where
+    another process is at work in it, ValueError for other settings, another format, or where the
+    data have changed.
     """
-    content = runs.read(folder, "classify")
+    saved, source = _read_run(folder)
     runs.check_resumable(folder, given, RESUMABLE)
-    settings, source = content["settings"] | given, content["data"]
+    settings = saved | given
     train, dev = (name and folder / name for name in (source["train"], source["dev"]))
     corpora = _read(train, dev, source["encoding"], settings["seed"])
     if _digest(corpora) != source["sha256"]:
         files = " or ".join(str(name) for name in (train, dev) if name)
         raise ValueError(f"{folder}: {files} is not what it was trained with")
-    job = Job(folder, *corpora, source, settings, watch)
-    job.write_settings()
-    return job
+    with runs.at_work(folder):
+        job = Job(folder, *corpora, source, settings, watch)
+        job.write_settings()
+        yield job
 
 
 def evaluate(folder: Path, test: Path, *, name: str | None = None, encoding: str = "utf-8") -> dict:
@@ -228,14 +252,14 @@ def evaluate(folder: Path, test: Path, *, name: str | None = None, encoding: str
     """
     name = test.stem if name is None else name
     runs.check_name(name, RESERVED, "dev", name == "dev" and _is_own_dev(folder, test))
-    model = TextModel.load(folder)
-    corpus = read_labelled(test, encoding=encoding, classes=[*map(str, model.classes)])
-    return _judge(folder, model, corpus, name)
+    with runs.looked_at(folder):
+        model = TextModel.load(folder)
+        corpus = read_labelled(test, encoding=encoding, classes=[*map(str, model.classes)])
+        return _judge(folder, model, corpus, name)
 
 
 def _is_own_dev(folder: Path, test: Path) -> bool:
-    path = folder / runs.RUN
-    own = storage.read_json(path)["data"]["dev"] if path.is_file() else None
+    own = _read_run(folder)[1]["dev"] if (folder / runs.RUN).exists() else None
     return own is None or (folder / own).resolve() == test.resolve()
 
 
@@ -266,7 +290,7 @@ def predict(
     tabs, the probabilities of all classes.
     Raises, when it gets there, what read_lines raises.
     """
-    classes = [*map(str, model.classes)]
+    classes = [*map(printable, model.classes)]
     for texts in _chunks(read_lines(path, encoding=encoding), chunk):
         p = model.predict_proba(texts)
         rows = [classes[i] for i in p.argmax(axis=1).tolist()]

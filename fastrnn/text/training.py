@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.solver import CHECKPOINT, Gradients, Solver
+from fastrnn.solver import CHECKPOINT, Gradients, Solver, check_shapes
 from fastrnn.text.embeddings import Vectors, load_vectors
-from fastrnn.text.model import TextModel, build, encode, probabilities
+from fastrnn.text.model import TextModel, build, encode, probabilities, shapes_of
 from fastrnn.text.networks import Network
 from fastrnn.text.settings import complete, plain
 from fastrnn.text.vocabulary import Sentences, Vocabulary
@@ -129,6 +129,9 @@ class Training:
         if dev is not None:
             dev_y = _checked("dev texts", "dev y", *dev, len(self.classes))
             held_out = Examples(encode(self.vocabulary, dev[0], s), dev_y)
+        expected = shapes_of(s, len(self.vocabulary), len(self.classes))
+        for i in range(s["ensemble"] if folder else 0):
+            check_shapes(Path(folder) / str(i), expected)
         # Hashing all data is only worth it where a checkpoint may be taken up.
         identity = "" if folder is None else self._identity(examples)
         self.solvers = [

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fastrnn.optional import require
+from fastrnn.storage import check_regular
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -33,13 +34,15 @@ def open_rgb(path: Path | str):
     Raises OSError that names the file where it is missing, broken or no picture.
     """
     image, ops = require("PIL.Image"), require("PIL.ImageOps")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
     try:
+        check_regular(path)
         with image.open(path) as picture:
             return _to_rgb(ops.exif_transpose(picture))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
     except Exception as error:  # Pillow raises whatever a broken file leads it to
-        reason = str(error).replace(str(path), Path(path).name) or type(error).__name__
+        reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
+        reason = reason.replace(str(path), Path(path).name)
         raise OSError(f"{path}: not a readable picture ({reason})") from None
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fastrnn import storage
 from fastrnn.vision import tensors
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def load(path: Path, identity: dict[str, object]) -> State:
     content = tensors.read(path, "a checkpoint")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of format {FORMAT}")
-    before = content["identity"]
+    with storage.named(path, "a checkpoint"):
+        before, state = dict(content["identity"]), State(*content["state"])
     names = [*identity, *(name for name in before if name not in identity)]
     if other := [name for name in names if before.get(name) != identity.get(name)]:
         raise ValueError(f"{path}: of another transfer; not as it was: {', '.join(other)}")
-    return State(*content["state"])
+    return state

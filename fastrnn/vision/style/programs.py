@@ -62,7 +62,7 @@ def prepare(
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{out.parent}: no such folder")
     stopped = beside(out, "checkpoint", ".pt")
-    if resume and not stopped.is_file():
+    if resume and not stopped.exists():
         raise FileNotFoundError(f"{stopped}: no checkpoint to continue from")
     if stopped.exists() and not resume:
         raise FileExistsError(f"{stopped}: of a transfer that was stopped; resume or delete it")
@@ -79,7 +79,8 @@ def _check_outputs(out: Path, inputs: Sequence[Path | str | None]) -> None:
     for path in (Path(source).resolve() for source in inputs if source is not None):
         if path in (target.resolve() for target in written):
             raise ValueError(f"{path}: would be overwritten; choose another --out")
-    storage.check_writable(beside(out, "checkpoint", ".pt"))
+    for path in (beside(out, "checkpoint", ".pt"), *written):
+        storage.check_writable(path)
 
 
 def forecast(job: Job) -> Estimate:

@@ -10,6 +10,7 @@ checkpoint-MODE.pt       of freeze, finetune, or staged's both, to resume
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
+from fastrnn.settings import OBJECT, TEXT, check, listed
 from fastrnn.vision import backbones
 from fastrnn.vision.images import list_images, open_rgb
 from fastrnn.vision.transfer import data, features, modes
@@ -35,6 +37,9 @@ MODEL = "model.safetensors"
 RESERVED = ("training", "pretrain")
 # What a training that continues from a checkpoint may change: all else would make it another one.
 RESUMABLE = {"patience", "workers", "device"}
+# Of run.json, and of what it says of the data.
+KINDS = {"settings": OBJECT, "classes": listed(TEXT), "data": OBJECT}
+SOURCE = {"folder": TEXT, "sha256": TEXT}
 BATCH = 32  # pictures that are evaluated together
 
 
@@ -170,55 +175,68 @@ class Job:
         return figures | {"val": _judge(self.folder, run, self.val, "val", self.bar)}
 
 
+@contextmanager
 def begin(
     out: Path | None,
     folder: Path,
     given: dict[str, object],
     cache: Path | None = None,
     bar: features.Bar = _no_bar,
-) -> Job:
+) -> Iterator[Job]:
     """A new run in a folder that has none yet (None: a new one in runs/), which is made when all
-    pictures have been read.
+    pictures have been read, and is the job's alone until the block ends.
 
     Inputs: folder, with train/CLASS/* and val/CLASS/*; given, settings over the defaults; cache, a
     folder to keep features in (None: they are not kept).
-    Raises FileExistsError where there is a run already, and what reading and building raise.
+    Raises FileExistsError where there is a run already, BlockingIOError where another process is
+    at work, and what reading and building raise.
     """
-    checkpoints = (f"checkpoint-{mode}.pt" for mode in ("freeze", "finetune"))
-    out = runs.new("transfer", out, (MODEL, runs.METRICS, *checkpoints))
+    others = [f"checkpoint-{mode}.pt" for mode in ("freeze", "finetune")] + [MODEL, runs.METRICS]
+    out = runs.new("transfer", out, others)
     settings = complete(given)
     if settings["weights"] not in ("default", "none"):
         settings["weights"] = str(Path(settings["weights"]).resolve())
     job = Job(out, folder.resolve(), settings, cache, bar)
     if cache and settings["mode"] != "finetune":
         cache.mkdir(parents=True, exist_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-    job.write_settings()
-    return job
+    with runs.at_work(out):
+        runs.new("transfer", out, others)  # another process may have been quicker
+        job.write_settings()
+        yield job
 
 
+def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, str]]:
+    """What run.json says: the settings, the classes, and where the data are."""
+    content = runs.read(folder, "transfer", KINDS)
+    with storage.named(folder / runs.RUN, "a run of transfer train"):
+        check({name: content["data"][name] for name in SOURCE}, SOURCE)
+        return complete(content["settings"]), content["classes"], content["data"]
+
+
+@contextmanager
 def resume(
     out: Path,
     folder: Path | None,
     given: dict[str, object],
     cache: Path | None = None,
     bar: features.Bar = _no_bar,
-) -> Job:
+) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoint, or begun again where there is none yet;
     folder is where its data have moved to, given may change what is RESUMABLE.
+    The run's folder is the job's alone until the block ends.
 
-    Raises FileNotFoundError where there is no run, ValueError for other settings, another format,
-    or where the data have changed.
+    Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
+    in it, ValueError for other settings, another format, or where the data have changed.
     """
-    content = runs.read(out, "transfer")
+    saved, _, source = _read_run(out)
     runs.check_resumable(out, given, RESUMABLE)
-    settings = complete(content["settings"] | given)
-    base = folder or Path(content["data"]["folder"])
-    job = Job(out, base.resolve(), settings, cache, bar)
-    if job.digest != content["data"]["sha256"]:
-        raise ValueError(f"{out}: {base} is not what it was trained with")
-    job.write_settings()
-    return job
+    base = folder or Path(source["folder"])
+    with runs.at_work(out):
+        job = Job(out, base.resolve(), complete(saved | given), cache, bar)
+        if job.digest != source["sha256"]:
+            raise ValueError(f"{out}: {base} is not what it was trained with")
+        job.write_settings()
+        yield job
 
 
 class Run(NamedTuple):
@@ -238,11 +256,10 @@ class Run(NamedTuple):
 def load(folder: Path, device: str = "auto") -> Run:
     """The trained network of a run. Raises FileNotFoundError where there is none, ValueError for a
     file that does not fit."""
-    torch, content = require("torch"), runs.read(folder, "transfer")
+    torch, (settings, classes, _) = require("torch"), _read_run(folder)
     path = folder / MODEL
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{folder}: no {MODEL}; was its training finished?")
-    settings, classes = complete(content["settings"]), content["classes"]
     found = device_of(device)
     model, _ = new_network(settings | {"weights": "none"}, len(classes))
     state = {name: torch.from_numpy(w) for name, w in storage.read_tensors(path).items()}
@@ -267,17 +284,18 @@ def evaluate(
     Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
     and for classes that the run lacks.
     """
-    content = runs.read(folder, "transfer")
-    own = Path(content["data"]["folder"]) / "val"
+    _, classes, data_source = _read_run(folder)
+    own = Path(data_source["folder"]) / "val"
     source = pictures / "val" if (pictures / "val").is_dir() else pictures
     is_own = source.resolve() == own.resolve()
     if name is None:
         name = "val" if is_own else pictures.resolve().name
     runs.check_name(name, RESERVED, "val", is_own)
-    found = data.find_pictures(source, content["classes"])
-    run = load(folder, device)
-    read = data.read_pictures(found, run.classes, bar("reading", "picture"))
-    return _judge(folder, run, read, name, bar)
+    found = data.find_pictures(source, classes)
+    with runs.looked_at(folder):
+        run = load(folder, device)
+        read = data.read_pictures(found, run.classes, bar("reading", "picture"))
+        return _judge(folder, run, read, name, bar)
 
 
 def _judge(folder: Path, run: Run, pictures: Pictures, name: str, bar: features.Bar) -> dict:

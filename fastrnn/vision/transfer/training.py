@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastrnn import storage
 from fastrnn.optional import require
+from fastrnn.settings import (
+    FINITE,
+    NOT_NEGATIVE,
+    NUMBER,
+    OBJECT,
+    check,
+    integer,
+    listed,
+    mapped,
+    optional,
+)
 from fastrnn.solver import deferred_interrupt, ran_out
 from fastrnn.vision import tensors
 
@@ -267,6 +279,8 @@ class Training:
         found = isinstance(state, dict) and (state.get("format"), state.get("identity"))
         if found != (FORMAT, self.identity):
             raise ValueError(f"{path}: of another training: its data or settings were others")
+        with storage.named(path, "a checkpoint"):
+            self._check_state(state)
         for name, part in self._parts().items():
             if state[name]:  # a scaler without mixed precision has none
                 part.load_state_dict(state[name])
@@ -277,6 +291,19 @@ class Training:
         torch.set_rng_state(cpu)
         if len(cuda) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(cuda)
+
+    def _check_state(self, state: dict[str, object]) -> None:
+        """Raise ValueError or KeyError where a checkpoint cannot be of this training, before
+        anything is changed."""
+        check({name: state[name] for name in PROGRESS}, PROGRESS)
+        Totals(**state["totals"])
+        expected = {name: w.shape for name, w in self.model.state_dict().items()}
+        for part in ("model", "best_state"):
+            if state[part] is not None and expected != {n: w.shape for n, w in state[part].items()}:
+                raise ValueError(f"{part}: expected the tensors of this network")
+        missing = {*self._parts(), "generators"} - state.keys()
+        if missing:
+            raise ValueError(f"expected {', '.join(sorted(missing))}")
 
 
 def _finite(loss: "torch.Tensor", when: str) -> float:
@@ -296,7 +323,12 @@ def _print(title: str, figures: dict[str, float], *phases: str) -> None:
 
 
 # Attributes of a Training that a checkpoint has as they are.
-PROGRESS = (
-    *("epoch", "position", "seconds", "pretrain", "loss_history", "history"),
-    *("best_score", "best_state"),
-)
+PROGRESS = {
+    **dict.fromkeys(("epoch", "position"), integer(0)),
+    "seconds": NOT_NEGATIVE,
+    "pretrain": mapped(NUMBER),
+    "loss_history": listed(FINITE),
+    "history": listed(mapped(NUMBER)),
+    "best_score": optional(NUMBER),
+    "best_state": optional(OBJECT),
+}
