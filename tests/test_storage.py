@@ -116,7 +116,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 
 @pytest.mark.parametrize("room", [0, 700, 2500, 13_000])
 def test_full_disk_while_hdf5_is_written_is_an_error(tmp_path, room):
-    """Once it ended in a segmentation fault, at the place that 2500 bytes reach, or behind it."""
+    """HDF5 alone ends in a segmentation fault wherever there is room for some of the file."""
     script = LIMITED + (
         "import numpy as np\n"
         "from fastrnn.captioning.data import write_coco_data\n"
