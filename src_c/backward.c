@@ -84,11 +84,12 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
     }
 }
 
-/* A chunk has so many rows that the products of the gradients are deep; all of a step stay together. */
+/* A chunk has so many rows that the products of the gradients are deep; all of a step stay together.
+   The width of a vector has no part in it, so that every instruction set cuts the sums alike. */
 static idx chunk_rows(const kernel_table *k, const problem *p)
 {
     const idx blocks = p->cell->gradient_blocks + p->cell->operand;
-    const idx row = padded_stride(k, blocks * p->H) * k->real_size;
+    const idx row = blocks * p->H * k->real_size;
     return MIN(p->N * p->T, MAX(p->N, MAX((idx)CHUNK_ROWS, CHUNK_BYTES / row)));
 }
 

@@ -14,6 +14,10 @@
 #include "rules.h"
 #include <stddef.h>
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "fastrnn: no kernels for big-endian CPUs; FASTRNN_NO_EXTENSION=1 installs the NumPy backend alone"
+#endif
+
 typedef ptrdiff_t idx;
 typedef void kernel(const void *args, idx part, idx parts);
 
