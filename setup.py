@@ -3,16 +3,25 @@
 FASTRNN_NO_EXTENSION=1 installs the NumPy backend alone.
 """
 
+import json
 import os
 import sys
 import tempfile
 from glob import glob
 from pathlib import Path
 
+import Cython
 import numpy
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError, SetupError
+
+# Whose code is compiled into the extension, and its licence.
+COMPILED_IN = [
+    ("cython", Cython.__version__, "Apache-2.0"),
+    ("numpy", numpy.__version__, "BSD-3-Clause"),
+]
 
 
 class BuildExt(build_ext):
@@ -49,9 +58,46 @@ class BuildExt(build_ext):
         return True
 
 
+class BdistWheel(bdist_wheel):
+    """A wheel with its software bill of materials (CycloneDX), where PEP 770 has it."""
+
+    def write_wheelfile(self, wheelfile_base, *args, **keywords):
+        super().write_wheelfile(wheelfile_base, *args, **keywords)
+        whole = self.distribution
+        licence = whole.metadata.license_expression
+        product = component(whole.get_name(), whole.get_version(), licence)
+        parts = [component(*part) for part in COMPILED_IN if whole.has_ext_modules()]
+        bill = {
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.6",
+            "metadata": {"component": product},
+            "components": parts,
+            "dependencies": [
+                {"ref": product["bom-ref"], "dependsOn": [part["bom-ref"] for part in parts]}
+            ],
+        }
+        path = Path(wheelfile_base, "sboms", "fastrnn.cdx.json")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(bill, indent=1) + "\n")
+
+
+def component(name: str, version: str, licence: str) -> dict[str, object]:
+    """A component of a bill of materials."""
+    url = f"pkg:pypi/{name}@{version}"
+    return {
+        "type": "library",
+        "bom-ref": url,
+        "name": name,
+        "version": version,
+        "licenses": [{"expression": licence}],
+        "purl": url,
+    }
+
+
 numpy_api = {
     "include_dirs": ["src_c", numpy.get_include()],
-    "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+    # CFLAGS of the environment replace Python's own, which have NDEBUG.
+    "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("NDEBUG", None)],
 }
 checks = Extension("fastrnn.layers._plain", ["fastrnn/layers/_plain.pyx"], **numpy_api)
 pxd = sorted(glob("fastrnn/backends/*.pxd"))
@@ -76,5 +122,5 @@ kernels = Extension(
 without = os.environ.get("FASTRNN_NO_EXTENSION") == "1" and "sdist" not in sys.argv
 setup(
     ext_modules=[] if without else [checks, memory, kernels, rows],
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"bdist_wheel": BdistWheel, "build_ext": BuildExt},
 )

@@ -15,7 +15,7 @@
 #include <stddef.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "fastrnn: no kernels for big-endian CPUs; FASTRNN_NO_EXTENSION=1 installs the NumPy backend alone"
+#error "fastrnn: no kernels for big-endian CPUs; FASTRNN_NO_EXTENSION=1 installs NumPy's backend"
 #endif
 
 typedef ptrdiff_t idx;

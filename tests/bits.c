@@ -1,5 +1,5 @@
-/* The engine without Python: every cell, forward and backward, and softmax, over generated inputs. A
-   line a case with a hash of the bits of each result, so that two machines, instruction sets or
+/* The engine without Python: every cell, forward and backward, and softmax, over generated inputs.
+   A line a case with a hash of the bits of each result, so that two machines, instruction sets or
    numbers of threads are compared by diff: .ci/aarch64, .ci/cross.
    bits ISA THREADS; without arguments the names of the instruction sets of this CPU. */
 #include "layer.h"
@@ -170,8 +170,8 @@ static void run_cell(const kernel_table *k, const cell_spec *cell, shape s, int 
     printf("\n");
 }
 
-/* Its sum is as many as a vector has lanes. Not the losses, which take libm's log, and not the update
-   rules, where a * b - c * d may be fused in two ways and compilers differ. */
+/* Its sum is as many as a vector has lanes. Not the losses, which take libm's log, and not the
+   update rules, where a * b - c * d may be fused in two ways and compilers differ. */
 static void run_softmax(const kernel_table *k)
 {
     enum { ROWS = 13, CLASSES = 37 };
@@ -203,7 +203,7 @@ static void run_table(const kernel_table *k)
 int main(int argc, char **argv)
 {
     fastrnn_read_caches();
-    team_set_threads(argc == 3 ? atoi(argv[2]) : 1);
+    team_set_threads(argc == 3 ? atoi(argv[2]) : 1, 0);
     team_set_work(1);
     for (int is_double = 0; is_double < 2; is_double++) {
         int count = 0;

@@ -3,6 +3,7 @@
 Each is built in a copy of the tree by the setuptools of this environment.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import Cython
+import numpy
 import pytest
 
 TREE = Path(__file__).parent.parent
@@ -52,6 +55,19 @@ def run_installed(wheel, folder, script):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+def compiled_in(wheel):
+    """Whose code a wheel holds beside its own, with versions, as its bill of materials has it."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if ".dist-info/sboms/" in name]
+        bill = json.loads(archive.read(name))
+    product, parts = bill["metadata"]["component"], bill["components"]
+    assert wheel.name.startswith(f"{product['name']}-{product['version']}-")
+    assert product["licenses"] == [{"expression": "MIT"}]
+    (needs,) = bill["dependencies"]
+    assert needs == {"ref": product["bom-ref"], "dependsOn": [part["bom-ref"] for part in parts]}
+    return {part["name"]: part["version"] for part in parts}
+
+
 LSTM = """
 import os, numpy as np, fastrnn
 assert fastrnn.__file__.startswith(os.getcwd())
@@ -76,6 +92,7 @@ def test_sdist_holds_every_source_and_builds_whatever_the_flags(tree, tmp_path):
             assert relative in names, relative
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     _, (wheel,) = build(unpacked, "wheel", CFLAGS="-Ofast")
+    assert compiled_in(wheel) == {"cython": Cython.__version__, "numpy": numpy.__version__}
     done = run_installed(
         wheel,
         tmp_path / "installed",
@@ -86,12 +103,18 @@ def test_sdist_holds_every_source_and_builds_whatever_the_flags(tree, tmp_path):
         "assert np.float32(2e-38) / np.float32(4) > 0  # a subnormal number\n",
     )
     assert done.returncode == 0, done.stderr
+    for module in (tmp_path / "installed").rglob("*.so"):
+        # Hidden symbols cannot meet those of another library.
+        command = ["nm", "-D", "--defined-only", "--format=just-symbols", module]
+        symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert symbols.split() == [f"PyInit_{module.name.split('.')[0]}"]
 
 
 def test_install_without_extension_never_falls_back(tree, tmp_path):
     _, (wheel,) = build(tree, "wheel", FASTRNN_NO_EXTENSION="1")
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if name.endswith((".so", ".pyd"))]
+    assert compiled_in(wheel) == {}
     done = run_installed(
         wheel,
         tmp_path / "installed",
@@ -110,3 +133,11 @@ def test_install_without_compiler_fails_in_one_sentence(tree):
     assert done.returncode != 0
     assert "fastrnn: no working C compiler (/no/such/compiler" in done.stdout + done.stderr
     assert "FASTRNN_NO_EXTENSION=1" in done.stdout + done.stderr
+
+
+def test_big_endian_cpus_are_refused():
+    big = ["-U__BYTE_ORDER__", "-D__BYTE_ORDER__=__ORDER_BIG_ENDIAN__"]
+    command = [*os.environ.get("CC", "cc").split(), "-E", *big, TREE / "src_c" / "kernels.h"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "fastrnn: no kernels for big-endian CPUs; FASTRNN_NO_EXTENSION=1" in done.stderr
