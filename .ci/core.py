@@ -1,7 +1,7 @@
 """Tests of the fastrnn that this Python has installed: those named, else the core.
 
-python core.py [NAME...]; the core is without the programs and needs the dependency group "core". Tests
-run from a copy, where nothing of this tree can be imported.
+python core.py [NAME...]; the core has no programs and needs the dependency group "core". They run
+from a copy, where nothing of this tree can be imported.
 """
 
 import shutil
