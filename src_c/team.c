@@ -48,8 +48,10 @@ static struct {
     int started;
 } team = {.threads = 1, .flops_per_thread = FLOPS_PER_THREAD, .lock = PTHREAD_MUTEX_INITIALIZER};
 
+#if defined(__linux__)
 /* The CPUs that this thread may use, when it last asked; workers that it takes get the same. */
 static _Thread_local cpu_mask own_cpus;
+#endif
 
 void team_set_threads(int threads, int bounded)
 {
