@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from util import FORKS
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="asks Linux how much memory a process has"
@@ -32,7 +33,7 @@ compute(1)
 
 def python(script):
     """What a fresh interpreter prints."""
-    command = [sys.executable, "-c", COMPUTE + script]
+    command = [sys.executable, *FORKS, "-c", COMPUTE + script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert not done.stderr
     return done.stdout.split()

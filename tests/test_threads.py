@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 from util import (
+    FORKS,
     LAYERS,
     SEQUENCES,
     SHAPES,
@@ -165,7 +166,7 @@ def python(script, **environment):
     names = ("OMP_NUM_THREADS", "FASTRNN_ISA", "FASTRNN_BACKEND")
     inherited = {name: value for name, value in os.environ.items() if name not in names}
     process = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, *FORKS, "-c", script],
         cwd=Path(__file__).parent,
         env=inherited | environment,
         capture_output=True,

@@ -11,6 +11,8 @@ import fastrnn
 from fastrnn import cli
 
 FLOATS = ("float32", "float64")
+# Of a Python whose script forks beside threads, as pyproject.toml has it for this one.
+FORKS = ("-W", "ignore:This process:DeprecationWarning")
 
 # Two correct implementations differ in the order of their sums: by 30 roundings of the largest
 # element over 4 steps of 600 terms, by 130 where a sum of few terms cancels.
