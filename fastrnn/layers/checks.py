@@ -56,6 +56,9 @@ def array(name: str, a: object, empty: type | None = None) -> np.ndarray:
         raise TypeError(f"{name}: expected an array without a mask, which would be lost")
     try:
         result = np.asarray(a)
+        # NumPy 1.23 warns and makes an array of lists.
+        if result.dtype == object and any(isinstance(x, list | np.ndarray) for x in result.flat):
+            raise ValueError("lists of different lengths")
     except ValueError as error:
         raise ValueError(f"{name}: expected an array, got none: {error}") from None
     bare = empty and not result.size and isinstance(a, list | tuple)
