@@ -170,7 +170,7 @@ def _update(rule, w, dw, config, out, backend):
         out = _writeable(out, w)
     config = {} if config is None else config
     numbers = _hyperparameters(rule, config, w.dtype)
-    state = _state(rule, config, w, (w, dw) if out is None else (w, dw, out))
+    state = _state(rule, config, w, (w, dw) if in_place or out is None else (w, dw, out))
     # Up to here nothing has been changed, and from here on nothing is refused.
     if out is not None and np.may_share_memory(dw, out):
         dw = dw.copy()
@@ -224,17 +224,22 @@ def _number(name, value, dtype):
             raise TypeError(f"{name}: expected a number, got {value!r}")
     largest, least = _LIMITS[dtype.char]
     if name == "t":
-        wanted = "an integer of at least 0"
         fits = isinstance(value, Integral) and 0 <= value < sys.maxsize
     elif name in _FRACTIONS:
-        wanted, fits = "a number in [0, 1)", 0 <= value < 1
-    elif name == "epsilon":
-        wanted, fits = f"a finite {dtype} above 0", least <= value <= largest
+        fits = 0 <= value < 1
     else:
-        wanted, fits = f"a finite {dtype} of at least 0", 0 <= value <= largest
+        fits = (least if name == "epsilon" else 0) <= value <= largest
     if not fits:
-        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
+        raise ValueError(f"{name}: expected {_wanted(name, dtype)}, got {value!r}")
     return int(value) if name == "t" else float(value)
+
+
+def _wanted(name, dtype):
+    if name == "t":
+        return "an integer of at least 0"
+    if name in _FRACTIONS:
+        return "a number in [0, 1)"
+    return f"a finite {dtype} above 0" if name == "epsilon" else f"a finite {dtype} of at least 0"
 
 
 def _state(rule, config, w, others):
