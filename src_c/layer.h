@@ -120,9 +120,10 @@ typedef struct {
 } schedule;
 
 /* Work space forward, over the steps t0..t1. States are [N, stride] by rank, stride being at least H
-   rounded up to two vectors; the first is there twice, read and written in turns. gates_x, x Wx + b, has room for
-   gates_x_rows rows of a share of batch rows, or of all by_units, or of the table; or, of each row
-   of a batch whose weights are read as they lie, for itself and for h Wh [2, GH + lanes]. */
+   rounded up to two vectors; the first is there twice, read and written in turns. gates_x, x Wx + b,
+   has room for gates_x_rows rows of a share of batch rows, or of all by_units, or of the table; or,
+   of each row of a batch whose weights are read as they lie, for itself and for h Wh
+   [2, GH + lanes]. */
 typedef struct {
     idx t0, t1, stride, gates_x_rows;
     void *states[MAX_STATES], *scratch[MAX_SCRATCH], *gates_x;
@@ -132,8 +133,8 @@ typedef struct {
 
 /* Work space backward, over a chunk of steps t0..t1, whose gate gradients lie without gaps in dgates
    [.., dgates_stride]; dgates_next [N, dgates_stride] receives those of step t0 for the next chunk. A
-   call of the kernel takes the steps from..to of it.
-   dstates [N, stride] by rank hold what reaches a state other than through a product. */
+   call of the kernel takes the steps from..to of it. dstates [N, stride] by rank hold what reaches a
+   state other than through a product. */
 typedef struct {
     idx t0, t1, from, to, stride, dgates_stride, operand_stride;
     void *dstates[MAX_STATES], *dgates, *dgates_next, *operand;
@@ -195,7 +196,7 @@ void fastrnn_pack(const kernel_table *, layer *, int training, void *memory);
 /* Chooses the plan and returns the bytes of work space (0: too many to count); then, in that much
    memory, packs what is not packed, sorts, runs and writes kept. Need problem and weights, or
    panels. lasting: the plan is to serve many calls, so that what the machine is busy with now counts
-   nothing. Nonzero: interrupted (interrupt.h), and what was written means nothing. */
+   nothing. fastrnn_forward returns nonzero: interrupted (interrupt.h), and what was written means nothing. */
 size_t fastrnn_plan_forward(const kernel_table *, layer *, int lasting);
 int fastrnn_forward(const kernel_table *, layer *, void *memory);
 

@@ -66,13 +66,12 @@ void team_set_work(double flops_per_thread)
     team.flops_per_thread = flops_per_thread;
 }
 
-void team_set_cpus(const int *cpus, int count)
+void team_add_cpu(int cpu)
 {
 #if defined(__linux__)
-    for (int i = 0; i < count; i++)
-        CPU_SET(cpus[i], &team.cpus);
+    CPU_SET(cpu, &team.cpus);
 #else
-    (void)cpus, (void)count;
+    (void)cpu;
 #endif
 }
 

@@ -14,8 +14,8 @@ enum {
 /* At most so many threads a call from now on; bounded: and no more than the CPUs that the calling
    thread may use when it calls. */
 void team_set_threads(int threads, int bounded);
-/* These CPUs from now on, whatever the calling thread may use. */
-void team_set_cpus(const int *cpus, int count);
+/* This CPU and others that were named so from now on, whatever the calling thread may use. */
+void team_add_cpu(int cpu);
 /* One for every flops_per_thread operations. */
 void team_set_work(double flops_per_thread);
 int team_threads_for(double flops);

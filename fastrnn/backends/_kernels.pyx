@@ -132,9 +132,8 @@ def set_threads(n, bint bounded) -> None:
 
 def set_cpus(cpus) -> None:
     """The threads use these CPUs from now on, whatever the calling thread may use."""
-    cdef int cpu
     for cpu in cpus:
-        team_set_cpus(&cpu, 1)
+        team_add_cpu(cpu)
 
 
 def set_flops_per_thread(double flops=FLOPS_PER_THREAD) -> None:
