@@ -44,7 +44,9 @@ BELOW = {
         *("backends", "layers", "metrics", "optim", "optional", "plots", "printing", "runs"),
         *("settings", "solver", "storage"),
     },
-    "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage", "text"},
+    "benchmarks": {
+        *("backends", "captioning", "figures", "optim", "optional", "storage", "text", "torch"),
+    },
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
         *("optional", "printing", "storage", "text", "vision"),
@@ -54,7 +56,10 @@ BELOW = {
 # The only files that may import these, as patterns.
 OPTIONAL = {
     "threadpoolctl": {"backends/threadpool.py"},
-    "torch": {"vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"},
+    "torch": {
+        *("vision/*", "captioning/features.py", "benchmarks/models.py"),
+        *("benchmarks/peers/*torch.py", "benchmarks/peers/modules/*.py"),
+    },
     "torchvision": {"vision/*"},
     "h5py": {"captioning/data.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py", "text/corpus.py"},
