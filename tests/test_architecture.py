@@ -30,6 +30,7 @@ BELOW = {
     "cells": set(),
     "backends": {"cells"},
     "layers": {"backends", "cells"},
+    "nn": {"cells", "layers"},
     "solver": {"backends", "optim", "settings", "storage"},
     "metrics": {"optional", "printing"},
     "settings": set(),

@@ -1,0 +1,1 @@
+"""Recurrent layers as modules on NumPy arrays: stacked, in both directions, with state."""
