@@ -45,6 +45,7 @@ BELOW = {
         *("backends", "layers", "metrics", "optim", "optional", "plots", "printing", "runs"),
         *("settings", "solver", "storage"),
     },
+    "torch": {"backends", "cells", "layers", "nn"},
     "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage", "text"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
@@ -55,7 +56,7 @@ BELOW = {
 # The only files that may import these, as patterns.
 OPTIONAL = {
     "threadpoolctl": {"backends/threadpool.py"},
-    "torch": {"vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"},
+    "torch": {"torch/*", "vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"},
     "torchvision": {"vision/*"},
     "h5py": {"captioning/data.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py", "text/corpus.py"},
@@ -74,7 +75,7 @@ OPTIONAL = {
     "click": {"cli/*"},
     "sklearn": {"text/estimator.py", "metrics.py", "benchmarks/peers/*sklearn.py"},
 }
-PROGRAMS = ("captioning", "text", "vision")
+PROGRAMS = ("captioning", "text", "torch", "vision")
 
 
 def sources():
