@@ -12,7 +12,7 @@ EXTRAS = {
     "nltk": ("nltk", "captioning", "text"),
     "safetensors": ("safetensors", "captioning", "text", "vision"),
     "sklearn": ("scikit-learn", "text", "vision"),
-    "torch": ("torch", "vision"),
+    "torch": ("torch", "torch", "vision"),
     "torchvision": ("torchvision", "vision"),
     "tqdm": ("tqdm", "captioning", "text", "vision"),
 }

@@ -30,6 +30,7 @@ BELOW = {
     "cells": set(),
     "backends": {"cells"},
     "layers": {"backends", "cells"},
+    "nn": {"cells", "layers"},
     "solver": {"backends", "optim", "settings", "storage"},
     "metrics": {"optional", "printing"},
     "settings": set(),
@@ -44,6 +45,7 @@ BELOW = {
         *("backends", "layers", "metrics", "optim", "optional", "plots", "printing", "runs"),
         *("settings", "solver", "storage"),
     },
+    "torch": {"backends", "cells", "layers", "nn"},
     "benchmarks": {
         *("backends", "captioning", "figures", "optim", "optional", "storage", "text", "torch"),
     },
@@ -57,7 +59,7 @@ BELOW = {
 OPTIONAL = {
     "threadpoolctl": {"backends/threadpool.py"},
     "torch": {
-        *("vision/*", "captioning/features.py", "benchmarks/models.py"),
+        *("torch/*", "vision/*", "captioning/features.py", "benchmarks/models.py"),
         *("benchmarks/peers/*torch.py", "benchmarks/peers/modules/*.py"),
     },
     "torchvision": {"vision/*"},
@@ -78,7 +80,7 @@ OPTIONAL = {
     "click": {"cli/*"},
     "sklearn": {"text/estimator.py", "metrics.py", "benchmarks/peers/*sklearn.py"},
 }
-PROGRAMS = ("captioning", "text", "vision")
+PROGRAMS = ("captioning", "text", "torch", "vision")
 
 
 def sources():

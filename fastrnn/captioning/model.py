@@ -10,7 +10,7 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
-from fastrnn.layers import dense, losses, recurrent
+from fastrnn.layers import checks, dense, losses, recurrent
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.layers.recurrent import GATES
@@ -68,13 +68,11 @@ class CaptioningRNN:
             raise ValueError(f"cell_type: expected one of {[*GATES]}, got {cell_type!r}")
         if NULL not in word_to_idx:
             raise ValueError(f"word_to_idx: expected an entry for {NULL}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
         self.word_to_idx = dict(word_to_idx)
         self.idx_to_word = {i: word for word, i in word_to_idx.items()}
         self.cell_type = cell_type
         self.dtype = np.dtype(dtype)
-        self.dropout = dropout
+        self.dropout = checks.probability("dropout", dropout)
         self.backend = backend
         rng = np.random.default_rng(seed)
 

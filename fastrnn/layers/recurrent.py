@@ -106,7 +106,22 @@ def _step_backward(cell, dstates, cache, backend):
     return get_backend(backend).step_backward(cell, dstates, cache)
 
 
-def _sequence(cell, args, form, steps, training, return_sequence, backend):
+def forward(
+    cell: Cell,
+    args: tuple[np.ndarray | None, ...],
+    form: tuple[str, bool, bool],
+    steps: tuple,
+    training: bool,
+    return_sequence: bool,
+    *,
+    backend: str | None = None,
+) -> tuple[np.ndarray, tuple]:
+    """All time steps of any cell, as its own function has them.
+
+    Inputs: args, x, the initial states, Wx, Wh, b, bh; form, gates, reset_after, transposed; steps,
+    the fields of Steps.
+    Returns: h, the cell's cache.
+    """
     cell, expected, rest, args = _of_weights(cell, args, *form)
     lengths, reverse, index, reset, reset_to = steps
     args = checks.arrays(expected.sequence if index is None else expected.indexed, args)
@@ -122,7 +137,18 @@ def _sequence(cell, args, form, steps, training, return_sequence, backend):
     return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
 
-def _backward(cell, dh, dlast, cache, backend):
+def backward(
+    cell: Cell,
+    dh: np.ndarray | None,
+    dlast: tuple[np.ndarray | None, ...],
+    cache: tuple,
+    *,
+    backend: str | None = None,
+) -> tuple:
+    """Back-propagation through time of any cell; dlast, the gradients of its last states.
+
+    Returns: dx, those of the initial states, dWx, dWh, db, dbh.
+    """
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, False, cache)
     dh = checks.optional_gradient("dh", dh, cache.h)
@@ -207,7 +233,7 @@ def rnn_forward(
     """
     args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
     form = "h", True, transposed
-    return _sequence(RNN, args, form, steps, training, return_sequence, backend)
+    return forward(RNN, args, form, steps, training, return_sequence, backend=backend)
 
 
 def rnn_backward(
@@ -223,7 +249,7 @@ def rnn_backward(
     rnn_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    dx, (dh0,), *weights, _ = _backward(RNN, dh, (dhT,), cache, backend)
+    dx, (dh0,), *weights, _ = backward(RNN, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights
 
 
@@ -298,7 +324,7 @@ def lstm_forward(
     """
     args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
     form = gates, True, transposed
-    return _sequence(LSTM, args, form, steps, training, return_sequence, backend)
+    return forward(LSTM, args, form, steps, training, return_sequence, backend=backend)
 
 
 def lstm_backward(
@@ -316,7 +342,7 @@ def lstm_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the gates in the order
     of the forward pass; and dc0 (N, H) where c0 was given.
     """
-    dx, (dh0, dc0), *weights, _ = _backward(LSTM, dh, (dhT, dcT), cache, backend)
+    dx, (dh0, dc0), *weights, _ = backward(LSTM, dh, (dhT, dcT), cache, backend=backend)
     return (dx, dh0, *weights) if cache.c0 is None else (dx, dh0, *weights, dc0)
 
 
@@ -394,7 +420,7 @@ def gru_forward(
     """
     args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to)
     form = gates, reset_after, transposed
-    return _sequence(GRU, args, form, steps, training, return_sequence, backend)
+    return forward(GRU, args, form, steps, training, return_sequence, backend=backend)
 
 
 def gru_backward(
@@ -411,5 +437,5 @@ def gru_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dh0,), *weights, dbh = _backward(GRU, dh, (dhT,), cache, backend)
+    dx, (dh0,), *weights, dbh = backward(GRU, dh, (dhT,), cache, backend=backend)
     return (dx, dh0, *weights, dbh) if cache.bias else (dx, dh0, *weights)

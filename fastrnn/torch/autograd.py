@@ -1,0 +1,120 @@
+"""Computations on arrays as functions of tensors that torch differentiates.
+
+A computation is an object with
+- forward(training, *arrays) -> results, cache: arrays, and what backward needs, a tree of tuples and
+  arrays;
+- backward(cache, *dresults) -> gradients of the arrays; a dresult may be None, for zeros;
+- reference(*tensors) -> results: the same in torch's operations, for derivatives of derivatives.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastrnn.torch.tensors import as_array, is_observed, on_torchs_threads
+
+
+class Computation(Protocol):
+    """See the module."""
+
+    def forward(self, training: bool, *arrays: np.ndarray | None) -> tuple[tuple, object]: ...
+
+    def backward(self, cache: tuple, *dresults: np.ndarray | None) -> Sequence: ...
+
+    def reference(self, *tensors: Tensor | None) -> tuple[Tensor, ...]: ...
+
+
+def compute(computation: Computation, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """The results, with a gradient where one is wanted of any of the tensors."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return _Differentiable.apply(computation, *tensors)
+    arrays = map(as_array, tensors)
+    results, _ = on_torchs_threads(computation.forward, False, *arrays)
+    return tuple(map(torch.from_numpy, results))
+
+
+class _Differentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, computation, *tensors):
+        arrays = [as_array(t) for t in tensors]
+        results, cache = on_torchs_threads(computation.forward, True, *arrays)
+        outputs = tuple(map(torch.from_numpy, results))
+        # All that is kept goes through save_for_backward: torch sees there what was changed since,
+        # and its hooks (checkpoints, saving elsewhere) get hold of it.
+        owners = {id(a): t for a, t in zip((*arrays, *results), (*tensors, *outputs), strict=True)}
+        saved = [*tensors]
+        ctx.cache = _taken_apart(cache, owners, saved)
+        ctx.save_for_backward(*saved)
+        ctx.computation, ctx.count = computation, len(tensors)
+        ctx.set_materialize_grads(False)
+        return outputs
+
+    @staticmethod
+    def backward(ctx, *douts):
+        wanted = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled() or is_observed():
+            inputs = ctx.saved_tensors[: ctx.count]
+            return None, *gradients_by_torch(ctx.computation, inputs, wanted, douts)
+        arrays = [as_array(t) for t in ctx.saved_tensors]
+        cache = _put_together(ctx.cache, arrays)
+        dresults = map(as_array, douts)
+        gradients = on_torchs_threads(ctx.computation.backward, cache, *dresults)
+        return None, *(
+            torch.from_numpy(d) if want else None for d, want in zip(gradients, wanted, strict=True)
+        )
+
+
+def gradients_by_torch(
+    computation: Computation,
+    inputs: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+    douts: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated in turn, of the inputs for which they are wanted."""
+    with torch.enable_grad():
+        # Views, for one tensor may be two inputs.
+        inputs = [t if t is None else t.view_as(t) for t in inputs]
+        outputs = computation.reference(*inputs)
+    given = [(out, dout) for out, dout in zip(outputs, douts, strict=True) if dout is not None]
+    of = [t for t, want in zip(inputs, wanted, strict=True) if want]
+    gradients = iter(
+        torch.autograd.grad(
+            [out for out, _ in given],
+            of,
+            [dout for _, dout in given],
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+        )
+    )
+    return [next(gradients) if want else None for want in wanted]
+
+
+class _Place(int):
+    """Stands for a saved tensor."""
+
+
+def _taken_apart(tree, owners, saved):
+    """The tree with a place for every array, whose tensor is appended to saved."""
+    if isinstance(tree, np.ndarray):
+        t = owners.get(id(tree))
+        saved.append(torch.from_numpy(tree) if t is None else t)
+        return _Place(len(saved) - 1)
+    if isinstance(tree, tuple | list):
+        return _like(tree, [_taken_apart(part, owners, saved) for part in tree])
+    return tree
+
+
+def _put_together(tree, arrays):
+    if type(tree) is _Place:
+        return arrays[tree]
+    if isinstance(tree, tuple | list):
+        return _like(tree, [_put_together(part, arrays) for part in tree])
+    return tree
+
+
+def _like(tree, parts):
+    kind = type(tree)
+    return kind._make(parts) if hasattr(kind, "_make") else kind(parts)
