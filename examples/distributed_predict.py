@@ -33,8 +33,8 @@ def predict(texts):
 
 
 def main(run, texts, out, workers=2):
-    with LocalCluster(int(workers), threads_per_worker=1, dashboard_address=None) as cluster:
-        client = Client(cluster)
+    options = {"threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(n_workers=int(workers), **options) as cluster, Client(cluster) as client:
         client.register_plugin(Classifier(run))
         data, began = dd.read_parquet(texts), time.perf_counter()
         data["label"] = data["text"].map_partitions(predict, meta=("label", "str"))
@@ -42,7 +42,6 @@ def main(run, texts, out, workers=2):
         seconds = time.perf_counter() - began
         threads = [*client.run(fastrnn.get_num_threads).values()]
         print(f"{len(data) / seconds:,.0f} texts/s, threads of each worker: {threads}")
-        client.close()
 
 
 if __name__ == "__main__":
