@@ -14,7 +14,9 @@ from util import TWIN, assert_close, assert_same_bits
 
 import fastrnn
 from fastrnn import nn
+from fastrnn.cells import Steps, laid_out
 from fastrnn.gradcheck import eval_numerical_gradient_array
+from fastrnn.nn import stack
 
 N, T, D, H = 4, 7, 5, 6
 KINDS = {
@@ -336,3 +338,27 @@ def test_a_module_says_what_it_is():
     assert repr(nn.GRU(3, 4)) == "GRU(3, 4)"
     text = "LSTM(3, 4, num_layers=2, bidirectional=True, dropout=0.5)"
     assert repr(nn.LSTM(3, 4, 2, bidirectional=True, dropout=0.5)) == text
+
+
+@kinds
+@both_ways
+@pytest.mark.parametrize("layout", ["time_first", "packed"])
+def test_stacks_of_any_layout_are_those_of_the_usual_one(kind, bidirectional, layout, rng):
+    module = made(kind, bidirectional=bidirectional, num_layers=2, dtype=np.float64)
+    form, weights = module.form, module._weights()
+    x, reset = normal(rng, np.float64, N, T, D), rng.random((N, T)) < 0.3
+    steps = Steps(np.array([7, 5, 5, 2]), layout=layout)
+    state = listed(drawn_state(module, rng))
+    own = {"lengths": steps.lengths}
+    y, last, cache = stack.forward(form, weights, x, state, reset=reset, **own)
+    dx, dfirst, grads = stack.backward(form, y, last, cache)
+    own |= {"reset": laid_out(reset, steps), "layout": layout}
+    there, last, cache = stack.forward(form, weights, laid_out(x, steps), state, **own)
+    dx_there, dfirst_there, grads_there = stack.backward(form, there, last, cache)
+    assert_close(there, laid_out(y, steps), 1e-14)
+    assert_close(dx_there, laid_out(dx, steps), 1e-14)
+    for a, b in zip(dfirst_there, dfirst, strict=True):
+        assert_close(a, b, 1e-14)
+    for layer, layer_there in zip(grads, grads_there, strict=True):
+        for a, b in zip(itertools.chain(*layer), itertools.chain(*layer_there), strict=True):
+            assert (a is None and b is None) or np.allclose(a, b, rtol=0, atol=1e-13)
