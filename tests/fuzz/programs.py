@@ -37,7 +37,7 @@ def public_functions() -> dict[str, Callable]:
 GATES = {"rnn": "1", "lstm": "4", "gru": "3"}
 STATES = {"rnn": "h", "lstm": "hc", "gru": "h"}
 ORDERS = {"lstm": ("ifog", "fico", "ifgo", "iofg"), "gru": ("rzn", "zrn")}
-WEIGHTS = ("Wx", "Wh", "b", "gates", "bh", "reset_after", "transposed")
+WEIGHTS = ("Wx", "Wh", "b", "gates", "bh", "reset_after", "nonlinearity", "transposed")
 
 
 def weights_of(draw: Draw, cell: str) -> dict[str, object]:
@@ -49,6 +49,8 @@ def weights_of(draw: Draw, cell: str) -> dict[str, object]:
     given["b"] = draw.reals(columns)
     if cell in ORDERS:
         given |= draw.some(0.5, gates=lambda: draw.pick(ORDERS[cell]))
+    if cell == "rnn":
+        given |= draw.some(0.5, nonlinearity=lambda: draw.pick(("tanh", "relu")))
     if cell == "gru":
         given |= draw.some(0.5, bh=lambda: draw.reals(columns))
         given |= draw.some(0.5, reset_after=lambda: draw.chance(0.4))
