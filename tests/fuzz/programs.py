@@ -43,14 +43,16 @@ WEIGHTS = ("Wx", "Wh", "b", "gates", "bh", "reset_after", "nonlinearity", "trans
 def weights_of(draw: Draw, cell: str) -> dict[str, object]:
     """Those of WEIGHTS that the cell has, with or without what may be left out."""
     columns, given = f"{GATES[cell]}*H", draw.some(0.3, transposed=lambda: draw.chance(0.8))
+    if cell == "rnn":
+        given |= draw.some(0.5, nonlinearity=lambda: draw.pick(("tanh", "relu")))
+        # Infinities that no tanh ends cancel or not by the order of a sum.
+        draw.special &= given.get("nonlinearity") != "relu"
     for name, rows in (("Wx", "D"), ("Wh", "H")):
         axes = f"{columns} {rows}" if given.get("transposed") else f"{rows} {columns}"
         given[name] = draw.weights(axes, draw.sizes[rows])
     given["b"] = draw.reals(columns)
     if cell in ORDERS:
         given |= draw.some(0.5, gates=lambda: draw.pick(ORDERS[cell]))
-    if cell == "rnn":
-        given |= draw.some(0.5, nonlinearity=lambda: draw.pick(("tanh", "relu")))
     if cell == "gru":
         given |= draw.some(0.5, bh=lambda: draw.reals(columns))
         given |= draw.some(0.5, reset_after=lambda: draw.chance(0.4))
@@ -155,7 +157,7 @@ def layer(draw: Draw, name: str) -> Run:
         yield from _named("out", outputs)
         yield from _named("cache", cache)
         if given.get("training", True) is True or fault:
-            cache = changed(jitter(cache))
+            cache = jitter(changed(cache))
             gradients = backward(**jitter(douts), cache=cache, backend=other.get(backend, backend))
             yield from _named("d", gradients)
 
