@@ -37,12 +37,16 @@ def public_functions() -> dict[str, Callable]:
 GATES = {"rnn": "1", "lstm": "4", "gru": "3"}
 STATES = {"rnn": "h", "lstm": "hc", "gru": "h"}
 ORDERS = {"lstm": ("ifog", "fico", "ifgo", "iofg"), "gru": ("rzn", "zrn")}
-WEIGHTS = ("Wx", "Wh", "b", "gates", "bh", "reset_after", "transposed")
+WEIGHTS = ("Wx", "Wh", "b", "gates", "bh", "reset_after", "nonlinearity", "transposed")
 
 
 def weights_of(draw: Draw, cell: str) -> dict[str, object]:
     """Those of WEIGHTS that the cell has, with or without what may be left out."""
     columns, given = f"{GATES[cell]}*H", draw.some(0.3, transposed=lambda: draw.chance(0.8))
+    if cell == "rnn":
+        given |= draw.some(0.5, nonlinearity=lambda: draw.pick(("tanh", "relu")))
+        # Infinities that no tanh ends cancel or not by the order of a sum.
+        draw.special &= given.get("nonlinearity") != "relu"
     for name, rows in (("Wx", "D"), ("Wh", "H")):
         axes = f"{columns} {rows}" if given.get("transposed") else f"{rows} {columns}"
         given[name] = draw.weights(axes, draw.sizes[rows])
@@ -153,7 +157,7 @@ def layer(draw: Draw, name: str) -> Run:
         yield from _named("out", outputs)
         yield from _named("cache", cache)
         if given.get("training", True) is True or fault:
-            cache = changed(jitter(cache))
+            cache = jitter(changed(cache))
             gradients = backward(**jitter(douts), cache=cache, backend=other.get(backend, backend))
             yield from _named("d", gradients)
 
