@@ -26,6 +26,11 @@ With reset (N, T), bool, the state of row n is set back before step t where rese
 zeros, or with reset_to="initial" to h0 and c0: several episodes or documents in one row, each as if
 it were alone. Gradients stop there, too, or reach h0 and c0.
 
+Arrays of steps, x, h, cell states and their gradients, are laid out as layout says: "batch_first",
+(N, T, ...); "time_first", (T, N, ...); or "packed", as in PyTorch's PackedSequence, (U, ...): step
+by step the rows that take it, row 0 first; lengths must then fall, and U is their sum. reset lies
+as they do, without the last axis.
+
 With index (N, T), integers in [0, U), x is a table (U, D), and row n reads x[index[n, t]] at step
 t, as words read their vectors: x Wx + b is then computed once a row of the table, however often it
 is read, and so are the gradients, of which dx is (U, D). A row that no step reads is in no result,
@@ -42,8 +47,8 @@ import numpy as np
 from fastrnn.backends import get_backend
 from fastrnn.cells import (
     ALL_STEPS,
+    FORM,
     GRU,
-    GRU_ORIGINAL,
     LSTM,
     NAMES,
     RNN,
@@ -51,9 +56,10 @@ from fastrnn.cells import (
     GRUCache,
     LSTMCache,
     RNNCache,
+    form_of,
 )
 from fastrnn.layers import checks
-from fastrnn.layers.prepared import PreparedWeights, form_of
+from fastrnn.layers.prepared import PreparedWeights
 
 GATES = {name: len(cell.gates) for name, cell in NAMES.items()}
 
@@ -65,33 +71,33 @@ AnyWeights = np.ndarray | PreparedWeights
 
 
 @functools.lru_cache(typed=True)
-def _form(cell, gates, reset_after, transposed):
+def _form(cell, gates, transposed, reset_after, nonlinearity):
     """The record of a cell as the keywords say, what it expects, the rest of Weights."""
-    if not checks.flag("reset_after", reset_after):
-        cell = form_of(cell.name, False)
+    reset_after = checks.flag("reset_after", reset_after)
+    cell = form_of(cell.name, reset_after=reset_after, nonlinearity=nonlinearity)
     rest = checks.gate_order(cell, gates), checks.flag("transposed", transposed), None
     return cell, checks.of_forward(cell, transposed), rest
 
 
-def _of_weights(cell, args, gates, reset_after, transposed):
+def _of_weights(cell, args, gates, transposed, reset_after=True, nonlinearity="tanh"):
     """What _form returns, and args, x, the states before, Wx, Wh, b, bh, with the weights as
     arrays."""
-    weights = args[-4]
+    weights, form = args[-4], (gates, transposed, reset_after, nonlinearity)
     if type(weights) is PreparedWeights:
-        alone = args[-3] is args[-2] is args[-1] is None
-        plain = gates == cell.gates and reset_after is True and transposed is False
-        if not (alone and plain and weights.cell == cell.name):
-            weights.check_alone(cell.name, *args[-3:], gates, reset_after, transposed)
+        alone = args[-3] is args[-2] is args[-1] is None and weights.cell == cell.name
+        plain = gates is cell.gates and transposed is False and reset_after is True
+        if not (alone and plain and nonlinearity is FORM["nonlinearity"]):
+            weights.check_alone(cell.name, *args[-3:], *form)
         cell, expected, arrays, rest = weights.own
         return cell, expected, rest, args[:-4] + arrays
     try:
-        return *_form(cell, gates, reset_after, transposed), args
+        return *_form(cell, *form), args
     except TypeError:  # what cannot be hashed is no name
-        return *_form.__wrapped__(cell, gates, reset_after, transposed), args
+        return *_form.__wrapped__(cell, *form), args
 
 
-def _step(cell, args, gates, reset_after, transposed, training, backend):
-    cell, expected, rest, args = _of_weights(cell, args, gates, reset_after, transposed)
+def _step(cell, args, form, training, backend):
+    cell, expected, rest, args = _of_weights(cell, args, *form)
     args = checks.arrays(expected.step, args)
     if training is not True and training is not False:
         training = checks.flag("training", training)
@@ -109,7 +115,7 @@ def _step_backward(cell, dstates, cache, backend):
 def forward(
     cell: Cell,
     args: tuple[np.ndarray | None, ...],
-    form: tuple[str, bool, bool],
+    form: tuple,
     steps: tuple,
     training: bool,
     return_sequence: bool,
@@ -118,15 +124,16 @@ def forward(
 ) -> tuple[np.ndarray, tuple]:
     """All time steps of any cell, as its own function has them.
 
-    Inputs: args, x, the initial states, Wx, Wh, b, bh; form, gates, reset_after, transposed; steps,
-    the fields of Steps.
+    Inputs: args, x, the initial states, Wx, Wh, b, bh; form, gates, transposed, reset_after,
+    nonlinearity; steps, the fields of Steps.
     Returns: h, the cell's cache.
     """
     cell, expected, rest, args = _of_weights(cell, args, *form)
-    lengths, reverse, index, reset, reset_to = steps
-    args = checks.arrays(expected.sequence if index is None else expected.indexed, args)
+    lengths, reverse, index, reset, reset_to, layout = steps
+    layout = checks.layout(layout)
+    args = checks.arrays(expected.sequence[layout if index is None else "indexed"], args)
     plain = type(reset_to) is str and reset_to == "zeros"  # an array would compare its elements
-    if plain and reverse is False and lengths is index is reset is None:
+    if plain and layout == "batch_first" and reverse is False and lengths is index is reset is None:
         steps = ALL_STEPS
     else:
         steps = checks.steps(args[0], len(args[1]), *steps)
@@ -158,17 +165,18 @@ def backward(
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
-    """The record that fits a cache of the gru, whose two forms have one kind of cache."""
-    if cell is not GRU or not checks.is_of(GRUCache, cache) or cache.x is None:
+    """The record that fits a cache: the variants of a cell have one kind of cache."""
+    if not cell.constants or not checks.is_of(cell.cache, cache) or cache.x is None:
         return cell
+    if cell is RNN:
+        return form_of(cell.name, nonlinearity=cache.nonlinearity)
     checks.flag("bias", cache.bias)
-    if checks.flag("reset_after", cache.reset_after) is (cache.candidate is None):
-        wanted = "an array" if cache.reset_after else "None"
+    reset_after = checks.flag("reset_after", cache.reset_after)
+    if reset_after is (cache.candidate is None):
+        wanted = "an array" if reset_after else "None"
         got = "None" if cache.candidate is None else "an array"
-        raise ValueError(
-            f"candidate: expected {wanted} with reset_after={cache.reset_after}, got {got}"
-        )
-    return GRU if cache.reset_after else GRU_ORIGINAL
+        raise ValueError(f"candidate: expected {wanted} with reset_after={reset_after}, got {got}")
+    return form_of(cell.name, reset_after=reset_after)
 
 
 # ---- vanilla RNN ---------------------------------------------------------------------------------
@@ -181,18 +189,19 @@ def rnn_step_forward(
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
+    nonlinearity: str = "tanh",
     transposed: bool = False,
     training: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, RNNCache]:
     """One time step: next_h = tanh(x Wx + prev_h Wh + b).
 
-    Inputs: x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,); transposed, training: see
-    fastrnn.layers.recurrent.
+    Inputs: x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,); nonlinearity, "tanh" or "relu",
+    for max(., 0) in its place; transposed, training: see fastrnn.layers.recurrent.
     Returns: next_h (N, H), cache for rnn_step_backward.
     """
-    args = x, prev_h, Wx, Wh, b, None
-    return _step(RNN, args, "h", True, transposed, training, backend)
+    args, form = (x, prev_h, Wx, Wh, b, None), ("h", transposed, True, nonlinearity)
+    return _step(RNN, args, form, training, backend)
 
 
 def rnn_step_backward(
@@ -214,11 +223,13 @@ def rnn_forward(
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
+    nonlinearity: str = "tanh",
     lengths: np.ndarray | None = None,
     reverse: bool = False,
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -226,13 +237,13 @@ def rnn_forward(
 ) -> tuple[np.ndarray, RNNCache]:
     """All time steps of a vanilla RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b).
 
-    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); lengths (N,), reverse, index
-    (N, T), reset (N, T), reset_to, transposed, training, return_sequence: see
-    fastrnn.layers.recurrent.
+    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); nonlinearity, "tanh" or "relu",
+    for max(., 0) in its place; lengths (N,), reverse, index (N, T), reset (N, T), reset_to,
+    layout, transposed, training, return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for rnn_backward; cache.hT (N, H) is the last state.
     """
-    args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
-    form = "h", True, transposed
+    args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
+    form = "h", transposed, True, nonlinearity
     return forward(RNN, args, form, steps, training, return_sequence, backend=backend)
 
 
@@ -278,7 +289,7 @@ def lstm_step_forward(
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
     args = x, prev_h, prev_c, Wx, Wh, b, None
-    return _step(LSTM, args, gates, True, transposed, training, backend)
+    return _step(LSTM, args, (gates, transposed), training, backend)
 
 
 def lstm_step_backward(
@@ -308,6 +319,7 @@ def lstm_forward(
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -318,13 +330,14 @@ def lstm_forward(
     Inputs: x (N, T, D), h0 (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); c0 (N, H), zeros where it is
     None; gates, the order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo"
     (PyTorch) or "iofg" (ONNX); lengths (N,), reverse, index (N, T), reset (N, T), reset_to,
-    transposed, training, return_sequence: see fastrnn.layers.recurrent.
+    layout, transposed, training, return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for lstm_backward; cache.c (N, T, H) holds all cell states, cache.hT
     and cache.cT (N, H) the last states.
     """
-    args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
-    form = gates, True, transposed
-    return forward(LSTM, args, form, steps, training, return_sequence, backend=backend)
+    args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
+    return forward(
+        LSTM, args, (gates, transposed), steps, training, return_sequence, backend=backend
+    )
 
 
 def lstm_backward(
@@ -374,7 +387,7 @@ def gru_step_forward(
     Returns: next_h (N, H), cache for gru_step_backward.
     """
     args = x, prev_h, Wx, Wh, b, bh
-    return _step(GRU, args, gates, reset_after, transposed, training, backend)
+    return _step(GRU, args, (gates, transposed, reset_after), training, backend)
 
 
 def gru_step_backward(
@@ -405,6 +418,7 @@ def gru_forward(
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -418,8 +432,8 @@ def gru_forward(
     return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for gru_backward; cache.hT (N, H) is the last state.
     """
-    args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to)
-    form = gates, reset_after, transposed
+    args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to, layout)
+    form = gates, transposed, reset_after
     return forward(GRU, args, form, steps, training, return_sequence, backend=backend)
 
 

@@ -54,6 +54,17 @@ class Weights(NamedTuple):
         return own.Wh.shape[transposed], own.Wh.dtype
 
 
+def batch_of(x: np.ndarray, steps: Steps) -> int:
+    """N."""
+    if steps.layout == "packed":
+        return len(steps.lengths)
+    return (
+        x.shape[1]
+        if steps.layout == "time_first"
+        else len(x if steps.index is None else steps.index)
+    )
+
+
 def forward(
     form: Form,
     weights: Weights,
@@ -65,20 +76,18 @@ def forward(
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], NamedTuple]:
     """All steps of weights without a projection.
 
-    Inputs: x (N, T, D), or with steps.index a table (U, D); initial, None for zeros.
+    Inputs: x (N, T, D) or as steps.layout has it, or with steps.index a table (U, D); initial, None
+    for zeros.
     Returns: h (N, T, H), the last states (N, H) each, the cache for backward.
     """
     h0, *others = [None] * len(form.record.states) if initial is None else initial
     if h0 is None:
         H, dtype = weights.size(form)
-        h0 = np.zeros((len(x if steps.index is None else steps.index), H), dtype)
-    prepared = isinstance(weights.Wx, PreparedWeights)  # which hold what the form says
-    own_gates = form.record.gates
-    options = (
-        (own_gates, True, False)
-        if prepared
-        else (form.gates or own_gates, form.reset_after, form.transposed)
-    )
+        h0 = np.zeros((batch_of(x, steps), H), dtype)
+    gates = form.gates or form.record.gates
+    options = gates, form.transposed, form.reset_after, form.nonlinearity
+    if isinstance(weights.Wx, PreparedWeights):  # which hold what the form says
+        options = form.record.gates, False
     args = x, h0, *others, *weights[:4]
     h, cache = recurrent.forward(form.record, args, options, steps, training, True, backend=backend)
     return h, tuple(getattr(cache, field) for field in form.record.last_fields), cache
