@@ -22,7 +22,7 @@ from fastrnn.torch import compiled
 from fastrnn.torch.autograd import compute
 from fastrnn.torch.sequences import Sequence
 from fastrnn.torch.steps import Step
-from fastrnn.torch.tensors import are_plain, is_observed
+from fastrnn.torch.tensors import are_plain, is_observed, unseen
 
 NONLINEARITIES = {"tanh", "relu"} if "rnn_relu" in CELLS else {"tanh"}
 States = tuple[Tensor | None, Tensor | None]  # h, and of an lstm c; None: zeros
@@ -67,29 +67,33 @@ class _Module:
 
 
 class _Layers(_Module):
-    def forward(self, input, hx=None, *, reset=None):
-        """As torch.nn's, and reset (N, T), bool, in every layout of input: the state of row n is set
-        to zeros before step t where reset[n, t] is true. Of an unbatched input it is (T,).
+    def forward(self, input, hx=None, *, reset=None):  # noqa: A002
+        """As torch.nn's; reset (N, T), bool, whatever the layout of input: the state of row n is set to
+        zeros before step t where reset[n, t] is true. Of an unbatched input it is (T,).
 
         Raises TypeError and ValueError for reset, and what torch.nn raises.
         """
-        if isinstance(input, torch.fx.Proxy):  # a leaf of the graph, as modules of torch.nn are
-            path, keywords = input.tracer.path_of_module(self), {}
-            if reset is not None:
-                keywords["reset"] = reset
-            return input.tracer.create_proxy("call_module", path, (input, hx), keywords)
-        packed = isinstance(input, PackedSequence)
-        x, states = input.data if packed else input, self._states(hx)
-        if not self._fits(x, states, input.batch_sizes if packed else None):
-            return super().forward(input, hx)
+        if torch.compiler.is_compiling():
+            return self._forward(input, hx, reset)
+        return unseen(self._forward, input, hx, reset)
+
+    def _forward(self, given, hx, reset):
+        if isinstance(given, torch.fx.Proxy):  # a leaf of the graph, as modules of torch.nn are
+            path, keywords = given.tracer.path_of_module(self), {"reset": reset}
+            keywords = keywords if reset is not None else {}
+            return given.tracer.create_proxy("call_module", path, (given, hx), keywords)
+        packed = isinstance(given, PackedSequence)
+        x, states = given.data if packed else given, self._states(hx)
+        if not self._fits(x, states, given.batch_sizes if packed else None):
+            return super().forward(given, hx)
         weights = [self._weight(name) for name in self._flat_weights_names]
         computed = self._is_computed((x, *states, *weights))
         if packed and torch.compiler.is_compiling():
             computed = False
         if not computed and reset is None:
-            return super().forward(input, hx)
+            return super().forward(given, hx)
         if packed:
-            return self._packed(input, states, weights, reset, computed)
+            return self._packed(given, states, weights, reset, computed)
         if x.dim() == 3:
             return self._batch(x, states, weights, reset, computed)
         at = 0 if self.batch_first else 1
@@ -118,8 +122,8 @@ class _Layers(_Module):
             for s, size in zip(states, columns, strict=True)
         )
 
-    def _packed(self, input, states, weights, reset, computed):
-        x, sizes, order, back = input
+    def _packed(self, sequence, states, weights, reset, computed):
+        x, sizes, order, back = sequence
         if order is not None:  # of the rows, by length
             states = [s if s is None else s.index_select(1, order) for s in states]
         if reset is not None:
@@ -154,8 +158,8 @@ class _Layers(_Module):
         return y, tuple(last) if self.cell == "lstm" else last[0]
 
     def _masks(self, x, batch_first):
-        """What the output of each layer but the last is multiplied with, as torch draws it: one after
-        the other, time first."""
+        """What the outputs of all layers but the last are multiplied with, as torch draws it: one
+        after the other, time first."""
         p = self.dropout if self.training else 0.0
         if p == 0 or self.num_layers == 1:
             return ()
@@ -199,15 +203,20 @@ class GRU(_Layers, torch.nn.GRU):
 
 
 class _Cell(_Module):
-    def forward(self, input, hx=None):
-        """As torch.nn's."""
-        x, states = input, self._states(hx)
-        if states is None or not self._fits(x, *states) or torch.compiler.is_compiling():
+    def forward(self, input, hx=None):  # noqa: A002
+        """As torch.nn's, whose own it is in a graph of torch.compile."""
+        if torch.compiler.is_compiling():
             return super().forward(input, hx)
+        return unseen(self._forward, input, hx)
+
+    def _forward(self, x, hx):
+        states = self._states(hx)
+        if states is None or not self._fits(x, *states):
+            return super().forward(x, hx)
         weights = map(self._weight, ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
         tensors = (x, *states, *weights)
         if not self._is_computed(tensors):
-            return super().forward(input, hx)
+            return super().forward(x, hx)
         step = Step(self.cell, self.nonlinearity)
         if x.dim() == 2:
             results = compute(step, *tensors)

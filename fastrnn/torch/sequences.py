@@ -35,9 +35,7 @@ class Sequence(NamedTuple):
     time_major: bool
     sizes: np.ndarray | None = None  # (T,), of a packed sequence: rows that take the step
     reset: Tensor | None = None  # (N, T), bool
-    masks: tuple[
-        Tensor, ...
-    ] = ()  # of the outputs of all layers but the last, time-major or packed
+    masks: tuple[Tensor, ...] = ()  # of outputs of layers, time-major or packed
 
     def forward(self, training, x, h0, c0, *weights):
         masks = [mask.numpy() for mask in self.masks] or None
@@ -82,7 +80,7 @@ class Sequence(NamedTuple):
         return dx, dh0, dc0, *(d for layer in grads for w in layer for d in self._named(w))
 
     def _layers(self, weights):
-        """w_ih, w_hh, b_ih, b_hh, w_hr of each direction of each layer, None for what is not there."""
+        """w_ih, w_hh, b_ih, b_hh, w_hr, where there are such, of the directions of each layer."""
         count, given = 2 + 2 * self.bias + self.projected, iter(weights)
         for _ in range(self.form.layers):
             layer = []

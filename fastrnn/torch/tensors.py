@@ -1,5 +1,7 @@
 """Tensors and arrays of the same memory, and which tensors fastrnn computes with."""
 
+import functools
+import sys
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -26,7 +28,7 @@ def is_observed() -> bool:
 
 
 def are_plain(tensors: Iterable[torch.Tensor | None]) -> bool:
-    """Whether all are dense tensors on the CPU of one dtype, float32 or float64; None is no tensor."""
+    """Whether all but None are dense tensors on the CPU of one dtype, float32 or float64."""
     dtype = None
     for t in tensors:
         if t is None:
@@ -43,6 +45,17 @@ def are_plain(tensors: Iterable[torch.Tensor | None]) -> bool:
 def as_array(t: torch.Tensor | None) -> np.ndarray | None:
     """The elements of a tensor on the CPU, not copied."""
     return None if t is None else t.numpy(force=True)  # detaches
+
+
+def unseen(f: Callable, *args: object) -> object:
+    """f(*args), where torch.compile has given up on what surrounds it: it would go on with the frames
+    within."""
+    return _disabled()(f, *args) if "torch._dynamo" in sys.modules else f(*args)
+
+
+@functools.cache
+def _disabled():
+    return torch.compiler.disable(lambda f, *args: f(*args))
 
 
 def on_torchs_threads(f: Callable, *args: object) -> object:
