@@ -26,6 +26,11 @@ With reset (N, T), bool, the state of row n is set back before step t where rese
 zeros, or with reset_to="initial" to h0 and c0: several episodes or documents in one row, each as if
 it were alone. Gradients stop there, too, or reach h0 and c0.
 
+Arrays of steps, x, h, cell states and their gradients, are laid out as layout says: "batch_first",
+(N, T, ...); "time_first", (T, N, ...); or "packed", as in PyTorch's PackedSequence, (U, ...): step
+by step the rows that take it, row 0 first; lengths must then fall, and U is their sum. reset lies
+as they do, without the last axis.
+
 With index (N, T), integers in [0, U), x is a table (U, D), and row n reads x[index[n, t]] at step
 t, as words read their vectors: x Wx + b is then computed once a row of the table, however often it
 is read, and so are the gradients, of which dx is (U, D). A row that no step reads is in no result,
@@ -123,10 +128,11 @@ def forward(
     Returns: h, the cell's cache.
     """
     cell, expected, rest, args = _of_weights(cell, args, *form)
-    lengths, reverse, index, reset, reset_to = steps
-    args = checks.arrays(expected.sequence if index is None else expected.indexed, args)
+    lengths, reverse, index, reset, reset_to, layout = steps
+    layout = checks.layout(layout)
+    args = checks.arrays(expected.sequence[layout if index is None else "indexed"], args)
     plain = type(reset_to) is str and reset_to == "zeros"  # an array would compare its elements
-    if plain and reverse is False and lengths is index is reset is None:
+    if plain and layout == "batch_first" and reverse is False and lengths is index is reset is None:
         steps = ALL_STEPS
     else:
         steps = checks.steps(args[0], len(args[1]), *steps)
@@ -219,6 +225,7 @@ def rnn_forward(
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -227,11 +234,11 @@ def rnn_forward(
     """All time steps of a vanilla RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b).
 
     Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); lengths (N,), reverse, index
-    (N, T), reset (N, T), reset_to, transposed, training, return_sequence: see
+    (N, T), reset (N, T), reset_to, layout, transposed, training, return_sequence: see
     fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for rnn_backward; cache.hT (N, H) is the last state.
     """
-    args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
+    args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
     form = "h", True, transposed
     return forward(RNN, args, form, steps, training, return_sequence, backend=backend)
 
@@ -308,6 +315,7 @@ def lstm_forward(
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -318,11 +326,11 @@ def lstm_forward(
     Inputs: x (N, T, D), h0 (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); c0 (N, H), zeros where it is
     None; gates, the order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo"
     (PyTorch) or "iofg" (ONNX); lengths (N,), reverse, index (N, T), reset (N, T), reset_to,
-    transposed, training, return_sequence: see fastrnn.layers.recurrent.
+    layout, transposed, training, return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for lstm_backward; cache.c (N, T, H) holds all cell states, cache.hT
     and cache.cT (N, H) the last states.
     """
-    args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
+    args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, True, transposed
     return forward(LSTM, args, form, steps, training, return_sequence, backend=backend)
 
@@ -405,6 +413,7 @@ def gru_forward(
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -418,7 +427,7 @@ def gru_forward(
     return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for gru_backward; cache.hT (N, H) is the last state.
     """
-    args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to)
+    args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, reset_after, transposed
     return forward(GRU, args, form, steps, training, return_sequence, backend=backend)
 

@@ -54,6 +54,17 @@ class Weights(NamedTuple):
         return own.Wh.shape[transposed], own.Wh.dtype
 
 
+def batch_of(x: np.ndarray, steps: Steps) -> int:
+    """N."""
+    if steps.layout == "packed":
+        return len(steps.lengths)
+    return (
+        x.shape[1]
+        if steps.layout == "time_first"
+        else len(x if steps.index is None else steps.index)
+    )
+
+
 def forward(
     form: Form,
     weights: Weights,
@@ -65,13 +76,14 @@ def forward(
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], NamedTuple]:
     """All steps of weights without a projection.
 
-    Inputs: x (N, T, D), or with steps.index a table (U, D); initial, None for zeros.
+    Inputs: x (N, T, D) or as steps.layout has it, or with steps.index a table (U, D); initial, None
+    for zeros.
     Returns: h (N, T, H), the last states (N, H) each, the cache for backward.
     """
     h0, *others = [None] * len(form.record.states) if initial is None else initial
     if h0 is None:
         H, dtype = weights.size(form)
-        h0 = np.zeros((len(x if steps.index is None else steps.index), H), dtype)
+        h0 = np.zeros((batch_of(x, steps), H), dtype)
     prepared = isinstance(weights.Wx, PreparedWeights)  # which hold what the form says
     own_gates = form.record.gates
     options = (

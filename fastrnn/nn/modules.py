@@ -252,12 +252,13 @@ class Recurrent:
 
 
 class RNN(Recurrent):
-    """Layers of h_t = tanh(x_t Wx + h_{t-1} Wh + b), or with nonlinearity="relu" of its positive part.
+    """Layers of h_t = tanh(x_t Wx + h_{t-1} Wh + b), or relu in place of tanh.
 
-    Inputs: input_size D, hidden_size H, num_layers L; bias, whether there are biases; dropout, the
-    probability of dropping an element between layers in training; bidirectional; dtype, float32 or
-    float64; init, how the weights begin: "pytorch", "keras" or "scaled" (fastrnn.nn.init); seed of
-    them and of what drops out; backend, None for the current one.
+    Inputs: input_size D, hidden_size H, num_layers L; nonlinearity, "tanh" or "relu"; bias, whether
+    there are biases; dropout, the probability of dropping an element between layers in training;
+    bidirectional; dtype, float32 or float64; init, how the weights begin: "pytorch", "keras" or
+    "scaled" (fastrnn.nn.init); seed of them and of what drops out; backend, None for the current
+    one.
     Raises ValueError for a value, TypeError for a dtype or a flag.
     """
 
@@ -284,8 +285,9 @@ class RNN(Recurrent):
 class LSTM(Recurrent):
     """Layers of LSTM cells; the step is fastrnn.lstm_step_forward's.
 
-    Inputs: those of RNN; proj_size P, of a hidden state that is projected (Sak et al. 2014), 0 for
-    none; gate_order, in which the gates lie in params: "ifgo" (PyTorch's), "ifog", "fico" or "iofg".
+    Inputs: those of RNN but nonlinearity; proj_size P, of a hidden state that is projected (Sak et
+    al. 2014), 0 for none; gate_order, in which the gates lie in params: "ifgo" (PyTorch's), "ifog",
+    "fico" or "iofg".
     Raises ValueError for a value, TypeError for a dtype or a flag.
     """
 
@@ -315,8 +317,8 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """Layers of GRU cells; the step is fastrnn.gru_step_forward's.
 
-    Inputs: those of RNN; reset_after, False for the original form of Cho et al. (2014); gate_order, in
-    which the gates lie in params: "rzn" (PyTorch's) or "zrn".
+    Inputs: those of RNN but nonlinearity; reset_after, False for the original form of Cho et al.
+    (2014); gate_order, in which the gates lie in params: "rzn" (PyTorch's) or "zrn".
     Raises ValueError for a value, TypeError for a dtype or a flag.
     """
 

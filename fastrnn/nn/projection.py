@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import Steps, steps_taken
+from fastrnn.cells import Steps, batch_first, laid_out, steps_taken
 from fastrnn.layers import checks, dense
 from fastrnn.nn import direction
 from fastrnn.nn.direction import Form, States, Weights
@@ -26,6 +26,7 @@ class Cache(NamedTuple):
     starts: np.ndarray  # (N, T, 1): 1 where r_0 enters
     stepless: np.ndarray  # (N,), bool: rows without a step, whose last r is r_0
     words: tuple | None  # of the rows read from a table
+    steps: Steps  # as they were given
     transposed: bool
 
 
@@ -43,8 +44,10 @@ def forward(
     if form.transposed:
         Wx, Wh = Wx.T, Wh.T
     Whr = np.ascontiguousarray(Whr.T)
-    N = len(x if steps.index is None else steps.index)
-    steps, words = checks.steps(x, N, *steps), None
+    N = direction.batch_of(x, steps)
+    given, words = checks.steps(x, N, *steps), None
+    steps = given._replace(reset=batch_first(given.reset, given), layout="batch_first")
+    x = batch_first(x, given)
     if steps.index is not None:
         taken = steps_taken(steps.index.shape, steps.lengths)
         x, words = dense.word_embedding_forward(np.where(taken, steps.index, 0), x)
@@ -65,13 +68,12 @@ def forward(
     rT, of_last = dense.affine_forward(hT, Whr, zeros, backend=backend)
     stepless = ~steps_taken(x.shape[:2], steps.lengths).any(axis=1)
     rT[stepless] = r0[stepless]
+    r = laid_out(r, given)
     if not training:
         return r, (rT, cT), None
-    return (
-        r,
-        (rT, cT),
-        Cache(of_lstm, of_product, of_out, of_last, starts, stepless, words, weights.Wh is not Wh),
-    )
+    caches = of_lstm, of_product, of_out, of_last
+    rest = starts, stepless, words, given, weights.Wh is not Wh
+    return r, (rT, cT), Cache(*caches, *rest)
 
 
 def backward(
@@ -85,7 +87,7 @@ def backward(
     """Gradients of forward; inputs and results as direction.backward's."""
     drT, dcT = dlast
     r_shape = *cache.starts.shape[:2], cache.out.w.shape[1]
-    dr = np.zeros(r_shape, cache.out.w.dtype) if dr is None else dr
+    dr = np.zeros(r_shape, cache.out.w.dtype) if dr is None else batch_first(dr, cache.steps)
     drT = np.zeros_like(dr, shape=(r_shape[0], r_shape[2])) if drT is None else drT
     passed_by = np.where(cache.stepless[:, None], drT, 0)
     dh, dWhr, _ = dense.temporal_affine_backward(dr, cache.out, backend=backend)
@@ -105,7 +107,7 @@ def backward(
     grads = Weights(dWx, dWh, db, dbh, (dWhr + of_last + of_product).T)
     if onto is not None:
         grads = Weights(*(d if d is None else a + d for a, d in zip(onto, grads, strict=True)))
-    return np.ascontiguousarray(dx), (dr0, dc0), grads
+    return np.ascontiguousarray(laid_out(dx, cache.steps)), (dr0, dc0), grads
 
 
 def _starts(shape: tuple[int, int], steps: Steps) -> np.ndarray:

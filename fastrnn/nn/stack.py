@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import Steps
+from fastrnn.cells import Steps, steps_taken
 from fastrnn.nn import direction, projection
 from fastrnn.nn.direction import Form, States, Weights
 
@@ -40,7 +40,8 @@ def layer_forward(
     """All directions of one layer.
 
     Inputs: weights and the initial states of each direction, h (N, P) and of an lstm c (N, H), None
-    for zeros; x (N, T, D), or with steps.index a table (U, D). Where a row is reset before step t,
+    for zeros; x (N, T, D) or as steps.layout has it, or with steps.index a table (U, D). Where a
+    row is reset before step t,
     something ends before t: backwards in time the state starts anew at t - 1.
     Returns: h (N, T, P) of each direction, its last states, its cache for layer_backward.
     """
@@ -54,11 +55,24 @@ def layer_forward(
 
 
 def _backwards(steps: Steps) -> Steps:
-    reset = steps.reset
-    if reset is not None and np.ndim(reset) == 2:
-        reset = np.roll(reset, -1, axis=1)
-        reset[:, -1:] = False
+    """The same steps backwards in time; the direction forwards has checked them."""
+    if steps.reset is None:
+        return steps._replace(reverse=True)
+    before, lengths = np.asarray(steps.reset), steps.lengths
+    reset = np.zeros_like(before)
+    if steps.layout == "packed" and before.size:
+        sizes = steps_taken((len(lengths), lengths[0]), np.asarray(lengths)).sum(axis=0)
+        after = np.arange(sizes[0], len(before))
+        reset[after - np.repeat(sizes[:-1], sizes[1:])] = before[after]
+    elif steps.layout == "time_first":
+        reset[:-1] = (before & _taken(before.T.shape, lengths).T)[1:]
+    else:
+        reset[:, :-1] = (before & _taken(before.shape, lengths))[:, 1:]
     return steps._replace(reverse=True, reset=reset)
+
+
+def _taken(shape, lengths):
+    return steps_taken(shape, None if lengths is None else np.asarray(lengths))
 
 
 def layer_backward(
@@ -98,6 +112,7 @@ def forward(
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
     index: np.ndarray | None = None,
+    layout: str = "batch_first",
     masks: Sequence[np.ndarray | None] | None = None,
     training: bool = True,
     backend: str | None = None,
@@ -107,20 +122,20 @@ def forward(
     Inputs: weights, layer by layer, of each direction; x (N, T, D), or with index (N, T) a table
     (U, D); initial, h (L*S, N, P) and of an lstm c (L*S, N, H), a layer's directions side by side,
     None for zeros; masks, what the output (N, T, S*P) of every layer but the last is multiplied
-    with, or None; the others as layers.recurrent has them.
+    with, or None; the others, also how layout has x, reset, y and masks, as layers.recurrent.
     Returns: y (N, T, S*P), the last states like initial, the cache for backward.
     """
     S = form.directions
     masks = [None] * (form.layers - 1) if masks is None else masks
     lasts, caches = [], []
-    steps = Steps(lengths, False, index, reset, reset_to)
+    steps = Steps(lengths, False, index, reset, reset_to, layout)
     for i, layer in enumerate(weights):
-        before = [_taken(initial, i * S + d) for d in range(S)]
+        before = [_of_direction(initial, i * S + d) for d in range(S)]
         outputs, last, cache = layer_forward(
             form, layer, x, before, steps, training=training, backend=backend
         )
         steps = steps._replace(index=None)
-        x = outputs[0] if S == 1 else np.concatenate(outputs, axis=2)
+        x = outputs[0] if S == 1 else np.concatenate(outputs, axis=-1)
         if i < len(masks) and masks[i] is not None:
             x = x * masks[i]
         lasts += last
@@ -149,8 +164,8 @@ def backward(
     for i, caches in reversed(list(enumerate(cache.layers))):
         if dy is not None and i < len(cache.masks) and cache.masks[i] is not None:
             dy = dy * cache.masks[i]
-        dh = [None] * S if dy is None else np.split(dy, S, axis=2)
-        after = [_taken(dlast, i * S + d) for d in range(S)]
+        dh = [None] * S if dy is None else np.split(dy, S, axis=-1)
+        after = [_of_direction(dlast, i * S + d) for d in range(S)]
         sums = None if onto is None else onto[i]
         dy, before, layer = layer_backward(form, dh, after, caches, onto=sums, backend=backend)
         grads.insert(0, layer)
@@ -158,7 +173,7 @@ def backward(
     return dy, _joined(dinitial), grads
 
 
-def _taken(states: States | None, i: int) -> States | None:
+def _of_direction(states: States | None, i: int) -> States | None:
     """Those of one layer in one direction."""
     return None if states is None else tuple(None if s is None else s[i] for s in states)
 
