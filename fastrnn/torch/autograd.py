@@ -1,7 +1,7 @@
 """Computations on arrays as functions of tensors that torch differentiates.
 
 A computation is an object with
-- forward(training, *arrays) -> results, cache: arrays, and a tree of tuples and arrays for backward;
+- forward(training, *arrays) -> results, cache: arrays, and what backward needs, in tuples;
 - backward(cache, *dresults) -> gradients of the arrays; a dresult may be None, for zeros;
 - reference(*tensors) -> results: the same in torch's operations, for derivatives of derivatives.
 """

@@ -68,8 +68,8 @@ class _Module:
 
 class _Layers(_Module):
     def forward(self, input, hx=None, *, reset=None):  # noqa: A002
-        """As torch.nn's; reset (N, T), bool, whatever the layout of input: the state of row n is set to
-        zeros before step t where reset[n, t] is true. Of an unbatched input it is (T,).
+        """As torch.nn's; reset (N, T), bool, whatever the layout, sets the state of row n to
+        zeros before step t where reset[n, t] is true; of an unbatched input it is (T,).
 
         Raises TypeError and ValueError for reset, and what torch.nn raises.
         """
@@ -129,7 +129,7 @@ class _Layers(_Module):
         if reset is not None:
             reset = _checked(reset, ("N", "T"), (int(sizes[0]), len(sizes)))
             reset = reset if order is None else reset.index_select(0, order)
-        y, hx = self._run(x, states, weights, reset, computed, sizes.numpy())
+        y, hx = self._run(x, states, weights, reset, computed, sizes)
         if back is not None:
             hx = self._each(hx, lambda s: s.index_select(1, back))
         return PackedSequence(y, sizes, order, back), hx
@@ -145,9 +145,10 @@ class _Layers(_Module):
         form = Form(
             self.cell, self.num_layers, self.bidirectional, gates, True, self.nonlinearity, True
         )
-        time_major = sizes is None and not self.batch_first
-        masks = self._masks(x, sizes is None and self.batch_first)
-        computation = Sequence(form, self.bias, self.proj_size > 0, time_major, sizes, reset, masks)
+        layout = "batch_first" if self.batch_first else "time_first"
+        layout = layout if sizes is None else "packed"
+        masks = self._masks(x, layout)
+        computation = Sequence(form, self.bias, self.proj_size > 0, layout, sizes, reset, masks)
         if not computed:
             run = computation.reference
         elif torch.compiler.is_compiling():
@@ -157,13 +158,13 @@ class _Layers(_Module):
         y, *last = run(x, *states, *weights)
         return y, tuple(last) if self.cell == "lstm" else last[0]
 
-    def _masks(self, x, batch_first):
+    def _masks(self, x, layout):
         """What the outputs of all layers but the last are multiplied with, as torch draws it: one
         after the other, time first."""
         p = self.dropout if self.training else 0.0
         if p == 0 or self.num_layers == 1:
             return ()
-        leading = x.shape[1::-1] if batch_first else x.shape[:-1]
+        leading = x.shape[1::-1] if layout == "batch_first" else x.shape[:-1]
         width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
         masks = [x.new_empty((*leading, width)) for _ in range(self.num_layers - 1)]
         return tuple(m.bernoulli_(1 - p).div_(1 - p) if p < 1 else m.zero_() for m in masks)

@@ -48,8 +48,7 @@ def as_array(t: torch.Tensor | None) -> np.ndarray | None:
 
 
 def unseen(f: Callable, *args: object) -> object:
-    """f(*args), where torch.compile has given up on what surrounds it: it would go on with the frames
-    within."""
+    """f(*args), unseen by torch.compile, which goes on within what it has given up on."""
     return _disabled()(f, *args) if "torch._dynamo" in sys.modules else f(*args)
 
 
