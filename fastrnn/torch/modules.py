@@ -75,6 +75,8 @@ class _Layers(_Module):
         """
         if torch.compiler.is_compiling():
             return self._forward(input, hx, reset)
+        if reset is None and torch.jit.is_tracing():
+            return super().forward(input, hx)
         return unseen(self._forward, input, hx, reset)
 
     def _forward(self, given, hx, reset):
@@ -206,7 +208,7 @@ class GRU(_Layers, torch.nn.GRU):
 class _Cell(_Module):
     def forward(self, input, hx=None):  # noqa: A002
         """As torch.nn's, whose own it is in a graph of torch.compile."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return super().forward(input, hx)
         return unseen(self._forward, input, hx)
 

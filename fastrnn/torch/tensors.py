@@ -1,6 +1,5 @@
 """Tensors and arrays of the same memory, and which tensors fastrnn computes with."""
 
-import functools
 import sys
 from collections.abc import Callable, Iterable
 
@@ -13,6 +12,7 @@ from fastrnn.backends import bound_threads
 FLOATS = frozenset({torch.float32, torch.float64})
 # Subclasses may mean other things by their elements.
 _KINDS = frozenset({torch.Tensor, torch.nn.Parameter})
+_unseen: Callable | None = None
 
 
 def is_observed() -> bool:
@@ -49,12 +49,12 @@ def as_array(t: torch.Tensor | None) -> np.ndarray | None:
 
 def unseen(f: Callable, *args: object) -> object:
     """f(*args), unseen by torch.compile, which goes on within what it has given up on."""
-    return _disabled()(f, *args) if "torch._dynamo" in sys.modules else f(*args)
-
-
-@functools.cache
-def _disabled():
-    return torch.compiler.disable(lambda f, *args: f(*args))
+    global _unseen
+    if "torch._dynamo" not in sys.modules:  # which takes seconds to import
+        return f(*args)
+    if _unseen is None:
+        _unseen = torch.compiler.disable(lambda f, *args: f(*args))
+    return _unseen(f, *args)
 
 
 def on_torchs_threads(f: Callable, *args: object) -> object:
