@@ -1,8 +1,7 @@
 """Computations on arrays as functions of tensors that torch differentiates.
 
 A computation is an object with
-- forward(training, *arrays) -> results, cache: arrays, and what backward needs, a tree of tuples and
-  arrays;
+- forward(training, *arrays) -> results, cache: arrays, and what backward needs, in tuples;
 - backward(cache, *dresults) -> gradients of the arrays; a dresult may be None, for zeros;
 - reference(*tensors) -> results: the same in torch's operations, for derivatives of derivatives.
 """
@@ -55,7 +54,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *douts):
         wanted = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled() or is_observed():
+        if torch.is_grad_enabled() or is_observed() or any(map(_is_batch, douts)):
             inputs = ctx.saved_tensors[: ctx.count]
             return None, *gradients_by_torch(ctx.computation, inputs, wanted, douts)
         arrays = [as_array(t) for t in ctx.saved_tensors]
@@ -90,6 +89,11 @@ def gradients_by_torch(
         )
     )
     return [next(gradients) if want else None for want in wanted]
+
+
+def _is_batch(dout):
+    """Whether it is many gradients, of torch.autograd.grad with is_grads_batched."""
+    return dout is not None and torch._C._functorch.is_legacy_batchedtensor(dout)
 
 
 class _Place(int):

@@ -30,9 +30,9 @@ def compute(
     computation: Sequence, x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor
 ) -> Several[Tensor]:
     """autograd.compute, as one operator."""
-    form, bias, projected, time_major, _, reset, masks = computation
+    form, bias, projected, layout, _, reset, masks = computation
     about = form.cell, form.nonlinearity, form.layers, form.bidirectional
-    about = *about, bias, projected, time_major
+    about = *about, bias, projected, layout
     return _forward(x, h0, c0, list(weights), reset, list(masks), *about)
 
 
@@ -56,9 +56,9 @@ def _forward(
     bidirectional: bool,
     bias: bool,
     projected: bool,
-    time_major: bool,
+    layout: str,
 ) -> list[Tensor]:
-    about = cell, nonlinearity, layers, bidirectional, bias, projected, time_major
+    about = cell, nonlinearity, layers, bidirectional, bias, projected, layout
     computation = _computation(reset, masks, *about)
     arrays = map(as_array, (x, h0, c0, *weights))
     results, _ = on_torchs_threads(computation.forward, False, *arrays)
@@ -67,8 +67,8 @@ def _forward(
 
 @_forward.register_fake
 def _(x, h0, c0, weights, reset, masks, cell, nonlinearity, layers, bidirectional, *others):
-    *_, time_major = others
-    N, S = x.shape[1 if time_major else 0], 2 if bidirectional else 1
+    *_, layout = others
+    N, S = x.shape[1 if layout == "time_first" else 0], 2 if bidirectional else 1
     P, H = weights[1].shape[1], weights[1].shape[0] // 4
     y = x.new_empty((*x.shape[:2], S * P))
     h = x.new_empty((layers * S, N, P))
@@ -90,9 +90,9 @@ def _backward(
     bidirectional: bool,
     bias: bool,
     projected: bool,
-    time_major: bool,
+    layout: str,
 ) -> list[Tensor]:
-    about = cell, nonlinearity, layers, bidirectional, bias, projected, time_major
+    about = cell, nonlinearity, layers, bidirectional, bias, projected, layout
     computation = _computation(reset, masks, *about)
     arrays = [as_array(t) for t in (x, h0, c0, *weights)]
 

@@ -15,13 +15,14 @@ _OURS = {
         *(modules.RNNCell, modules.LSTMCell, modules.GRUCell),
     )
 }
+_LOGGER = logging.getLogger(__name__)
 _NAMES = {theirs.__name__ for theirs in _OURS}
 
 
 def convert(
     module: torch.nn.Module,
     *,
-    report: Callable[[str], object] = logging.getLogger(__name__).info,
+    report: Callable[[str], object] = _LOGGER.info,
 ) -> torch.nn.Module:
     """Have fastrnn compute every RNN, LSTM, GRU and cell of torch.nn in a module, itself included.
 

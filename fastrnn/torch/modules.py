@@ -22,7 +22,7 @@ from fastrnn.torch import compiled
 from fastrnn.torch.autograd import compute
 from fastrnn.torch.sequences import Sequence
 from fastrnn.torch.steps import Step
-from fastrnn.torch.tensors import are_plain, is_observed
+from fastrnn.torch.tensors import are_plain, is_observed, unseen
 
 NONLINEARITIES = {"tanh", "relu"} if "rnn_relu" in CELLS else {"tanh"}
 States = tuple[Tensor | None, Tensor | None]  # h, and of an lstm c; None: zeros
@@ -67,29 +67,35 @@ class _Module:
 
 
 class _Layers(_Module):
-    def forward(self, input, hx=None, *, reset=None):
-        """As torch.nn's, and reset (N, T), bool, in every layout of input: the state of row n is set
-        to zeros before step t where reset[n, t] is true. Of an unbatched input it is (T,).
+    def forward(self, input, hx=None, *, reset=None):  # noqa: A002
+        """As torch.nn's; reset (N, T), bool, whatever the layout, sets the state of row n to
+        zeros before step t where reset[n, t] is true; of an unbatched input it is (T,).
 
         Raises TypeError and ValueError for reset, and what torch.nn raises.
         """
-        if isinstance(input, torch.fx.Proxy):  # a leaf of the graph, as modules of torch.nn are
-            path, keywords = input.tracer.path_of_module(self), {}
-            if reset is not None:
-                keywords["reset"] = reset
-            return input.tracer.create_proxy("call_module", path, (input, hx), keywords)
-        packed = isinstance(input, PackedSequence)
-        x, states = input.data if packed else input, self._states(hx)
-        if not self._fits(x, states, input.batch_sizes if packed else None):
+        if torch.compiler.is_compiling():
+            return self._forward(input, hx, reset)
+        if reset is None and torch.jit.is_tracing():
             return super().forward(input, hx)
+        return unseen(self._forward, input, hx, reset)
+
+    def _forward(self, given, hx, reset):
+        if isinstance(given, torch.fx.Proxy):  # a leaf of the graph, as modules of torch.nn are
+            path, keywords = given.tracer.path_of_module(self), {"reset": reset}
+            keywords = keywords if reset is not None else {}
+            return given.tracer.create_proxy("call_module", path, (given, hx), keywords)
+        packed = isinstance(given, PackedSequence)
+        x, states = given.data if packed else given, self._states(hx)
+        if not self._fits(x, states, given.batch_sizes if packed else None):
+            return super().forward(given, hx)
         weights = [self._weight(name) for name in self._flat_weights_names]
         computed = self._is_computed((x, *states, *weights))
         if packed and torch.compiler.is_compiling():
             computed = False
         if not computed and reset is None:
-            return super().forward(input, hx)
+            return super().forward(given, hx)
         if packed:
-            return self._packed(input, states, weights, reset, computed)
+            return self._packed(given, states, weights, reset, computed)
         if x.dim() == 3:
             return self._batch(x, states, weights, reset, computed)
         at = 0 if self.batch_first else 1
@@ -118,14 +124,14 @@ class _Layers(_Module):
             for s, size in zip(states, columns, strict=True)
         )
 
-    def _packed(self, input, states, weights, reset, computed):
-        x, sizes, order, back = input
+    def _packed(self, sequence, states, weights, reset, computed):
+        x, sizes, order, back = sequence
         if order is not None:  # of the rows, by length
             states = [s if s is None else s.index_select(1, order) for s in states]
         if reset is not None:
             reset = _checked(reset, ("N", "T"), (int(sizes[0]), len(sizes)))
             reset = reset if order is None else reset.index_select(0, order)
-        y, hx = self._run(x, states, weights, reset, computed, sizes.numpy())
+        y, hx = self._run(x, states, weights, reset, computed, sizes)
         if back is not None:
             hx = self._each(hx, lambda s: s.index_select(1, back))
         return PackedSequence(y, sizes, order, back), hx
@@ -141,9 +147,10 @@ class _Layers(_Module):
         form = Form(
             self.cell, self.num_layers, self.bidirectional, gates, True, self.nonlinearity, True
         )
-        time_major = sizes is None and not self.batch_first
-        masks = self._masks(x, sizes is None and self.batch_first)
-        computation = Sequence(form, self.bias, self.proj_size > 0, time_major, sizes, reset, masks)
+        layout = "batch_first" if self.batch_first else "time_first"
+        layout = layout if sizes is None else "packed"
+        masks = self._masks(x, layout)
+        computation = Sequence(form, self.bias, self.proj_size > 0, layout, sizes, reset, masks)
         if not computed:
             run = computation.reference
         elif torch.compiler.is_compiling():
@@ -153,13 +160,13 @@ class _Layers(_Module):
         y, *last = run(x, *states, *weights)
         return y, tuple(last) if self.cell == "lstm" else last[0]
 
-    def _masks(self, x, batch_first):
-        """What the output of each layer but the last is multiplied with, as torch draws it: one after
-        the other, time first."""
+    def _masks(self, x, layout):
+        """What the outputs of all layers but the last are multiplied with, as torch draws it: one
+        after the other, time first."""
         p = self.dropout if self.training else 0.0
         if p == 0 or self.num_layers == 1:
             return ()
-        leading = x.shape[1::-1] if batch_first else x.shape[:-1]
+        leading = x.shape[1::-1] if layout == "batch_first" else x.shape[:-1]
         width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
         masks = [x.new_empty((*leading, width)) for _ in range(self.num_layers - 1)]
         return tuple(m.bernoulli_(1 - p).div_(1 - p) if p < 1 else m.zero_() for m in masks)
@@ -199,15 +206,20 @@ class GRU(_Layers, torch.nn.GRU):
 
 
 class _Cell(_Module):
-    def forward(self, input, hx=None):
-        """As torch.nn's."""
-        x, states = input, self._states(hx)
-        if states is None or not self._fits(x, *states) or torch.compiler.is_compiling():
+    def forward(self, input, hx=None):  # noqa: A002
+        """As torch.nn's, whose own it is in a graph of torch.compile."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return super().forward(input, hx)
+        return unseen(self._forward, input, hx)
+
+    def _forward(self, x, hx):
+        states = self._states(hx)
+        if states is None or not self._fits(x, *states):
+            return super().forward(x, hx)
         weights = map(self._weight, ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
         tensors = (x, *states, *weights)
         if not self._is_computed(tensors):
-            return super().forward(input, hx)
+            return super().forward(x, hx)
         step = Step(self.cell, self.nonlinearity)
         if x.dim() == 2:
             results = compute(step, *tensors)

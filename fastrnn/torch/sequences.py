@@ -1,9 +1,9 @@
 """Layers over all steps, as a computation of autograd.py.
 
-Its tensors are x (T, N, D), batch-first (N, T, D), packed (U, D); h0 (L*S, N, P) and of an lstm c0
-(L*S, N, H), None for zeros; and the weights of each layer in each direction, as torch.nn has them:
-w_ih, w_hh, with biases b_ih and b_hh, with a projection w_hr. Its results are y, like x with S*P
-columns, and the last states. Letters as in nn.stack.
+Its tensors are x, (T, N, D), batch-first (N, T, D) or packed (U, D); h0 (L*S, N, P) and of an lstm
+c0 (L*S, N, H), None for zeros; and the weights of each layer in each direction, as torch.nn has
+them: w_ih, w_hh, with biases b_ih and b_hh, with a projection w_hr. Its results are y, like x with
+S*P columns, and the last states. Letters as in nn.stack.
 """
 
 from typing import NamedTuple
@@ -11,19 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from fastrnn.nn import stack
 from fastrnn.nn.direction import Form, Weights
 from fastrnn.torch import formulas
 from fastrnn.torch.tensors import as_array
-
-
-class Packing(NamedTuple):
-    """Where the rows of a packed sequence lie in a padded one."""
-
-    lengths: np.ndarray  # (N,)
-    index: np.ndarray  # (N, T): packed rows; past a length there is none
-    places: np.ndarray  # (U,): in (N, T), flattened
 
 
 class Sequence(NamedTuple):
@@ -32,57 +25,41 @@ class Sequence(NamedTuple):
     form: Form
     bias: bool
     projected: bool
-    time_major: bool
-    sizes: np.ndarray | None = None  # (T,), of a packed sequence: rows that take the step
+    layout: str  # of x, as fastrnn has it: "time_first", "batch_first", "packed"
+    sizes: Tensor | None = None  # (T,), of a packed x: how many rows take each step
     reset: Tensor | None = None  # (N, T), bool
-    masks: tuple[
-        Tensor, ...
-    ] = ()  # of the outputs of all layers but the last, time-major or packed
+    masks: tuple[Tensor, ...] = ()  # of the outputs of layers, time-first or packed
 
     def forward(self, training, x, h0, c0, *weights):
-        masks = [mask.numpy() for mask in self.masks] or None
-        lengths = index = packing = None
-        if self.sizes is not None:
-            packing = lengths, index, places = unpacked(self.sizes)
-            masks = masks and [mask[np.minimum(index, len(mask) - 1)] for mask in masks]
+        lengths, reset, masks = None, as_array(self.reset), [mask.numpy() for mask in self.masks]
+        if self.layout == "packed":
+            sizes, rows = self.sizes.numpy(), np.arange(int(self.sizes[0]))
+            lengths = np.searchsorted(-sizes, -rows)  # the steps that more rows than these take
+            reset = reset if reset is None else reset.T[rows < sizes[:, None]]
+        elif self.layout == "time_first":
+            reset = reset if reset is None else reset.T
         else:
-            x = x.swapaxes(0, 1) if self.time_major else x
-            masks = masks and [np.ascontiguousarray(mask.swapaxes(0, 1)) for mask in masks]
+            masks = [np.ascontiguousarray(mask.swapaxes(0, 1)) for mask in masks]
         y, last, cache = stack.forward(
             self.form,
             [[self._summed(*w) for w in layer] for layer in self._layers(weights)],
             x,
             (h0, c0)[: len(self.form.record.states)],
             lengths=lengths,
-            reset=as_array(self.reset),
-            index=index,
-            masks=masks,
+            reset=reset,
+            layout=self.layout,
+            masks=masks or None,
             training=training,
         )
-        if packing is not None:
-            y = y.reshape(-1, y.shape[2])[places]
-        elif self.time_major:
-            # Copied also where the order is the same: what the caller does to y is not to reach the
-            # cache unseen.
-            y = np.array(y.swapaxes(0, 1), order="C", copy=training or None)
-        return (y, *last), (cache, packing)
+        return (y, *last), cache
 
     def backward(self, cache, dy, *dlast):
-        cache, packing = cache
-        if dy is not None and packing is not None:
-            padded = np.zeros((packing.index.size, dy.shape[1]), dy.dtype)
-            padded[packing.places] = dy
-            dy = padded.reshape(*packing.index.shape, -1)
-        elif dy is not None and self.time_major:
-            dy = dy.swapaxes(0, 1)
         dx, dinitial, grads = stack.backward(self.form, dy, dlast, cache)
-        if packing is None and self.time_major:
-            dx = dx.swapaxes(0, 1)
         dh0, dc0 = (*dinitial, None)[:2]
         return dx, dh0, dc0, *(d for layer in grads for w in layer for d in self._named(w))
 
     def _layers(self, weights):
-        """w_ih, w_hh, b_ih, b_hh, w_hr of each direction of each layer, None for what is not there."""
+        """w_ih, w_hh, b_ih, b_hh, w_hr, where there are such, of the directions of each layer."""
         count, given = 2 + 2 * self.bias + self.projected, iter(weights)
         for _ in range(self.form.layers):
             layer = []
@@ -109,29 +86,18 @@ class Sequence(NamedTuple):
             yield grads.Whr
 
     def reference(self, x, h0, c0, *weights):
-        S, n = self.form.directions, len(self.form.record.states)
-        within = reset = None
-        masks = self.masks
-        if self.sizes is not None:
-            lengths, index, places = unpacked(self.sizes)
-            index = torch.from_numpy(np.minimum(index, len(x) - 1).T)
-            x, masks = x[index], [mask[index] for mask in masks]
-            within = torch.arange(len(index))[:, None] < torch.from_numpy(lengths)
-            within = within.to(x.device)
-        elif not self.time_major:
+        S, masks, lasts, within = self.form.directions, self.masks, [], None
+        reset = None if self.reset is None else self.reset.T.to(x.device)
+        if self.layout == "packed":
+            x, *masks = (pad_packed_sequence(PackedSequence(a, self.sizes))[0] for a in (x, *masks))
+            within = torch.arange(x.shape[1]) < self.sizes[:, None]
+            lengths, within = within.sum(0), within.to(x.device)
+        elif self.layout == "batch_first":
             x = x.transpose(0, 1)
-        if self.reset is not None:
-            reset = self.reset.T.to(x.device)
-        N, lasts = x.shape[1], []
         for i, layer in enumerate(self._layers(weights)):
             outputs = []
             for d, of_direction in enumerate(layer):
-                before = [None if s is None else s[i * S + d] for s in (h0, c0)[:n]]
-                widths = of_direction[1].shape[1], len(of_direction[1]) // 4
-                before = tuple(
-                    x.new_zeros(N, width) if s is None else s
-                    for s, width in zip(before, widths, strict=False)
-                )
+                before = self._before(x, of_direction[1], h0, c0, i * S + d)
                 h, last = formulas.steps(
                     self.form.cell,
                     self.form.nonlinearity,
@@ -145,21 +111,15 @@ class Sequence(NamedTuple):
                 outputs.append(h)
                 lasts.append(last)
             x = torch.cat(outputs, -1)
-            if i < len(masks):
-                x = x * masks[i]
-        if self.sizes is not None:
-            x = x.transpose(0, 1).flatten(0, 1)[torch.from_numpy(places)]
-        elif not self.time_major:
+            x = x * masks[i] if i < len(masks) else x
+        if self.layout == "packed":
+            x = pack_padded_sequence(x, lengths).data
+        elif self.layout == "batch_first":
             x = x.transpose(0, 1)
         return x, *map(torch.stack, zip(*lasts, strict=True))
 
-
-def unpacked(sizes: np.ndarray) -> Packing:
-    """Of a packed sequence of which so many rows take each step."""
-    N, T = sizes[0], len(sizes)
-    rows, first = np.arange(N), np.cumsum(sizes) - sizes
-    lengths = np.searchsorted(-sizes, -rows)  # steps that more rows take than come before
-    index = rows[:, None] + first
-    within = rows < sizes[:, None]  # (T, N)
-    places = (rows * T + np.arange(T)[:, None])[within]
-    return Packing(lengths, index, places)
+    def _before(self, x, w_hh, h0, c0, i):
+        """The states that direction i of all begins with."""
+        N, columns = x.shape[1], (w_hh.shape[1], len(w_hh) // 4)
+        given = zip(self.form.record.states, (h0, c0), columns, strict=False)
+        return tuple(x.new_zeros(N, size) if s is None else s[i] for _, s, size in given)

@@ -1,5 +1,6 @@
 """Tensors and arrays of the same memory, and which tensors fastrnn computes with."""
 
+import sys
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastrnn.backends import bound_threads
 FLOATS = frozenset({torch.float32, torch.float64})
 # Subclasses may mean other things by their elements.
 _KINDS = frozenset({torch.Tensor, torch.nn.Parameter})
+_unseen: Callable | None = None
 
 
 def is_observed() -> bool:
@@ -26,7 +28,7 @@ def is_observed() -> bool:
 
 
 def are_plain(tensors: Iterable[torch.Tensor | None]) -> bool:
-    """Whether all are dense tensors on the CPU of one dtype, float32 or float64; None is no tensor."""
+    """Whether all but None are dense tensors on the CPU of one dtype, float32 or float64."""
     dtype = None
     for t in tensors:
         if t is None:
@@ -43,6 +45,16 @@ def are_plain(tensors: Iterable[torch.Tensor | None]) -> bool:
 def as_array(t: torch.Tensor | None) -> np.ndarray | None:
     """The elements of a tensor on the CPU, not copied."""
     return None if t is None else t.numpy(force=True)  # detaches
+
+
+def unseen(f: Callable, *args: object) -> object:
+    """f(*args), unseen by torch.compile, which goes on within what it has given up on."""
+    global _unseen
+    if "torch._dynamo" not in sys.modules:  # which takes seconds to import
+        return f(*args)
+    if _unseen is None:
+        _unseen = torch.compiler.disable(lambda f, *args: f(*args))
+    return _unseen(f, *args)
 
 
 def on_torchs_threads(f: Callable, *args: object) -> object:
