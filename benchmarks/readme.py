@@ -90,8 +90,7 @@ def _ratio(row: Row) -> str:
 
 
 def _use(case: Case) -> str:
-    words = [case.form and f"{case.form},", case.shape, case.dtype == "float64" and "float64"]
-    return " ".join(word for word in words if word)
+    return (case.form and f"{case.form}, ") + report.size(case)
 
 
 def _steps(rows: list[Row]) -> Table:

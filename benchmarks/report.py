@@ -118,19 +118,23 @@ def _of_modules(race: str, rows: list[Row]) -> Table:
         case, (_, ratio) = Case.of(row), results.best(row)
         form = case.form and f", {case.form}"
         what = f"{case.cell} {case.direction}{form}"
-        shape = case.shape + " float64" * (case.dtype == "float64")
         seconds = [row["seconds"].get(racer) for racer in ("torch", SUBJECT)]
         times = ["" if s is None else duration(s) for s in seconds]
-        lines.append([what, shape, *times, "" if math.isnan(ratio) else f"{ratio:.2f}"])
+        lines.append([what, size(case), *times, "" if math.isnan(ratio) else f"{ratio:.2f}"])
     head = ["case", "(N,T,D,H)", "torch.nn", "fastrnn.torch", "ratio"]
     return Table(TITLES[race], head, lines, [*_notes(rows), *notes_on_modules(rows)])
+
+
+def size(case: Case) -> str:
+    """The shape, and the dtype where it is float64."""
+    return case.shape + " float64" * (case.dtype == "float64")
 
 
 def notes_on_modules(rows: list[Row]) -> list[str]:
     """What a call costs beside fastrnn's functions; what a loop takes that one call replaces."""
     notes = []
     for row in rows:
-        seconds, what = row["seconds"], f"{row['cell']} {Case.of(row).shape}"
+        seconds, what = row["seconds"], f"{row['cell']} {size(Case.of(row))}"
         if (functions := row["ratios"].get(f"{SUBJECT} functions")) is not None:
             cost = duration(seconds[SUBJECT] * (1 - functions))
             notes.append(f"{what}: {cost} more than fastrnn's functions")
