@@ -84,6 +84,7 @@ class RNNCache(NamedTuple):
     Wx: np.ndarray  # (D, H)
     Wh: np.ndarray  # (H, H)
     h: np.ndarray  # (N, T, H)
+    nonlinearity: str
     hT: np.ndarray | None = None  # (N, H), last hidden state
     lengths: np.ndarray | None = None  # these six: see Steps
     reverse: bool = False
@@ -221,7 +222,9 @@ RNN = Cell(
     saved={},
     two_biases=False,
     cache=RNNCache,
+    constants={"nonlinearity": "tanh"},
 )
+RNN_RELU = replace(RNN, kernel="rnn_relu", constants={"nonlinearity": "relu"})
 LSTM = Cell(
     name="lstm",
     kernel="lstm",
@@ -249,5 +252,21 @@ GRU_ORIGINAL = replace(
 )
 
 # By kernel; and those that users choose by name, whose variants have keywords.
-CELLS = {cell.kernel: cell for cell in (RNN, LSTM, GRU, GRU_ORIGINAL)}
+CELLS = {cell.kernel: cell for cell in (RNN, RNN_RELU, LSTM, GRU, GRU_ORIGINAL)}
 NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU)}
+# The keywords that choose a variant, as they are by default.
+FORM = {"reset_after": True, "nonlinearity": "tanh"}
+
+
+def form_of(cell: str, **form: object) -> Cell:
+    """The record of a cell by its public name and some keywords of FORM.
+
+    Raises ValueError for a variant that the cell does not have.
+    """
+    variants = [record for record in CELLS.values() if record.name == cell]
+    for name, value in form.items():
+        known = list(dict.fromkeys((FORM | record.constants)[name] for record in variants))
+        if not isinstance(value, type(known[0])) or value not in known:
+            raise ValueError(f"{name}: expected one of {known} for {cell}, got {value!r}")
+        variants = [r for r in variants if (FORM | r.constants)[name] == value]
+    return variants[0]

@@ -424,6 +424,18 @@ def test_unknown_gate_order_is_refused(name, gates, backend, operands_of):
         LAYERS[name].forward(*operands_of(name).values(), gates=gates)
 
 
+@pytest.mark.parametrize("value", ["ReLU", "", None, ["relu"], np.zeros(2), 0], ids=repr)
+@pytest.mark.parametrize("name", ["rnn", "rnn_step"])
+def test_unknown_nonlinearity_is_refused(name, value, backend, operands_of):
+    text = f"nonlinearity: expected one of ['tanh', 'relu'] for rnn, got {value!r}"
+    with refused(ValueError, text):
+        LAYERS[name].forward(*operands_of(name).values(), nonlinearity=value)
+    _, _, Wx, Wh, b = operands_of("rnn").values()
+    for make in (fastrnn.prepare, fastrnn.Stream):
+        with refused(ValueError, text):
+            make("rnn", Wx, Wh, b, nonlinearity=value)
+
+
 @pytest.mark.parametrize("mode", ["max", "Sum", "", None, ["mean"], np.zeros(2)])
 def test_unknown_mode_is_refused(mode, backend, operands_of):
     with refused(ValueError, f"mode: expected 'sum' or 'mean', got {mode!r}"):
@@ -678,6 +690,10 @@ CHANGED = [
     ("rnn", "h", np.ones((2, 3, 4)), "h: expected shape (N, T, H) = (2, 3, 5), got (2, 3, 4)"),
     ("rnn", "hT", np.ones((2, 4)), "hT: expected shape (N, H) = (2, 5), got (2, 4)"),
     ("rnn", "lengths", [0, 4], "lengths: expected integers in [0, T] = [0, 3], got 4 at (1,)"),
+    (
+        *("rnn", "nonlinearity", "sigmoid"),
+        "nonlinearity: expected one of ['tanh', 'relu'] for rnn, got 'sigmoid'",
+    ),
     ("rnn", "lengths", [0], "lengths: expected shape (2,), got (1,)"),
     ("lstm", "h0", np.ones((1, 5)), "h0: expected shape (N, H) = (2, H), got (1, 5)"),
     ("lstm", "c0", np.ones((1, 5)), "c0: expected shape (N, H) = (2, 5), got (1, 5)"),

@@ -21,6 +21,7 @@ from fastrnn.nn import stack
 N, T, D, H = 4, 7, 5, 6
 KINDS = {
     "rnn": (nn.RNN, torch.nn.RNN, {}),
+    "relu": (nn.RNN, torch.nn.RNN, {"nonlinearity": "relu"}),
     "lstm": (nn.LSTM, torch.nn.LSTM, {}),
     "projected": (nn.LSTM, torch.nn.LSTM, {"proj_size": 3}),
     "gru": (nn.GRU, torch.nn.GRU, {}),

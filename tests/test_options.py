@@ -352,7 +352,7 @@ def test_altered_cache_is_refused(change, exception, text, backend, rng):
 def prepared_in_place_of(layer, operands, **keywords):
     """Operands in which prepared weights stand for Wx, Wh and b, and the keywords that remain."""
     names = ("Wx", "Wh", "b", "bh")
-    held = ("gates", "reset_after", "transposed")
+    held = ("gates", "reset_after", "nonlinearity", "transposed")
     options = {key: value for key, value in layer.keywords.items() if key in held}
     arrays = {key: operands[key] for key in names if key in operands}
     cell = layer.function.removesuffix("_step")
@@ -429,10 +429,12 @@ def results_of_prepared(weights, x, h0):
 
 
 @pytest.mark.parametrize("remake", REMADE.values(), ids=REMADE)
-@pytest.mark.parametrize("name", ["lstm", "gru_transposed_zrn_bh_index", "gru_original_step"])
+@pytest.mark.parametrize(
+    "name", ["lstm", "gru_transposed_zrn_bh_index", "gru_original_step", "rnn_relu_lengths"]
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_remade_prepared_weights_are_prepared_and_read_only(name, remake, training, backend, rng):
-    layer = without(LAYERS[name], "index")
+    layer = without(LAYERS[name], "index", "lengths")
     operands = draw(layer, rng, np.float64, 3, 4, 5, 6)
     _, weights, _ = prepared_in_place_of(layer, operands, training=training)
     twin = remake(weights)
@@ -459,6 +461,8 @@ def test_remade_prepared_weights_are_prepared_and_read_only(name, remake, traini
         ({"cell": "gru"}, ValueError, "gates: expected one of ['rzn', 'zrn'], got 'ifog'"),
         ({"cell": 1}, ValueError, "cell: expected one of ['rnn', 'lstm', 'gru'], got 1"),
         ({"gates": "fico"}, ValueError, "gates: expected one of"),
+        ({"nonlinearity": "relu"}, ValueError, "nonlinearity: expected one of ['tanh'] for lstm"),
+        ({"reset_after": False}, ValueError, "reset_after: expected one of [True] for lstm, got F"),
         ({"transposed": True}, ValueError, "Wx: expected shape"),
         ({"transposed": 1}, TypeError, "transposed: expected a bool, got 1"),
         ({"training": None}, TypeError, "training: expected a bool, got None"),

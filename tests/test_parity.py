@@ -654,6 +654,21 @@ def test_tanh_keeps_the_sign_of_zero(isa, dtype):
         assert_same_bits(h, x)
 
 
+def test_relu_of_nan_is_nan_and_its_derivative_is_that_of_torch(implementation, dtype):
+    """0 at 0, 1 where h is NaN."""
+    a = np.array([[-1, -0.0, 0, 2, np.inf, np.nan]] * 9, dtype)
+    weights = np.zeros((1, 6), dtype), np.zeros((6, 6), dtype)
+    for rows in (1, 9):
+        x, h0 = np.zeros((rows, 1), dtype), np.zeros((rows, 6), dtype)
+        h, cache = fastrnn.rnn_step_forward(x, h0, *weights, a[0], nonlinearity="relu")
+        np.testing.assert_array_equal(h, np.maximum(a[:rows], 0))
+        db = fastrnn.rnn_step_backward(np.ones_like(h), cache)[-1]
+        np.testing.assert_array_equal(db, [0, 0, 0, rows, rows, rows])
+    changed = cache._replace(h=np.full_like(h, 0.5), nonlinearity="tanh")  # which is heeded
+    db = fastrnn.rnn_step_backward(np.ones_like(h), changed)[-1]
+    np.testing.assert_array_equal(db, [9 * 0.75] * 6)
+
+
 # The kernels multiply what no step reads, the rest of a table, by zeros.
 READS_ALL = [name for name in LAYERS if name not in INDEXED]
 

@@ -16,6 +16,7 @@ from fastrnn.backends import _kernels
 
 CELLS = {
     "rnn": (1, {}),
+    "rnn_relu": (1, {"nonlinearity": "relu"}),
     "lstm": (4, {"gates": "iofg"}),
     "gru": (3, {"bh": True}),
     "gru_original": (3, {"bh": True, "reset_after": False}),

@@ -35,7 +35,7 @@ def ordered(cell, gates, *weights):
     return tuple(w if w is None else in_torch_order(w, order) for w in weights)
 
 
-def step(cell, x, *operands, bh=None, gates=None, reset_after=True):
+def step(cell, x, *operands, bh=None, gates=None, reset_after=True, **keywords):
     *states, Wx, Wh, b = operands
     Wx, Wh, b, bh = ordered(cell, gates, Wx, Wh, b, bh)
     if not reset_after:
@@ -43,7 +43,7 @@ def step(cell, x, *operands, bh=None, gates=None, reset_after=True):
     if cell == "lstm":
         return call(torch.nn.LSTMCell, x, tuple(states), Wx, Wh, b, bh, "")
     module = {"rnn": torch.nn.RNNCell, "gru": torch.nn.GRUCell}[cell]
-    return (call(module, x, *states, Wx, Wh, b, bh, ""),)
+    return (call(module, x, *states, Wx, Wh, b, bh, "", **keywords),)
 
 
 def original_gru_step(x, h, Wx, Wh, b, bh):
@@ -93,7 +93,7 @@ def step_by_step(cell, x, h0, c0, Wx, Wh, b, lengths, reset, *, reset_to="zeros"
     return torch.stack(h, dim=1), *states
 
 
-def packed(cell, x, h0, c0, Wx, Wh, b, bh, lengths, gates=None, reset_after=True):
+def packed(cell, x, h0, c0, Wx, Wh, b, bh, lengths, gates=None, reset_after=True, **keywords):
     """h and the last states, time running forwards."""
     Wx, Wh, b, bh = ordered(cell, gates, Wx, Wh, b, bh)
     if not reset_after:
@@ -103,7 +103,7 @@ def packed(cell, x, h0, c0, Wx, Wh, b, bh, lengths, gates=None, reset_after=True
         states = h0[None], torch.zeros_like(h0[None]) if c0 is None else c0[None]
     module = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell]
     x, T = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False), x.shape[1]
-    h, last = call(module, x, states, Wx, Wh, b, bh, "_l0", batch_first=True)
+    h, last = call(module, x, states, Wx, Wh, b, bh, "_l0", batch_first=True, **keywords)
     h, _ = pad_packed_sequence(h, batch_first=True, total_length=T)
     return h, *(state[0] for state in (last if cell == "lstm" else (last,)))
 

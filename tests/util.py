@@ -154,6 +154,12 @@ LAYERS = {
     "lstm_fico_step": _cell("lstm_step", gates="fico"),
     "lstm_ifgo_step": _cell("lstm_step", gates="ifgo"),
     "lstm_iofg_step": _cell("lstm_step", gates="iofg"),
+    "rnn_relu_step": _cell("rnn_step", nonlinearity="relu"),
+    "rnn_relu_lengths": _cell("rnn", "lengths", nonlinearity="relu"),
+    "rnn_relu_transposed_index_reverse": _cell(
+        "rnn", "index", nonlinearity="relu", transposed=True, reverse=True
+    ),
+    "rnn_relu_reset_initial": _cell("rnn", "reset", nonlinearity="relu", reset_to="initial"),
     "gru_bh_step": _cell("gru_step", "bh"),
     "gru_original_step": _cell("gru_step", reset_after=False),
     "gru_original_bh_step": _cell("gru_step", "bh", reset_after=False),

@@ -181,7 +181,7 @@ cdef void set_weights(layer *l, const kernel_table *k, Spec spec, ndarray Wx, nd
 
 
 cdef int set_steps(problem *p, ndarray x, ndarray index, ndarray lengths, bint reverse, ndarray reset,
-                   str reset_to, str layout, npy_intp *shape) except -1:
+                   object reset_to, object layout, npy_intp *shape) except -1:
     """x of any layout, or (N, D): one step, or with index (U, D). shape receives the axes of arrays of
     steps, without the last one; returns how many these are."""
     cdef npy_intp *given = PyArray_DIMS(x if index is None else index)

@@ -52,6 +52,17 @@ def _rnn_backward(dstates, before, after, saved, Wh, order):
     return da, da, [da @ Wh.T]
 
 
+def _rnn_relu(a, states, Wh, bh, order):
+    (prev_h,) = states
+    return [np.maximum(_plus(a + prev_h @ Wh, bh), 0)], []
+
+
+def _rnn_relu_backward(dstates, before, after, saved, Wh, order):
+    (dh,), (h,) = dstates, after
+    da = np.where(h <= 0, 0, dh)
+    return da, da, [da @ Wh.T]
+
+
 def _h_alone(prev_h, saved, order):
     return [prev_h]
 
@@ -139,6 +150,7 @@ def _gru_original_starts(prev_h, saved, order):
 
 EQUATIONS = {
     "rnn": Equations(_rnn, _rnn_backward, _h_alone),
+    "rnn_relu": Equations(_rnn_relu, _rnn_relu_backward, _h_alone),
     "lstm": Equations(_lstm, _lstm_backward, _h_alone),
     "gru": Equations(_gru, _gru_backward, _h_alone),
     "gru_original": Equations(_gru_original, _gru_backward, _gru_original_starts),

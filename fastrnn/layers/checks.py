@@ -502,12 +502,12 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
             "training=False, which keeps nothing for a backward pass"
         )
     indexed = own and cache.index is not None
-    axes = 2 if step or indexed or (own and cache.layout == "packed") else 3
+    packed = own and layout(cache.layout) == "packed"
+    axes = 2 if step or indexed or packed else 3
     if not own or array("x", cache.x).ndim != axes:
         cache_of(_forward_of(cell, step), cell.cache, cache, axes)
     transposed = flag("transposed", cache.transposed)
     known_order(cell, cell.order_of(cache))
-    layout(cache.layout)
     kind = "indexed" if indexed else cache.layout
     expected = of_step_cache(cell, transposed) if step else of_cache(cell, transposed, kind)
     given = taken(cell.cache, expected.names)(cache)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn.backends import get_backend
-from fastrnn.cells import GRU, GRU_ORIGINAL, NAMES, Cell, Weights
+from fastrnn.cells import FORM, NAMES, Cell, Weights, form_of
 from fastrnn.layers import checks
 
 
@@ -41,6 +41,7 @@ class PreparedWeights:
     reset_after: bool  # of the gru alone
     transposed: bool
     training: bool  # for backward passes, too
+    nonlinearity: str = "tanh"  # of the rnn alone
     backend: InitVar[str | None] = None
     own: Own = field(init=False, repr=False)
 
@@ -50,7 +51,7 @@ class PreparedWeights:
             raise ValueError(f"bh: expected None for {self.cell}, which has one bias")
         for name in ("reset_after", "transposed", "training"):
             self._set(name, checks.flag(name, getattr(self, name)))
-        record = form_of(self.cell, self.reset_after)
+        record = form_of(self.cell, **{name: getattr(self, name) for name in FORM})
         checks.known_order(record, self.gates)
         expected = checks.of_weights(record, self.transposed)
         given = self.Wx, self.Wh, self.b, self.bh
@@ -73,19 +74,20 @@ class PreparedWeights:
         b: None = None,
         bh: None = None,
         gates: str | None = None,
-        reset_after: bool = True,
         transposed: bool = False,
+        reset_after: bool = True,
+        nonlinearity: str = "tanh",
     ) -> None:
         """Raises TypeError unless these are weights of that cell and come without what they hold;
         the keywords as they are by default are none."""
         if self.cell != cell:
             raise TypeError(f"Wx: expected weights prepared for {cell}, got those of {self.cell}")
-        given = {"Wh": Wh, "b": b, "bh": bh}
-        given |= {"gates": None if gates == NAMES[cell].gates else gates}
-        given |= {"reset_after": None if reset_after is True else reset_after}
-        given |= {"transposed": None if transposed is False else transposed}
+        given = {"Wh": Wh, "b": b, "bh": bh, "gates": gates, "transposed": transposed}
+        given |= {"reset_after": reset_after, "nonlinearity": nonlinearity}
+        nothing = FORM | {"gates": NAMES[cell].gates, "transposed": False}
         for name, value in given.items():
-            if value is not None:
+            default = nothing.get(name)
+            if value is not None and not (type(value) is type(default) and value == default):
                 raise TypeError(f"{name}: expected nothing with prepared weights, which hold it")
 
     def __reduce__(self):
@@ -105,11 +107,6 @@ def _named(cell):
     return NAMES[cell]
 
 
-def form_of(cell: str, reset_after: bool) -> Cell:
-    """The record of a cell by its public name and the form of the gru."""
-    return GRU_ORIGINAL if cell == GRU.name and not reset_after else NAMES[cell]
-
-
 def prepare(
     cell: str,
     Wx: np.ndarray,
@@ -119,21 +116,24 @@ def prepare(
     gates: str | None = None,
     bh: np.ndarray | None = None,
     reset_after: bool = True,
+    nonlinearity: str = "tanh",
     transposed: bool = False,
     training: bool = False,
     backend: str | None = None,
 ) -> PreparedWeights:
     """Weights of a cell, copied and laid out for the kernels: pass the result in place of Wx, and
-    leave out Wh, b and the keywords gates, bh, reset_after and transposed, which it holds.
+    leave out Wh, b and the keywords gates, bh, reset_after, nonlinearity and transposed, which it
+    holds.
 
     Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), with transposed
     Wx (G*H, D) and Wh (G*H, H); gates, the order of an lstm ("ifog" by default) or a gru ("rzn");
-    bh (3*H,) and reset_after, for the gru; training, whether backward passes will follow, for which
-    the weights are laid out too.
+    bh (3*H,) and reset_after, for the gru; nonlinearity, for the rnn; training, whether backward
+    passes will follow, for which the weights are laid out too.
     Raises ValueError for an unknown cell or a shape, TypeError for a dtype.
     """
     record = _named(cell)
     order = checks.gate_order(record, record.gates if gates is None else gates)
     return PreparedWeights(
-        cell, Wx, Wh, b, bh, order, reset_after, transposed, training, backend=backend
+        *(cell, Wx, Wh, b, bh, order, reset_after, transposed, training, nonlinearity),
+        backend=backend,
     )

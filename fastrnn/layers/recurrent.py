@@ -47,8 +47,8 @@ import numpy as np
 from fastrnn.backends import get_backend
 from fastrnn.cells import (
     ALL_STEPS,
+    FORM,
     GRU,
-    GRU_ORIGINAL,
     LSTM,
     NAMES,
     RNN,
@@ -56,9 +56,10 @@ from fastrnn.cells import (
     GRUCache,
     LSTMCache,
     RNNCache,
+    form_of,
 )
 from fastrnn.layers import checks
-from fastrnn.layers.prepared import PreparedWeights, form_of
+from fastrnn.layers.prepared import PreparedWeights
 
 GATES = {name: len(cell.gates) for name, cell in NAMES.items()}
 
@@ -70,33 +71,33 @@ AnyWeights = np.ndarray | PreparedWeights
 
 
 @functools.lru_cache(typed=True)
-def _form(cell, gates, reset_after, transposed):
+def _form(cell, gates, transposed, reset_after, nonlinearity):
     """The record of a cell as the keywords say, what it expects, the rest of Weights."""
-    if not checks.flag("reset_after", reset_after):
-        cell = form_of(cell.name, False)
+    reset_after = checks.flag("reset_after", reset_after)
+    cell = form_of(cell.name, reset_after=reset_after, nonlinearity=nonlinearity)
     rest = checks.gate_order(cell, gates), checks.flag("transposed", transposed), None
     return cell, checks.of_forward(cell, transposed), rest
 
 
-def _of_weights(cell, args, gates, reset_after, transposed):
+def _of_weights(cell, args, gates, transposed, reset_after=True, nonlinearity="tanh"):
     """What _form returns, and args, x, the states before, Wx, Wh, b, bh, with the weights as
     arrays."""
-    weights = args[-4]
+    weights, form = args[-4], (gates, transposed, reset_after, nonlinearity)
     if type(weights) is PreparedWeights:
-        alone = args[-3] is args[-2] is args[-1] is None
-        plain = gates == cell.gates and reset_after is True and transposed is False
-        if not (alone and plain and weights.cell == cell.name):
-            weights.check_alone(cell.name, *args[-3:], gates, reset_after, transposed)
+        alone = args[-3] is args[-2] is args[-1] is None and weights.cell == cell.name
+        plain = gates is cell.gates and transposed is False and reset_after is True
+        if not (alone and plain and nonlinearity is FORM["nonlinearity"]):
+            weights.check_alone(cell.name, *args[-3:], *form)
         cell, expected, arrays, rest = weights.own
         return cell, expected, rest, args[:-4] + arrays
     try:
-        return *_form(cell, gates, reset_after, transposed), args
+        return *_form(cell, *form), args
     except TypeError:  # what cannot be hashed is no name
-        return *_form.__wrapped__(cell, gates, reset_after, transposed), args
+        return *_form.__wrapped__(cell, *form), args
 
 
-def _step(cell, args, gates, reset_after, transposed, training, backend):
-    cell, expected, rest, args = _of_weights(cell, args, gates, reset_after, transposed)
+def _step(cell, args, form, training, backend):
+    cell, expected, rest, args = _of_weights(cell, args, *form)
     args = checks.arrays(expected.step, args)
     if training is not True and training is not False:
         training = checks.flag("training", training)
@@ -114,7 +115,7 @@ def _step_backward(cell, dstates, cache, backend):
 def forward(
     cell: Cell,
     args: tuple[np.ndarray | None, ...],
-    form: tuple[str, bool, bool],
+    form: tuple,
     steps: tuple,
     training: bool,
     return_sequence: bool,
@@ -123,8 +124,8 @@ def forward(
 ) -> tuple[np.ndarray, tuple]:
     """All time steps of any cell, as its own function has them.
 
-    Inputs: args, x, the initial states, Wx, Wh, b, bh; form, gates, reset_after, transposed; steps,
-    the fields of Steps.
+    Inputs: args, x, the initial states, Wx, Wh, b, bh; form, gates, transposed, reset_after,
+    nonlinearity; steps, the fields of Steps.
     Returns: h, the cell's cache.
     """
     cell, expected, rest, args = _of_weights(cell, args, *form)
@@ -164,17 +165,18 @@ def backward(
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
-    """The record that fits a cache of the gru, whose two forms have one kind of cache."""
-    if cell is not GRU or not checks.is_of(GRUCache, cache) or cache.x is None:
+    """The record that fits a cache: the variants of a cell have one kind of cache."""
+    if not cell.constants or not checks.is_of(cell.cache, cache) or cache.x is None:
         return cell
+    if cell is RNN:
+        return form_of(cell.name, nonlinearity=cache.nonlinearity)
     checks.flag("bias", cache.bias)
-    if checks.flag("reset_after", cache.reset_after) is (cache.candidate is None):
-        wanted = "an array" if cache.reset_after else "None"
+    reset_after = checks.flag("reset_after", cache.reset_after)
+    if reset_after is (cache.candidate is None):
+        wanted = "an array" if reset_after else "None"
         got = "None" if cache.candidate is None else "an array"
-        raise ValueError(
-            f"candidate: expected {wanted} with reset_after={cache.reset_after}, got {got}"
-        )
-    return GRU if cache.reset_after else GRU_ORIGINAL
+        raise ValueError(f"candidate: expected {wanted} with reset_after={reset_after}, got {got}")
+    return form_of(cell.name, reset_after=reset_after)
 
 
 # ---- vanilla RNN ---------------------------------------------------------------------------------
@@ -187,18 +189,19 @@ def rnn_step_forward(
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
+    nonlinearity: str = "tanh",
     transposed: bool = False,
     training: bool = True,
     backend: str | None = None,
 ) -> tuple[np.ndarray, RNNCache]:
     """One time step: next_h = tanh(x Wx + prev_h Wh + b).
 
-    Inputs: x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,); transposed, training: see
-    fastrnn.layers.recurrent.
+    Inputs: x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,); nonlinearity, "tanh" or "relu",
+    for max(., 0) in its place; transposed, training: see fastrnn.layers.recurrent.
     Returns: next_h (N, H), cache for rnn_step_backward.
     """
-    args = x, prev_h, Wx, Wh, b, None
-    return _step(RNN, args, "h", True, transposed, training, backend)
+    args, form = (x, prev_h, Wx, Wh, b, None), ("h", transposed, True, nonlinearity)
+    return _step(RNN, args, form, training, backend)
 
 
 def rnn_step_backward(
@@ -220,6 +223,7 @@ def rnn_forward(
     Wh: np.ndarray | None = None,
     b: np.ndarray | None = None,
     *,
+    nonlinearity: str = "tanh",
     lengths: np.ndarray | None = None,
     reverse: bool = False,
     index: np.ndarray | None = None,
@@ -233,13 +237,13 @@ def rnn_forward(
 ) -> tuple[np.ndarray, RNNCache]:
     """All time steps of a vanilla RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b).
 
-    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); lengths (N,), reverse, index
-    (N, T), reset (N, T), reset_to, layout, transposed, training, return_sequence: see
-    fastrnn.layers.recurrent.
+    Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); nonlinearity, "tanh" or "relu",
+    for max(., 0) in its place; lengths (N,), reverse, index (N, T), reset (N, T), reset_to,
+    layout, transposed, training, return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for rnn_backward; cache.hT (N, H) is the last state.
     """
     args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
-    form = "h", True, transposed
+    form = "h", transposed, True, nonlinearity
     return forward(RNN, args, form, steps, training, return_sequence, backend=backend)
 
 
@@ -285,7 +289,7 @@ def lstm_step_forward(
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
     args = x, prev_h, prev_c, Wx, Wh, b, None
-    return _step(LSTM, args, gates, True, transposed, training, backend)
+    return _step(LSTM, args, (gates, transposed), training, backend)
 
 
 def lstm_step_backward(
@@ -331,8 +335,9 @@ def lstm_forward(
     and cache.cT (N, H) the last states.
     """
     args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
-    form = gates, True, transposed
-    return forward(LSTM, args, form, steps, training, return_sequence, backend=backend)
+    return forward(
+        LSTM, args, (gates, transposed), steps, training, return_sequence, backend=backend
+    )
 
 
 def lstm_backward(
@@ -382,7 +387,7 @@ def gru_step_forward(
     Returns: next_h (N, H), cache for gru_step_backward.
     """
     args = x, prev_h, Wx, Wh, b, bh
-    return _step(GRU, args, gates, reset_after, transposed, training, backend)
+    return _step(GRU, args, (gates, transposed, reset_after), training, backend)
 
 
 def gru_step_backward(
@@ -428,7 +433,7 @@ def gru_forward(
     Returns: h (N, T, H), cache for gru_backward; cache.hT (N, H) is the last state.
     """
     args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to, layout)
-    form = gates, reset_after, transposed
+    form = gates, transposed, reset_after
     return forward(GRU, args, form, steps, training, return_sequence, backend=backend)
 
 

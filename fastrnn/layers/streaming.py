@@ -24,7 +24,7 @@ class Stream:
 
     Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), or the result of
     prepare alone; batch N; gates, for the lstm and the gru; bh (3*H,) and reset_after, for the gru;
-    transposed, for Wx (G*H, D) and Wh (G*H, H); backend.
+    nonlinearity, for the rnn; transposed, for Wx (G*H, D) and Wh (G*H, H); backend.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
@@ -42,11 +42,13 @@ class Stream:
         gates: str | None = None,
         bh: np.ndarray | None = None,
         reset_after: bool = True,
+        nonlinearity: str = "tanh",
         transposed: bool = False,
         backend: str | None = None,
     ) -> None:
         batch = checks.count("batch", batch)
-        given = {"bh": bh, "gates": gates, "reset_after": reset_after, "transposed": transposed}
+        given = {"bh": bh, "gates": gates, "transposed": transposed}
+        given |= {"reset_after": reset_after, "nonlinearity": nonlinearity}
         if type(Wx) is PreparedWeights:
             Wx.check_alone(cell, Wh, b, **given)
         else:

@@ -84,13 +84,10 @@ def forward(
     if h0 is None:
         H, dtype = weights.size(form)
         h0 = np.zeros((batch_of(x, steps), H), dtype)
-    prepared = isinstance(weights.Wx, PreparedWeights)  # which hold what the form says
-    own_gates = form.record.gates
-    options = (
-        (own_gates, True, False)
-        if prepared
-        else (form.gates or own_gates, form.reset_after, form.transposed)
-    )
+    gates = form.gates or form.record.gates
+    options = gates, form.transposed, form.reset_after, form.nonlinearity
+    if isinstance(weights.Wx, PreparedWeights):  # which hold what the form says
+        options = form.record.gates, False
     args = x, h0, *others, *weights[:4]
     h, cache = recurrent.forward(form.record, args, options, steps, training, True, backend=backend)
     return h, tuple(getattr(cache, field) for field in form.record.last_fields), cache
