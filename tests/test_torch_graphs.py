@@ -16,7 +16,12 @@ pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{message}")
     for message in (
         *("`torch.jit.", "Converting a tensor to a Python boolean", "You are using the legacy"),
-        *("The feature will be removed", "The tensor attributes self", "The .grad attribute of a"),
+        *(
+            "The feature will be removed",
+            "Exporting a model to ONNX with a batch_size",
+            "The tensor attributes self",
+            "The .grad attribute of a",
+        ),
     )
 ]
 
@@ -132,9 +137,12 @@ def test_scripted_and_traced_models_are_torchs(name):
     model = Model(name).eval()
     x = torch.randn(N, D) if name.endswith("Cell") else torch.randn(T, N, D)
     traced = torch.jit.trace(model, x)
-    module = getattr(fastrnn.torch, name)(D, H)
+    module = nn.Sequential(getattr(fastrnn.torch, name)(D, H))
+    weights = list(module.parameters())
     scripted = torch.jit.script(module)
-    assert type(module) is getattr(fastrnn.torch, name)
+    assert type(module[0]) is getattr(nn, name)  # torch.jit.script has put it there
+    assert all(a is b for a, b in zip(module.parameters(), weights, strict=True))
+    fastrnn.torch.convert(module)
     for a, b in ((traced(x), model(x)), (scripted(x), module(x))):
         assert_equal(tensors_of(a), tensors_of(b))
     file = io.BytesIO()
