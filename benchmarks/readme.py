@@ -46,7 +46,8 @@ def section(result: dict[str, object]) -> str:
         parts.append(f"{report.TITLES['text']}; ratios are times of a peer / of fastrnn:")
         parts.append(_body(report.table("text", texts)))
     if layers := races.pop("torch", None):
-        parts.append("PyTorch's layers; times of torch.nn's / of fastrnn.torch's:")
+        times = "times of torch.nn's / of fastrnn.torch's"
+        parts.append(f"PyTorch's layers, {times}; update: forward, backward and Adam's step:")
         parts.append(_body(_matrix(layers, "layer, (N,T,D,H)", _use, _ratio)))
         notes = [results.summary(layers), *report.notes_on_modules(layers)]
         parts.append(f"All rows: {'; '.join(notes)}.")

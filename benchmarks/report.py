@@ -116,8 +116,7 @@ def _of_modules(race: str, rows: list[Row]) -> Table:
     lines = []
     for row in rows:
         case, (_, ratio) = Case.of(row), results.best(row)
-        form = case.form and f", {case.form}"
-        what = f"{case.cell} {case.direction}{form}"
+        what = (case.form and f"{case.form}, ") + f"{case.cell} {case.direction}"
         seconds = [row["seconds"].get(racer) for racer in ("torch", SUBJECT)]
         times = ["" if s is None else duration(s) for s in seconds]
         lines.append([what, size(case), *times, "" if math.isnan(ratio) else f"{ratio:.2f}"])
