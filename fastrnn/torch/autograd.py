@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastrnn.torch.tensors import as_array, is_observed, on_torchs_threads
+from fastrnn.torch.tensors import arrays, is_observed, on_torchs_threads
 
 
 class Computation(Protocol):
@@ -26,24 +26,26 @@ class Computation(Protocol):
     def reference(self, *tensors: Tensor | None) -> tuple[Tensor, ...]: ...
 
 
-def compute(computation: Computation, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-    """The results, with a gradient where one is wanted of any of the tensors."""
+def compute(
+    computation: Computation,
+    tensors: Sequence[Tensor | None],
+    arrays: Sequence[np.ndarray | None],
+) -> tuple[Tensor, ...]:
+    """The results, with a gradient where one is wanted of any of the tensors; arrays are theirs."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return _Differentiable.apply(computation, *tensors)
-    arrays = map(as_array, tensors)
+        return _Differentiable.apply(computation, arrays, *tensors)
     results, _ = on_torchs_threads(computation.forward, False, *arrays)
     return tuple(map(torch.from_numpy, results))
 
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, computation, *tensors):
-        arrays = [as_array(t) for t in tensors]
-        results, cache = on_torchs_threads(computation.forward, True, *arrays)
+    def forward(ctx, computation, given, *tensors):
+        results, cache = on_torchs_threads(computation.forward, True, *given)
         outputs = tuple(map(torch.from_numpy, results))
         # All that is kept goes through save_for_backward: torch sees there what was changed since,
         # and its hooks (checkpoints, saving elsewhere) get hold of it.
-        owners = {id(a): t for a, t in zip((*arrays, *results), (*tensors, *outputs), strict=True)}
+        owners = dict(zip(map(id, (*given, *results)), (*tensors, *outputs), strict=True))
         saved = [*tensors]
         ctx.cache = _taken_apart(cache, owners, saved)
         ctx.save_for_backward(*saved)
@@ -53,16 +55,19 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *douts):
-        wanted = ctx.needs_input_grad[1:]
+        wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled() or is_observed() or any(map(_is_batch, douts)):
             inputs = ctx.saved_tensors[: ctx.count]
-            return None, *gradients_by_torch(ctx.computation, inputs, wanted, douts)
-        arrays = [as_array(t) for t in ctx.saved_tensors]
-        cache = _put_together(ctx.cache, arrays)
-        dresults = map(as_array, douts)
-        gradients = on_torchs_threads(ctx.computation.backward, cache, *dresults)
-        return None, *(
-            torch.from_numpy(d) if want else None for d, want in zip(gradients, wanted, strict=True)
+            return None, None, *gradients_by_torch(ctx.computation, inputs, wanted, douts)
+        cache = _put_together(ctx.cache, arrays(ctx.saved_tensors))
+        gradients = on_torchs_threads(ctx.computation.backward, cache, *arrays(douts))
+        return (
+            None,
+            None,
+            *(
+                torch.from_numpy(d) if want else None
+                for d, want in zip(gradients, wanted, strict=True)
+            ),
         )
 
 
@@ -102,23 +107,34 @@ class _Place(int):
 
 def _taken_apart(tree, owners, saved):
     """The tree with a place for every array, whose tensor is appended to saved."""
-    if isinstance(tree, np.ndarray):
-        t = owners.get(id(tree))
-        saved.append(torch.from_numpy(tree) if t is None else t)
-        return _Place(len(saved) - 1)
-    if isinstance(tree, tuple | list):
-        return _like(tree, [_taken_apart(part, owners, saved) for part in tree])
-    return tree
+    parts = []
+    for part in tree:
+        if type(part) is np.ndarray:
+            saved.append(owners.get(id(part)))
+            if saved[-1] is None:
+                saved[-1] = torch.from_numpy(part)
+            part = _Place(len(saved) - 1)
+        elif isinstance(part, _BRANCHES):
+            part = _taken_apart(part, owners, saved)
+        parts.append(part)
+    return _like(tree, parts)
 
 
 def _put_together(tree, arrays):
-    if type(tree) is _Place:
-        return arrays[tree]
-    if isinstance(tree, tuple | list):
-        return _like(tree, [_put_together(part, arrays) for part in tree])
-    return tree
+    parts = []
+    for part in tree:
+        if type(part) is _Place:
+            part = arrays[part]
+        elif isinstance(part, _BRANCHES):
+            part = _put_together(part, arrays)
+        parts.append(part)
+    return _like(tree, parts)
+
+
+_BRANCHES = tuple, list
 
 
 def _like(tree, parts):
+    """The parts as what the tree is: a list, a tuple, a named one."""
     kind = type(tree)
-    return kind._make(parts) if hasattr(kind, "_make") else kind(parts)
+    return tuple.__new__(kind, parts) if issubclass(kind, tuple) else parts

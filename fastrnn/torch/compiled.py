@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fastrnn.nn.direction import Form
 from fastrnn.torch.sequences import Sequence
-from fastrnn.torch.tensors import FLOATS, as_array, on_torchs_threads
+from fastrnn.torch.tensors import FLOATS, arrays, on_torchs_threads
 
 
 def are_plain(tensors: Several[Tensor | None]) -> bool:
-    """tensors.are_plain and not is_observed, as far as a tracer can ask."""
+    """Whether fastrnn computes with them, as far as a tracer can tell."""
     given = [t for t in tensors if t is not None]
     dtype = given[0].dtype
     return (
@@ -26,14 +26,13 @@ def are_plain(tensors: Several[Tensor | None]) -> bool:
     )
 
 
-def compute(
-    computation: Sequence, x: Tensor, h0: Tensor | None, c0: Tensor | None, *weights: Tensor
-) -> Several[Tensor]:
+def compute(computation: Sequence, tensors: Several[Tensor | None]) -> Several[Tensor]:
     """autograd.compute, as one operator."""
+    x, h0, c0, *weights = tensors
     form, bias, projected, layout, _, reset, masks = computation
     about = form.cell, form.nonlinearity, form.layers, form.bidirectional
     about = *about, bias, projected, layout
-    return _forward(x, h0, c0, list(weights), reset, list(masks), *about)
+    return _forward(x, h0, c0, weights, reset, list(masks), *about)
 
 
 def _computation(reset, masks, cell, nonlinearity, layers, bidirectional, *others):
@@ -60,8 +59,8 @@ def _forward(
 ) -> list[Tensor]:
     about = cell, nonlinearity, layers, bidirectional, bias, projected, layout
     computation = _computation(reset, masks, *about)
-    arrays = map(as_array, (x, h0, c0, *weights))
-    results, _ = on_torchs_threads(computation.forward, False, *arrays)
+    given = arrays((x, h0, c0, *weights))
+    results, _ = on_torchs_threads(computation.forward, False, *given)
     return [torch.from_numpy(a) for a in results]
 
 
@@ -94,13 +93,13 @@ def _backward(
 ) -> list[Tensor]:
     about = cell, nonlinearity, layers, bidirectional, bias, projected, layout
     computation = _computation(reset, masks, *about)
-    arrays = [as_array(t) for t in (x, h0, c0, *weights)]
+    given = arrays((x, h0, c0, *weights))
 
     def gradients():
-        _, cache = computation.forward(True, *arrays)
-        return computation.backward(cache, *map(as_array, dresults))
+        _, cache = computation.forward(True, *given)
+        return computation.backward(cache, *arrays(dresults))
 
-    found = zip(arrays, on_torchs_threads(gradients), strict=True)
+    found = zip(given, on_torchs_threads(gradients), strict=True)
     return [torch.from_numpy(d) for a, d in found if a is not None]
 
 

@@ -10,21 +10,19 @@ Letters: N batch, T steps, D input, H hidden, P projected (H without a projectio
 directions.
 """
 
-from functools import partial
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn.cells import CELLS
 from fastrnn.nn.direction import Form
 from fastrnn.torch import compiled
 from fastrnn.torch.autograd import compute
 from fastrnn.torch.sequences import Sequence
 from fastrnn.torch.steps import Step
-from fastrnn.torch.tensors import are_plain, is_observed, unseen
+from fastrnn.torch.tensors import is_observed, plain_arrays, unseen
 
-NONLINEARITIES = {"tanh", "relu"} if "rnn_relu" in CELLS else {"tanh"}
 States = tuple[Tensor | None, Tensor | None]  # h, and of an lstm c; None: zeros
 
 
@@ -42,12 +40,11 @@ class _Module:
         found = self._parameters.get(name)
         return getattr(self, name) if found is None else found
 
-    def _is_computed(self, tensors):
-        if self.use == "torch" or self.nonlinearity not in NONLINEARITIES:
-            return False
-        if torch.compiler.is_compiling():
-            return compiled.are_plain(tensors)
-        return are_plain(tensors) and not is_observed()
+    def _arrays(self, tensors):
+        """Arrays of the tensors; None where torch.nn is to compute."""
+        if self.use == "torch" or self.nonlinearity not in ("tanh", "relu") or is_observed():
+            return None
+        return plain_arrays(tensors)
 
     def _states(self, hx) -> States | None:
         """None where hx is none of this module's."""
@@ -88,22 +85,13 @@ class _Layers(_Module):
         x, states = given.data if packed else given, self._states(hx)
         if not self._fits(x, states, given.batch_sizes if packed else None):
             return super().forward(given, hx)
-        weights = [self._weight(name) for name in self._flat_weights_names]
-        computed = self._is_computed((x, *states, *weights))
-        if packed and torch.compiler.is_compiling():
-            computed = False
-        if not computed and reset is None:
-            return super().forward(given, hx)
         if packed:
-            return self._packed(given, states, weights, reset, computed)
-        if x.dim() == 3:
-            return self._batch(x, states, weights, reset, computed)
-        at = 0 if self.batch_first else 1
-        states = [s if s is None else s.unsqueeze(1) for s in states]
-        if reset is not None:
-            reset = _checked(reset, ("T",), x.shape[:1])[None]
-        y, hx = self._batch(x.unsqueeze(at), states, weights, reset, computed)
-        return y.squeeze(at), self._each(hx, lambda s: s.squeeze(1))
+            found = self._packed(given, states, reset)
+        elif x.dim() == 3:
+            found = self._batch(x, states, reset)
+        else:
+            found = self._row(x, states, reset)
+        return super().forward(given, hx) if found is None else found
 
     def _fits(self, x, states, sizes):
         """Whether torch.nn would take these shapes, and there is something to compute."""
@@ -124,40 +112,71 @@ class _Layers(_Module):
             for s, size in zip(states, columns, strict=True)
         )
 
-    def _packed(self, sequence, states, weights, reset, computed):
+    # These three return None where torch.nn is to compute.
+
+    def _row(self, x, states, reset):
+        at = 0 if self.batch_first else 1
+        states = [s if s is None else s.unsqueeze(1) for s in states]
+        if reset is not None:
+            reset = _checked(reset, ("T",), x.shape[:1])[None]
+        if (found := self._run(x.unsqueeze(at), states, reset)) is None:
+            return None
+        y, hx = found
+        return y.squeeze(at), self._each(hx, lambda s: s.squeeze(1))
+
+    def _packed(self, sequence, states, reset):
         x, sizes, order, back = sequence
         if order is not None:  # of the rows, by length
             states = [s if s is None else s.index_select(1, order) for s in states]
         if reset is not None:
             reset = _checked(reset, ("N", "T"), (int(sizes[0]), len(sizes)))
             reset = reset if order is None else reset.index_select(0, order)
-        y, hx = self._run(x, states, weights, reset, computed, sizes)
+        if (found := self._run(x, states, reset, sizes)) is None:
+            return None
+        y, hx = found
         if back is not None:
             hx = self._each(hx, lambda s: s.index_select(1, back))
         return PackedSequence(y, sizes, order, back), hx
 
-    def _batch(self, x, states, weights, reset, computed):
+    def _batch(self, x, states, reset):
         if reset is not None:
             N, T = x.shape[:2] if self.batch_first else x.shape[1::-1]
             reset = _checked(reset, ("N", "T"), (N, T))
-        return self._run(x, states, weights, reset, computed)
+        return self._run(x, states, reset)
 
-    def _run(self, x, states, weights, reset, computed, sizes=None):
-        gates = "ifgo" if self.cell == "lstm" else None
-        form = Form(
-            self.cell, self.num_layers, self.bidirectional, gates, True, self.nonlinearity, True
-        )
+    def _run(self, x, states, reset, sizes=None):
+        tensors = (x, *states, *map(self._weight, self._flat_weights_names))
+        if compiling := torch.compiler.is_compiling():
+            computed = self.use != "torch" and sizes is None and compiled.are_plain(tensors)
+        else:
+            arrays = self._arrays(tensors)
+            computed = arrays is not None
+        if not computed and reset is None:
+            return None
         layout = "batch_first" if self.batch_first else "time_first"
         layout = layout if sizes is None else "packed"
+        build = (
+            _sequence if not compiling else _sequence.__wrapped__
+        )  # torch.compile wants no caches
+        computation = build(
+            self.cell,
+            self.num_layers,
+            self.bidirectional,
+            self.nonlinearity,
+            self.bias,
+            self.proj_size > 0,
+            layout,
+        )
         masks = self._masks(x, layout)
-        computation = Sequence(form, self.bias, self.proj_size > 0, layout, sizes, reset, masks)
+        if sizes is not None or reset is not None or masks:
+            computation = computation._replace(sizes=sizes, reset=reset, masks=masks)
         if not computed:
-            run = computation.reference
-        elif torch.compiler.is_compiling():
-            run = partial(compiled.compute, computation)
+            results = computation.reference(*tensors)
+        elif compiling:
+            results = compiled.compute(computation, tensors)
         else:
-            run = partial(compute, computation)
-        y, *last = run(x, *states, *weights)
+            results = compute(computation, tensors, arrays)
+        y, *last = results
         return y, tuple(last) if self.cell == "lstm" else last[0]
 
     def _masks(self, x, layout):
@@ -173,6 +192,12 @@ class _Layers(_Module):
 
     def _each(self, hx, f):
         return tuple(map(f, hx)) if self.cell == "lstm" else f(hx)
+
+
+@cache
+def _sequence(cell, layers, bidirectional, nonlinearity, *others):
+    gates = "ifgo" if cell == "lstm" else None
+    return Sequence(Form(cell, layers, bidirectional, gates, True, nonlinearity, True), *others)
 
 
 def _checked(reset, letters, shape):
@@ -205,6 +230,9 @@ class GRU(_Layers, torch.nn.GRU):
 # ---- cells ---------------------------------------------------------------------------------------
 
 
+_step = cache(Step)
+
+
 class _Cell(_Module):
     def forward(self, input, hx=None):  # noqa: A002
         """As torch.nn's, whose own it is in a graph of torch.compile."""
@@ -216,17 +244,22 @@ class _Cell(_Module):
         states = self._states(hx)
         if states is None or not self._fits(x, *states):
             return super().forward(x, hx)
-        weights = map(self._weight, ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        tensors = (x, *states, *weights)
-        if not self._is_computed(tensors):
-            return super().forward(x, hx)
-        step = Step(self.cell, self.nonlinearity)
         if x.dim() == 2:
-            results = compute(step, *tensors)
+            found = self._run(x, *states)
         else:
-            tensors = [t if t is None else t.unsqueeze(0) for t in tensors[:3]] + [*tensors[3:]]
-            results = [r.squeeze(0) for r in compute(step, *tensors)]
-        return tuple(results) if self.cell == "lstm" else results[0]
+            found = self._run(*(t if t is None else t.unsqueeze(0) for t in (x, *states)))
+            found = found and [r.squeeze(0) for r in found]
+        if found is None:
+            return super().forward(x, hx)
+        return tuple(found) if self.cell == "lstm" else found[0]
+
+    def _run(self, x, h, c):
+        weight = self._weight
+        weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")
+        tensors = (x, h, c, *weights)
+        if (arrays := self._arrays(tensors)) is None:
+            return None
+        return compute(_step(self.cell, self.nonlinearity), tensors, arrays)
 
     def _fits(self, x, h, c):
         """Whether torch.nn would take these shapes, and there is something to compute."""

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from fastrnn.nn import stack
+from fastrnn.cells import Steps
+from fastrnn.nn import direction, stack
 from fastrnn.nn.direction import Form, Weights
 from fastrnn.torch import formulas
-from fastrnn.torch.tensors import as_array
+
+_STEPS = {layout: Steps(layout=layout) for layout in ("batch_first", "time_first")}
 
 
 class Sequence(NamedTuple):
@@ -30,8 +32,22 @@ class Sequence(NamedTuple):
     reset: Tensor | None = None  # (N, T), bool
     masks: tuple[Tensor, ...] = ()  # of the outputs of layers, time-first or packed
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one layer in one direction, without what only nn.stack knows."""
+        return self.form.layers == 1 and not self.form.bidirectional and not self.projected
+
     def forward(self, training, x, h0, c0, *weights):
-        lengths, reset, masks = None, as_array(self.reset), [mask.numpy() for mask in self.masks]
+        initial = (h0, c0)[: len(self.form.record.states)]
+        if self.is_one and self.sizes is None and self.reset is None:
+            # A short way, for steps that take hardly longer than the way.
+            b = weights[2:] if self.bias else (None, None)
+            before = [None if s is None else s[0] for s in initial]
+            w, steps = self._summed(*weights[:2], *b, None), _STEPS[self.layout]
+            y, last, cache = direction.forward(self.form, w, x, before, steps, training, None)
+            return (y, *(s[None] for s in last)), cache
+        lengths, reset = None, None if self.reset is None else self.reset.numpy()
+        masks = [mask.numpy() for mask in self.masks]
         if self.layout == "packed":
             sizes, rows = self.sizes.numpy(), np.arange(int(self.sizes[0]))
             lengths = np.searchsorted(-sizes, -rows)  # the steps that more rows than these take
@@ -44,7 +60,7 @@ class Sequence(NamedTuple):
             self.form,
             [[self._summed(*w) for w in layer] for layer in self._layers(weights)],
             x,
-            (h0, c0)[: len(self.form.record.states)],
+            initial,
             lengths=lengths,
             reset=reset,
             layout=self.layout,
@@ -54,6 +70,11 @@ class Sequence(NamedTuple):
         return (y, *last), cache
 
     def backward(self, cache, dy, *dlast):
+        if not isinstance(cache, stack.Cache):
+            dlast = [None if d is None else d[0] for d in dlast]
+            dx, before, w = direction.backward(self.form, dy, dlast, cache, None, None)
+            dh0, dc0 = (*(d[None] for d in before), None)[:2]
+            return dx, dh0, dc0, *self._named(w)
         dx, dinitial, grads = stack.backward(self.form, dy, dlast, cache)
         dh0, dc0 = (*dinitial, None)[:2]
         return dx, dh0, dc0, *(d for layer in grads for w in layer for d in self._named(w))

@@ -29,8 +29,7 @@ class Step(NamedTuple):
             return (h,), cache
         b = np.zeros(len(w_ih), x.dtype) if b_ih is None else b_ih + b_hh
         if self.cell == "rnn":
-            if self.nonlinearity != "tanh":
-                options["nonlinearity"] = self.nonlinearity
+            options["nonlinearity"] = self.nonlinearity
             h, cache = fastrnn.rnn_step_forward(x, h, w_ih, w_hh, b, **options)
             return (h,), cache
         c = _zeros(x, w_hh) if c is None else c

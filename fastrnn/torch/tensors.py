@@ -27,24 +27,33 @@ def is_observed() -> bool:
     )
 
 
-def are_plain(tensors: Iterable[torch.Tensor | None]) -> bool:
-    """Whether all but None are dense tensors on the CPU of one dtype, float32 or float64."""
-    dtype = None
-    for t in tensors:
-        if t is None:
-            continue
-        if type(t) not in _KINDS or not t.is_cpu or t.layout is not torch.strided:
-            return False
-        if t.dtype is not dtype:
-            if dtype is not None or t.dtype not in FLOATS:
-                return False
-            dtype = t.dtype
-    return True
+def _arrays(tensors: Iterable[torch.Tensor | None]) -> list[np.ndarray | None]:
+    """Arrays of the tensors' memory; None for None."""
+    return [None if t is None else t.numpy(force=True) for t in tensors]  # which detaches
 
 
-def as_array(t: torch.Tensor | None) -> np.ndarray | None:
-    """The elements of a tensor on the CPU, not copied."""
-    return None if t is None else t.numpy(force=True)  # detaches
+def _plain_arrays(tensors: tuple[torch.Tensor | None, ...]) -> list[np.ndarray | None] | None:
+    """The same of dense tensors on the CPU of one dtype, float32 or float64; None of others."""
+    given = [t for t in tensors if t is not None]
+    dtype = given[0].dtype
+    if dtype not in FLOATS or not all(
+        type(t) in _KINDS
+        and t.is_cpu
+        and t.layout is torch.strided
+        and t.dtype is dtype
+        and not t.is_neg()
+        for t in given
+    ):
+        return None
+    return _arrays(tensors)
+
+
+try:
+    from fastrnn.torch import _arrays as compiled
+except ImportError:  # built without extensions
+    arrays, plain_arrays = _arrays, _plain_arrays
+else:
+    arrays, plain_arrays = compiled.arrays, compiled.plain_arrays
 
 
 def unseen(f: Callable, *args: object) -> object:
