@@ -36,6 +36,8 @@ back-propagation through time Werbos (1990).
 """
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -123,13 +125,61 @@ def _sequence(cell, args, form, steps, training, return_sequence, backend):
     return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
 
-def _backward(cell, dh, dlast, cache, backend):
+def _backward(cell, dh, dlast, cache, backend, onto=None):
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, False, cache)
     dh = checks.optional_gradient("dh", dh, cache.h)
     last = zip(cell.last_fields, dlast, strict=True)
     dlast = [checks.optional_gradient(f"d{name}", d, getattr(cache, name)) for name, d in last]
-    return get_backend(backend).backward(cell, dh, dlast, cache)
+    if onto is not None:
+        onto = _checked_onto(onto, cache)
+    return get_backend(backend).backward(cell, dh, dlast, cache, onto)
+
+
+def _checked_onto(onto, cache):
+    """dWx, dWh, db, and dbh or None."""
+    shapes = {"dWx": cache.Wx.shape, "dWh": cache.Wh.shape}
+    shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
+    if getattr(cache, "bias", False):
+        shapes |= {"dbh": shapes["db"]}
+    if len(onto) != len(shapes):
+        raise ValueError(f"onto: expected {', '.join(shapes)}, got {len(onto)} of them")
+    for (name, shape), d in zip(shapes.items(), onto, strict=True):
+        checks.written(name, d, shape, cache.x.dtype)
+    return *onto, *[None] * (4 - len(onto))
+
+
+def backward_onto(
+    cell: str,
+    dh: np.ndarray | None,
+    dlast: Sequence[np.ndarray | None],
+    cache: NamedTuple,
+    onto: Sequence[np.ndarray],
+    *,
+    backend: str | None = None,
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Back-propagation through a piece of a sequence, in place onto the weights' gradients of the
+    pieces after it.
+
+    From the last piece to the first, each from the states that the piece before it has left and
+    with what the piece after it returned as dlast, these are the bits of one call for the whole
+    sequence; but not with index, and with another backend than "cython" to roundings.
+
+    Inputs: cell, "rnn", "lstm" or "gru"; dh (N, T, H) or None; dlast, the gradients (N, H) or None
+    of all last states; cache of the forward function; onto, (dWx, dWh, db), of a gru with bh also
+    dbh: C-contiguous, of the weights' shapes; zeros at first.
+    Returns: dx (N, T, D), and the gradients (N, H) of all initial states. If an exception of a
+    signal ends the call, what onto holds means nothing.
+    """
+    record = form_of(cell)
+    for name, given in (("dlast", dlast), ("onto", onto)):
+        if not isinstance(given, tuple | list):
+            raise TypeError(f"{name}: expected a tuple, got {type(given).__name__}")
+    if len(dlast) != len(record.states):
+        wanted = ", ".join(f"d{name}" for name in record.last_fields)
+        raise ValueError(f"dlast: expected {wanted}, got {len(dlast)} of them")
+    dx, dinitial, *_ = _backward(record, dh, dlast, cache, backend, onto)
+    return dx, tuple(dinitial)
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
