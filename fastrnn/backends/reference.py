@@ -351,6 +351,8 @@ def backward(cell, dh, dlast, cache, onto=None):
     if cache.index is not None:
         taken = steps_taken(cache.index.shape, cache.lengths)
         dx = word_embedding_backward(dx[taken], cache.index[taken], None, False, len(cache.x))
+    if not getattr(cache, "bias", False):  # one gradient of one bias
+        weights[-1] = None
     if onto is not None:
         for into, d in zip(onto, weights, strict=True):
             if into is not None:
