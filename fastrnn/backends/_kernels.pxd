@@ -57,6 +57,7 @@ cdef extern from "kernels.h" nogil:
         int mean, accumulate
         const idx *x
         const idx *offsets
+        const idx *order
         const void *input "in"
         void *out
 
@@ -123,6 +124,7 @@ cdef extern from "layer.h" nogil:
         void *dWh
         void *db
         void *dbh
+        int accumulate
 
     ctypedef struct plan:
         int threads, by_units, packed

@@ -425,11 +425,11 @@ cdef class Spec:
         """The field of a cache that is made of this source."""
         return (<tuple>cache)[self.place[source]]
 
-    def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index,
-                 bint dbh_wanted) -> tuple:
+    def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index, bint dbh_wanted,
+                 tuple onto) -> tuple:
         """New arrays dx, dinitial (a tuple), dWx, dWh, db, and dbh or None. dh (N, T, H), or (N, H)
         of a step, and dlast (N, H) each may be None, for zeros; x and index: the cache's, or the
-        rows of them that are read."""
+        rows of them that are read; onto: None, or the last four, which go on from what they hold."""
         cdef int kind = PyArray_TYPE(x), s, n = 1 + self.states
         cdef layer l
         cdef ndarray Wx = self.of_cache(cache, ARGS + n), Wh = self.of_cache(cache, ARGS + n + 1)
@@ -456,11 +456,15 @@ cdef class Spec:
         l.gradients.dh = data(dh)
 
         dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
-        dWx, dWh = empty(2, PyArray_DIMS(Wx), kind), empty(2, PyArray_DIMS(Wh), kind)
-        shape[0] = cell.gates * l.problem.H
-        db = empty(1, shape, kind)
-        if dbh_wanted:
-            dbh = empty(1, shape, kind)
+        if onto is None:
+            dWx, dWh = empty(2, PyArray_DIMS(Wx), kind), empty(2, PyArray_DIMS(Wh), kind)
+            shape[0] = cell.gates * l.problem.H
+            db = empty(1, shape, kind)
+            if dbh_wanted:
+                dbh = empty(1, shape, kind)
+        else:
+            dWx, dWh, db, dbh = onto
+            l.gradients.accumulate = True
         shape[0], shape[1] = l.problem.N, l.problem.H
         dinitial = outputs(cell.states, 2, shape, kind, l.gradients.dinitial)
         l.gradients.dx, l.gradients.dWx, l.gradients.dWh = data(dx), data(dWx), data(dWh)

@@ -94,7 +94,7 @@ def softmax(const real[:, ::1] x,   # IN  (M, V) scores
 
 cdef embedding_args bags_of(const idx[::1] x, const idx[::1] offsets, bint mean, idx V, idx W):
     cdef embedding_args p
-    p.bags, p.offsets = x.shape[0], NULL
+    p.bags, p.offsets, p.order = x.shape[0], NULL, NULL
     if offsets is not None:
         p.bags, p.offsets = offsets.shape[0] - 1, &offsets[0]
     p.x, p.mean, p.accumulate, p.vocabulary, p.W = &x[0], mean, False, V, W

@@ -51,12 +51,13 @@ def step_backward(cell, dstates, cache):
     return backward(cell, first, (None, *others), cache)
 
 
-def backward(cell, dh, dlast, cache):
+def backward(cell, dh, dlast, cache, onto=None):
     x, index, used = cache.x, cache.index, None
     if index is not None:
         x, index, used = _rows_read(x, index, cache.lengths)
+    dbh_wanted = cell.two_biases and cache.bias
     dx, *others = _spec(cell, cell.order_of(cache)).backward(
-        cache, dh, tuple(dlast), x, index, cell.two_biases
+        cache, dh, tuple(dlast), x, index, dbh_wanted, onto
     )
     if used is not None:
         dx_used, dx = dx, np.zeros_like(cache.x)

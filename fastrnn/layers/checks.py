@@ -553,6 +553,15 @@ def gradient_of(name: str, d: np.ndarray, shape: tuple[int, ...], dtype: np.dtyp
     return d if flags.c_contiguous and flags.aligned else np.array(d, order="C")
 
 
+def written(name: str, out: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raises TypeError or ValueError unless a kernel may write it as it lies."""
+    if type(out) is not np.ndarray:
+        raise TypeError(f"{name}: expected an ndarray, got {type(out).__name__}")
+    if not out.flags.carray:
+        raise ValueError(f"{name}: expected a writeable, aligned, C-contiguous array")
+    gradient_of(name, out, shape, dtype)
+
+
 def optional_gradient(name: str, d: np.ndarray | None, like: np.ndarray) -> np.ndarray | None:
     """The same for a gradient that may be left out, None standing for zeros."""
     return None if d is None else gradient(name, d, like)

@@ -115,11 +115,7 @@ class Stream:
             steps = x.shape[:1]
         x = checks.gradient_of("x", x, (*steps, *self._input_shape), dtype)
         if out is not None:
-            if type(out) is not np.ndarray:
-                raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-            if not out.flags.carray:
-                raise ValueError("out: expected a writeable, aligned, C-contiguous array")
-            checks.gradient_of("out", out, (*steps, *self._output_shape), dtype)
+            checks.written("out", out, (*steps, *self._output_shape), dtype)
         if reset is not None:
             reset = checks.resets(reset, "(T, N)", x.shape[:2])
         return x, out, reset

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastrnn.layers import checks
 from fastrnn.layers.dropout import dropout as dropout_mask
-from fastrnn.nn import init, stack
+from fastrnn.nn import checkpoints, init, stack
 from fastrnn.nn.stack import Form, Weights
 
 State = np.ndarray | tuple[np.ndarray, ...]
@@ -21,7 +21,7 @@ State = np.ndarray | tuple[np.ndarray, ...]
 class Cache(NamedTuple):
     """What forward leaves for backward."""
 
-    inner: stack.Cache | None  # None: training=False
+    inner: stack.Cache | checkpoints.Cache | None  # None: training=False
     y_shape: tuple[int, ...]
 
 
@@ -140,6 +140,7 @@ class Recurrent:
         reset: np.ndarray | None = None,
         training: bool = False,
         rng: np.random.Generator | None = None,
+        checkpoint_every: int | None = None,
     ) -> tuple[np.ndarray, State, Cache]:
         """All steps of all layers.
 
@@ -147,7 +148,8 @@ class Recurrent:
         (L*S, N, H), layer by layer, forwards before backwards, None for zeros; lengths (N,): row n
         has the steps before lengths[n]; reset (N, T), bool: the state of row n is set to zeros
         before step t, for several episodes in one row; training, whether backward may follow and
-        elements drop out, by rng (None: the module's own).
+        elements drop out, by rng (None: the module's own); checkpoint_every: keep the states every
+        so many steps alone, and let backward compute the rest again.
         Returns: y (N, T, S*P), 0 past a row's length; the last state; the cache for backward.
         Raises ValueError for a shape or a value, TypeError for a dtype or a flag.
         """
@@ -156,9 +158,23 @@ class Recurrent:
         initial = self._state("{}0", state, len(x))
         masks = self._masks(x.shape[:2], self.rng if rng is None else rng, training)
         given = {"lengths": lengths, "reset": reset, "masks": masks, "backend": self.backend}
-        run = stack.forward(self.form, weights, x, initial, training=training, **given)
+        every = self._every(checkpoint_every)
+        if every is None or not training:
+            run = stack.forward(self.form, weights, x, initial, training=training, **given)
+        else:
+            run = checkpoints.forward(self.form, weights, x, initial, every, **given)
         y, last, inner = run
         return y, self._as_state(last), Cache(inner if training else None, y.shape)
+
+    def _every(self, steps):
+        if steps is None:
+            return None
+        if self.form.bidirectional:
+            raise ValueError(
+                "checkpoint_every: expected None with bidirectional=True: the direction backwards "
+                "begins at the end"
+            )
+        return checks.count("checkpoint_every", steps)
 
     def _input(self, x):
         x = checks.array("x", x)
@@ -220,9 +236,8 @@ class Recurrent:
         if dy is not None:
             dy = checks.gradient_of("dy", dy, cache.y_shape, self.dtype)
         dlast = self._state("d{}T", dstate, cache.y_shape[0])
-        dx, dinitial, grads = stack.backward(
-            self.form, dy, dlast, cache.inner, backend=self.backend
-        )
+        run = checkpoints if isinstance(cache.inner, checkpoints.Cache) else stack
+        dx, dinitial, grads = run.backward(self.form, dy, dlast, cache.inner, backend=self.backend)
         return dx, self._named(grads), self._as_state(dinitial)
 
     def _named(self, grads):
