@@ -79,22 +79,20 @@ class Loop(nn.Module):
         return torch.stack(h, 1)
 
 
-def _layer(case: Case, options: dict[str, object], *shape: int) -> Model:
-    return Model(LAYERS[case.cell](case.D, case.H, **options), (torch.randn(shape),))
+def _batch_first(case: Case, **options: object) -> Model:
+    layer = LAYERS[case.cell](case.D, case.H, batch_first=True, **options)
+    return Model(layer, (torch.randn(case.N, case.T, case.D),))
+
+
+def _time_first(case: Case) -> Model:
+    layer = LAYERS[case.cell](case.D, case.H)
+    return Model(layer, (torch.randn(case.T, case.N, case.D),))
 
 
 def _given_states(case: Case) -> Model:
     h0, c0 = torch.randn(2, 1, case.N, case.H)
     layer, (x,) = _batch_first(case)
     return Model(layer, (x, (h0, c0) if case.cell == "lstm" else h0))
-
-
-def _batch_first(case: Case, **options: object) -> Model:
-    return _layer(case, {"batch_first": True, **options}, case.N, case.T, case.D)
-
-
-def _time_first(case: Case) -> Model:
-    return _layer(case, {}, case.T, case.N, case.D)
 
 
 def _packed(case: Case) -> Model:
