@@ -69,7 +69,7 @@ def test_policy_s_loop_is_one_call_with_reset(dtype):
 
 
 def test_models_train_to_the_same(dtype):
-    """Three steps of Adam, which go as far for a small gradient as for a large one: the two ends are
+    """Three steps of Adam, which go as far for a small gradient as for a large one: the ends are
     nearer to each other than a thousandth of the way."""
     module, inputs = model("tagger", dtype)
     copies = deepcopy(module), fastrnn.torch.convert(deepcopy(module))
