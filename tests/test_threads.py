@@ -24,7 +24,7 @@ from util import (
 )
 
 import fastrnn
-from fastrnn.backends import _kernels, bound_threads, compiled, current_backend, threads
+from fastrnn.backends import _kernels, compiled, current_backend, threads
 from fastrnn.backends._kernels import isas
 from fastrnn.backends.threads import available_cpus
 
@@ -74,18 +74,16 @@ def test_a_thread_bounds_its_own_calls(small_work_is_split, rng):
         return _kernels.most_parts()
 
     fastrnn.set_num_threads(3)
-    before = bound_threads(2)
+    before = compiled.bound_threads(2)
     try:
         assert before == 0 and parts() == 2
         with ThreadPoolExecutor(1) as other:
             assert other.submit(parts).result() == 3
-        assert bound_threads(8) == 2 and parts() == 3
+        assert compiled.bound_threads(8) == 2 and parts() == 3
         assert fastrnn.get_num_threads() == 3
     finally:
-        bound_threads(before)
+        compiled.bound_threads(before)
     assert parts() == 3
-    with fastrnn.use_backend("numpy"):
-        assert bound_threads(2) == 0
 
 
 def test_python_threads_compute_at_once(small_work_is_split, rng):

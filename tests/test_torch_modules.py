@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from util import TWIN
 
 import fastrnn.torch
+from fastrnn.torch import tensors
 
 NAMES = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
 LAYERS = NAMES[:3]
@@ -247,6 +248,18 @@ def test_what_is_wrong_gets_torchs_errors(name):
             ours(*args)
 
 
+def test_same_wrong_states_and_packed_data_of_three_axes():
+    theirs, ours = pair("LSTM", D, H)
+    state = torch.zeros(1, N, H + 1)
+    packed = PackedSequence(torch.randn(3, 2, D), torch.tensor([2, 1]))
+    for args in ((torch.randn(T, N, D), (state, state)), (packed,)):
+        with pytest.raises(RuntimeError) as expected:
+            theirs(*args)
+        with pytest.raises(RuntimeError) as raised:
+            ours(*args)
+        assert str(raised.value) == str(expected.value)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_changed_between_the_passes_is_an_error(name):
     module = getattr(fastrnn.torch, name)(D, H)
@@ -410,6 +423,41 @@ def test_subclasses_of_tensor_stay_what_they_are():
 
     x = torch.randn(T, N, D).as_subclass(Mine)
     assert type(fastrnn.torch.GRU(D, H)(x)[0]) is Mine
+
+
+def test_arrays_are_the_tensors_memory_with_and_without_the_extension():
+    x, y = torch.randn(3, 4), nn.Parameter(torch.randn(2, 5)[:, 1:4].T)
+    for plain in (tensors.plain_arrays, tensors._plain_arrays):
+        a, none, b = plain((x, None, y))
+        assert none is None
+        a[0, 0] = 7
+        assert x[0, 0] == 7
+        assert np.array_equal(b, y.detach().numpy())
+        assert b.strides == y.detach().numpy().strides
+        for other in (
+            x.double(),
+            x.half(),
+            x.long(),
+            x.to("meta"),
+            x.to_sparse(),
+            x.to_mkldnn(),
+            torch._neg_view(x),
+            x.as_subclass(type("Mine", (torch.Tensor,), {})),
+            torch.randn([1] * 9),
+        ):
+            assert plain((x, other)) is None or other.dim() == 9
+    for every in (tensors.arrays, tensors._arrays):
+        index, flags, none = every([torch.arange(3), torch.tensor([True]), None])
+        assert (index.dtype, flags.dtype, none) == (np.int64, bool, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_numpy_backend_computes_as_well(name, only_fastrnn):
+    module = getattr(fastrnn.torch, name)(D, H)
+    x = leaf(N, D) if name.endswith("Cell") else leaf(T, N, D)
+    expected = results(module, x)
+    with fastrnn.use_backend("numpy"):
+        assert_equal(results(module, x), expected)
 
 
 def test_use_says_who_computes(only_fastrnn):

@@ -13,7 +13,6 @@ from fastrnn.backends import threads
 from fastrnn.backends.threads import get_num_threads, set_num_threads
 
 __all__ = [
-    "bound_threads",
     "get_backend",
     "get_num_threads",
     "release_memory",
@@ -109,16 +108,6 @@ def _select_isa(kernels: ModuleType, name: str, argument: str) -> None:
     if name not in kernels.isas():
         raise ValueError(f"{argument}: expected one of {kernels.isas()} on this CPU, got {name!r}")
     kernels.use_isa(name)
-
-
-def bound_threads(n: int) -> int:
-    """Let calls of the calling thread use at most n threads from now on, and no more than are set;
-    n = 0 ends this.
-
-    Returns: the bound before.
-    """
-    backend = get_backend()
-    return backend.bound_threads(n) if hasattr(backend, "bound_threads") else 0
 
 
 def release_memory() -> int:

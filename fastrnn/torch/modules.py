@@ -97,10 +97,12 @@ class _Layers(_Module):
         """Whether torch.nn would take these shapes, and there is something to compute."""
         if not isinstance(x, Tensor) or states is None:
             return False
-        if x.dim() != 3 and (x.dim() != 2 or x.numel() == 0):
+        if x.dim() != 2 and (x.dim() != 3 or sizes is not None):
             return False
         if x.shape[-1] != self.input_size or x.numel() == 0:
             return False
+        if states[0] is None and states[1] is None:
+            return True
         if sizes is not None:
             batch = (int(sizes[0]),)
         else:
