@@ -39,6 +39,7 @@ def only_fastrnn(monkeypatch):
 
     for name in NAMES:
         monkeypatch.setattr(getattr(nn, name), "forward", refused)
+        monkeypatch.setattr(getattr(fastrnn.torch, name), "use", "fastrnn")
 
 
 def pair(name, *args, dtype=torch.float32, **keywords):
@@ -47,6 +48,7 @@ def pair(name, *args, dtype=torch.float32, **keywords):
     theirs = getattr(nn, name)(*args, **keywords).to(dtype)
     ours = getattr(fastrnn.torch, name)(*args, **keywords).to(dtype)
     ours.load_state_dict(theirs.state_dict())
+    ours.use = "fastrnn"
     return theirs, ours
 
 
@@ -262,7 +264,7 @@ def test_same_wrong_states_and_packed_data_of_three_axes():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_changed_between_the_passes_is_an_error(name):
-    module = getattr(fastrnn.torch, name)(D, H)
+    _, module = pair(name, D, H)
     x = leaf(N, D) if name.endswith("Cell") else leaf(1, 1, D)
     for change in ("weight", "input", "output"):
         given = x * 1
@@ -296,7 +298,7 @@ def test_an_output_that_is_a_copy_may_be_changed():
 
 def test_gradients_do_not_share_memory():
     for name in NAMES:
-        module = getattr(fastrnn.torch, name)(D, H)
+        _, module = pair(name, D, H)
         y = module(torch.randn(N, D) if name.endswith("Cell") else torch.randn(T, N, D))
         (y if isinstance(y, torch.Tensor) else y[0]).sum().backward()
         where = [p.grad.data_ptr() for p in module.parameters()]
@@ -468,6 +470,32 @@ def test_use_says_who_computes(only_fastrnn):
         module.use = "torch"
         with pytest.raises(AssertionError, match=r"torch\.nn computes"):
             module(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "size", "training", "computed"),
+    [
+        ("RNN", 1, H, True, False),
+        ("RNN", 1, H, False, True),
+        ("RNN", 2, H, True, True),
+        ("LSTM", 1, H, True, True),
+        ("RNNCell", 1, H, False, False),
+        ("LSTMCell", 1, 64, True, True),
+        ("LSTMCell", 1, 65, True, False),
+        ("GRUCell", 1, 65, False, True),
+        ("GRUCell", 1, 257, False, False),
+    ],
+)
+def test_the_faster_computes(name, steps, size, training, computed, only_fastrnn):
+    module = getattr(fastrnn.torch, name)(D, size)
+    x = torch.randn(N, D) if name.endswith("Cell") else torch.randn(steps, N, D)
+    module.use = "auto"
+    with torch.set_grad_enabled(training):
+        if computed:
+            module(x)
+        else:
+            with pytest.raises(AssertionError, match=r"torch\.nn computes"):
+                module(x)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:FutureWarning")

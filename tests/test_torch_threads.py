@@ -25,6 +25,7 @@ def test_as_many_threads_as_torch_uses(name, torchs_threads):
     N, T, D, H = LARGE
     layer = getattr(fastrnn.torch, name)(D, H)
     x = torch.randn(T, N, D) if name == "LSTM" else torch.randn(16 * N, D)
+    layer.use = "fastrnn"
     fastrnn.set_num_threads(4)
     found = {}
     for n in (1, 3):
