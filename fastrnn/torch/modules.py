@@ -173,7 +173,8 @@ class _Layers(_Module):
 
     def _is_slower(self, x, sizes):
         T = x.shape[1 if self.batch_first else 0] if sizes is None else len(sizes)
-        return T < (16 if self.proj_size else self._fewest_steps)
+        fewest = 16 if self.proj_size else self._fewest_steps
+        return fewest > T
 
     def _computation(self, x, sizes, reset):
         layout = "batch_first" if self.batch_first else "time_first"
