@@ -282,7 +282,8 @@ class _Cell(_Module):
         weight = self._weight
         weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")
         tensors = (x, h, c, *weights)
-        is_slower = self.hidden_size > self._most_units[has_gradient(tensors)]
+        H, (without, training) = self.hidden_size, self._most_units
+        is_slower = training < H and (without < H or has_gradient(tensors))
         if (arrays := self._arrays(tensors, is_slower)) is None:
             return None
         return compute(_step(self.cell, self.nonlinearity), tensors, arrays)
