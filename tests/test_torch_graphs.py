@@ -71,6 +71,7 @@ VARIANTS = [
 @pytest.mark.parametrize(("name", "keywords"), VARIANTS, ids=str)
 def test_compiled_models_are_the_same(name, keywords, dynamo):
     model, x = Model(name, **keywords).eval(), leaf(T, N, D)
+    model.layer.use = "fastrnn"
     assert "fastrnn.layers.default" in recorded(model, x)
     compiled_model = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert_equal(results(compiled_model, x), results(model, x))

@@ -475,9 +475,8 @@ def test_use_says_who_computes(only_fastrnn):
 @pytest.mark.parametrize(
     ("name", "steps", "size", "training", "computed"),
     [
-        ("RNN", 1, H, True, False),
-        ("RNN", 1, H, False, True),
-        ("RNN", 2, H, True, True),
+        ("RNN", 2, H, True, False),
+        ("RNN", 3, H, False, True),
         ("LSTM", 1, H, True, True),
         ("RNNCell", 1, H, False, False),
         ("LSTMCell", 1, 64, True, True),
@@ -496,6 +495,15 @@ def test_the_faster_computes(name, steps, size, training, computed, only_fastrnn
         else:
             with pytest.raises(AssertionError, match=r"torch\.nn computes"):
                 module(x)
+
+
+def test_short_projected_sequences_are_torchs(only_fastrnn):
+    module = fastrnn.torch.LSTM(D, H, proj_size=2)
+    module.use = "auto"
+    module(torch.randn(16, N, D))
+    with pytest.raises(AssertionError, match=r"torch\.nn computes"):
+        module(torch.randn(15, N, D))
+    module(torch.randn(15, N, D), reset=torch.zeros(N, 15, dtype=torch.bool))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:FutureWarning")

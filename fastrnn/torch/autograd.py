@@ -35,10 +35,9 @@ def compute(
     computation: Computation,
     tensors: Sequence[Tensor | None],
     arrays: Sequence[np.ndarray | None],
-    training: bool,
 ) -> tuple[Tensor, ...]:
-    """The results, with a gradient where training says so; arrays are those of the tensors."""
-    if training:
+    """The results, with a gradient where one is wanted of any of the tensors; arrays are theirs."""
+    if has_gradient(tensors):
         return _Differentiable.apply(computation, arrays, *tensors)
     results, _ = on_torchs_threads(computation.forward, False, *arrays)
     return tuple(map(torch.from_numpy, results))

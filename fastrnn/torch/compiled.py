@@ -35,29 +35,20 @@ def compute(computation: Sequence, tensors: Several[Tensor | None]) -> Several[T
     return _forward(x, h0, c0, weights, reset, list(masks), *about)
 
 
+_ARGUMENTS = (
+    "Tensor x, Tensor? h0, Tensor? c0, Tensor[] weights, Tensor? reset, Tensor[] masks, str cell, "
+    "str nonlinearity, int layers, bool bidirectional, bool bias, bool projected, str layout"
+)
+
+
 def _computation(reset, masks, cell, nonlinearity, layers, bidirectional, *others):
     gates = "ifgo" if cell == "lstm" else None
     form = Form(cell, layers, bidirectional, gates, True, nonlinearity, True)
     return Sequence(form, *others, None, reset, tuple(masks))
 
 
-@torch.library.custom_op("fastrnn::layers", mutates_args=())
-def _forward(
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    weights: Several[Tensor],
-    reset: Tensor | None,
-    masks: Several[Tensor],
-    cell: str,
-    nonlinearity: str,
-    layers: int,
-    bidirectional: bool,
-    bias: bool,
-    projected: bool,
-    layout: str,
-) -> list[Tensor]:
-    about = cell, nonlinearity, layers, bidirectional, bias, projected, layout
+@torch.library.custom_op("fastrnn::layers", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor[]")
+def _forward(x, h0, c0, weights, reset, masks, *about):
     computation = _computation(reset, masks, *about)
     given = arrays((x, h0, c0, *weights))
     results, _ = on_torchs_threads(computation.forward, False, *given)
@@ -74,24 +65,12 @@ def _(x, h0, c0, weights, reset, masks, cell, nonlinearity, layers, bidirectiona
     return [y, h, x.new_empty((layers * S, N, H))] if cell == "lstm" else [y, h]
 
 
-@torch.library.custom_op("fastrnn::layers_backward", mutates_args=())
-def _backward(
-    dresults: Several[Tensor | None],
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    weights: Several[Tensor],
-    reset: Tensor | None,
-    masks: Several[Tensor],
-    cell: str,
-    nonlinearity: str,
-    layers: int,
-    bidirectional: bool,
-    bias: bool,
-    projected: bool,
-    layout: str,
-) -> list[Tensor]:
-    about = cell, nonlinearity, layers, bidirectional, bias, projected, layout
+@torch.library.custom_op(
+    "fastrnn::layers_backward",
+    mutates_args=(),
+    schema=f"(Tensor?[] dresults, {_ARGUMENTS}) -> Tensor[]",
+)
+def _backward(dresults, x, h0, c0, weights, reset, masks, *about):
     computation = _computation(reset, masks, *about)
     given = arrays((x, h0, c0, *weights))
 

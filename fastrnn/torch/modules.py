@@ -67,6 +67,9 @@ class _Module:
 
 
 class _Layers(_Module):
+    # From how many steps on fastrnn is the faster one; 16 with a projection.
+    _fewest_steps = 1
+
     def forward(self, input, hx=None, *, reset=None):  # noqa: A002
         """As torch.nn's; reset (N, T), bool, whatever the layout, sets the state of row n to
         zeros before step t where reset[n, t] is true; of an unbatched input it is (T,).
@@ -154,20 +157,30 @@ class _Layers(_Module):
         if compiling := torch.compiler.is_compiling():
             computed = self.use != "torch" and sizes is None and compiled.are_plain(tensors)
         else:
-            training = has_gradient(tensors)
-            # A single step of an rnn back: 0.8 of torch.nn's speed.
-            is_slower = (
-                self.cell == "rnn" and reset is None and training and self._is_step(x, sizes)
-            )
-            arrays = self._arrays(tensors, is_slower)
+            arrays = self._arrays(tensors, reset is None and self._is_slower(x, sizes))
             computed = arrays is not None
         if not computed and reset is None:
             return None
+        computation = self._computation(x, sizes, reset)
+        if not computed:
+            results = computation.reference(*tensors)
+        elif compiling:
+            results = compiled.compute(computation, tensors)
+        else:
+            results = compute(computation, tensors, arrays)
+        y, *last = results
+        return y, tuple(last) if self.cell == "lstm" else last[0]
+
+    def _is_slower(self, x, sizes):
+        T = x.shape[1 if self.batch_first else 0] if sizes is None else len(sizes)
+        fewest = 16 if self.proj_size else self._fewest_steps
+        return fewest > T
+
+    def _computation(self, x, sizes, reset):
         layout = "batch_first" if self.batch_first else "time_first"
         layout = layout if sizes is None else "packed"
-        build = (
-            _sequence if not compiling else _sequence.__wrapped__
-        )  # torch.compile wants no caches
+        # torch.compile looks behind caches, and warns that it does.
+        build = _sequence.__wrapped__ if torch.compiler.is_compiling() else _sequence
         computation = build(
             self.cell,
             self.num_layers,
@@ -178,19 +191,9 @@ class _Layers(_Module):
             layout,
         )
         masks = self._masks(x, layout)
-        if sizes is not None or reset is not None or masks:
-            computation = computation._replace(sizes=sizes, reset=reset, masks=masks)
-        if not computed:
-            results = computation.reference(*tensors)
-        elif compiling:
-            results = compiled.compute(computation, tensors)
-        else:
-            results = compute(computation, tensors, arrays, training)
-        y, *last = results
-        return y, tuple(last) if self.cell == "lstm" else last[0]
-
-    def _is_step(self, x, sizes):
-        return (x.shape[self.batch_first] if sizes is None else len(sizes)) == 1
+        if sizes is None and reset is None and not masks:
+            return computation
+        return computation._replace(sizes=sizes, reset=reset, masks=masks)
 
     def _masks(self, x, layout):
         """What the outputs of all layers but the last are multiplied with, as torch draws it: one
@@ -226,13 +229,16 @@ def _checked(reset, letters, shape):
 
 
 class RNN(_Layers, torch.nn.RNN):
-    """torch.nn.RNN, by fastrnn; a single step that has a gradient is torch.nn's own, which is faster."""
+    """torch.nn.RNN, by fastrnn; of one or two steps torch.nn's own, which is faster."""
 
     own, cell = torch.nn.RNN, "rnn"
+    _fewest_steps = 3
 
 
 class LSTM(_Layers, torch.nn.LSTM):
-    """torch.nn.LSTM, by fastrnn."""
+    """torch.nn.LSTM, by fastrnn; with a projection and of fewer than 16 steps torch.nn's own, which
+    is faster.
+    """
 
     own, cell = torch.nn.LSTM, "lstm"
 
@@ -250,9 +256,8 @@ _step = cache(Step)
 
 
 class _Cell(_Module):
-    # Up to which H fastrnn is as fast as torch.nn: without and with a gradient. Larger ones have
-    # 0.8 to 1.0 of its speed, an rnn 0.5 to 1.0.
-    _fast = 256, 64
+    # Up to which H fastrnn is the faster one, without a gradient and with one.
+    _most_units = 256, 64
 
     def forward(self, input, hx=None):  # noqa: A002
         """As torch.nn's, whose own it is in a graph of torch.compile."""
@@ -277,10 +282,11 @@ class _Cell(_Module):
         weight = self._weight
         weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")
         tensors = (x, h, c, *weights)
-        training = has_gradient(tensors)
-        if (arrays := self._arrays(tensors, self.hidden_size > self._fast[training])) is None:
+        H, (without, training) = self.hidden_size, self._most_units
+        is_slower = training < H and (without < H or has_gradient(tensors))
+        if (arrays := self._arrays(tensors, is_slower)) is None:
             return None
-        return compute(_step(self.cell, self.nonlinearity), tensors, arrays, training)
+        return compute(_step(self.cell, self.nonlinearity), tensors, arrays)
 
     def _fits(self, x, h, c):
         """Whether torch.nn would take these shapes, and there is something to compute."""
@@ -299,7 +305,7 @@ class RNNCell(_Cell, torch.nn.RNNCell):
     """torch.nn.RNNCell; torch.nn's own, which is faster, unless use is "fastrnn"."""
 
     own, cell = torch.nn.RNNCell, "rnn"
-    _fast = 0, 0
+    _most_units = 0, 0
 
 
 class LSTMCell(_Cell, torch.nn.LSTMCell):
