@@ -181,7 +181,7 @@ cdef int set_steps(problem *p, ndarray x, ndarray index, ndarray lengths, bint r
     cdef npy_intp *given = PyArray_DIMS(x if index is None else index)
     cdef int axes = PyArray_NDIM(x) - 1 if index is None else 2
     shape[0], shape[1] = given[0], given[1]
-    p.layout = LAYOUTS[layout]
+    p.layout = BATCH_FIRST if layout is usual else LAYOUTS[layout]
     if p.layout == PACKED:
         p.N = PyArray_DIMS(lengths)[0]
         p.T = (<idx *>PyArray_DATA(lengths))[0] if p.N else 0
@@ -191,7 +191,8 @@ cdef int set_steps(problem *p, ndarray x, ndarray index, ndarray lengths, bint r
         p.N, p.T = given[0], given[1] if axes == 2 else 1
     p.x, p.table = data(x), PyArray_DIMS(x)[0]
     p.lengths, p.index = <idx *>data(lengths), <idx *>data(index)
-    p.reset, p.reset_to_initial = <const unsigned char *>data(reset), reset_to == "initial"
+    p.reset = <const unsigned char *>data(reset)
+    p.reset_to_initial = reset is not None and reset_to == "initial"
     p.reverse = reverse
     return axes
 
@@ -250,7 +251,8 @@ cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **data
     return made
 
 
-LAYOUTS = {"batch_first": BATCH_FIRST, "time_first": TIME_FIRST, "packed": PACKED}
+cdef object usual = "batch_first"
+LAYOUTS = {usual: BATCH_FIRST, "time_first": TIME_FIRST, "packed": PACKED}
 
 cdef enum:
     # Bytes of work space that lie on the stack: a step would feel their allocation. Not where threads
