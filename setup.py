@@ -111,7 +111,7 @@ rows = Extension(
     "fastrnn.backends._rows",
     ["fastrnn/backends/_rows.pyx"],
     **numpy_api,
-    depends=["src_c/kernels.h", "src_c/layer.h", "src_c/plan.h", *pxd],
+    depends=["src_c/cells/all.h", "src_c/kernels.h", "src_c/layer.h", "src_c/plan.h", *pxd],
 )
 kernels = Extension(
     "fastrnn.backends._kernels",

@@ -32,8 +32,9 @@ class Steps(NamedTuple):
     lengths: np.ndarray | None = None  # (N,), np.intp; None stands for T
     reverse: bool = False  # time runs backwards
     index: np.ndarray | None = None  # (N, T), np.intp: rows of x, which then is (U, D)
-    reset: np.ndarray | None = None  # (N, T), bool: the state starts anew before the step
+    reset: np.ndarray | None = None  # (N, T) or as layout has it, bool: anew before the step
     reset_to: str = "zeros"  # or "initial"
+    layout: str = "batch_first"  # of arrays of steps, (N, T, ...); or "time_first", "packed"
 
 
 ALL_STEPS = Steps()
@@ -44,6 +45,30 @@ def steps_taken(shape: tuple[int, int], lengths: np.ndarray | None) -> np.ndarra
     if lengths is None or not shape[0]:
         return np.ones(shape, bool)
     return np.arange(shape[1]) < lengths[:, None]
+
+
+def batch_first(a: np.ndarray | None, steps: NamedTuple) -> np.ndarray | None:
+    """An array of steps of any layout as (N, T, ...), 0 past the lengths of what was packed."""
+    if a is None or steps.layout == "batch_first":
+        return a
+    if steps.layout == "packed":
+        taken = _taken_in_turn(steps.lengths)
+        a, packed = np.zeros((*taken.shape, *a.shape[1:]), a.dtype), a
+        a[taken] = packed
+    return a.swapaxes(0, 1)
+
+
+def laid_out(a: np.ndarray, steps: NamedTuple) -> np.ndarray:
+    """An array (N, T, ...) in the layout of the others."""
+    if steps.layout == "batch_first":
+        return a
+    a = a.swapaxes(0, 1)
+    return a[_taken_in_turn(steps.lengths)] if steps.layout == "packed" else np.ascontiguousarray(a)
+
+
+def _taken_in_turn(lengths):
+    """Which steps (T, N) the rows take."""
+    return steps_taken((len(lengths), lengths.max(initial=0)), lengths).T
 
 
 # ---- caches --------------------------------------------------------------------------------------
@@ -61,11 +86,12 @@ class RNNCache(NamedTuple):
     h: np.ndarray  # (N, T, H)
     nonlinearity: str
     hT: np.ndarray | None = None  # (N, H), last hidden state
-    lengths: np.ndarray | None = None  # these five: see Steps
+    lengths: np.ndarray | None = None  # these six: see Steps
     reverse: bool = False
     index: np.ndarray | None = None
     reset: np.ndarray | None = None
     reset_to: str = "zeros"
+    layout: str = "batch_first"
     transposed: bool = False  # Wx is (H, D)
     packed: object = None  # of prepared weights
 
@@ -87,6 +113,7 @@ class LSTMCache(NamedTuple):
     index: np.ndarray | None = None
     reset: np.ndarray | None = None
     reset_to: str = "zeros"
+    layout: str = "batch_first"
     transposed: bool = False  # Wx is (4*H, D), Wh (4*H, H)
     packed: object = None
 
@@ -107,6 +134,7 @@ class GRUCache(NamedTuple):
     index: np.ndarray | None = None
     reset: np.ndarray | None = None
     reset_to: str = "zeros"
+    layout: str = "batch_first"
     transposed: bool = False  # Wx is (3*H, D), Wh (3*H, H)
     packed: object = None
     gates: str = "rzn"  # r, z, n as they lie in Wx, Wh, b, activations

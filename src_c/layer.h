@@ -65,6 +65,10 @@ const char *fastrnn_spec_error(const cell_spec *);
 
 /* ---- a call ---------------------------------------------------------------------------------- */
 
+/* How arrays of steps lie: [N,T,...]; [T,N,...]; or the rows that take a step, step by step, the
+   longest row first, [sum of lengths,...]. */
+enum { BATCH_FIRST, TIME_FIRST, PACKED };
+
 /* What a caller gives. With index, x is a table of which row n reads x[index[n, t]] at step t. */
 typedef struct {
     const cell_spec *cell;
@@ -74,7 +78,7 @@ typedef struct {
     const void *initial[MAX_STATES];    /* [N,H]; NULL: 0 */
     const idx *lengths, *index;         /* [N] [N,T]; NULL: T, x as it is */
     const unsigned char *reset;         /* [N,T]: the state starts anew before that step; or NULL */
-    int reverse, time_major;            /* time_major: arrays of steps are [T,N,...]; no lengths */
+    int reverse, layout;                /* PACKED: lengths fall */
     int reset_to_initial;               /* not to 0 */
 } problem;
 
@@ -113,8 +117,7 @@ typedef struct {
 } plan;
 
 /* Step t processes the ranks below batch_size(t) = offsets[t + 1] - offsets[t]; rank i of it is row
-   n * T + time (time_major: time * N + n) of the arrays: rows[offsets[t] + i], n being
-   sorted_indices[i]. */
+   rows[offsets[t] + i] of the arrays, for row sorted_indices[i] of the batch. */
 typedef struct {
     idx steps;
     idx *rows, *offsets, *sorted_indices; /* [sum of lengths] [steps + 1] [N] */

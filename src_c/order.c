@@ -14,6 +14,14 @@ schedule take_schedule(arena *a, const problem *p)
                       .sorted_indices = take(a, p->N, sizeof(idx))};
 }
 
+/* The row of arrays in which a step of row n lies; offsets: see schedule. */
+static idx row_at(const problem *p, const idx *offsets, idx n, idx time)
+{
+    return p->layout == PACKED ? offsets[time] + n
+        : p->layout == TIME_FIRST ? time * p->N + n
+                                  : n * p->T + time;
+}
+
 void sort_batch(const problem *p, schedule *time)
 {
     const idx N = p->N, T = most_steps(p);
@@ -38,18 +46,29 @@ void sort_batch(const problem *p, schedule *time)
     for (idx t = 0; t < steps; t++) {
         const idx active = offsets[t + 1];
         offsets[t] = i;
-        for (rank = 0; rank < active; rank++) {
-            const idx n = indices[rank], time = p->reverse ? length_of(p, n) - 1 - t : t;
-            rows[i++] = p->time_major ? time * N + n : n * T + time;
-        }
+        i += active;
     }
     offsets[steps] = i;
+    for (idx t = 0; t < steps; t++)
+        for (i = offsets[t]; i < offsets[t + 1]; i++) {
+            const idx n = indices[i - offsets[t]];
+            rows[i] = row_at(p, offsets, n, p->reverse ? length_of(p, n) - 1 - t : t);
+        }
     time->steps = steps;
 }
 
 void clear_past_lengths(const problem *p, void *a, size_t row_bytes)
 {
-    for (idx n = 0; a && p->lengths && n < p->N; n++)
-        memset((char *)a + (n * p->T + p->lengths[n]) * row_bytes, 0,
-               (p->T - p->lengths[n]) * row_bytes);
+    if (!a || !p->lengths || p->layout == PACKED)
+        return;
+    if (p->layout == BATCH_FIRST) {
+        for (idx n = 0; n < p->N; n++)
+            memset((char *)a + (n * p->T + p->lengths[n]) * row_bytes, 0,
+                   (p->T - p->lengths[n]) * row_bytes);
+        return;
+    }
+    for (idx t = 0; t < p->T; t++)
+        for (idx n = 0; n < p->N; n++)
+            if (t >= p->lengths[n])
+                memset((char *)a + (t * p->N + n) * row_bytes, 0, row_bytes);
 }

@@ -13,7 +13,7 @@ static inline idx length_of(const problem *p, idx n)
     return p->lengths ? p->lengths[n] : p->T;
 }
 
-/* Zeros in a [N, T, ...] past the length of each row; a may be NULL. */
+/* Zeros in an array of steps past the length of each row; a may be NULL. */
 void clear_past_lengths(const problem *, void *a, size_t row_bytes);
 
 #endif

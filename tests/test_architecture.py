@@ -30,6 +30,7 @@ BELOW = {
     "cells": set(),
     "backends": {"cells"},
     "layers": {"backends", "cells"},
+    "nn": {"cells", "layers"},
     "solver": {"backends", "optim", "settings", "storage"},
     "metrics": {"optional", "printing"},
     "settings": set(),
@@ -37,12 +38,12 @@ BELOW = {
     "plots": {"figures", "metrics", "printing"},
     "vision": {"figures", "metrics", "optional", "plots", "runs", "settings", "solver", "storage"},
     "captioning": {
-        *("backends", "figures", "layers", "optim", "optional", "plots", "printing", "runs"),
+        *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
         *("settings", "solver", "storage", "vision"),
     },
     "text": {
-        *("backends", "layers", "metrics", "optim", "optional", "plots", "printing", "runs"),
-        *("settings", "solver", "storage"),
+        *("backends", "cells", "layers", "metrics", "nn", "optim", "optional", "plots"),
+        *("printing", "runs", "settings", "solver", "storage"),
     },
     "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage", "text"},
     "cli": {

@@ -8,7 +8,8 @@ import pytest
 from util import LAYERS, SEQUENCES, TWIN, assert_close, assert_same_bits, draw, upstream
 
 import fastrnn
-from fastrnn.layers.recurrent import backward_onto
+from fastrnn.cells import GRU, LSTM, NAMES
+from fastrnn.layers import recurrent
 
 # Where states start anew from h0, each piece would start from its own; with lengths and a reversed
 # time the steps of a piece are others in each row.
@@ -51,7 +52,9 @@ def in_pieces(layer, operands, dh, dlast, cuts):
     for (begin, end), states in zip(reversed(pieces), reversed(started), strict=True):
         steps, cache = piece_of(layer, operands, states, begin, end)
         piece = None if dh is None else dh[:, steps]
-        dx[:, steps], dlast = backward_onto(layer.function, piece, dlast, cache, onto)
+        dx[:, steps], dlast, *_ = recurrent.backward(
+            NAMES[layer.function], piece, dlast, cache, onto=onto
+        )
     return dx, dlast, onto
 
 
@@ -100,11 +103,10 @@ def test_pieces_of_the_reference_make_the_whole(name, dtype, rng):
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"cell": "tanh"}, "ValueError: cell: expected one of ['rnn', 'lstm', 'gru'], got 'tanh'"),
-        ({"cell": "lstm"}, "ValueError: dlast: expected dhT, dcT, got 1 of them"),
+        ({"cell": LSTM}, "ValueError: dlast: expected dhT, dcT, got 1 of them"),
         ({"dlast": None}, "TypeError: dlast: expected a tuple, got NoneType"),
         ({"onto": 3}, "ValueError: onto: expected dWx, dWh, db, dbh, got 3 of them"),
-        ({"onto": None}, "TypeError: onto: expected a tuple, got NoneType"),
+        ({"onto": {}}, "TypeError: onto: expected a tuple, got dict"),
         ({0: [1]}, "TypeError: dWx: expected an ndarray, got list"),
         ({0: np.zeros((15, 4)).T}, "ValueError: dWx: expected a writeable, aligned, C-contiguous"),
         ({1: np.zeros((5, 5))}, "ValueError: dWh: expected shape (5, 15), got (5, 5)"),
@@ -116,7 +118,7 @@ def test_what_gradients_cannot_go_on_from_is_refused(change, error, backend, rng
     layer = LAYERS["gru_bh_reverse"]
     *_, cache = layer.forward(*draw(layer, rng, np.float64, 2, 3, 4, 5).values())
     onto = [np.zeros((4, 15)), np.zeros((5, 15)), np.zeros(15), np.zeros(15)]
-    given = {"cell": "gru", "dh": None, "dlast": (None,), "cache": cache, "onto": onto}
+    given = {"cell": GRU, "dh": None, "dlast": (None,), "cache": cache, "onto": onto}
     for key, value in change.items():
         if key == "onto":
             given["onto"] = onto[:value] if value else value
@@ -125,6 +127,6 @@ def test_what_gradients_cannot_go_on_from_is_refused(change, error, backend, rng
         else:
             onto[key] = value
     with pytest.raises((TypeError, ValueError)) as caught:
-        backward_onto(**given)
+        recurrent.backward(**given)
     assert f"{caught.type.__name__}: {caught.value}".startswith(error)
     assert not any(np.any(d) for d in onto[1:])

@@ -83,6 +83,8 @@ cdef extern from "kernels.h" nogil:
 
 
 cdef extern from "layer.h" nogil:
+    const int BATCH_FIRST, TIME_FIRST, PACKED
+
     ctypedef struct cell_spec:
         const char *name
         idx gates, states
@@ -97,7 +99,7 @@ cdef extern from "layer.h" nogil:
         const idx *lengths
         const idx *index
         const unsigned char *reset
-        int reverse, time_major, reset_to_initial
+        int reverse, layout, reset_to_initial
 
     ctypedef struct weights:
         const void *Wx

@@ -185,15 +185,27 @@ cdef void set_weights(layer *l, const kernel_table *k, Spec spec, ndarray Wx, nd
     l.weights.transposed = transposed
 
 
-cdef void set_steps(problem *p, ndarray x, ndarray lengths, bint reverse, ndarray index,
-                    ndarray reset, bint reset_to_initial) noexcept:
-    """x (N, T, D), or (N, D): one step, or with index (U, D)."""
-    cdef npy_intp *shape = PyArray_DIMS(x if index is None else index)
-    p.N, p.T = shape[0], shape[1] if index is not None or PyArray_NDIM(x) == 3 else 1
+cdef int set_steps(problem *p, ndarray x, ndarray index, ndarray lengths, bint reverse, ndarray reset,
+                   object reset_to, object layout, npy_intp *shape) except -1:
+    """x of any layout, or (N, D): one step, or with index (U, D). shape receives the axes of arrays of
+    steps, without the last one; returns how many these are."""
+    cdef npy_intp *given = PyArray_DIMS(x if index is None else index)
+    cdef int axes = PyArray_NDIM(x) - 1 if index is None else 2
+    shape[0], shape[1] = given[0], given[1]
+    p.layout = BATCH_FIRST if layout is usual else LAYOUTS[layout]
+    if p.layout == PACKED:
+        p.N = PyArray_DIMS(lengths)[0]
+        p.T = (<idx *>PyArray_DATA(lengths))[0] if p.N else 0
+    elif p.layout == TIME_FIRST:
+        p.N, p.T = given[1], given[0]
+    else:
+        p.N, p.T = given[0], given[1] if axes == 2 else 1
     p.x, p.table = data(x), PyArray_DIMS(x)[0]
     p.lengths, p.index = <idx *>data(lengths), <idx *>data(index)
-    p.reset, p.reset_to_initial = <const unsigned char *>data(reset), reset_to_initial
+    p.reset = <const unsigned char *>data(reset)
+    p.reset_to_initial = reset is not None and reset_to == "initial"
     p.reverse = reverse
+    return axes
 
 
 cdef inline void put(PyObject **to, tuple values) noexcept:
@@ -250,6 +262,9 @@ cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **data
     return made
 
 
+cdef object usual = "batch_first"
+LAYOUTS = {usual: BATCH_FIRST, "time_first": TIME_FIRST, "packed": PACKED}
+
 cdef enum:
     # Bytes of work space that lie on the stack: a step would feel their allocation. Not where threads
     # share it: beside what the calling one writes there it is slower by up to a third.
@@ -263,10 +278,10 @@ cdef enum:
     KEPT = 11
     LAST = 15
     STEPS = 17
-    BIAS = 22
-    CONSTANT = 23
-    NOTHING = 24
-    SOURCES = 25
+    BIAS = 23
+    CONSTANT = 24
+    NOTHING = 25
+    SOURCES = 26
     MAX_FIELDS = 24
 
 
@@ -352,7 +367,8 @@ cdef class Spec:
         """(states, saved, last): tuples of new arrays. x and the rest as set_steps has them. A step
         has all states and no last ones. Without training nothing is saved, of a sequence's states h
         alone is kept, and without return_sequence not that."""
-        cdef int ndim = 2 if index is None and PyArray_NDIM(x) == 2 else 3, kind = PyArray_TYPE(x), s
+        cdef int kind = PyArray_TYPE(x), s, axes
+        cdef bint step
         cdef int n = 1 + self.states
         cdef layer l
         cdef const kernel_table *k = set_call(
@@ -366,21 +382,21 @@ cdef class Spec:
         cdef size_t size
         cdef Block space
         cdef int interrupted
-        set_steps(&l.problem, x, steps[0], steps[1], index, steps[3], steps[4] == "initial")
+        axes = set_steps(&l.problem, x, index, steps[0], steps[1], steps[3], steps[4], steps[5], shape)
+        step = axes == 1 and l.problem.layout == BATCH_FIRST
         for s in range(cell.states):
             l.problem.initial[s] = data(<ndarray>args[1 + s])
 
-        shape[0], shape[1], shape[2] = l.problem.N, l.problem.T, l.problem.H
-        shape[ndim - 1] = l.problem.H
-        kept = outputs(cell.states if training or ndim == 2 else return_sequence, ndim, shape, kind,
+        shape[axes] = l.problem.H
+        kept = outputs(cell.states if training or step else return_sequence, axes + 1, shape, kind,
                        l.kept.states)
         if training and cell.saves_extra:
-            saved = outputs(1, ndim, shape, kind, &l.kept.extra)
+            saved = outputs(1, axes + 1, shape, kind, &l.kept.extra)
         if training and cell.saves_gates:
-            shape[ndim - 1] *= cell.gates
-            saved = outputs(1, ndim, shape, kind, &l.kept.gates) + saved
-        if ndim == 3:
-            shape[1] = l.problem.H
+            shape[axes] *= cell.gates
+            saved = outputs(1, axes + 1, shape, kind, &l.kept.gates) + saved
+        if not step:
+            shape[0], shape[1] = l.problem.N, l.problem.H
             last = outputs(cell.states, 2, shape, kind, l.kept.last)
         size = fastrnn_plan_forward(k, &l, False)
         if l.plan.threads > 1 or not 0 < size <= <size_t>(SMALL - ALIGNMENT):
@@ -433,8 +449,9 @@ cdef class Spec:
         cdef tuple dinitial
         cdef Block space
         cdef int interrupted
-        set_steps(&l.problem, x, self.of_cache(cache, STEPS), self.of_cache(cache, STEPS + 1), index,
-                  self.of_cache(cache, STEPS + 3), self.of_cache(cache, STEPS + 4) == "initial")
+        set_steps(&l.problem, x, index, self.of_cache(cache, STEPS), self.of_cache(cache, STEPS + 1),
+                  self.of_cache(cache, STEPS + 3), self.of_cache(cache, STEPS + 4),
+                  self.of_cache(cache, STEPS + 5), shape)
         for s in range(cell.states):
             l.problem.initial[s] = data(self.of_cache(cache, ARGS + 1 + s))
             l.kept.states[s] = data(self.of_cache(cache, KEPT + s))
@@ -620,7 +637,7 @@ cdef int run_steps_of(const link *to, ndarray x, ndarray h, ndarray reset) excep
     cdef layer l = to.l[0]
     cdef Block space
     cdef int interrupted
-    l.problem.T, l.problem.time_major = PyArray_DIMS(x)[0], True
+    l.problem.T, l.problem.layout = PyArray_DIMS(x)[0], TIME_FIRST
     l.problem.x, l.kept.states[0] = PyArray_DATA(x), PyArray_DATA(h)
     l.problem.reset = <const unsigned char *>data(reset)
     space = take_block(fastrnn_plan_forward(to.k, &l, False))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import ALL_STEPS, Weights, steps_taken
+from fastrnn.cells import ALL_STEPS, Weights, batch_first, laid_out, steps_taken
 
 
 def sigmoid(x):
@@ -272,8 +272,9 @@ def forward(cell, args, rest, steps, training, return_sequence):
     x, initial, weights = _unpacked(cell, args, rest)
     Wx, Wh, b, bh, order, transposed, _ = weights
     Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
-    a = _in_order(_inputs(x, steps.index, steps.lengths), steps.lengths, steps.reverse) @ Wx + b
-    reset = _resets_in_order(steps.reset, steps.lengths, steps.reverse)
+    time = steps.lengths, steps.reverse
+    a = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time) @ Wx + b
+    reset = _resets_in_order(batch_first(steps.reset, steps), *time)
     shape, H = a.shape[:2], len(Wh)
     first = [_or_zeros(state, initial[0]) for state in initial]
     anew = _starts_of(first, steps.reset_to)
@@ -293,7 +294,7 @@ def forward(cell, args, rest, steps, training, return_sequence):
 
     last = tuple(_scan(step, first, _times(a), steps.lengths))
     kept, saved = (
-        [_in_order(v, steps.lengths, steps.reverse) for v in arrays] for arrays in (kept, saved)
+        [laid_out(_in_order(v, *time), steps) for v in arrays] for arrays in (kept, saved)
     )
     h = kept[0] if return_sequence else last[0]
     if not training:
@@ -311,10 +312,11 @@ def _before(states, first, reset, anew):
 def backward(cell, dh, dlast, cache, onto=None):
     equations, order, transposed = EQUATIONS[cell.kernel], cell.order_of(cache), cache.transposed
     time = cache.lengths, cache.reverse
-    Wh, reset = _as_columns(cache.Wh, transposed), _resets_in_order(cache.reset, *time)
-    dh = _in_order(_or_zeros(dh, cache.h), *time)
+    Wh = _as_columns(cache.Wh, transposed)
+    reset = _resets_in_order(batch_first(cache.reset, cache), *time)
+    dh = _in_order(batch_first(_or_zeros(dh, cache.h), cache), *time)
     after, saved = (
-        [_in_order(v, *time) for v in arrays]
+        [_in_order(batch_first(v, cache), *time) for v in arrays]
         for arrays in (cell.kept_states(cache), cell.kept_beside(cache))
     )
     first = [_or_zeros(state, cache.h0) for state in cell.initial_states(cache)]
@@ -340,14 +342,17 @@ def backward(cell, dh, dlast, cache, onto=None):
     else:
         dinitial = [a + b for a, b in zip(dinitial, back_to_first, strict=True)]
 
-    x = _in_order(_inputs(cache.x, cache.index, cache.lengths), *time)
+    x = batch_first(cache.x, cache)
+    x = _in_order(_inputs(x, cache.index, cache.lengths), *time)
     starts = equations.starts(before[0], saved, order)
     da, du, *starts = (_in_order(a, cache.lengths, False) for a in (da, du, *starts))
     dx, *weights = _product_gradients(da, du, x, starts, cache.Wx, transposed)
-    dx = _in_order(dx, *time)
+    dx = laid_out(_in_order(dx, *time), cache)
     if cache.index is not None:
         taken = steps_taken(cache.index.shape, cache.lengths)
         dx = word_embedding_backward(dx[taken], cache.index[taken], None, False, len(cache.x))
+    if not getattr(cache, "bias", False):  # one gradient of one bias
+        weights[-1] = None
     if onto is not None:
         for into, d in zip(onto, weights, strict=True):
             if into is not None:

@@ -10,10 +10,12 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
-from fastrnn.layers import dense, losses, recurrent
+from fastrnn.layers import checks, dense, losses, recurrent
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.layers.recurrent import GATES
+from fastrnn.nn import stack
+from fastrnn.nn.stack import Form, Weights
 
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
@@ -68,13 +70,11 @@ class CaptioningRNN:
             raise ValueError(f"cell_type: expected one of {[*GATES]}, got {cell_type!r}")
         if NULL not in word_to_idx:
             raise ValueError(f"word_to_idx: expected an entry for {NULL}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: expected a probability in [0, 1), got {dropout}")
         self.word_to_idx = dict(word_to_idx)
         self.idx_to_word = {i: word for word, i in word_to_idx.items()}
         self.cell_type = cell_type
         self.dtype = np.dtype(dtype)
-        self.dropout = dropout
+        self.dropout = checks.probability("dropout", dropout)
         self.backend = backend
         rng = np.random.default_rng(seed)
 
@@ -123,8 +123,9 @@ class CaptioningRNN:
         h0, proj_cache = dense.affine_forward(features, p["W_proj"], p["b_proj"])
         x, embed_cache = dense.word_embedding_forward(words_in, p["W_embed"])
         x, x_mask = self._drop(x, rng)
-        weights = p["Wx"], p["Wh"], p["b"]
-        h, cell_cache = self._cell("forward")(x, h0, *weights, training=training)
+        form, weights = Form(self.cell_type), Weights(p["Wx"], p["Wh"], p["b"])
+        initial = (h0[None], None) if self.cell_type == "lstm" else (h0[None],)
+        h, _, cell_cache = stack.forward(form, [[weights]], x, initial, training=training)
         h, h_mask = self._drop(h, rng)
         scores, vocab_cache = dense.temporal_affine_forward(h, p["W_vocab"], p["b_vocab"])
         counted = words_out != self.word_to_idx[NULL]
@@ -139,15 +140,14 @@ class CaptioningRNN:
         )
         if h_mask is not None:
             dh *= h_mask
-        dx, dh0, grads["Wx"], grads["Wh"], grads["b"] = self._cell("backward")(dh, cell_cache)
+        form = Form(self.cell_type)
+        dx, ((dh0,), *_), ((of_cell,),) = stack.backward(form, dh, None, cell_cache)
+        grads |= {name: getattr(of_cell, name) for name in ("Wx", "Wh", "b")}
         if x_mask is not None:
             dx *= x_mask
         grads["W_embed"] = dense.word_embedding_backward(dx, embed_cache)
         _, grads["W_proj"], grads["b_proj"] = dense.affine_backward(dh0, proj_cache)
         return grads
-
-    def _cell(self, direction: str):
-        return getattr(recurrent, f"{self.cell_type}_{direction}")
 
     def _drop(self, a, rng):
         mask = dropout(rng, self.dropout, a.shape, a.dtype)
@@ -175,7 +175,8 @@ class CaptioningRNN:
         cell = (p["Wx"], p["Wh"], p["b"]) if weights is None else (weights,)
         with use_backend(self.backend):
             x, _ = dense.word_embedding_forward(words, p["W_embed"])
-            *state, _ = self._cell("step_forward")(x, *state, *cell, training=False)
+            step = getattr(recurrent, f"{self.cell_type}_step_forward")
+            *state, _ = step(x, *state, *cell, training=False)
             scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
         return scores, tuple(state)
 

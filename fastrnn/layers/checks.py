@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -158,8 +158,7 @@ class Forward(NamedTuple):
     of which only h0 is needed), the weights."""
 
     step: Signature
-    sequence: Signature
-    indexed: Signature  # a sequence with index: x is the table
+    sequence: dict[str, Signature]  # by layout, or "indexed": x is a table
 
 
 @functools.cache
@@ -169,8 +168,7 @@ def of_forward(cell: Cell, transposed: bool) -> Forward:
     before = {f"prev_{state}": "N H" for state in cell.states}
     return Forward(
         signature(x="N D", **before, **weights),
-        signature(**_inputs(cell, False), **weights),
-        signature(**_inputs(cell, True), **weights),
+        {kind: signature(x=axes, **_initial(cell), **weights) for kind, axes in _INPUTS.items()},
     )
 
 
@@ -182,16 +180,21 @@ def of_step_cache(cell: Cell, transposed: bool) -> Signature:
 
 
 @functools.cache
-def of_cache(cell: Cell, transposed: bool, indexed: bool) -> Signature:
-    """The arrays of a sequence's cache."""
+def of_cache(cell: Cell, transposed: bool, kind: str) -> Signature:
+    """The arrays of a sequence's cache, of a layout or indexed."""
     last = dict.fromkeys(cell.last_fields, "N H")
     weights = _weights(cell, transposed)
-    return signature(**_inputs(cell, indexed), **weights, **_kept(cell, "N T"), **last)
+    axes = "N T" if kind == "indexed" else _INPUTS[kind].removesuffix(" D")
+    kept = _kept(cell, axes)
+    return signature(x=_INPUTS[kind], **_initial(cell), **weights, **kept, **last)
 
 
-def _inputs(cell: Cell, indexed: bool) -> dict[str, str]:
-    states = dict.fromkeys(cell.initial_fields, "N H?") | {"h0": "N H"}
-    return {"x": "U D" if indexed else "N T D"} | states
+# x of sequences.
+_INPUTS = {"batch_first": "N T D", "time_first": "T N D", "packed": "U D", "indexed": "U D"}
+
+
+def _initial(cell: Cell) -> dict[str, str]:
+    return dict.fromkeys(cell.initial_fields, "N H?") | {"h0": "N H"}
 
 
 def _kept(cell: Cell, axes: str) -> dict[str, str]:
@@ -249,6 +252,13 @@ def count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
     return int(value)
+
+
+def probability(name: str, p: float) -> float:
+    """Raises ValueError unless p is a number in [0, 1)."""
+    if isinstance(p, bool) or not isinstance(p, Real) or not 0 <= p < 1:
+        raise ValueError(f"{name}: expected a probability in [0, 1), got {p!r}")
+    return float(p)
 
 
 def indices(
@@ -331,6 +341,13 @@ def _first_beyond(x: np.ndarray, limit: int) -> tuple[int, ...] | None:
     return tuple(int(i) for i in np.argwhere(x > limit)[0])
 
 
+def layout(name: str) -> str:
+    """Raises ValueError unless it is the name of a layout of arrays of steps."""
+    if not isinstance(name, str) or name not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {list(LAYOUTS)}, got {name!r}")
+    return name
+
+
 def steps(
     x: np.ndarray,
     N: int,
@@ -339,29 +356,52 @@ def steps(
     index: np.ndarray | None,
     reset: np.ndarray | None,
     reset_to: str,
+    layout: str,
 ) -> Steps:
     """Which steps N sequences take: lengths, None or a copy as C-contiguous np.intp (N,) with
-    values in [0, T]; reverse; index, None where x is (N, T, D), or a copy as C-contiguous np.intp
-    (N, T) of rows of x (U, D); reset, None or a C-contiguous copy, bool (N, T), and what to.
+    values in [0, T]; reverse; index, None where x has the layout, or a copy as C-contiguous np.intp
+    (N, T) of rows of x (U, D); reset, None or a C-contiguous copy, bool, its axes those of x before
+    the last; what it resets to; layout.
 
     Raises TypeError for a dtype or a reverse that is no bool, ValueError for a shape, a value or a
     name, IndexError for an index outside of [0, U) within a row's length.
     """
-    if lengths is not None:
+    if index is not None and layout != "batch_first":
+        raise ValueError(f"layout: expected 'batch_first' with an index, got {layout!r}")
+    if layout == "packed":
+        lengths = _packed_lengths(lengths, N, len(x))
+    elif lengths is not None:
         given, lengths = _integers("lengths", lengths, (N,))
     if index is not None:
         given_index, index = _integers("index", index, (N, "T"))
         past = None if lengths is None else ~steps_taken(index.shape, lengths)
         _check_range("index", given_index, index, len(x), "U", past)
-    T = x.shape[1] if index is None else index.shape[1]
+    axes = x.shape[:-1] if index is None else index.shape
+    T = axes[layout == "batch_first"]  # packed: at most all rows
     if lengths is not None and (at := _first_beyond(lengths, T)) is not None:
         raise ValueError(
             f"lengths: expected integers in [0, T] = [0, {T}], got {given[at]} at {at}"
         )
     if reset is not None:
-        reset = resets(reset, "(N, T)", (N, T))
+        reset = resets(reset, LAYOUTS[layout], axes)
     _reset_to(reset_to)
-    return Steps(lengths, flag("reverse", reverse), index, reset, reset_to)
+    return Steps(lengths, flag("reverse", reverse), index, reset, reset_to, layout)
+
+
+# Axes of arrays of steps before the last one.
+LAYOUTS = {"batch_first": "(N, T)", "time_first": "(T, N)", "packed": "(U,)"}
+
+
+def _packed_lengths(lengths, N, U):
+    """A copy. Raises ValueError unless these are lengths of packed rows: falling, their sum U."""
+    if lengths is None:
+        raise ValueError("lengths: expected integers with layout='packed', got None")
+    given, lengths = _integers("lengths", lengths, (N,))
+    if (at := _first_beyond(lengths, U)) is not None:
+        raise ValueError(f"lengths: expected integers in [0, {U}], got {given[at]} at {at}")
+    if np.any(lengths[1:] > lengths[:-1]) or lengths.sum() != U:
+        raise ValueError(f"lengths: expected integers that fall, with the sum U = {U}, got {given}")
+    return lengths
 
 
 def _reset_to(name):
@@ -462,22 +502,26 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
             "training=False, which keeps nothing for a backward pass"
         )
     indexed = own and cache.index is not None
-    axes = 2 if step or indexed else 3
+    packed = own and layout(cache.layout) == "packed"
+    axes = 2 if step or indexed or packed else 3
     if not own or array("x", cache.x).ndim != axes:
         cache_of(_forward_of(cell, step), cell.cache, cache, axes)
     transposed = flag("transposed", cache.transposed)
     known_order(cell, cell.order_of(cache))
-    expected = of_step_cache(cell, transposed) if step else of_cache(cell, transposed, indexed)
+    kind = "indexed" if indexed else cache.layout
+    expected = of_step_cache(cell, transposed) if step else of_cache(cell, transposed, kind)
     given = taken(cell.cache, expected.names)(cache)
     checked = arrays(expected, given)
     if checked is not given and not all(map(operator.is_, checked, given)):
         cache = cache._replace(**dict(zip(expected.names, checked, strict=True)))
-    which = Steps(cache.lengths, cache.reverse, cache.index, cache.reset, cache.reset_to)
-    _reset_to(which.reset_to)
-    if which.reverse is False and which.lengths is which.index is which.reset is None:
+    _reset_to(cache.reset_to)
+    in_order = cache.reverse is False and cache.lengths is cache.index is cache.reset is None
+    if in_order and cache.layout in (("batch_first",) if step else ("batch_first", "time_first")):
         return cache
+    which = Steps(*taken(cell.cache, Steps._fields)(cache))
     if step:
         got = "lengths, an index or is reversed" if which.reset is None else "resets"
+        got = got if which.layout == "batch_first" else f"layout={which.layout!r}"
         raise ValueError(f"cache: {_forward_of(cell, step)} takes one step, but it has {got}")
     which = steps(cache.x, len(cache.h0), *which)
     if indexed and which.index.shape != cache.h.shape[:2]:

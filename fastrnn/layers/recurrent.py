@@ -26,6 +26,11 @@ With reset (N, T), bool, the state of row n is set back before step t where rese
 zeros, or with reset_to="initial" to h0 and c0: several episodes or documents in one row, each as if
 it were alone. Gradients stop there, too, or reach h0 and c0.
 
+Arrays of steps, x, h, cell states and their gradients, are laid out as layout says: "batch_first",
+(N, T, ...); "time_first", (T, N, ...); or "packed", as in PyTorch's PackedSequence, (U, ...): step
+by step the rows that take it, row 0 first; lengths must then fall, and U is their sum. reset lies
+as they do, without the last axis.
+
 With index (N, T), integers in [0, U), x is a table (U, D), and row n reads x[index[n, t]] at step
 t, as words read their vectors: x Wx + b is then computed once a row of the table, however often it
 is read, and so are the gradients, of which dx is (U, D). A row that no step reads is in no result,
@@ -109,12 +114,28 @@ def _step_backward(cell, dstates, cache, backend):
     return get_backend(backend).step_backward(cell, dstates, cache)
 
 
-def _sequence(cell, args, form, steps, training, return_sequence, backend):
+def forward(
+    cell: Cell,
+    args: tuple[np.ndarray | None, ...],
+    form: tuple,
+    steps: tuple,
+    training: bool,
+    return_sequence: bool,
+    *,
+    backend: str | None = None,
+) -> tuple[np.ndarray, tuple]:
+    """All time steps of any cell, as its own function has them.
+
+    Inputs: args, x, the initial states, Wx, Wh, b, bh; form, gates, transposed, reset_after,
+    nonlinearity; steps, the fields of Steps.
+    Returns: h, the cell's cache.
+    """
     cell, expected, rest, args = _of_weights(cell, args, *form)
-    lengths, reverse, index, reset, reset_to = steps
-    args = checks.arrays(expected.sequence if index is None else expected.indexed, args)
+    lengths, reverse, index, reset, reset_to, layout = steps
+    layout = checks.layout(layout)
+    args = checks.arrays(expected.sequence[layout if index is None else "indexed"], args)
     plain = type(reset_to) is str and reset_to == "zeros"  # an array would compare its elements
-    if plain and reverse is False and lengths is index is reset is None:
+    if plain and layout == "batch_first" and reverse is False and lengths is index is reset is None:
         steps = ALL_STEPS
     else:
         steps = checks.steps(args[0], len(args[1]), *steps)
@@ -125,7 +146,34 @@ def _sequence(cell, args, form, steps, training, return_sequence, backend):
     return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
 
-def _backward(cell, dh, dlast, cache, backend, onto=None):
+def backward(
+    cell: Cell,
+    dh: np.ndarray | None,
+    dlast: Sequence[np.ndarray | None],
+    cache: NamedTuple,
+    *,
+    onto: Sequence[np.ndarray] | None = None,
+    backend: str | None = None,
+) -> tuple:
+    """Back-propagation through time of any cell, perhaps through a piece of a sequence, onto the
+    weights' gradients of the pieces after it.
+
+    From the last piece to the first, each from the states that the piece before it has left and
+    with what the piece after it returned as dlast, the gradients have the bits of one call for the
+    whole sequence; but not with index, and with another backend than "cython" to roundings.
+
+    Inputs: dh (N, T, H) or None; dlast, the gradients (N, H) or None of all last states; cache of
+    the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, which go on in place from
+    what they hold: C-contiguous, of the weights' shapes, zeros at first. If an exception of a
+    signal ends the call, they mean nothing.
+    Returns: dx (N, T, D), a tuple of the gradients (N, H) of all initial states, dWx, dWh, db, and
+    dbh or None.
+    """
+    if not isinstance(dlast, tuple | list):
+        raise TypeError(f"dlast: expected a tuple, got {type(dlast).__name__}")
+    if len(dlast) != len(cell.states):
+        wanted = ", ".join(f"d{name}" for name in cell.last_fields)
+        raise ValueError(f"dlast: expected {wanted}, got {len(dlast)} of them")
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, False, cache)
     dh = checks.optional_gradient("dh", dh, cache.h)
@@ -138,6 +186,8 @@ def _backward(cell, dh, dlast, cache, backend, onto=None):
 
 def _checked_onto(onto, cache):
     """dWx, dWh, db, and dbh or None."""
+    if not isinstance(onto, tuple | list):
+        raise TypeError(f"onto: expected a tuple, got {type(onto).__name__}")
     shapes = {"dWx": cache.Wx.shape, "dWh": cache.Wh.shape}
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
     if getattr(cache, "bias", False):
@@ -149,42 +199,11 @@ def _checked_onto(onto, cache):
     return *onto, *[None] * (4 - len(onto))
 
 
-def backward_onto(
-    cell: str,
-    dh: np.ndarray | None,
-    dlast: Sequence[np.ndarray | None],
-    cache: NamedTuple,
-    onto: Sequence[np.ndarray],
-    *,
-    backend: str | None = None,
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Back-propagation through a piece of a sequence, in place onto the weights' gradients of the
-    pieces after it.
-
-    From the last piece to the first, each from the states that the piece before it has left and
-    with what the piece after it returned as dlast, these are the bits of one call for the whole
-    sequence; but not with index, and with another backend than "cython" to roundings.
-
-    Inputs: cell, "rnn", "lstm" or "gru"; dh (N, T, H) or None; dlast, the gradients (N, H) or None
-    of all last states; cache of the forward function; onto, (dWx, dWh, db), of a gru with bh also
-    dbh: C-contiguous, of the weights' shapes; zeros at first.
-    Returns: dx (N, T, D), and the gradients (N, H) of all initial states. If an exception of a
-    signal ends the call, what onto holds means nothing.
-    """
-    record = form_of(cell)
-    for name, given in (("dlast", dlast), ("onto", onto)):
-        if not isinstance(given, tuple | list):
-            raise TypeError(f"{name}: expected a tuple, got {type(given).__name__}")
-    if len(dlast) != len(record.states):
-        wanted = ", ".join(f"d{name}" for name in record.last_fields)
-        raise ValueError(f"dlast: expected {wanted}, got {len(dlast)} of them")
-    dx, dinitial, *_ = _backward(record, dh, dlast, cache, backend, onto)
-    return dx, tuple(dinitial)
-
-
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
     if not cell.constants or not checks.is_of(cell.cache, cache) or cache.x is None:
+        return cell
+    if cell is RNN and cache.nonlinearity is cell.constants["nonlinearity"]:
         return cell
     if cell is RNN:
         return form_of(cell.name, nonlinearity=cache.nonlinearity)
@@ -194,7 +213,7 @@ def _form_of_cache(cell: Cell, cache: object) -> Cell:
         wanted = "an array" if reset_after else "None"
         got = "None" if cache.candidate is None else "an array"
         raise ValueError(f"candidate: expected {wanted} with reset_after={reset_after}, got {got}")
-    return form_of(cell.name, reset_after=reset_after)
+    return cell if reset_after else form_of(cell.name, reset_after=False)
 
 
 # ---- vanilla RNN ---------------------------------------------------------------------------------
@@ -247,6 +266,7 @@ def rnn_forward(
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -256,12 +276,12 @@ def rnn_forward(
 
     Inputs: x (N, T, D), h0 (N, H), Wx (D, H), Wh (H, H), b (H,); nonlinearity, "tanh" or "relu",
     for max(., 0) in its place; lengths (N,), reverse, index (N, T), reset (N, T), reset_to,
-    transposed, training, return_sequence: see fastrnn.layers.recurrent.
+    layout, transposed, training, return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for rnn_backward; cache.hT (N, H) is the last state.
     """
-    args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
+    args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
     form = "h", transposed, True, nonlinearity
-    return _sequence(RNN, args, form, steps, training, return_sequence, backend)
+    return forward(RNN, args, form, steps, training, return_sequence, backend=backend)
 
 
 def rnn_backward(
@@ -277,7 +297,7 @@ def rnn_backward(
     rnn_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    dx, (dh0,), *weights, _ = _backward(RNN, dh, (dhT,), cache, backend)
+    dx, (dh0,), *weights, _ = backward(RNN, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights
 
 
@@ -336,6 +356,7 @@ def lstm_forward(
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -346,12 +367,14 @@ def lstm_forward(
     Inputs: x (N, T, D), h0 (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); c0 (N, H), zeros where it is
     None; gates, the order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo"
     (PyTorch) or "iofg" (ONNX); lengths (N,), reverse, index (N, T), reset (N, T), reset_to,
-    transposed, training, return_sequence: see fastrnn.layers.recurrent.
+    layout, transposed, training, return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for lstm_backward; cache.c (N, T, H) holds all cell states, cache.hT
     and cache.cT (N, H) the last states.
     """
-    args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to)
-    return _sequence(LSTM, args, (gates, transposed), steps, training, return_sequence, backend)
+    args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
+    return forward(
+        LSTM, args, (gates, transposed), steps, training, return_sequence, backend=backend
+    )
 
 
 def lstm_backward(
@@ -369,7 +392,7 @@ def lstm_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the gates in the order
     of the forward pass; and dc0 (N, H) where c0 was given.
     """
-    dx, (dh0, dc0), *weights, _ = _backward(LSTM, dh, (dhT, dcT), cache, backend)
+    dx, (dh0, dc0), *weights, _ = backward(LSTM, dh, (dhT, dcT), cache, backend=backend)
     return (dx, dh0, *weights) if cache.c0 is None else (dx, dh0, *weights, dc0)
 
 
@@ -432,6 +455,7 @@ def gru_forward(
     index: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reset_to: str = "zeros",
+    layout: str = "batch_first",
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
@@ -445,9 +469,9 @@ def gru_forward(
     return_sequence: see fastrnn.layers.recurrent.
     Returns: h (N, T, H), cache for gru_backward; cache.hT (N, H) is the last state.
     """
-    args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to)
+    args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, transposed, reset_after
-    return _sequence(GRU, args, form, steps, training, return_sequence, backend)
+    return forward(GRU, args, form, steps, training, return_sequence, backend=backend)
 
 
 def gru_backward(
@@ -464,5 +488,5 @@ def gru_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dh0,), *weights, dbh = _backward(GRU, dh, (dhT,), cache, backend)
+    dx, (dh0,), *weights, dbh = backward(GRU, dh, (dhT,), cache, backend=backend)
     return (dx, dh0, *weights, dbh) if cache.bias else (dx, dh0, *weights)

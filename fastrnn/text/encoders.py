@@ -7,16 +7,18 @@ rng) -> features (N, F), cache; backward(dfeatures, cache) -> gradients by name.
 Letters: N sentences, T words, V vocabulary, W word vector, H hidden, G gates, F features.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn.backends import get_backend
 from fastrnn.backends.caches import RowGradient
-from fastrnn.layers import dense, recurrent
+from fastrnn.cells import ALL_STEPS, NAMES, Steps
+from fastrnn.layers import dense
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
+from fastrnn.nn import init, stack
+from fastrnn.nn.stack import Form, Weights
 from fastrnn.text import pooling
 from fastrnn.text.vocabulary import Sentences
 
@@ -88,7 +90,7 @@ class Recurrent(NamedTuple):
 
     def shapes(self, V: int) -> dict[str, tuple[int, ...]]:
         """Of its parameters."""
-        W, H, columns = self.dim, self.hidden, recurrent.GATES[self.cell] * self.hidden
+        W, H, columns = self.dim, self.hidden, len(NAMES[self.cell].gates) * self.hidden
         shapes = {"W_embed": (V, W)}
         for d in self.directions:
             shapes |= {f"Wx_{d}": (W, columns), f"Wh_{d}": (H, columns), f"b_{d}": (columns,)}
@@ -97,53 +99,56 @@ class Recurrent(NamedTuple):
     def init(self, V: int, rng: np.random.Generator) -> Params:
         """Initial parameters: Wh orthogonal a gate (Saxe et al. 2014), the LSTM's forget gate open
         (Gers et al. 2000)."""
-        W, H, G = self.dim, self.hidden, recurrent.GATES[self.cell]
+        W, H, G = self.dim, self.hidden, len(NAMES[self.cell].gates)
         params = {"W_embed": _word_vectors(V, W, self.scale, rng)}
         for d in self.directions:
             params[f"Wx_{d}"] = rng.standard_normal((W, G * H)) * W**-0.5
-            blocks = [_orthogonal(H, rng) for _ in range(G)]
+            blocks = [init.orthogonal(rng, H, H) for _ in range(G)]
             params[f"Wh_{d}"] = np.concatenate(blocks, axis=1)
             params[f"b_{d}"] = np.zeros(G * H)
             if self.cell == "lstm":
                 params[f"b_{d}"][H : 2 * H] = 1  # gates i f o g
         return params
 
+    @property
+    def form(self) -> Form:
+        """Of its one layer."""
+        return Form(self.cell, bidirectional=self.bidirectional)
+
     def prepared(self, params: Params) -> dict[str, PreparedWeights]:
         """The weights of each direction made ready for many forward passes, to stand in the params
         of predictions, which no backward pass follows."""
-        return {f"cell_{d}": prepare(self.cell, *weights) for d, weights in self._weights(params)}
+        layer = zip(self.directions, self._layer(params), strict=True)
+        return {f"cell_{d}": prepare(self.cell, *weights[:3]) for d, weights in layer}
 
-    def _weights(self, params: Params) -> Iterator[tuple[str, tuple]]:
-        """Every direction with its weights, as they are or prepared."""
-        for d in self.directions:
-            if f"cell_{d}" in params:
-                yield d, (params[f"cell_{d}"],)
-            else:
-                yield d, tuple(params[f"{name}_{d}"] for name in ("Wx", "Wh", "b"))
+    def _layer(self, params: Params) -> list[Weights]:
+        """Weights a direction, as they are or prepared."""
+        if _are_prepared(params):
+            return [Weights(params[f"cell_{d}"]) for d in self.directions]
+        return [Weights(*(params[f"{w}_{d}"] for w in ("Wx", "Wh", "b"))) for d in self.directions]
 
     def forward(self, params: Params, sentences: Sentences, rng: np.random.Generator | None):
         x, steps, rows, mask = self._read(params, sentences, rng)
-        lengths = sentences.lengths
-        h0 = np.zeros((len(lengths), self.hidden), x.dtype)
-        scan = getattr(recurrent, f"{self.cell}_forward")
-        features, cells, pooled = [], [], []
-        training = not _are_prepared(params)
-        for d, weights in self._weights(params):
-            h, cell = scan(x, h0, *weights, **steps, reverse=d == "b", training=training)
+        layer, training = self._layer(params), not _are_prepared(params)
+        initial = [None] * len(layer)
+        outputs, lasts, cells = stack.layer_forward(
+            self.form, layer, x, initial, steps, training=training
+        )
+        features, pooled = [], []
+        for h, (hT, *_) in zip(outputs, lasts, strict=True):
             for kind in self.poolings:
-                feature, cache = pooling.POOLINGS[kind].forward(h, cell.hT, lengths)
+                feature, cache = pooling.POOLINGS[kind].forward(h, hT, sentences.lengths)
                 features.append(feature)
                 pooled.append(cache)
-            cells.append(cell)
         features = features[0] if len(features) == 1 else np.concatenate(features, axis=1)
         return features, (rows, mask, cells, pooled)
 
     def _read(self, params: Params, sentences: Sentences, rng: np.random.Generator | None):
-        """The vectors of the words, the keywords that tell a layer how to read them, which words
-        they are of, and the mask."""
+        """The vectors of the words, how a layer reads them, which words they are of, and the
+        mask."""
         W_embed, words = params["W_embed"], sentences.words
         if _are_prepared(params) and len(sentences.first) == 2:  # one to predict: as it is
-            return W_embed[words][None], {}, None, None
+            return W_embed[words][None], ALL_STEPS, None, None
         if rng is not None and self.word_dropout:
             words = words * (rng.random(len(words), dtype=np.float32) >= self.word_dropout)
         rows, places = get_backend().distinct(words)
@@ -152,24 +157,26 @@ class Recurrent(NamedTuple):
         if mask is not None:
             x *= mask
         index = sentences._replace(words=places).padded()
-        return x, {"index": index, "lengths": sentences.lengths}, rows, mask
+        return x, Steps(sentences.lengths, index=index), rows, mask
 
     def backward(self, dfeatures: np.ndarray, cache):
         rows, mask, cells, pooled = cache
-        scan = getattr(recurrent, f"{self.cell}_backward")
         dfeatures = iter(np.split(dfeatures, len(pooled), axis=1))
-        pooled, grads, dxs = iter(pooled), {}, []
-        for d, cell in zip(self.directions, cells, strict=True):
-            dh = dhT = None
+        pooled, dh, dlast = iter(pooled), [], []
+        for cell in cells:
+            to_h = to_hT = None
             for kind in self.poolings:
                 upstream = np.ascontiguousarray(next(dfeatures)), cell, next(pooled)
-                to_h, to_hT = pooling.POOLINGS[kind].backward(*upstream)
-                dh, dhT = _add(dh, to_h), _add(dhT, to_hT)
-            dx, _, *weights = scan(dh, cell, dhT=dhT)
-            dxs.append(dx)
-            grads |= {f"{n}_{d}": g for n, g in zip(("Wx", "Wh", "b"), weights, strict=True)}
+                more, more_last = pooling.POOLINGS[kind].backward(*upstream)
+                to_h, to_hT = _add(to_h, more), _add(to_hT, more_last)
+            dh.append(to_h)
+            dlast.append((to_hT, *[None] * (len(self.form.record.states) - 1)))
+        dx, _, layer = stack.layer_backward(self.form, dh, dlast, cells)
+        grads = {}
+        for d, of_direction in zip(self.directions, layer, strict=True):
+            for name in ("Wx", "Wh", "b"):
+                grads[f"{name}_{d}"] = getattr(of_direction, name)
         if self.tuned:
-            dx = dxs[0] if len(dxs) == 1 else dxs[0] + dxs[1]
             if mask is not None:
                 dx *= mask
             grads["W_embed"] = RowGradient(rows, dx)
@@ -185,17 +192,6 @@ def _word_vectors(V: int, W: int, scale: float, rng: np.random.Generator) -> np.
     vectors = scale * rng.standard_normal((V, W))
     vectors[0] = 0
     return vectors
-
-
-def _orthogonal(n: int, rng: np.random.Generator) -> np.ndarray:
-    """A random orthogonal matrix, by Gram-Schmidt, twice (Giraud et al. 2005). Not np.linalg.qr,
-    whose bits depend on the number of BLAS threads."""
-    Q = rng.standard_normal((n, n))
-    for i in range(n):
-        for _ in range(2):
-            Q[i] -= np.einsum("j,jk->k", np.einsum("jk,k->j", Q[:i], Q[i]), Q[:i])
-        Q[i] /= np.sqrt(np.einsum("k,k", Q[i], Q[i]))
-    return Q
 
 
 def _add(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:

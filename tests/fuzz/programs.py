@@ -78,7 +78,21 @@ def _cell(draw, name):
     if indexed:
         given["index"] = draw.integers(draw.shape("N T"), draw.sizes["U"])
     given["x"] = draw.reals("N D" if step else "U D" if indexed else "N T D")
-    return given
+    return given if step or indexed or draw.chance(0.6) else _laid_out(draw, given)
+
+
+def _laid_out(draw, given):
+    """The same in a layout that is said."""
+    layout, axes = draw.pick(("batch_first", "time_first", "packed")), draw.shape("T N D")
+    if layout == "packed":
+        lengths = np.sort(draw.integers(draw.shape("N"), draw.sizes["T"] + 1))[::-1]
+        given["lengths"] = draw.placed(lengths)
+        axes = int(lengths.sum(dtype=int)), draw.sizes["D"]
+    if layout != "batch_first":
+        given["x"] = draw.reals(axes)
+        if "reset" in given:
+            given["reset"] = draw.placed(draw.values(axes[:-1]) > 0.5)
+    return given | {"layout": layout}
 
 
 def _affine(draw, name):
@@ -120,14 +134,17 @@ def _out_shape(draw, name, given):
 
 def _douts(draw, name, backward, given):
     douts = {}
+    gradients = dict(GRADIENTS)
+    if "layout" in given:
+        gradients["dh"] = *given["x"].shape[:-1], draw.sizes["H"]
     for parameter, about in inspect.signature(backward).parameters.items():
         if parameter == "dout":
             douts[parameter] = draw.reals(_out_shape(draw, name, given))
         elif parameter in GRADIENTS and about.default is None:
-            douts |= draw.some(0.5, **{parameter: lambda p=parameter: draw.reals(GRADIENTS[p])})
+            douts |= draw.some(0.5, **{parameter: lambda p=parameter: draw.reals(gradients[p])})
         elif parameter in GRADIENTS:
             may_be_none = parameter == "dh" and draw.chance(0.15)
-            douts[parameter] = None if may_be_none else draw.reals(GRADIENTS[parameter])
+            douts[parameter] = None if may_be_none else draw.reals(gradients[parameter])
         elif parameter not in ("cache", "backend"):
             douts |= draw.some(0.5, **{parameter: lambda: draw.chance(0.7)})
     return douts

@@ -1,0 +1,43 @@
+"""Initial weights, by the names of whose conventions they follow.
+
+Each function takes rng, a parameter's kind ("weight_ih", "weight_hh", "weight_hr", "bias_ih",
+"bias_hh"), its shape as PyTorch has it and the hidden size H, and returns the array.
+"""
+
+import numpy as np
+
+SCHEMES = ("pytorch", "keras", "scaled")
+
+
+def pytorch(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) -> np.ndarray:
+    """Everything uniform in [-H^-1/2, H^-1/2], as torch.nn begins."""
+    return rng.uniform(-(H**-0.5), H**-0.5, shape)
+
+
+def keras(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) -> np.ndarray:
+    """Glorot-uniform input weights (Glorot and Bengio 2010), orthogonal recurrent ones (Saxe et al.
+    2014), biases 0, as Keras begins."""
+    if kind.startswith("bias"):
+        return np.zeros(shape)
+    if kind == "weight_hh":
+        return orthogonal(rng, *shape[::-1]).T
+    limit = (6 / sum(shape)) ** 0.5
+    return rng.uniform(-limit, limit, shape)
+
+
+def scaled(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) -> np.ndarray:
+    """Normal weights of variance 1 / fan-in, biases 0, as the course begins."""
+    if kind.startswith("bias"):
+        return np.zeros(shape)
+    return rng.standard_normal(shape) * shape[1] ** -0.5
+
+
+def orthogonal(rng: np.random.Generator, n: int, m: int) -> np.ndarray:
+    """A random matrix (n, m), n <= m, of orthonormal rows, by Gram-Schmidt, twice (Giraud et al.
+    2005). Not np.linalg.qr, whose bits depend on the number of BLAS threads."""
+    Q = rng.standard_normal((n, m))
+    for i in range(n):
+        for _ in range(2):
+            Q[i] -= np.einsum("j,jk->k", np.einsum("jk,k->j", Q[:i], Q[i]), Q[:i])
+        Q[i] /= np.sqrt(np.einsum("k,k", Q[i], Q[i]))
+    return Q

@@ -1,0 +1,359 @@
+"""RNN, LSTM and GRU as objects that hold their weights: stacked, in both directions of time, with
+dropout between layers.
+
+Letters: N batch, T steps, D input, H hidden, P projected (H without a projection), G gates
+(1 rnn, 4 lstm, 3 gru), L layers, S directions.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn.layers import checks
+from fastrnn.layers.dropout import dropout as dropout_mask
+from fastrnn.nn import checkpoints, init, stack
+from fastrnn.nn.stack import Form, Weights
+
+State = np.ndarray | tuple[np.ndarray, ...]
+
+
+class Cache(NamedTuple):
+    """What forward leaves for backward."""
+
+    inner: stack.Cache | checkpoints.Cache | None  # None: training=False
+    y_shape: tuple[int, ...]
+
+
+class Recurrent:
+    """What RNN, LSTM and GRU have in common.
+
+    Attributes: params, arrays under PyTorch's names, in its shapes: of layer k weight_ih_lk
+    (G*H, D), above the first layer (G*H, S*P), weight_hh_lk (G*H, P), bias_ih_lk and bias_hh_lk
+    (G*H,), with a projection weight_hr_lk (P, H); _reverse at the end for the direction backwards.
+    They are read at every call: change or replace them at will. form, what the stack is; rng, what
+    drops out where forward is given none.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool,
+        dropout: float,
+        proj_size: int = 0,
+        dtype: type,
+        init: str,
+        seed: int | np.random.Generator | None,
+        backend: str | None,
+    ) -> None:
+        checks.count("num_layers", form.layers)
+        checks.flag("bidirectional", form.bidirectional)
+        checks.gate_order(form.record, form.gates)
+        self.form = form
+        self.input_size = checks.count("input_size", input_size)
+        self.hidden_size = checks.count("hidden_size", hidden_size)
+        self.bias = checks.flag("bias", bias)
+        self.dropout = checks.probability("dropout", dropout)
+        if proj_size != 0 and checks.count("proj_size", proj_size) >= hidden_size:
+            raise ValueError(
+                f"proj_size: expected 0, or less than hidden_size = {hidden_size}, got {proj_size}"
+            )
+        self.proj_size = int(proj_size)
+        self.dtype = checks.float_dtype("dtype", np.dtype(dtype))
+        self.backend = backend
+        self.rng = np.random.default_rng(seed)
+        self.params = self._initial(init)
+
+    def _initial(self, scheme):
+        if scheme not in init.SCHEMES:
+            raise ValueError(f"init: expected one of {list(init.SCHEMES)}, got {scheme!r}")
+        make, H, params = getattr(init, scheme), self.hidden_size, {}
+        for name, shape in self.shapes.items():
+            kind = name.partition("_l")[0]
+            params[name] = make(self.rng, kind, shape, H).astype(self.dtype)
+            if scheme == "keras" and kind == "bias_ih" and self.form.cell == "lstm":
+                # The forget gate begins open (Gers et al. 2000).
+                f = checks.gate_order(self.form.record, self.form.gates).index("f")
+                params[name][f * H : (f + 1) * H] = 1
+        return params
+
+    @property
+    def output_size(self) -> int:
+        """P, of one direction."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of params."""
+        H, P, S = self.hidden_size, self.output_size, self.form.directions
+        GH, shapes = len(self.form.record.gates) * H, {}
+        for k, suffixes in enumerate(self._suffixes()):
+            D = S * P if k else self.input_size
+            for end in suffixes:
+                shapes |= {f"weight_ih{end}": (GH, D), f"weight_hh{end}": (GH, P)}
+                if self.bias:
+                    shapes |= {f"bias_ih{end}": (GH,), f"bias_hh{end}": (GH,)}
+                if self.proj_size:
+                    shapes[f"weight_hr{end}"] = P, H
+        return shapes
+
+    def _suffixes(self) -> Iterator[list[str]]:
+        """Of the parameters' names, layer by layer, a direction each."""
+        for k in range(self.form.layers):
+            yield [f"_l{k}", f"_l{k}_reverse"][: self.form.directions]
+
+    def _weights(self) -> list[list[Weights]]:
+        """params as the stack takes them."""
+        self._check_params()
+        return [[self._of_direction(end) for end in ends] for ends in self._suffixes()]
+
+    def _check_params(self):
+        shapes = self.shapes
+        if self.params.keys() != shapes.keys():
+            raise ValueError(f"params: expected {list(shapes)}, got {list(self.params)}")
+        for name, shape in shapes.items():
+            a = checks.array(name, self.params[name])
+            if a.dtype != self.dtype:
+                raise TypeError(f"{name}: expected {self.dtype}, got {a.dtype}")
+            if a.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {a.shape}")
+
+    def _of_direction(self, end):
+        p = self.params
+        Wx, Wh, Whr = p[f"weight_ih{end}"], p[f"weight_hh{end}"], p.get(f"weight_hr{end}")
+        if not self.bias:
+            return Weights(Wx, Wh, np.zeros(len(Wx), self.dtype), None, Whr)
+        b, bh = p[f"bias_ih{end}"], p[f"bias_hh{end}"]
+        if self.form.record.two_biases:
+            return Weights(Wx, Wh, b, bh)
+        return Weights(Wx, Wh, np.add(b, bh), None, Whr)
+
+    def forward(
+        self,
+        x: np.ndarray,
+        state: State | None = None,
+        *,
+        lengths: np.ndarray | None = None,
+        reset: np.ndarray | None = None,
+        training: bool = False,
+        rng: np.random.Generator | None = None,
+        checkpoint_every: int | None = None,
+    ) -> tuple[np.ndarray, State, Cache]:
+        """All steps of all layers.
+
+        Inputs: x (N, T, D); state, the one to begin from: h (L*S, N, P), of an LSTM (h, c) with c
+        (L*S, N, H), layer by layer, forwards before backwards, None for zeros; lengths (N,): row n
+        has the steps before lengths[n]; reset (N, T), bool: the state of row n is set to zeros
+        before step t, for several episodes in one row; training, whether backward may follow and
+        elements drop out, by rng (None: the module's own); checkpoint_every: keep the states every
+        so many steps alone, and let backward compute the rest again.
+        Returns: y (N, T, S*P), 0 past a row's length; the last state; the cache for backward.
+        Raises ValueError for a shape or a value, TypeError for a dtype or a flag.
+        """
+        weights, training = self._weights(), checks.flag("training", training)
+        x = self._input(x)
+        initial = self._state("{}0", state, len(x))
+        masks = self._masks(x.shape[:2], self.rng if rng is None else rng, training)
+        given = {"lengths": lengths, "reset": reset, "masks": masks, "backend": self.backend}
+        every = self._every(checkpoint_every)
+        if every is None or not training:
+            run = stack.forward(self.form, weights, x, initial, training=training, **given)
+        else:
+            run = checkpoints.forward(self.form, weights, x, initial, every, **given)
+        y, last, inner = run
+        return y, self._as_state(last), Cache(inner if training else None, y.shape)
+
+    def _every(self, steps):
+        if steps is None:
+            return None
+        if self.form.bidirectional:
+            raise ValueError(
+                "checkpoint_every: expected None with bidirectional=True: the direction backwards "
+                "begins at the end"
+            )
+        return checks.count("checkpoint_every", steps)
+
+    def _input(self, x):
+        x = checks.array("x", x)
+        if x.dtype != self.dtype:
+            raise TypeError(f"x: expected {self.dtype}, got {x.dtype}")
+        if x.ndim != 3 or x.shape[2] != self.input_size:
+            expected = f"(N, T, D) = (N, T, {self.input_size})"
+            raise ValueError(f"x: expected shape {expected}, got {x.shape}")
+        return np.ascontiguousarray(x)
+
+    def _state_shapes(self, N):
+        rows = self.form.layers * self.form.directions
+        sizes = self.output_size, self.hidden_size
+        return {
+            name: (rows, N, size)
+            for name, size in zip(self.form.record.states, sizes, strict=False)
+        }
+
+    def _state(self, name, state, N):
+        """Its arrays, None for zeros; name.format("h") is that of its h."""
+        shapes = self._state_shapes(N)
+        if state is None:
+            return (None,) * len(shapes)
+        if len(shapes) == 1:
+            state = (state,)
+        elif not isinstance(state, tuple | list) or len(state) != len(shapes):
+            expected = ", ".join(map(name.format, shapes))
+            raise TypeError(f"{expected}: expected a tuple of these, got {type(state).__name__}")
+        return tuple(
+            a if a is None else checks.gradient_of(name.format(letter), a, shape, self.dtype)
+            for a, (letter, shape) in zip(state, shapes.items(), strict=True)
+        )
+
+    def _as_state(self, arrays):
+        return arrays if len(arrays) > 1 else arrays[0]
+
+    def _masks(self, shape, rng, training):
+        p, width = self.dropout if training else 0.0, self.form.directions * self.output_size
+        return [
+            dropout_mask(rng, p, (*shape, width), self.dtype) for _ in range(self.form.layers - 1)
+        ]
+
+    def backward(
+        self, dy: np.ndarray | None, cache: Cache, dstate: State | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], State]:
+        """Back-propagation through time and layers.
+
+        Inputs: dy (N, T, S*P), the gradient of y, None for zeros; cache of forward with
+        training=True; dstate, the gradient of the last state, like it, None for zeros.
+        Returns: dx (N, T, D); grads, by name like params; the gradient of the first state.
+        Raises ValueError for a shape or a cache of training=False, TypeError for a dtype.
+        """
+        checks.cache_of(f"{type(self).__name__}.forward", Cache, cache)
+        if cache.inner is None:
+            raise ValueError(
+                "cache: expected that of forward with training=True, got one of training=False, "
+                "which keeps nothing for a backward pass"
+            )
+        if dy is not None:
+            dy = checks.gradient_of("dy", dy, cache.y_shape, self.dtype)
+        dlast = self._state("d{}T", dstate, cache.y_shape[0])
+        run = checkpoints if isinstance(cache.inner, checkpoints.Cache) else stack
+        dx, dinitial, grads = run.backward(self.form, dy, dlast, cache.inner, backend=self.backend)
+        return dx, self._named(grads), self._as_state(dinitial)
+
+    def _named(self, grads):
+        """Gradients of weights by the names of params."""
+        named = {}
+        for ends, layer in zip(self._suffixes(), grads, strict=True):
+            for end, (dWx, dWh, db, dbh, dWhr) in zip(ends, layer, strict=True):
+                dbh = db if dbh is None else dbh
+                arrays = {"weight_ih": dWx, "weight_hh": dWh, "bias_ih": db, "bias_hh": dbh.copy()}
+                arrays["weight_hr"] = dWhr
+                named |= {f"{kind}{end}": a for kind, a in arrays.items()}
+        return {name: named[name] for name in self.shapes}
+
+    def __repr__(self) -> str:
+        said = {
+            "num_layers": self.form.layers,
+            "bidirectional": self.form.bidirectional,
+            "bias": self.bias,
+            "dropout": self.dropout,
+            "proj_size": self.proj_size,
+            "dtype": self.dtype.name,
+        }
+        usual = {"num_layers": 1, "bidirectional": False, "bias": True, "dropout": 0}
+        usual |= {"proj_size": 0, "dtype": "float32"}
+        text = "".join(f", {k}={v!r}" for k, v in said.items() if v != usual[k])
+        return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{text})"
+
+
+class RNN(Recurrent):
+    """Layers of h_t = tanh(x_t Wx + h_{t-1} Wh + b), or relu in place of tanh.
+
+    Inputs: input_size D, hidden_size H, num_layers L; nonlinearity, "tanh" or "relu"; bias, whether
+    there are biases; dropout, the probability of dropping an element between layers in training;
+    bidirectional; dtype, float32 or float64; init, how the weights begin: "pytorch", "keras" or
+    "scaled" (fastrnn.nn.init); seed of them and of what drops out; backend, None for the current
+    one.
+    Raises ValueError for a value, TypeError for a dtype or a flag.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: type = np.float32,
+        init: str = "pytorch",
+        seed: int | np.random.Generator | None = None,
+        backend: str | None = None,
+    ) -> None:
+        form = Form("rnn", num_layers, bidirectional, "h", True, nonlinearity, True)
+        own = {"bias": bias, "dropout": dropout, "dtype": dtype, "init": init}
+        super().__init__(form, input_size, hidden_size, **own, seed=seed, backend=backend)
+
+
+class LSTM(Recurrent):
+    """Layers of LSTM cells; the step is fastrnn.lstm_step_forward's.
+
+    Inputs: those of RNN but nonlinearity; proj_size P, of a hidden state that is projected (Sak et
+    al. 2014), 0 for none; gate_order, in which the gates lie in params: "ifgo" (PyTorch's), "ifog",
+    "fico" or "iofg".
+    Raises ValueError for a value, TypeError for a dtype or a flag.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        dtype: type = np.float32,
+        gate_order: str = "ifgo",
+        init: str = "pytorch",
+        seed: int | np.random.Generator | None = None,
+        backend: str | None = None,
+    ) -> None:
+        form = Form("lstm", num_layers, bidirectional, gate_order, transposed=True)
+        own = {"bias": bias, "dropout": dropout, "proj_size": proj_size, "dtype": dtype}
+        super().__init__(
+            form, input_size, hidden_size, **own, init=init, seed=seed, backend=backend
+        )
+
+
+class GRU(Recurrent):
+    """Layers of GRU cells; the step is fastrnn.gru_step_forward's.
+
+    Inputs: those of RNN but nonlinearity; reset_after, False for the original form of Cho et al.
+    (2014); gate_order, in which the gates lie in params: "rzn" (PyTorch's) or "zrn".
+    Raises ValueError for a value, TypeError for a dtype or a flag.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        reset_after: bool = True,
+        dtype: type = np.float32,
+        gate_order: str = "rzn",
+        init: str = "pytorch",
+        seed: int | np.random.Generator | None = None,
+        backend: str | None = None,
+    ) -> None:
+        checks.flag("reset_after", reset_after)
+        form = Form("gru", num_layers, bidirectional, gate_order, reset_after, transposed=True)
+        own = {"bias": bias, "dropout": dropout, "dtype": dtype, "init": init}
+        super().__init__(form, input_size, hidden_size, **own, seed=seed, backend=backend)
