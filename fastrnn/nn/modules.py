@@ -12,6 +12,7 @@ import numpy as np
 
 from fastrnn.layers import checks
 from fastrnn.layers.dropout import dropout as dropout_mask
+from fastrnn.layers.streaming import Chain, Stream
 from fastrnn.nn import checkpoints, init, stack
 from fastrnn.nn.stack import Form, Weights
 
@@ -250,6 +251,28 @@ class Recurrent:
                 arrays["weight_hr"] = dWhr
                 named |= {f"{kind}{end}": a for kind, a in arrays.items()}
         return {name: named[name] for name in self.shapes}
+
+    def stream(self, batch: int = 1, *, head: tuple[np.ndarray, np.ndarray] | None = None) -> Chain:
+        """All layers one step after the other, for inputs that arrive one by one, with the bits of
+        forward: see fastrnn.layers.streaming.Chain. The weights are those of now.
+
+        Inputs: batch N; head, w (H, M) and b (M,) of a dense layer on top.
+        Raises ValueError for a stack that is bidirectional or projected, and for a batch or a head
+        that does not fit.
+        """
+        if self.form.bidirectional:
+            raise ValueError(
+                "stream: expected bidirectional=False: the direction backwards begins at the end"
+            )
+        if self.proj_size:
+            raise ValueError(f"stream: expected proj_size=0, got {self.proj_size}")
+        form = self.form
+        options = {"gates": form.gates, "transposed": True, "reset_after": form.reset_after}
+        options |= {"nonlinearity": form.nonlinearity, "batch": batch, "backend": self.backend}
+        streams = [
+            Stream(form.cell, w.Wx, w.Wh, w.b, bh=w.bh, **options) for (w,) in self._weights()
+        ]
+        return Chain(streams, head)
 
     def __repr__(self) -> str:
         said = {
