@@ -30,7 +30,8 @@ BELOW = {
     "cells": set(),
     "backends": {"cells"},
     "layers": {"backends", "cells"},
-    "nn": {"cells", "layers"},
+    "weights": {"cells"},
+    "nn": {"cells", "layers", "optional", "storage", "weights"},
     "solver": {"backends", "optim", "settings", "storage"},
     "metrics": {"optional", "printing"},
     "settings": set(),
@@ -39,13 +40,16 @@ BELOW = {
     "vision": {"figures", "metrics", "optional", "plots", "runs", "settings", "solver", "storage"},
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
-        *("settings", "solver", "storage", "vision"),
+        *("settings", "solver", "storage", "vision", "weights"),
     },
     "text": {
         *("backends", "cells", "layers", "metrics", "nn", "optim", "optional", "plots"),
-        *("printing", "runs", "settings", "solver", "storage"),
+        *("printing", "runs", "settings", "solver", "storage", "weights"),
     },
-    "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage", "text"},
+    "benchmarks": {
+        *("backends", "captioning", "figures", "nn", "optim", "optional", "storage", "text"),
+        "weights",
+    },
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
         *("optional", "printing", "storage", "text", "vision"),
@@ -55,12 +59,15 @@ BELOW = {
 # The only files that may import these, as patterns.
 OPTIONAL = {
     "threadpoolctl": {"backends/threadpool.py"},
-    "torch": {"vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"},
+    "torch": {
+        *("vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"),
+        "nn/state_dict.py",
+    },
     "torchvision": {"vision/*"},
-    "h5py": {"captioning/data.py", "benchmarks/hdf5_memory.py"},
+    "h5py": {"captioning/data.py", "nn/keras.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py", "text/corpus.py"},
     "matplotlib": {"figures.py"},
-    "onnx": {"benchmarks/peers/graphs.py", "benchmarks/peers/text/onnxruntime.py"},
+    "onnx": {"nn/graphs.py", "nn/onnx.py"},
     "onnxruntime": {"benchmarks/peers/*onnxruntime.py"},
     "gensim": {"benchmarks/peers/*gensim.py"},
     "pandas": {"benchmarks/peers/*pandas.py"},
@@ -74,7 +81,7 @@ OPTIONAL = {
     "click": {"cli/*"},
     "sklearn": {"text/estimator.py", "metrics.py", "benchmarks/peers/*sklearn.py"},
 }
-PROGRAMS = ("captioning", "text", "vision")
+BRINGING = ("captioning", "text", "vision", "torch", "onnx", "keras")  # extras of users
 
 
 def sources():
@@ -137,7 +144,7 @@ def test_missing_packages_name_the_extras_that_bring_them():
     import tomllib
 
     project = tomllib.loads((TREE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    programs = {name: project["optional-dependencies"][name] for name in PROGRAMS}
+    programs = {name: project["optional-dependencies"][name] for name in BRINGING}
     for module, (package, *extras) in EXTRAS.items():
         brings = re.compile(rf"{package}\b(?!-)")
         having = [name for name, needs in programs.items() if any(map(brings.match, needs))]
@@ -147,7 +154,7 @@ def test_missing_packages_name_the_extras_that_bring_them():
 @pytest.mark.parametrize(
     "module",
     [
-        *("fastrnn", "fastrnn.captioning", "fastrnn.solver", "fastrnn.text"),
+        *("fastrnn", "fastrnn.captioning", "fastrnn.nn", "fastrnn.solver", "fastrnn.text"),
         *("fastrnn.vision.backbones", "fastrnn.vision.style", "fastrnn.vision.transfer"),
     ],
 )
