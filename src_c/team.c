@@ -55,10 +55,20 @@ static struct {
 static _Thread_local cpu_mask own_cpus;
 #endif
 
+/* What the calling thread bounds its own calls by. */
+static _Thread_local int own_bound;
+
 void team_set_threads(int threads, int bounded)
 {
     team.threads = threads;
     team.bounded = bounded;
+}
+
+int team_bound_own(int threads)
+{
+    const int before = own_bound;
+    own_bound = threads;
+    return before;
 }
 
 void team_set_work(double flops_per_thread)
@@ -92,9 +102,10 @@ static int count_own_cpus(void)
 int team_threads_for(double flops)
 {
     const double worth = flops / team.flops_per_thread;
-    if (worth < 2 || team.threads == 1)
+    const int set = own_bound ? MIN(own_bound, team.threads) : team.threads;
+    if (worth < 2 || set == 1)
         return 1;
-    const int cpus = count_own_cpus(), most = team.bounded ? MIN(cpus, team.threads) : team.threads;
+    const int cpus = count_own_cpus(), most = team.bounded ? MIN(cpus, set) : set;
     return worth < most ? (int)worth : most;
 }
 

@@ -14,6 +14,9 @@ enum {
 /* At most so many threads a call from now on; bounded: and no more than the CPUs that the calling
    thread may use when it calls. */
 void team_set_threads(int threads, int bounded);
+/* At most so many threads a call of the calling thread from now on, whatever else is set; 0: as many
+   as are set. Returns the bound before. */
+int team_bound_own(int threads);
 /* This CPU and others that were named so from now on, whatever the calling thread may use. */
 void team_add_cpu(int cpu);
 /* One for every flops_per_thread operations. */

@@ -50,6 +50,7 @@ BELOW = {
         *("backends", "captioning", "figures", "nn", "optim", "optional", "storage", "text"),
         "weights",
     },
+    "torch": {"backends", "cells", "layers", "nn"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
         *("optional", "printing", "storage", "text", "vision"),
@@ -60,7 +61,7 @@ BELOW = {
 OPTIONAL = {
     "threadpoolctl": {"backends/threadpool.py"},
     "torch": {
-        *("vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"),
+        *("torch/*", "vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"),
         "nn/state_dict.py",
     },
     "torchvision": {"vision/*"},

@@ -65,6 +65,27 @@ def test_threads_that_share_units_give_the_same_bits(name, shape, isa, small_wor
         assert_results(assert_same_bits, run(LAYERS[name], operands, "cython"), expected)
 
 
+def test_a_thread_bounds_its_own_calls(small_work_is_split, rng):
+    operands = draw(LAYERS["lstm"], rng, np.float32, 200, 3, 20, 30)
+
+    def parts():
+        _kernels.most_parts()
+        run(LAYERS["lstm"], operands, "cython")
+        return _kernels.most_parts()
+
+    fastrnn.set_num_threads(3)
+    before = compiled.bound_threads(2)
+    try:
+        assert before == 0 and parts() == 2
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(parts).result() == 3
+        assert compiled.bound_threads(8) == 2 and parts() == 3
+        assert fastrnn.get_num_threads() == 3
+    finally:
+        compiled.bound_threads(before)
+    assert parts() == 3
+
+
 def test_python_threads_compute_at_once(small_work_is_split, rng):
     fastrnn.set_num_threads(2)
     cases = [

@@ -166,6 +166,7 @@ cdef extern from "plan.h" nogil:
 cdef extern from "team.h" nogil:
     const int FLOPS_PER_THREAD, MOST_THREADS
     void team_set_threads(int threads, bint bounded)
+    int team_bound_own(int threads)
     void team_add_cpu(int cpu)
     void team_set_work(double flops_per_thread)
     int team_threads_for(double flops)

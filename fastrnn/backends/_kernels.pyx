@@ -141,6 +141,12 @@ def set_threads(n, bint bounded) -> None:
     team_set_threads(min(n, MOST_THREADS), bounded)
 
 
+def bound_threads(n) -> int:
+    """At most n threads a call of the calling thread from now on, whatever else is set; 0: as many as
+    are set. Returns the bound before."""
+    return team_bound_own(min(n, MOST_THREADS))
+
+
 def set_cpus(cpus) -> None:
     """The threads use these CPUs from now on, whatever the calling thread may use."""
     for cpu in cpus:

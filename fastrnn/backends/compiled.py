@@ -18,6 +18,7 @@ with suppress(ImportError):  # threadpoolctl is not installed
     from fastrnn.backends import threadpool  # noqa: F401
 
 release_memory = _memory.release
+bound_threads = _kernels.bound_threads
 
 _RULES = _kernels.update_rules()
 # An element of an update counts as so many operations: it is bound by memory.

@@ -1,0 +1,105 @@
+"""Layers in the graphs of torch.compile and torch.export: an operator of their own.
+
+Its backward pass computes the forward pass once more, since what that keeps has no fixed number of
+tensors.
+"""
+
+from collections.abc import Sequence as Several
+
+import torch
+from torch import Tensor
+
+from fastrnn.nn.direction import Form
+from fastrnn.torch.sequences import Sequence
+from fastrnn.torch.tensors import FLOATS, arrays, on_torchs_threads
+
+
+def are_plain(tensors: Several[Tensor | None]) -> bool:
+    """Whether fastrnn computes with them, as far as a tracer can tell."""
+    given = [t for t in tensors if t is not None]
+    dtype = given[0].dtype
+    return (
+        dtype in FLOATS
+        and all(t.device.type == "cpu" and t.dtype == dtype for t in given)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.onnx.is_in_onnx_export()
+    )
+
+
+def compute(computation: Sequence, tensors: Several[Tensor | None]) -> Several[Tensor]:
+    """autograd.compute, as one operator."""
+    x, h0, c0, *weights = tensors
+    form, bias, projected, layout, _, reset, masks = computation
+    about = form.cell, form.nonlinearity, form.layers, form.bidirectional
+    about = *about, bias, projected, layout
+    return _forward(x, h0, c0, weights, reset, list(masks), *about)
+
+
+_ARGUMENTS = (
+    "Tensor x, Tensor? h0, Tensor? c0, Tensor[] weights, Tensor? reset, Tensor[] masks, str cell, "
+    "str nonlinearity, int layers, bool bidirectional, bool bias, bool projected, str layout"
+)
+
+
+def _computation(reset, masks, cell, nonlinearity, layers, bidirectional, *others):
+    gates = "ifgo" if cell == "lstm" else None
+    form = Form(cell, layers, bidirectional, gates, True, nonlinearity, True)
+    return Sequence(form, *others, None, reset, tuple(masks))
+
+
+@torch.library.custom_op("fastrnn::layers", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor[]")
+def _forward(x, h0, c0, weights, reset, masks, *about):
+    computation = _computation(reset, masks, *about)
+    given = arrays((x, h0, c0, *weights))
+    results, _ = on_torchs_threads(computation.forward, False, *given)
+    return [torch.from_numpy(a) for a in results]
+
+
+@_forward.register_fake
+def _(x, h0, c0, weights, reset, masks, cell, nonlinearity, layers, bidirectional, *others):
+    *_, layout = others
+    N, S = x.shape[1 if layout == "time_first" else 0], 2 if bidirectional else 1
+    P, H = weights[1].shape[1], weights[1].shape[0] // 4
+    y = x.new_empty((*x.shape[:2], S * P))
+    h = x.new_empty((layers * S, N, P))
+    return [y, h, x.new_empty((layers * S, N, H))] if cell == "lstm" else [y, h]
+
+
+@torch.library.custom_op(
+    "fastrnn::layers_backward",
+    mutates_args=(),
+    schema=f"(Tensor?[] dresults, {_ARGUMENTS}) -> Tensor[]",
+)
+def _backward(dresults, x, h0, c0, weights, reset, masks, *about):
+    computation = _computation(reset, masks, *about)
+    given = arrays((x, h0, c0, *weights))
+
+    def gradients():
+        _, cache = computation.forward(True, *given)
+        return computation.backward(cache, *arrays(dresults))
+
+    found = zip(given, on_torchs_threads(gradients), strict=True)
+    return [torch.from_numpy(d) for a, d in found if a is not None]
+
+
+@_backward.register_fake
+def _(dresults, x, h0, c0, weights, *others):
+    return [torch.empty_like(t) for t in (x, h0, c0, *weights) if t is not None]
+
+
+def _setup_context(ctx, inputs, output):
+    x, h0, c0, weights, reset, masks, *about = inputs
+    ctx.save_for_backward(x, h0, c0, reset, *weights, *masks)
+    ctx.about, ctx.count = about, len(weights)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx, dresults):
+    x, h0, c0, reset, *others = ctx.saved_tensors
+    weights, masks = others[: ctx.count], others[ctx.count :]
+    found = iter(_backward(dresults, x, h0, c0, weights, reset, masks, *ctx.about))
+    dx, dh0, dc0 = (None if t is None else next(found) for t in (x, h0, c0))
+    return dx, dh0, dc0, [*found], None, [None] * len(masks), *[None] * len(ctx.about)
+
+
+_forward.register_autograd(_gradients, setup_context=_setup_context)

@@ -1,0 +1,323 @@
+"""torch.nn's recurrent modules with fastrnn's kernels.
+
+Each is a subclass of its namesake in torch.nn: parameters, state_dict, repr, arguments and results
+are the same. Float32 and float64 on the CPU are computed by fastrnn; by torch.nn's own code is what
+is on another device or of another dtype, under autocast, of a subclass of Tensor, under torch.jit,
+torch.func, torch.onnx and forward differentiation, and what does not fit the module, so that the
+errors are torch.nn's. See docs/torch.md.
+
+Letters: N batch, T steps, D input, H hidden, P projected (H without a projection), L layers, S
+directions.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from fastrnn.nn.direction import Form
+from fastrnn.torch import compiled
+from fastrnn.torch.autograd import compute, has_gradient
+from fastrnn.torch.sequences import Sequence
+from fastrnn.torch.steps import Step
+from fastrnn.torch.tensors import is_observed, plain_arrays, unseen
+
+States = tuple[Tensor | None, Tensor | None]  # h, and of an lstm c; None: zeros
+
+
+class _Module:
+    """What all six share."""
+
+    own: type[torch.nn.Module]  # the namesake
+    cell: str
+    nonlinearity = "tanh"
+    # Who computes what both can: "fastrnn", "torch", or "auto", for the faster as far as is known.
+    use = "auto"
+
+    def _weight(self, name):
+        # Parameters first: Module.__getattr__ takes half a microsecond. Where a parametrization, a
+        # hook or functional_call has put something else in their place, that.
+        found = self._parameters.get(name)
+        return getattr(self, name) if found is None else found
+
+    def _arrays(self, tensors, is_slower):
+        """Arrays of the tensors; None where torch.nn is to compute."""
+        if self.use == "torch" or (is_slower and self.use == "auto"):
+            return None
+        if self.nonlinearity not in ("tanh", "relu") or is_observed():
+            return None
+        return plain_arrays(tensors)
+
+    def _states(self, hx) -> States | None:
+        """None where hx is none of this module's."""
+        if hx is None:
+            return None, None
+        if self.cell != "lstm":
+            return (hx, None) if isinstance(hx, Tensor) else None
+        return tuple(hx) if isinstance(hx, tuple | list) and len(hx) == 2 else None
+
+    def __prepare_scriptable__(self):
+        plain = self.own.__new__(self.own)
+        plain.__dict__ = self.__dict__.copy()
+        return plain
+
+
+# ---- layers --------------------------------------------------------------------------------------
+
+
+class _Layers(_Module):
+    # From how many steps on fastrnn is the faster one; 16 with a projection.
+    _fewest_steps = 1
+
+    def forward(self, input, hx=None, *, reset=None):  # noqa: A002
+        """As torch.nn's; reset (N, T), bool, whatever the layout, sets the state of row n to
+        zeros before step t where reset[n, t] is true; of an unbatched input it is (T,).
+
+        Raises TypeError and ValueError for reset, and what torch.nn raises.
+        """
+        if torch.compiler.is_compiling():
+            return self._forward(input, hx, reset)
+        if reset is None and torch.jit.is_tracing():
+            return super().forward(input, hx)
+        return unseen(self._forward, input, hx, reset)
+
+    def _forward(self, given, hx, reset):
+        if isinstance(given, torch.fx.Proxy):  # a leaf of the graph, as modules of torch.nn are
+            path, keywords = given.tracer.path_of_module(self), {"reset": reset}
+            keywords = keywords if reset is not None else {}
+            return given.tracer.create_proxy("call_module", path, (given, hx), keywords)
+        packed = isinstance(given, PackedSequence)
+        x, states = given.data if packed else given, self._states(hx)
+        if not self._fits(x, states, given.batch_sizes if packed else None):
+            return super().forward(given, hx)
+        if packed:
+            found = self._packed(given, states, reset)
+        elif x.dim() == 3:
+            found = self._batch(x, states, reset)
+        else:
+            found = self._row(x, states, reset)
+        return super().forward(given, hx) if found is None else found
+
+    def _fits(self, x, states, sizes):
+        """Whether torch.nn would take these shapes, and there is something to compute."""
+        if not isinstance(x, Tensor) or states is None:
+            return False
+        if x.dim() != 2 and (x.dim() != 3 or sizes is not None):
+            return False
+        if x.shape[-1] != self.input_size or x.numel() == 0:
+            return False
+        if states[0] is None and states[1] is None:
+            return True
+        if sizes is not None:
+            batch = (int(sizes[0]),)
+        else:
+            batch = () if x.dim() == 2 else (x.shape[0 if self.batch_first else 1],)
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        columns = self.proj_size or self.hidden_size, self.hidden_size
+        return all(
+            s is None or (isinstance(s, Tensor) and s.shape == (rows, *batch, size))
+            for s, size in zip(states, columns, strict=True)
+        )
+
+    # These three return None where torch.nn is to compute.
+
+    def _row(self, x, states, reset):
+        at = 0 if self.batch_first else 1
+        states = [s if s is None else s.unsqueeze(1) for s in states]
+        if reset is not None:
+            reset = _checked(reset, ("T",), x.shape[:1])[None]
+        if (found := self._run(x.unsqueeze(at), states, reset)) is None:
+            return None
+        y, hx = found
+        return y.squeeze(at), self._each(hx, lambda s: s.squeeze(1))
+
+    def _packed(self, sequence, states, reset):
+        x, sizes, order, back = sequence
+        if order is not None:  # of the rows, by length
+            states = [s if s is None else s.index_select(1, order) for s in states]
+        if reset is not None:
+            reset = _checked(reset, ("N", "T"), (int(sizes[0]), len(sizes)))
+            reset = reset if order is None else reset.index_select(0, order)
+        if (found := self._run(x, states, reset, sizes)) is None:
+            return None
+        y, hx = found
+        if back is not None:
+            hx = self._each(hx, lambda s: s.index_select(1, back))
+        return PackedSequence(y, sizes, order, back), hx
+
+    def _batch(self, x, states, reset):
+        if reset is not None:
+            N, T = x.shape[:2] if self.batch_first else x.shape[1::-1]
+            reset = _checked(reset, ("N", "T"), (N, T))
+        return self._run(x, states, reset)
+
+    def _run(self, x, states, reset, sizes=None):
+        tensors = (x, *states, *map(self._weight, self._flat_weights_names))
+        if compiling := torch.compiler.is_compiling():
+            computed = self.use != "torch" and sizes is None and compiled.are_plain(tensors)
+        else:
+            arrays = self._arrays(tensors, reset is None and self._is_slower(x, sizes))
+            computed = arrays is not None
+        if not computed and reset is None:
+            return None
+        computation = self._computation(x, sizes, reset)
+        if not computed:
+            results = computation.reference(*tensors)
+        elif compiling:
+            results = compiled.compute(computation, tensors)
+        else:
+            results = compute(computation, tensors, arrays)
+        y, *last = results
+        return y, tuple(last) if self.cell == "lstm" else last[0]
+
+    def _is_slower(self, x, sizes):
+        T = x.shape[1 if self.batch_first else 0] if sizes is None else len(sizes)
+        fewest = 16 if self.proj_size else self._fewest_steps
+        return fewest > T
+
+    def _computation(self, x, sizes, reset):
+        layout = "batch_first" if self.batch_first else "time_first"
+        layout = layout if sizes is None else "packed"
+        # torch.compile looks behind caches, and warns that it does.
+        build = _sequence.__wrapped__ if torch.compiler.is_compiling() else _sequence
+        computation = build(
+            self.cell,
+            self.num_layers,
+            self.bidirectional,
+            self.nonlinearity,
+            self.bias,
+            self.proj_size > 0,
+            layout,
+        )
+        masks = self._masks(x, layout)
+        if sizes is None and reset is None and not masks:
+            return computation
+        return computation._replace(sizes=sizes, reset=reset, masks=masks)
+
+    def _masks(self, x, layout):
+        """What the outputs of all layers but the last are multiplied with, as torch draws it: one
+        after the other, time first."""
+        p = self.dropout if self.training else 0.0
+        if p == 0 or self.num_layers == 1:
+            return ()
+        leading = x.shape[1::-1] if layout == "batch_first" else x.shape[:-1]
+        width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
+        masks = [x.new_empty((*leading, width)) for _ in range(self.num_layers - 1)]
+        return tuple(m.bernoulli_(1 - p).div_(1 - p) if p < 1 else m.zero_() for m in masks)
+
+    def _each(self, hx, f):
+        return tuple(map(f, hx)) if self.cell == "lstm" else f(hx)
+
+
+@cache
+def _sequence(cell, layers, bidirectional, nonlinearity, *others):
+    gates = "ifgo" if cell == "lstm" else None
+    return Sequence(Form(cell, layers, bidirectional, gates, True, nonlinearity, True), *others)
+
+
+def _checked(reset, letters, shape):
+    if not isinstance(reset, Tensor) or reset.dtype != torch.bool:
+        got = f"a tensor of {reset.dtype}" if isinstance(reset, Tensor) else type(reset).__name__
+        raise TypeError(f"reset: expected a tensor of torch.bool, got {got}")
+    if reset.shape != shape:
+        expected = f"({', '.join(letters)}{',' * (len(letters) == 1)})"
+        raise ValueError(
+            f"reset: expected shape {expected} = {tuple(shape)}, got {tuple(reset.shape)}"
+        )
+    return reset
+
+
+class RNN(_Layers, torch.nn.RNN):
+    """torch.nn.RNN, by fastrnn; of one or two steps torch.nn's own, which is faster."""
+
+    own, cell = torch.nn.RNN, "rnn"
+    _fewest_steps = 3
+
+
+class LSTM(_Layers, torch.nn.LSTM):
+    """torch.nn.LSTM, by fastrnn; with a projection and of fewer than 16 steps torch.nn's own, which
+    is faster.
+    """
+
+    own, cell = torch.nn.LSTM, "lstm"
+
+
+class GRU(_Layers, torch.nn.GRU):
+    """torch.nn.GRU, by fastrnn."""
+
+    own, cell = torch.nn.GRU, "gru"
+
+
+# ---- cells ---------------------------------------------------------------------------------------
+
+
+_step = cache(Step)
+
+
+class _Cell(_Module):
+    # Up to which H fastrnn is the faster one, without a gradient and with one.
+    _most_units = 256, 64
+
+    def forward(self, input, hx=None):  # noqa: A002
+        """As torch.nn's, whose own it is in a graph of torch.compile."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return super().forward(input, hx)
+        return unseen(self._forward, input, hx)
+
+    def _forward(self, x, hx):
+        states = self._states(hx)
+        if states is None or not self._fits(x, *states):
+            return super().forward(x, hx)
+        if x.dim() == 2:
+            found = self._run(x, *states)
+        else:
+            found = self._run(*(t if t is None else t.unsqueeze(0) for t in (x, *states)))
+            found = found and [r.squeeze(0) for r in found]
+        if found is None:
+            return super().forward(x, hx)
+        return tuple(found) if self.cell == "lstm" else found[0]
+
+    def _run(self, x, h, c):
+        weight = self._weight
+        weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")
+        tensors = (x, h, c, *weights)
+        is_slower = self.hidden_size > self._most_units[has_gradient(tensors)]
+        if (arrays := self._arrays(tensors, is_slower)) is None:
+            return None
+        return compute(_step(self.cell, self.nonlinearity), tensors, arrays)
+
+    def _fits(self, x, h, c):
+        """Whether torch.nn would take these shapes, and there is something to compute."""
+        if not isinstance(x, Tensor) or x.dim() not in (1, 2):
+            return False
+        *batch, columns = x.shape
+        if columns != self.input_size or x.numel() == 0:
+            return False
+        shape = (*batch, self.hidden_size)
+        return (h is None or (isinstance(h, Tensor) and h.shape == shape)) and (
+            c is None or (isinstance(c, Tensor) and c.shape == shape)
+        )
+
+
+class RNNCell(_Cell, torch.nn.RNNCell):
+    """torch.nn.RNNCell; torch.nn's own, which is faster, unless use is "fastrnn"."""
+
+    own, cell = torch.nn.RNNCell, "rnn"
+    _most_units = 0, 0
+
+
+class LSTMCell(_Cell, torch.nn.LSTMCell):
+    """torch.nn.LSTMCell, by fastrnn up to 256 hidden units, 64 where there is a gradient; beyond,
+    torch.nn's own is faster.
+    """
+
+    own, cell = torch.nn.LSTMCell, "lstm"
+
+
+class GRUCell(_Cell, torch.nn.GRUCell):
+    """torch.nn.GRUCell, by fastrnn up to 256 hidden units, 64 where there is a gradient; beyond,
+    torch.nn's own is faster.
+    """
+
+    own, cell = torch.nn.GRUCell, "gru"
