@@ -514,12 +514,11 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
     checked = arrays(expected, given)
     if checked is not given and not all(map(operator.is_, checked, given)):
         cache = cache._replace(**dict(zip(expected.names, checked, strict=True)))
-    which = Steps(*taken(cell.cache, Steps._fields)(cache))
-    _reset_to(which.reset_to)
-    plain = ("batch_first",) if step else ("batch_first", "time_first")
-    unsorted = which.reverse is False and which.lengths is which.index is which.reset is None
-    if unsorted and which.layout in plain:
+    _reset_to(cache.reset_to)
+    in_order = cache.reverse is False and cache.lengths is cache.index is cache.reset is None
+    if in_order and cache.layout in (("batch_first",) if step else ("batch_first", "time_first")):
         return cache
+    which = Steps(*taken(cell.cache, Steps._fields)(cache))
     if step:
         got = "lengths, an index or is reversed" if which.reset is None else "resets"
         got = got if which.layout == "batch_first" else f"layout={which.layout!r}"

@@ -169,9 +169,8 @@ def backward(
     Returns: dx (N, T, D), a tuple of the gradients (N, H) of all initial states, dWx, dWh, db, and
     dbh or None.
     """
-    for name, given in (("dlast", dlast), ("onto", () if onto is None else onto)):
-        if not isinstance(given, tuple | list):
-            raise TypeError(f"{name}: expected a tuple, got {type(given).__name__}")
+    if not isinstance(dlast, tuple | list):
+        raise TypeError(f"dlast: expected a tuple, got {type(dlast).__name__}")
     if len(dlast) != len(cell.states):
         wanted = ", ".join(f"d{name}" for name in cell.last_fields)
         raise ValueError(f"dlast: expected {wanted}, got {len(dlast)} of them")
@@ -187,6 +186,8 @@ def backward(
 
 def _checked_onto(onto, cache):
     """dWx, dWh, db, and dbh or None."""
+    if not isinstance(onto, tuple | list):
+        raise TypeError(f"onto: expected a tuple, got {type(onto).__name__}")
     shapes = {"dWx": cache.Wx.shape, "dWh": cache.Wh.shape}
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
     if getattr(cache, "bias", False):
@@ -202,6 +203,8 @@ def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
     if not cell.constants or not checks.is_of(cell.cache, cache) or cache.x is None:
         return cell
+    if cell is RNN and cache.nonlinearity is cell.constants["nonlinearity"]:
+        return cell
     if cell is RNN:
         return form_of(cell.name, nonlinearity=cache.nonlinearity)
     checks.flag("bias", cache.bias)
@@ -210,7 +213,7 @@ def _form_of_cache(cell: Cell, cache: object) -> Cell:
         wanted = "an array" if reset_after else "None"
         got = "None" if cache.candidate is None else "an array"
         raise ValueError(f"candidate: expected {wanted} with reset_after={reset_after}, got {got}")
-    return form_of(cell.name, reset_after=reset_after)
+    return cell if reset_after else form_of(cell.name, reset_after=False)
 
 
 # ---- vanilla RNN ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastrnn.layers import checks
 from fastrnn.layers.dropout import dropout as dropout_mask
+from fastrnn.layers.streaming import Chain, Stream
 from fastrnn.nn import checkpoints, init, stack
 from fastrnn.nn.stack import Form, Weights
 
@@ -90,7 +91,7 @@ class Recurrent:
         """Of params."""
         H, P, S = self.hidden_size, self.output_size, self.form.directions
         GH, shapes = len(self.form.record.gates) * H, {}
-        for k, suffixes in enumerate(self._suffixes()):
+        for k, suffixes in enumerate(self.suffixes()):
             D = S * P if k else self.input_size
             for end in suffixes:
                 shapes |= {f"weight_ih{end}": (GH, D), f"weight_hh{end}": (GH, P)}
@@ -100,17 +101,18 @@ class Recurrent:
                     shapes[f"weight_hr{end}"] = P, H
         return shapes
 
-    def _suffixes(self) -> Iterator[list[str]]:
-        """Of the parameters' names, layer by layer, a direction each."""
+    def suffixes(self) -> Iterator[list[str]]:
+        """What the names of params end with, layer by layer, a direction each."""
         for k in range(self.form.layers):
             yield [f"_l{k}", f"_l{k}_reverse"][: self.form.directions]
 
     def _weights(self) -> list[list[Weights]]:
         """params as the stack takes them."""
-        self._check_params()
-        return [[self._of_direction(end) for end in ends] for ends in self._suffixes()]
+        self.check_params()
+        return [[self._of_direction(end) for end in ends] for ends in self.suffixes()]
 
-    def _check_params(self):
+    def check_params(self) -> None:
+        """Raise ValueError for a name or a shape in params, TypeError for a dtype."""
         shapes = self.shapes
         if self.params.keys() != shapes.keys():
             raise ValueError(f"params: expected {list(shapes)}, got {list(self.params)}")
@@ -243,13 +245,35 @@ class Recurrent:
     def _named(self, grads):
         """Gradients of weights by the names of params."""
         named = {}
-        for ends, layer in zip(self._suffixes(), grads, strict=True):
+        for ends, layer in zip(self.suffixes(), grads, strict=True):
             for end, (dWx, dWh, db, dbh, dWhr) in zip(ends, layer, strict=True):
                 dbh = db if dbh is None else dbh
                 arrays = {"weight_ih": dWx, "weight_hh": dWh, "bias_ih": db, "bias_hh": dbh.copy()}
                 arrays["weight_hr"] = dWhr
                 named |= {f"{kind}{end}": a for kind, a in arrays.items()}
         return {name: named[name] for name in self.shapes}
+
+    def stream(self, batch: int = 1, *, head: tuple[np.ndarray, np.ndarray] | None = None) -> Chain:
+        """All layers one step after the other, for inputs that arrive one by one, with the bits of
+        forward: see fastrnn.layers.streaming.Chain. The weights are those of now.
+
+        Inputs: batch N; head, w (H, M) and b (M,) of a dense layer on top.
+        Raises ValueError for a stack that is bidirectional or projected, and for a batch or a head
+        that does not fit.
+        """
+        if self.form.bidirectional:
+            raise ValueError(
+                "stream: expected bidirectional=False: the direction backwards begins at the end"
+            )
+        if self.proj_size:
+            raise ValueError(f"stream: expected proj_size=0, got {self.proj_size}")
+        form = self.form
+        options = {"gates": form.gates, "transposed": True, "reset_after": form.reset_after}
+        options |= {"nonlinearity": form.nonlinearity, "batch": batch, "backend": self.backend}
+        streams = [
+            Stream(form.cell, w.Wx, w.Wh, w.b, bh=w.bh, **options) for (w,) in self._weights()
+        ]
+        return Chain(streams, head)
 
     def __repr__(self) -> str:
         said = {
