@@ -43,9 +43,10 @@ from fastrnn.layers.recurrent import (
     rnn_step_backward,
     rnn_step_forward,
 )
-from fastrnn.layers.streaming import Stream
+from fastrnn.layers.streaming import Chain, Stream
 
 __all__ = [
+    "Chain",
     "PreparedWeights",
     "RowGradient",
     "Stream",

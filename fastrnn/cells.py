@@ -261,8 +261,10 @@ FORM = {"reset_after": True, "nonlinearity": "tanh"}
 def form_of(cell: str, **form: object) -> Cell:
     """The record of a cell by its public name and some keywords of FORM.
 
-    Raises ValueError for a variant that the cell does not have.
+    Raises ValueError for an unknown cell or a variant that it does not have.
     """
+    if not isinstance(cell, str) or cell not in NAMES:
+        raise ValueError(f"cell: expected one of {list(NAMES)}, got {cell!r}")
     variants = [record for record in CELLS.values() if record.name == cell]
     for name, value in form.items():
         known = list(dict.fromkeys((FORM | record.constants)[name] for record in variants))

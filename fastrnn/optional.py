@@ -7,12 +7,13 @@ from types import ModuleType
 EXTRAS = {
     "PIL": ("pillow", "captioning", "vision"),
     "click": ("click", "captioning", "text", "vision"),
-    "h5py": ("h5py", "captioning"),
+    "h5py": ("h5py", "captioning", "keras"),
     "matplotlib": ("matplotlib", "captioning", "text", "vision"),
     "nltk": ("nltk", "captioning", "text"),
-    "safetensors": ("safetensors", "captioning", "text", "vision"),
+    "onnx": ("onnx", "onnx"),
+    "safetensors": ("safetensors", "captioning", "text", "vision", "torch"),
     "sklearn": ("scikit-learn", "text", "vision"),
-    "torch": ("torch", "torch", "vision"),
+    "torch": ("torch", "vision", "torch"),
     "torchvision": ("torchvision", "vision"),
     "tqdm": ("tqdm", "captioning", "text", "vision"),
 }

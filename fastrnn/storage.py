@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from itertools import count
@@ -278,35 +278,60 @@ def digest(tensors: Mapping[str, np.ndarray]) -> str:
     return content.hexdigest()
 
 
-def write_tensors(path: Path | str, tensors: Mapping[str, np.ndarray]) -> str:
-    """Write a safetensors file atomically, with the digest of its tensors, which is returned, in
-    its header."""
+def write_tensors(
+    path: Path | str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> str:
+    """Write a safetensors file atomically, with metadata and the digest of its tensors, which is
+    returned, in its header."""
     # Not ascontiguousarray, which gives a scalar an axis.
     contiguous = {name: np.require(a, requirements="C") for name, a in tensors.items()}
     sha256 = digest(contiguous)
     failure = require("safetensors").SafetensorError
     with replacing(path) as temporary:
         try:
-            require("safetensors.numpy").save_file(contiguous, temporary, {"sha256": sha256})
+            header = {**(metadata or {}), "sha256": sha256}
+            require("safetensors.numpy").save_file(contiguous, temporary, header)
         except failure as error:
             raise OSError(f"{path}: cannot be written ({error})") from None
     return sha256
 
 
-def read_tensors(path: Path | str, sha256: str | None = None) -> dict[str, np.ndarray]:
-    """Read a safetensors file; sha256, the digest that its tensors must have (None: any).
+def read_tensors(
+    path: Path | str, sha256: str | None = None, *, names: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Read a safetensors file, or of its tensors those with these names, bfloat16 widened, which
+    NumPy has not; sha256, the digest that all of them must have (None: any).
 
     Raises ValueError that names the file where it is not one, or where its tensors are not those
     that were written.
     """
     with reading(path, "a safetensors file"):
         with require("safetensors").safe_open(path, "numpy") as file:
+            there = file.keys()
             written = (file.metadata() or {}).get("sha256")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {n: _tensor(path, file, n) for n in there if names is None or n in names}
         expected = {written, sha256} - {None}
-        if expected and expected != {digest(tensors)}:
+        if expected and len(tensors) == len(there) and expected != {digest(tensors)}:
             raise ValueError(f"{path}: damaged: its tensors are not those that were written")
     return tensors
+
+
+def _tensor(path, file, name):
+    dtype = file.get_slice(name).get_dtype()
+    if dtype == "BF16":  # float32's upper halves
+        content = dict(require("safetensors").deserialize(Path(path).read_bytes()))[name]
+        halves = np.frombuffer(content["data"], "<u2").astype(np.uint32) << 16
+        return halves.view(np.float32).reshape(content["shape"])
+    try:
+        return file.get_tensor(name)
+    except (AttributeError, TypeError):
+        raise ValueError(f"{name}: NumPy has no dtype {dtype}") from None
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """The metadata in the header of a safetensors file."""
+    with reading(path, "a safetensors file"), require("safetensors").safe_open(path, "numpy") as f:
+        return f.metadata() or {}
 
 
 def read_shapes(path: Path | str) -> dict[str, tuple[int, ...]]:

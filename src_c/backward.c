@@ -18,8 +18,9 @@ typedef struct {
 /* What the chunks of time work with beside the layer. */
 typedef struct {
     idx capacity; /* rows of a chunk */
-    const void **x_rows, **h_rows;
-    idx *table_rows;
+    const void **x_rows, **h_rows; /* in the order of the sums */
+    idx *table_rows, *order;       /* and where the gates' gradients of these rows are */
+    idx *ranks;                    /* of the step at hand by row of the batch */
     void *dtable, *zeros; /* gates' gradients by row of the table [table, dgates_stride]; [H] */
     weight_grad_list grads, of_table; /* of a chunk; of the table, which comes last */
 } chunks;
@@ -30,21 +31,24 @@ static char *columns(const kernel_table *k, void *a, idx column)
 }
 
 /* Adds C = left^T dgates of `count` columns to the list, and dbias = the sum of dgates, where it is
-   wanted; with transposed weights C^T, and the sum as a product with a side of ones. same_blocks:
-   the product before has transposed its left side, or more of it, already. */
-static void add_grad(arena *a, const kernel_table *k, const layer *l, weight_grad_list *list, idx rows,
-                     left_side left, const void *dgates, idx count, void *dW, idx column, void *dbias,
-                     int same_blocks)
+   wanted; with transposed weights C^T, and the sum as a product with a side of ones. Returns C's
+   place. same: the place of a product that has transposed its left side, or more of it, already; or
+   -1. */
+static int add_grad(arena *a, const kernel_table *k, const layer *l, weight_grad_list *list, idx rows,
+                    const idx *order, left_side left, const void *dgates, idx count, void *dW,
+                    idx column, void *dbias, int same)
 {
     static const float one_f32 = 1;
     static const double one_f64 = 1;
     const idx G = l->problem.cell->gates, stride = l->backward.dgates_stride;
-    weight_grad_args job = {.rows = rows, .same_blocks = same_blocks};
+    weight_grad_args job = {.rows = rows, .order = order, .accumulate = l->gradients.accumulate,
+                            .same_blocks = same >= 0};
     if (l->weights.transposed && dbias)
         list->job[list->jobs++] = (weight_grad_args){
             .rows = rows, .K = 1, .columns = count, .b_row = stride, .B = dgates, .C = dbias,
             .A = k->real_size == sizeof one_f64 ? (const void *)&one_f64 : &one_f32,
-            .c_row = count, .blocks = take_blocks(a, k, 1, rows)};
+            .c_row = count, .order = order, .accumulate = l->gradients.accumulate,
+            .blocks = take_blocks(a, k, 1, rows)};
     if (l->weights.transposed) {
         job.K = count, job.A = dgates, job.a_row = stride;
         job.columns = left.features, job.B = left.first, job.b_row = left.row, job.b_rows = left.rows;
@@ -54,8 +58,9 @@ static void add_grad(arena *a, const kernel_table *k, const layer *l, weight_gra
         job.columns = count, job.B = dgates, job.b_row = stride, job.dbias = dbias;
         job.C = columns(k, dW, column), job.c_row = G * l->problem.H;
     }
-    job.blocks = same_blocks ? list->job[list->jobs - 1].blocks : take_blocks(a, k, job.K, rows);
-    list->job[list->jobs++] = job;
+    job.blocks = same >= 0 ? list->job[same].blocks : take_blocks(a, k, job.K, rows);
+    list->job[list->jobs] = job;
+    return list->jobs++;
 }
 
 static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks *c)
@@ -69,8 +74,9 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
     const left_side operand = {.features = H, .row = l->backward.operand_stride,
                                .first = l->backward.operand};
     c->grads = c->of_table = (weight_grad_list){.panels = take_grad_panels(a, k, l->plan.threads)};
-    add_grad(a, k, l, table ? &c->of_table : &c->grads, table ? table : c->capacity, x,
-             table ? c->dtable : l->backward.dgates, G * H, d->dWx, 0, d->db, 0);
+    int before = add_grad(a, k, l, table ? &c->of_table : &c->grads, table ? table : c->capacity,
+                          table ? 0 : c->order, x, table ? c->dtable : l->backward.dgates, G * H,
+                          d->dWx, 0, d->db, -1);
     /* Transposed, the left sides are columns of dgates, and Wx's has them all. */
     for (const weight_block *w = p->cell->weights; w < p->cell->weights + MAX_PIECES && w->gates; w++) {
         const idx to = first_column(l, w->gate, w->gates);
@@ -78,14 +84,14 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
         const int first = w == p->cell->weights;
         const int same = l->weights.transposed ? first && !table && from == 0
                                                : !first && w->left == w[-1].left;
-        add_grad(a, k, l, &c->grads, c->capacity, w->left == SCRATCH ? operand : h,
-                 columns(k, l->backward.dgates, from), w->gates * H, d->dWh, to,
-                 d->dbh && from != to ? columns(k, d->dbh, to) : 0, same);
+        before = add_grad(a, k, l, &c->grads, c->capacity, c->order,
+                          w->left == SCRATCH ? operand : h, columns(k, l->backward.dgates, from),
+                          w->gates * H, d->dWh, to, d->dbh ? columns(k, d->dbh, to) : 0,
+                          same ? before : -1);
     }
 }
 
-/* A chunk has so many rows that the products of the gradients are deep; all of a step stay together.
-   The width of a vector has no part in it, so that every instruction set cuts the sums alike. */
+/* A chunk has so many rows that the products of the gradients are deep; all of a step stay together. */
 static idx chunk_rows(const kernel_table *k, const problem *p)
 {
     const idx blocks = p->cell->gradient_blocks + p->cell->operand;
@@ -118,6 +124,8 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     c->x_rows = take(a, table ? 0 : c->capacity, sizeof(void *));
     c->table_rows = take(a, table ? c->capacity : 0, sizeof(idx));
     c->h_rows = take(a, c->capacity, sizeof(void *));
+    c->order = take(a, c->capacity, sizeof(idx));
+    c->ranks = take(a, p->N, sizeof(idx));
     place_grads(a, k, l, c);
 }
 
@@ -132,16 +140,30 @@ size_t fastrnn_plan_backward(const kernel_table *k, layer *l)
     return arena_bytes(&a);
 }
 
-/* Where x, or its row of the table, and h before the step lie, of the rows of the steps t0..t1. */
+/* The ranks of step t by row of the batch, from those of the step after it. */
+static void merge_ranks(const layer *l, idx *ranks, idx t)
+{
+    const idx *const row = l->time.sorted_indices, after = batch_size(l, t + 1);
+    idx old = after, added = batch_size(l, t), to = added;
+    while (added > after) /* those of one length rise with their rows */
+        ranks[--to] = old > 0 && row[ranks[old - 1]] > row[added - 1] ? ranks[--old] : --added;
+}
+
+/* The order of the sums over the steps t0..t1: from the last step to the first, in each as the batch
+   has its rows. Neither where chunks begin nor which rows end later changes a bit, and pieces of a
+   sequence, one call each, give those of the whole. Also where x, or its row of the table, and h
+   before the step lie. */
 static void list_rows(const kernel_table *k, const layer *l, const chunks *c)
 {
     const problem *const p = &l->problem;
     const size_t x_row = p->D * k->real_size, h_row = p->H * k->real_size;
     idx i = 0;
-    for (idx t = l->backward.t0; t < l->backward.t1; t++)
-        for (idx rank = 0; rank < batch_size(l, t); rank++, i++) {
-            const idx row = row_of(l, t, rank);
+    for (idx t = l->backward.t1 - 1; t >= l->backward.t0; t--) {
+        merge_ranks(l, c->ranks, t);
+        for (idx at = 0; at < batch_size(l, t); at++, i++) {
+            const idx rank = c->ranks[at], row = row_of(l, t, rank);
             const int reset = p->reset && p->reset[row];
+            c->order[i] = l->time.offsets[t] - l->time.offsets[l->backward.t0] + rank;
             if (p->index)
                 c->table_rows[i] = p->index[row];
             else
@@ -153,6 +175,7 @@ static void list_rows(const kernel_table *k, const layer *l, const chunks *c)
             else
                 c->h_rows[i] = c->zeros;
         }
+    }
 }
 
 /* From the last chunk to the first: the gates' gradients, then what follows from them. */
@@ -200,7 +223,7 @@ static int run_chunks(const kernel_table *k, layer *l, chunks *c)
                       .A = space->dgates, .packed = l->panels.Wx_T, .C = l->gradients.dx,
                       .B = l->weights.Wx, .transposed = !l->weights.transposed};
     embedding_args by_table = {.vocabulary = p->table, .W = space->dgates_stride, .x = c->table_rows,
-                               .in = space->dgates, .out = c->dtable};
+                               .order = c->order, .in = space->dgates, .out = c->dtable};
     long long due = 0;
     space->t0 = l->time.steps;
     do {
@@ -247,13 +270,5 @@ int fastrnn_backward(const kernel_table *k, layer *l, void *memory)
         clear_past_lengths(p, d->dx, p->D * k->real_size);
     for (idx s = 0; p->reset && p->reset_to_initial && s < p->cell->states; s++)
         memset(d->dinitial[s], 0, p->N * row);
-    if (run_chunks(k, l, &c))
-        return -1;
-    /* Of the gates that x Wx and h Wh reach together both biases have the same gradient. */
-    for (const weight_block *w = p->cell->weights; w < p->cell->weights + MAX_PIECES && w->gates; w++) {
-        const idx to = first_column(l, w->gate, w->gates);
-        if (d->dbh && w->block < p->cell->gates)
-            memcpy(columns(k, d->dbh, to), columns(k, d->db, to), w->gates * row);
-    }
-    return 0;
+    return run_chunks(k, l, &c);
 }

@@ -450,13 +450,20 @@ static void FN(matmul)(const void *args, idx part, idx parts)
 
 /* ---- the gradient of the weights: C += A^T B ------------------------------------------------- */
 
+/* Row r of one side of a gradient. */
+INLINE const REAL *FN(side_row)(const weight_grad_args *p, const void *const *rows, const void *first,
+                                idx stride, idx r)
+{
+    return rows ? rows[r] : (const REAL *)first + (p->order ? p->order[r] : r) * stride;
+}
+
 /* The features of `block` of the rows begin..end of A. */
 static void FN(transpose_block)(const weight_grad_args *p, idx block, idx begin, idx end)
 {
     const idx feature = block * MAX_ROWS(2), m = MIN(MAX_ROWS(2), p->K - feature);
     REAL *to = (REAL *)p->blocks + (block * p->rows + begin) * MAX_ROWS(2);
     for (idx r = begin; r < end; r++, to += MAX_ROWS(2)) {
-        const REAL *const row = p->a_rows ? p->a_rows[r] : (const REAL *)p->A + r * p->a_row;
+        const REAL *const row = FN(side_row)(p, p->a_rows, p->A, p->a_row, r);
         if (m == MAX_ROWS(2))
             memcpy(to, row + feature, MAX_ROWS(2) * sizeof(REAL));
         else
@@ -489,8 +496,7 @@ static void FN(gradient_panel)(const weight_grad_args *p, idx column, idx r, idx
         FN(store)(to + v * LANES, (V){0});
     }
     for (idx k = 0; k < K; k++) {
-        const REAL *const row = (p->b_rows ? (const REAL *)p->b_rows[r + k]
-                                           : (const REAL *)p->B + (r + k) * p->b_row) + column;
+        const REAL *const row = FN(side_row)(p, p->b_rows, p->B, p->b_row, r + k) + column;
         for (idx v = 0; v < 2; v++) {
             const V g = FN(load_n)(row + v * LANES, n - v * LANES);
             FN(store)(to + (2 * (k + 1) + v) * LANES, g);

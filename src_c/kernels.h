@@ -122,13 +122,14 @@ typedef struct {
 } matmul_args;
 
 /* C = A^T B, dbias = the sum of B's rows, or with accumulate added to what is there. Row r of A lies
-   at A + r * a_row, or at a_rows[r]; of B likewise. */
+   at a_rows[r], or at A + order[r] * a_row; of B likewise. */
 typedef struct {
     idx rows, K, columns, a_row, b_row, c_row;
     int accumulate;
-    int same_blocks; /* blocks are those of the job before, which has the same A */
+    int same_blocks; /* blocks are those of a job before, which has the same A */
     const void *A, *B;
     const void *const *a_rows, *const *b_rows;
+    const idx *order; /* [rows]; NULL: 0, 1, ... */
     void *blocks;    /* [blocks of K, rows, feature_block] */
     void *C, *dbias; /* [K, columns] at every c_row, [columns] or NULL */
 } weight_grad_args;
@@ -152,11 +153,12 @@ typedef struct {
 
 /* A bag holds the words x[offsets[i]..offsets[i + 1]], or with offsets == NULL word x[i] alone; its
    vector is their sum, or, with mean, their mean (0 without words). The gradient is out, or with
-   accumulate is added to what out holds. */
+   accumulate is added to what out holds; dout of bag i then is row order[i]. */
 typedef struct {
     idx bags, vocabulary, W;
     int mean, accumulate;
     const idx *x, *offsets; /* [words] [bags + 1] */
+    const idx *order;       /* [bags]; NULL: 0, 1, ... */
     const void *in;  /* embedding: weights [vocabulary, W]; embedding_grad: dout [bags, W] */
     void *out;       /* embedding: [bags, W]; embedding_grad: dweights [vocabulary, W] */
 } embedding_args;

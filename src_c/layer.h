@@ -106,6 +106,7 @@ typedef struct {
     const void *dh, *dlast[MAX_STATES];
     void *dx, *dinitial[MAX_STATES];
     void *dWx, *dWh, *db, *dbh; /* of the shapes of the weights; dbh or NULL */
+    int accumulate;             /* these four go on from what they hold */
 } gradients;
 
 /* How a call is cut. */

@@ -21,8 +21,7 @@ enum {
     /* Rows of A that one pass of a gradient of weights transposes. */
     GRAD_ROWS = 2048,
     /* Backward works through chunks of time: as many rows as keep the products of the weights'
-       gradients deep, or more while their gate gradients stay in cache. They are sums over rows,
-       so that these two, unlike all else here, decide their bits: they are the same everywhere. */
+       gradients deep, or more while their gate gradients stay in cache. */
     CHUNK_ROWS = 1024,
     CHUNK_BYTES = 4 << 20,
 };

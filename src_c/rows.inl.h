@@ -90,7 +90,7 @@ static void FN(embedding_grad)(const void *args, idx part, idx parts)
         memset(dW + v * p->W + begin, 0, (end - begin) * sizeof(REAL));
     for (idx i = 0; i < p->bags; i++) {
         const FN(bag) bag = FN(bag_of)(p, i);
-        const REAL *const from = (const REAL *)p->in + i * p->W;
+        const REAL *const from = (const REAL *)p->in + (p->order ? p->order[i] : i) * p->W;
         for (idx k = bag.begin; k < bag.end; k++) {
             REAL *const to = dW + p->x[k] * p->W;
             for (idx j = begin; j < end; j++)

@@ -30,7 +30,8 @@ BELOW = {
     "cells": set(),
     "backends": {"cells"},
     "layers": {"backends", "cells"},
-    "nn": {"cells", "layers"},
+    "weights": {"cells"},
+    "nn": {"cells", "layers", "optional", "storage", "weights"},
     "solver": {"backends", "optim", "settings", "storage"},
     "metrics": {"optional", "printing"},
     "settings": set(),
@@ -39,14 +40,17 @@ BELOW = {
     "vision": {"figures", "metrics", "optional", "plots", "runs", "settings", "solver", "storage"},
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
-        *("settings", "solver", "storage", "vision"),
+        *("settings", "solver", "storage", "vision", "weights"),
     },
     "text": {
         *("backends", "cells", "layers", "metrics", "nn", "optim", "optional", "plots"),
-        *("printing", "runs", "settings", "solver", "storage"),
+        *("printing", "runs", "settings", "solver", "storage", "weights"),
     },
     "torch": {"backends", "cells", "layers", "nn"},
-    "benchmarks": {"backends", "captioning", "figures", "optim", "optional", "storage", "text"},
+    "benchmarks": {
+        *("backends", "captioning", "figures", "nn", "optim", "optional", "storage", "text"),
+        "weights",
+    },
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
         *("optional", "printing", "storage", "text", "vision"),
@@ -56,12 +60,15 @@ BELOW = {
 # The only files that may import these, as patterns.
 OPTIONAL = {
     "threadpoolctl": {"backends/threadpool.py"},
-    "torch": {"torch/*", "vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"},
+    "torch": {
+        *("torch/*", "vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"),
+        "nn/state_dict.py",
+    },
     "torchvision": {"vision/*"},
-    "h5py": {"captioning/data.py", "benchmarks/hdf5_memory.py"},
+    "h5py": {"captioning/data.py", "nn/keras.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py", "text/corpus.py"},
     "matplotlib": {"figures.py"},
-    "onnx": {"benchmarks/peers/graphs.py", "benchmarks/peers/text/onnxruntime.py"},
+    "onnx": {"nn/graphs.py", "nn/onnx.py"},
     "onnxruntime": {"benchmarks/peers/*onnxruntime.py"},
     "gensim": {"benchmarks/peers/*gensim.py"},
     "pandas": {"benchmarks/peers/*pandas.py"},
@@ -75,7 +82,7 @@ OPTIONAL = {
     "click": {"cli/*"},
     "sklearn": {"text/estimator.py", "metrics.py", "benchmarks/peers/*sklearn.py"},
 }
-PROGRAMS = ("captioning", "text", "torch", "vision")
+BRINGING = ("captioning", "text", "vision", "torch", "onnx", "keras")  # extras of users
 
 
 def sources():
@@ -138,7 +145,7 @@ def test_missing_packages_name_the_extras_that_bring_them():
     import tomllib
 
     project = tomllib.loads((TREE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    programs = {name: project["optional-dependencies"][name] for name in PROGRAMS}
+    programs = {name: project["optional-dependencies"][name] for name in BRINGING}
     for module, (package, *extras) in EXTRAS.items():
         brings = re.compile(rf"{package}\b(?!-)")
         having = [name for name, needs in programs.items() if any(map(brings.match, needs))]
@@ -148,7 +155,7 @@ def test_missing_packages_name_the_extras_that_bring_them():
 @pytest.mark.parametrize(
     "module",
     [
-        *("fastrnn", "fastrnn.captioning", "fastrnn.solver", "fastrnn.text"),
+        *("fastrnn", "fastrnn.captioning", "fastrnn.nn", "fastrnn.solver", "fastrnn.text"),
         *("fastrnn.vision.backbones", "fastrnn.vision.style", "fastrnn.vision.transfer"),
     ],
 )
@@ -172,7 +179,8 @@ def public_functions(module):
 def test_backends_have_the_same_functions_and_parameters():
     reference, compiled = (public_functions(get_backend(name)) for name in ("numpy", "cython"))
     reference.pop("sigmoid")  # part of the specification, not of the seam
-    compiled = {name: f for name, f in compiled.items() if name not in ("prepare", "stream")}
+    own = ("prepare", "stream", "chain")
+    compiled = {name: f for name, f in compiled.items() if name not in own}
     assert reference.keys() == compiled.keys()
     for name, f in reference.items():
         assert inspect.signature(f) == inspect.signature(compiled[name]), name

@@ -28,7 +28,6 @@ from fastrnn.benchmarks import (
     worker,
 )
 from fastrnn.benchmarks.cases import CELLS, Case, Choice
-from fastrnn.benchmarks.peers import conventions
 
 CONFIG = {"threads": 2, "isa": "avx2", "dtype": "float32", "rounds": 2, "quick": False}
 
@@ -155,19 +154,6 @@ def test_worker_times_only_what_has_matched(tmp_path, monkeypatch):
     assert 0 < timed["answer"] < 1
     _, refused, _ = serve(command("expect", case=other), build, time)
     assert refused == {"error": "h: expected shape (2, 3, 8), got (2, 3, 7)"}
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_gates_in_another_order_and_back(cell, rng):
-    a = rng.standard_normal((2, 12))
-    ours = conventions.OURS[cell]
-    for theirs in (conventions.TORCH[cell], conventions.ONNX[cell]):
-        assert sorted(ours) == sorted(theirs)
-        there = conventions.reorder(a, ours, theirs)
-        np.testing.assert_array_equal(conventions.reorder(there, theirs, ours), a)
-    f, b = "ifog".index("f"), "iofg".index("f")
-    there = conventions.reorder(a, "ifog", "iofg")
-    np.testing.assert_array_equal(there[:, 3 * b : 3 * b + 3], a[:, 3 * f : 3 * f + 3])
 
 
 def small_cases(dtype):

@@ -49,8 +49,8 @@ def said(tmp_path_factory):
     return run
 
 
-def test_there_are_three_scripts():
-    assert SCRIPTS == ["conv_as_affine", "gradient_flow", "parity"]
+def test_there_are_four_scripts():
+    assert SCRIPTS == ["conv_as_affine", "gradient_flow", "long_sequences", "parity"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -324,3 +324,18 @@ def test_derivations_link_to_what_there_is():
     assert links
     for link in links:
         assert (EXAMPLES / link).is_file()
+
+
+# ---- long sequences ------------------------------------------------------------------------------
+
+
+def test_parts_of_long_sequences_and_the_whole(said):
+    """Squared errors were 0.021 and 0.006, the task's own variance is 0.25."""
+    _, (short, long, recomputed, cosines) = said("long_sequences")
+    errors = [float(line.split()[-1]) for line in (short, long)]
+    assert errors[1] < 0.012 < errors[0] < 0.05
+    assert recomputed == "recomputed, 100% of the gradient's elements have the same bits"
+    values = [*map(float, re.findall(r"\d\.\d*", cosines))]
+    assert len(values) == 7
+    assert values == sorted(values)
+    assert values[0] < 0.3 < 0.98 < values[4]

@@ -49,9 +49,11 @@ def test_every_public_function_and_parameter_is_drawn(memory):
             program(draw, name)
             for function, given in draw.calls:
                 drawn[function] |= set(given)
-    functions = {"Stream": fastrnn.Stream} | programs.public_functions()
-    methods = {name: getattr(fastrnn.Stream, name) for name in ("step", "steps", "reset")}
-    functions |= {f"Stream.{name}": method for name, method in methods.items()}
+    functions = programs.public_functions()
+    for kind in (fastrnn.Stream, fastrnn.Chain):
+        functions[kind.__name__] = kind
+        for method in ("step", "steps", "reset"):
+            functions[f"{kind.__name__}.{method}"] = getattr(kind, method)
     for name, function in functions.items():
         expected = set(inspect.signature(function).parameters) - {"self", "backend"}
         assert expected == drawn[name] - {"then"}, name

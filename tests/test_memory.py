@@ -90,3 +90,31 @@ if os.fork() == 0:
 print(os.waitstatus_to_exitcode(os.wait()[1]), fastrnn.release_memory() >= 100 * MB)
 """
     assert python(script) == ["0", "True"]
+
+
+RECOMPUTE = """
+from fastrnn import nn
+
+def backward(every):
+    module, x = nn.LSTM(8, 64, 2, seed=0), np.ones((4, 10_000, 8), np.float32)
+    y, _, cache = module.forward(x, training=True, checkpoint_every=every)
+    module.backward(y, cache)
+
+def most():
+    with open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) // 1024
+
+before = most()
+backward(100)
+print(most() - before)
+backward(None)
+print(most() - before)
+"""
+
+
+def test_recomputed_gradients_need_the_memory_of_a_segment():
+    """Two layers of 64 units over 10,000 steps of 4 rows: y and dx, twice while they are joined,
+    are 24 MB; what is kept for backward is 122 MB more."""
+    segments, whole = map(int, python(RECOMPUTE))
+    assert segments < 40
+    assert whole > segments + 100

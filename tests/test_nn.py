@@ -221,6 +221,60 @@ def test_weights_begin_as_their_scheme_says(kind):
                 assert_close(a.T @ a, np.eye(a.shape[1]), 1e-12)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "projected"])
+@pytest.mark.parametrize("with_head", [False, True])
+def test_a_stream_has_the_bits_of_forward(kind, with_head, backend, dtype, rng):
+    module = made(kind, num_layers=3, dtype=dtype)
+    x, head = normal(rng, dtype, T, N, D), (normal(rng, dtype, H, 2), normal(rng, dtype, 2))
+    expected, _, _ = module.forward(x.swapaxes(0, 1))
+    if with_head:
+        expected, _ = fastrnn.temporal_affine_forward(expected, *head)
+    stream = module.stream(N, head=head if with_head else None)
+    for t in range(T):
+        assert_same_bits(stream.step(x[t]), expected[:, t])
+    stream.reset()
+    assert_same_bits(stream.steps(x), np.ascontiguousarray(expected.swapaxes(0, 1)))
+
+
+def test_what_has_no_stream_says_why():
+    with pytest.raises(ValueError, match="stream: expected bidirectional=False"):
+        nn.LSTM(D, H, bidirectional=True).stream()
+    with pytest.raises(ValueError, match="stream: expected proj_size=0, got 2"):
+        nn.LSTM(D, H, proj_size=2).stream()
+    with pytest.raises(ValueError, match="batch: expected an integer of at least 1, got 0"):
+        nn.LSTM(D, H).stream(0)
+
+
+@kinds
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_recomputed_gradients_have_the_same_bits(kind, every, backend, dtype, rng):
+    module = made(kind, num_layers=2, dropout=0.3, dtype=dtype)
+    x, state = normal(rng, dtype, N, T, D), drawn_state(module, rng)
+    given = {"lengths": [7, 5, 0, 2], "reset": rng.random((N, T)) < 0.2, "training": True}
+    results = []
+    for checkpoint_every in None, every:
+        module.rng = np.random.default_rng(5)
+        y, last, cache = module.forward(x, state, checkpoint_every=checkpoint_every, **given)
+        dx, grads, first = module.backward(y, cache, last)
+        results.append([y, *listed(last), dx, *grads.values(), *listed(first)])
+    exact = backend == "cython" and not module.proj_size  # the others sum in another order
+    for a, b in zip(*results, strict=True):
+        if exact:
+            assert_same_bits(a, b)
+        else:
+            assert_close(a, b, TWIN[dtype.name])
+
+
+def test_what_checkpoints_are_not_for_is_refused():
+    x = np.zeros((N, T, D), np.float32)
+    both = re.escape("checkpoint_every: expected None with bidirectional=True: the direction")
+    with pytest.raises(ValueError, match=both):
+        nn.GRU(D, H, bidirectional=True).forward(x, checkpoint_every=5)
+    for every in 0, 2.5, True:
+        with pytest.raises(ValueError, match="checkpoint_every: expected an integer of at least 1"):
+            nn.GRU(D, H).forward(x, checkpoint_every=every)
+
+
 @kinds
 def test_modules_copy_and_pickle(kind, rng):
     module = made(kind, num_layers=2)

@@ -31,6 +31,7 @@ from util import (
 
 import fastrnn
 from fastrnn.cells import CELLS, GRU, LSTM, NAMES
+from fastrnn.weights import reorder
 
 STEPS = [name for name, layer in LAYERS.items() if layer.function.removesuffix("_step") in GATES]
 STEPS = [name for name in STEPS if name not in SEQUENCES]
@@ -172,12 +173,6 @@ def test_transposed_weights_give_the_same_bits(
         assert_results(assert_same_bits, actual, expected)
 
 
-def reordered(a, cell, order, H):
-    """The columns of gates in the record's own order, put into another."""
-    places = dict(zip(cell.gates, np.split(a, len(cell.gates), axis=-1), strict=True))
-    return np.concatenate([places[gate] for gate in order], axis=-1)
-
-
 @pytest.mark.parametrize(
     ("name", "gates"),
     [
@@ -192,7 +187,7 @@ def test_gate_orders_are_permutations(name, gates, implementation, dtype, rng):
     operands = draw(layer, rng, dtype, 5, 6, 7, 17)
     weights = [key for key in ("Wx", "Wh", "b", "bh") if key in operands]
     order = cell.orders[gates]
-    turned = {key: reordered(operands[key], cell, order, 17) for key in weights}
+    turned = {key: reorder(operands[key], cell.gates, order) for key in weights}
     plain = without(layer, "gates")
     expected = run(plain, operands)
     permuted = plain._replace(
@@ -200,7 +195,7 @@ def test_gate_orders_are_permutations(name, gates, implementation, dtype, rng):
     )
     actual = run(permuted, operands | turned)
     for key in (*(f"d{key}" for key in weights), "cache.activations"):
-        assert_close(actual[key], reordered(expected[key], cell, order, 17), TWIN[dtype.name], key)
+        assert_close(actual[key], reorder(expected[key], cell.gates, order), TWIN[dtype.name], key)
     for key in ("out_0", "dx", "dh0"):
         assert_close(actual[key], expected[key], TWIN[dtype.name], key)
 

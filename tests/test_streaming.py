@@ -191,15 +191,18 @@ def test_reset_of_rows_counted_from_the_end(stream, x):
     assert [h.any() for h in stream.state["h"]] == [False, True, False]
 
 
-def test_step_with_out_allocates_nothing(stream, x):
-    out = np.empty((3, H), np.float32)
-    stream.step(x, out)
+def assert_steps_allocate_nothing(stream, x):
+    out = stream.step(x)
     tracemalloc.start()
     for _ in range(100):
         stream.step(x, out)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1000
+
+
+def test_step_with_out_allocates_nothing(stream, x):
+    assert_steps_allocate_nothing(stream, x)
 
 
 # ---- errors --------------------------------------------------------------------------------------
@@ -519,3 +522,222 @@ def test_step_of_a_subclass_is_called(x, rng):
     _, weights, _ = weights_of("lstm", np.float32, rng)
     plain, doubled = fastrnn.Stream("lstm", *weights, batch=3), Doubled("lstm", *weights, batch=3)
     assert_same_bits(doubled.step(x), 2 * plain.step(x))
+
+
+# ---- chains --------------------------------------------------------------------------------------
+
+
+def streams_of(names, dtype, rng, batch=3, kind=fastrnn.Stream, **options):
+    """Streams that fit each other; the first takes x of D columns."""
+    made = []
+    for i, name in enumerate(names):
+        cell, (Wx, Wh, b), keywords = weights_of(name, dtype, rng)
+        if i:
+            Wx = (rng.standard_normal((H, Wx.shape[1])) / 6).astype(dtype)
+        made.append(kind(cell, Wx, Wh, b, batch=batch, **keywords, **options))
+    return made
+
+
+def head_of(dtype, rng, C=5):
+    return tuple(rng.standard_normal(shape).astype(dtype) for shape in ((H, C), C))
+
+
+def one_by_one(streams, head, x):
+    """What a chain is to give for x (N, D)."""
+    for stream in streams:
+        x = stream.step(x)
+    return x if head is None else fastrnn.affine_forward(x, *head)[0]
+
+
+def assert_same_states(actual, expected):
+    for a, e in zip(actual, expected, strict=True):
+        assert a.keys() == e.keys()
+        for key in e:
+            assert_same_bits(a[key], e[key])
+
+
+@pytest.fixture(params=[False, True], ids=["h", "head"])
+def head(request, rng):
+    return head_of(np.float32, rng) if request.param else None
+
+
+@pytest.fixture
+def chain(head, rng):
+    return fastrnn.Chain(streams_of(["lstm", "gru"], np.float32, rng), head)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 33])
+@pytest.mark.parametrize("headed", [False, True])
+@pytest.mark.parametrize("names", [["rnn_relu"], ["lstm", "gru"], ["gru_original", "rnn", "lstm"]])
+def test_chain_gives_the_bits_of_its_streams(
+    names, headed, batch, implementation, dtype, small_work_is_split, rng
+):
+    x, reset = rng.standard_normal((T, batch, D)).astype(dtype), rng.random((T, batch)) < 0.3
+    head = head_of(dtype, rng) if headed else None
+    for n in (1, 2, 3):
+        fastrnn.set_num_threads(n)
+        streams = streams_of(names, dtype, rng, batch)
+        chain = fastrnn.Chain(copy.deepcopy(streams), head)
+        expected = np.stack([one_by_one(streams, head, x_t) for x_t in x])
+        out = np.empty_like(expected)
+        for x_t, out_t in zip(x, out, strict=True):
+            assert chain.step(x_t, out_t) is out_t
+        assert_same_bits(out, expected)
+        assert_same_states(chain.state, [stream.state for stream in streams])
+        for x_t, rows, out_t in zip(x, reset, out, strict=True):
+            for stream in streams:
+                stream.reset(rows)
+            out_t[...] = one_by_one(streams, head, x_t)
+        assert_same_bits(chain.steps(x, reset=reset), out)
+        assert_same_states(chain.state, [stream.state for stream in streams])
+        assert chain.steps(x[:0]).shape == (0, *expected.shape[1:])
+        chain.reset()
+        assert chain.steps(x, out) is out
+        assert_same_bits(out, expected)
+
+
+def test_step_of_a_chain_allocates_nothing(chain, x):
+    assert_steps_allocate_nothing(chain, x)
+
+
+def test_chain_of_any_streams(head, x, rng):
+    """Of both backends, or with a step of their own: by their own methods."""
+    plain = streams_of(["lstm", "gru"], np.float32, rng)
+    expected = one_by_one(copy.deepcopy(plain), head, x)
+    prepared = [(stream._weights.cell, stream._weights) for stream in plain]
+    counted = [Counted(*weights, batch=3) for weights in prepared]
+    chain = fastrnn.Chain(counted, head)
+    assert_same_bits(chain.step(x), expected)
+    assert [len(stream.seen) for stream in counted] == [1, 1]
+    backends = ("numpy", "cython"), ("cython", "numpy"), ("numpy", "numpy")
+    for names in backends:
+        pairs = zip(prepared, names, strict=True)
+        streams = [fastrnn.Stream(*weights, batch=3, backend=name) for weights, name in pairs]
+        chain = fastrnn.Chain(streams, head)
+        np.testing.assert_allclose(chain.step(x), expected, rtol=1e-4, atol=1e-5)
+        chain.reset()
+        np.testing.assert_allclose(chain.steps(x[None])[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
+def test_copy_of_a_chain_has_streams_of_its_own(duplicate, head, implementation, rng):
+    xs = rng.standard_normal((2 * T, 3, D)).astype(np.float32)
+    chain = fastrnn.Chain(streams_of(["lstm", "gru"], np.float32, rng), head)
+    chain.steps(xs[:T])
+    twin = duplicate(chain)
+    expected = chain.steps(xs[T:])
+    assert_same_bits(twin.steps(xs[T:]), expected)
+    assert_same_states(twin.state, chain.state)
+    chain.reset()
+    assert twin.state[1]["h"].any() and not chain.state[1]["h"].any()
+
+
+def test_reset_and_state_of_a_chain(chain, x):
+    first = chain.step(x).copy()
+    state = chain.state
+    second = chain.step(x)
+    chain.state = state
+    assert_same_bits(chain.step(x), second)
+    chain.reset([0, -1])
+    assert [[bool(row.any()) for row in s["h"]] for s in chain.state] == [[False, True, False]] * 2
+    with pytest.raises(IndexError, match=r"^rows: expected rows in \[-N, N\)"):
+        chain.reset(3)
+    chain.reset()
+    assert_same_bits(chain.step(x), first)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (None, "TypeError: state: expected a list or a tuple, got NoneType"),
+        ([], "ValueError: state: expected 2 dicts, got 0"),
+        ([{}, {}], "ValueError: state[0]: expected ['c', 'h'], got []"),
+        (1, "TypeError: state[1]: expected a dict, got int"),
+        ({1: 0, "h": 0}, "ValueError: state[1]: expected ['h'], got [1, 'h']"),
+        ({"h": np.zeros((3, 1), "f")}, "ValueError: state[1]: h: expected shape (3, 37), got (3,"),
+        ({"h": np.zeros((3, H))}, "TypeError: state[1]: h: expected float32 like"),
+    ],
+)
+def test_state_that_does_not_fit_a_chain_changes_nothing(chain, x, bad, error):
+    chain.step(x)
+    before = chain.state
+    zeros = {key: np.zeros_like(a) for key, a in before[0].items()}
+    given = bad if bad is None or isinstance(bad, list) else [zeros, bad]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        chain.state = given
+    assert f"{caught.type.__name__}: {caught.value}".startswith(error)
+    assert_same_states(chain.state, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"streams": 3}, "TypeError: streams: expected a list or a tuple, got int"),
+        ({"streams": []}, "ValueError: streams: expected at least one Stream, got none"),
+        ({1: "lstm"}, "TypeError: streams[1]: expected a Stream, got str"),
+        ({"again": 0}, "ValueError: streams[1]: expected a Stream of its own, got one from before"),
+        ({"dtype": "d"}, "TypeError: streams[1]: expected float32 like streams[0], got float64"),
+        ({"batch": 2}, "ValueError: streams[1]: expected a batch of 3 like streams[0], got 2"),
+        ({"D": 8}, "ValueError: streams[1]: expected D = 37, the H before it, got 8"),
+        ({"head": 1}, "TypeError: head: expected a list or a tuple, got int"),
+        ({"head": (1,)}, "ValueError: head: expected w and b, got 1 of them"),
+        ({"head": (None, np.zeros(2, "f"))}, "TypeError: w: expected float32 or float64, got obj"),
+        ({"head": (np.zeros((H, 2)), np.zeros(2))}, "TypeError: w: expected float32 like the str"),
+        ({"head": (np.zeros((8, 2), "f"), np.zeros(2, "f"))}, "ValueError: w: expected shape (H, "),
+        ({"head": (np.zeros((H, 2), "f"), np.zeros(3, "f"))}, "ValueError: b: expected shape (C,"),
+    ],
+)
+def test_streams_and_head_that_do_not_fit_are_refused(change, error, backend, rng):
+    dtype, batch, width = change.get("dtype", "f"), change.get("batch", 3), change.get("D", H)
+    second = [np.zeros(shape, dtype) for shape in ((width, 5), (5, 5), 5)]
+    streams = streams_of(["lstm"], np.float32, rng)
+    streams.append(fastrnn.Stream("rnn", *second, batch=batch))
+    if "head" in change:
+        streams.pop()
+    if "again" in change:
+        streams[1] = streams[0]
+    streams[1:] = [change.get(i, s) for i, s in enumerate(streams[1:], 1)]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        fastrnn.Chain(change.get("streams", streams), change.get("head"))
+    assert f"{caught.type.__name__}: {caught.value}".startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"x": np.zeros((3, D))}, "TypeError: x: expected float32 like"),
+        ({"x": np.zeros((3, H), "f")}, "ValueError: x: expected shape (3, 7), got (3, 37)"),
+        ({"out": np.zeros((3, 6), "f")}, "ValueError: out: expected shape (3, 5), got (3, 6)"),
+        ({"out": [1]}, "TypeError: out: expected an ndarray, got list"),
+    ],
+)
+def test_error_of_a_step_leaves_the_states_of_a_chain(change, error, backend, rng, x):
+    chain = fastrnn.Chain(streams_of(["lstm", "gru"], np.float32, rng), head_of(np.float32, rng))
+    chain.step(x)
+    before = chain.state
+    with pytest.raises((TypeError, ValueError)) as caught:
+        chain.step(**({"x": x} | change))
+    assert f"{caught.type.__name__}: {caught.value}".startswith(error)
+    assert_same_states(chain.state, before)
+
+
+def test_chain_that_fails_midway_gives_all_states_back(head, x, rng):
+    class Failing(fastrnn.Stream):
+        def step(self, x, out=None):
+            raise ValueError("midway")
+
+    streams = streams_of(["lstm"], np.float32, rng)
+    weights = [np.zeros(shape, "f") for shape in ((H, 3 * H), (H, 3 * H), 3 * H)]
+    chain = fastrnn.Chain([*streams, Failing("gru", *weights, batch=3)], head)
+    with pytest.raises(ValueError, match="midway"):
+        chain.step(x)
+    assert not any(a.any() for state in chain.state for a in state.values())
+
+
+def test_chain_keeps_what_it_needs(chain, x):
+    expected = chain.step(x)
+    chain.reset()
+    step = chain.step
+    del chain
+    gc.collect()
+    assert_same_bits(step(x), expected)

@@ -28,6 +28,7 @@ from fastrnn.text.networks import Network
 from fastrnn.text.settings import SETTINGS, complete
 from fastrnn.text.training import BUCKET, Examples, TextSolver, class_weights, initial_vectors
 from fastrnn.text.vocabulary import UNKNOWN, Sentences, Vocabulary, as_sets
+from fastrnn.weights import ORDERS, reorder
 
 V, C, W, H = 9, 3, 3, 4
 # Whatever the tuned defaults are.
@@ -254,7 +255,6 @@ def test_loss_modifies_nothing_that_it_was_given(name, lengths, backend, rng):
 # ---- a stranger ----------------------------------------------------------------------------------
 
 TORCH_CELLS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-TORCH_GATES = {"rnn": [0], "lstm": [0, 1, 3, 2], "gru": [0, 1, 2]}  # its i f g o
 
 
 class Twin(torch.nn.Module):
@@ -287,10 +287,6 @@ class Twin(torch.nn.Module):
         return self.linear(torch.cat(features, dim=1))
 
 
-def in_torch_order(w, gates):
-    return np.concatenate([np.split(w, len(gates), axis=-1)[g] for g in gates], axis=-1).T
-
-
 def names_in_torch(network):
     """Our parameters' names and PyTorch's; its second bias is for ever 0."""
     yield from (("W_embed", "embedding.weight"), ("W", "linear.weight"), ("b", "linear.bias"))
@@ -304,7 +300,9 @@ def names_in_torch(network):
 def as_in_torch(name, w, cell):
     if name == "W_embed":
         return w
-    return in_torch_order(w, TORCH_GATES[cell]) if "_" in name else w.T
+    if name in ("W", "b"):
+        return w.T
+    return reorder(w, *(ORDERS[library][cell] for library in ("fastrnn", "pytorch"))).T
 
 
 @pytest.mark.parametrize("name", RECURRENT)

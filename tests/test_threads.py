@@ -567,6 +567,10 @@ def alarms(handler, every=0.02):
         signal.signal(signal.SIGALRM, before)
 
 
+def interrupt():
+    raise KeyboardInterrupt
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such alarms")
 @pytest.mark.parametrize(
     "name", ["forward", "backward", "affine_forward", "affine_backward", "steps"]
@@ -589,15 +593,47 @@ def test_an_exception_of_a_signal_ends_a_long_call_and_keeps_the_state(rng):
     stream = fastrnn.Stream("lstm", *weights, batch=64)
     stream.step(np.ones((64, 256), "f"))
     before = stream.state
-
-    def interrupt():
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt), alarms(interrupt, every=0):
         stream.steps(np.ones((200, 64, 256), "f"))
     assert_results(assert_same_bits, stream.state, before)
     stream.step(np.ones((64, 256), "f"))
     assert (stream.state["h"] != before["h"]).any()
+
+
+@pytest.fixture
+def quick_and_slow(rng):
+    """A stream of small steps, and one of steps that take long, from the first one's h."""
+    fastrnn.set_num_threads(1)
+    fastrnn.use_isa("baseline")
+    shapes = [((4, 32), (8, 32), 32), ((8, 1024), (256, 1024), 1024)]
+    weights = [[rng.standard_normal(s, np.float32) for s in layer] for layer in shapes]
+    return [fastrnn.Stream("lstm", *arrays, batch=64) for arrays in weights]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such alarms")
+def test_an_exception_in_a_later_layer_of_a_chain_gives_all_states_back(quick_and_slow):
+    chain = fastrnn.Chain(quick_and_slow)
+    chain.step(np.ones((64, 4), "f"))
+    before = chain.state
+    with pytest.raises(KeyboardInterrupt), alarms(interrupt, every=0):
+        chain.steps(np.ones((400, 64, 4), "f"))
+    for actual, expected in zip(chain.state, before, strict=True):
+        assert_results(assert_same_bits, actual, expected)
+
+
+def test_chain_is_refused_while_one_of_its_streams_takes_steps(quick_and_slow):
+    chain, (_, slow) = fastrnn.Chain(quick_and_slow), quick_and_slow
+    x, out = np.ones((64, 4), "f"), np.zeros((800, 64, 256), "f")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(slow.steps, np.ones((800, 64, 8), "f"), out)
+        while not (done.done() or out[0].any()):
+            pass
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="^step: another thread takes a step"):
+                chain.step(x)
+        assert not done.done()
+    assert not quick_and_slow[0].state["h"].any()
+    assert chain.step(x).any()
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

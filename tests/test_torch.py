@@ -7,43 +7,39 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from util import GATES, LAYERS, TWIN, assert_close, differentiable, draw, run, upstream
 
-from fastrnn.cells import GRU, LSTM
+from fastrnn.weights import Layer, reorder, to_torch
+
+MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+CELLS = {"rnn": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}
 
 
-def in_torch_order(a, gates):
-    """Gates in a given order to the i f g o, or r z n, of PyTorch, along the last axis."""
-    places = dict(zip(gates, a.chunk(len(gates), dim=-1), strict=True))
-    order = "ifgo" if len(gates) == 4 else "rzn"
-    return torch.cat([places[gate] for gate in order], dim=-1)
+def call(module, x, states, parameters, suffix="", **keywords):
+    """A module of PyTorch with these parameters."""
+    (_, D), (_, H) = (parameters[name].shape for name in ("weight_ih", "weight_hh"))
+    built = module(D, H, dtype=parameters["weight_ih"].dtype, **keywords)
+    named = {f"{name}{suffix}": w for name, w in parameters.items()}
+    return torch.func.functional_call(built, named, (x, states))
 
 
-def call(module, x, states, Wx, Wh, b, bh, suffix, **keywords):
-    """A module of PyTorch with our weights; ours without a second bias are its with zeros."""
+def in_torch(cell, gates, Wx, Wh, b, bh):
+    """Our weights as PyTorch's; ours without a second bias are its with zeros."""
     bh = torch.zeros_like(b) if bh is None else bh
-    names = (f"{name}_{end}{suffix}" for name in ("weight", "bias") for end in ("ih", "hh"))
-    parameters = dict(zip(names, (Wx.T, Wh.T, b, bh), strict=True))
-    D, H = len(Wx), len(Wh)
-    built = module(D, H, dtype=Wx.dtype, **keywords)
-    return torch.func.functional_call(built, parameters, (x, states))
-
-
-def ordered(cell, gates, *weights):
-    """Wx, Wh, b and bh, which may be None, with the gates in PyTorch's order."""
-    if cell == "rnn":
-        return weights
-    order = {"lstm": LSTM, "gru": GRU}[cell].orders[gates or {"lstm": "ifog", "gru": "rzn"}[cell]]
-    return tuple(w if w is None else in_torch_order(w, order) for w in weights)
+    return to_torch(cell, Layer(Wx, Wh, b, bh), gates=gates)
 
 
 def step(cell, x, *operands, bh=None, gates=None, reset_after=True, **keywords):
     *states, Wx, Wh, b = operands
-    Wx, Wh, b, bh = ordered(cell, gates, Wx, Wh, b, bh)
     if not reset_after:
-        return (original_gru_step(x, *states, Wx, Wh, b, bh),)
+        return (original_gru_step(x, *states, *ordered(gates, Wx, Wh, b, bh)),)
+    parameters = in_torch(cell, gates, Wx, Wh, b, bh)
     if cell == "lstm":
-        return call(torch.nn.LSTMCell, x, tuple(states), Wx, Wh, b, bh, "")
-    module = {"rnn": torch.nn.RNNCell, "gru": torch.nn.GRUCell}[cell]
-    return (call(module, x, *states, Wx, Wh, b, bh, "", **keywords),)
+        return call(CELLS[cell], x, tuple(states), parameters)
+    return (call(CELLS[cell], x, *states, parameters, **keywords),)
+
+
+def ordered(gates, *weights):
+    """Wx, Wh, b and bh, which may be None, of a GRU, with the gates r z n."""
+    return [w if w is None else reorder(w, gates or "rzn", "rzn") for w in weights]
 
 
 def original_gru_step(x, h, Wx, Wh, b, bh):
@@ -95,15 +91,14 @@ def step_by_step(cell, x, h0, c0, Wx, Wh, b, lengths, reset, *, reset_to="zeros"
 
 def packed(cell, x, h0, c0, Wx, Wh, b, bh, lengths, gates=None, reset_after=True, **keywords):
     """h and the last states, time running forwards."""
-    Wx, Wh, b, bh = ordered(cell, gates, Wx, Wh, b, bh)
     if not reset_after:
-        return original_gru(x, h0, Wx, Wh, b, bh, lengths)
+        return original_gru(x, h0, *ordered(gates, Wx, Wh, b, bh), lengths)
     states = h0[None]
     if cell == "lstm":
         states = h0[None], torch.zeros_like(h0[None]) if c0 is None else c0[None]
-    module = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell]
+    parameters = in_torch(cell, gates, Wx, Wh, b, bh)
     x, T = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False), x.shape[1]
-    h, last = call(module, x, states, Wx, Wh, b, bh, "_l0", batch_first=True, **keywords)
+    h, last = call(MODULES[cell], x, states, parameters, "_l0", batch_first=True, **keywords)
     h, _ = pad_packed_sequence(h, batch_first=True, total_length=T)
     return h, *(state[0] for state in (last if cell == "lstm" else (last,)))
 

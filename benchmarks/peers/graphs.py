@@ -5,13 +5,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 
 from fastrnn.benchmarks.cases import Case
 from fastrnn.benchmarks.operands import Operands
-from fastrnn.benchmarks.peers.conventions import ONNX, OURS, reorder
-
-OPSET, IR_VERSION = 14, 8  # any newer runtime reads them
+from fastrnn.nn import graphs
+from fastrnn.weights import Layer
 
 
 class Graph(NamedTuple):
@@ -43,39 +41,16 @@ def graph(case: Case, operands: Operands) -> Graph | None:
     return Graph(_model(case, operands, inputs, outputs), inputs, outputs)
 
 
-def weights(
-    cell: str, Wx: np.ndarray, Wh: np.ndarray, b: np.ndarray, bh: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Our weights as inputs W, R, B of a node of one direction."""
-    bh = np.zeros_like(b) if bh is None else bh
-    Wx, Wh, b, bh = (reorder(w, OURS[cell], ONNX[cell]) for w in (Wx, Wh, b, bh))
-    return {"W": Wx.T[None], "R": Wh.T[None], "B": np.concatenate([b, bh])[None]}
-
-
 def _model(case: Case, operands: Operands, inputs: dict, outputs: dict) -> bytes:
-    given = {name: operands[name] for name in ("Wx", "Wh", "b", "bh") if name in operands}
-    constants = weights(case.cell, **given)
+    layer = Layer(*(operands.get(name) for name in ("Wx", "Wh", "b", "bh")))
     every_output = ("Y", "Y_h", "Y_c") if case.cell == "lstm" else ("Y", "Y_h")
-    node = helper.make_node(
-        case.cell.upper(),
-        # An empty name stands for an input or output that is left out.
-        ["X", *constants, "", "h0", *(["c0"] if "c0" in inputs else [])],
-        [name if name in outputs else "" for name in every_output],
-        hidden_size=case.H,
-        **({"linear_before_reset": 1} if case.cell == "gru" else {}),
+    made = graphs.Graph()
+    made.recurrent(
+        case.cell,
+        "X",
+        [layer],
+        initial=[name for name in inputs if name != "X"],
+        outputs=[name if name in outputs else "" for name in every_output],
     )
     shapes = {name: a.shape for name, a in inputs.items()}
-    return serialized([node], _infos(shapes), _infos(outputs), constants)
-
-
-def _infos(shapes: dict[str, tuple[int, ...]]) -> list:
-    return [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
-
-
-def serialized(nodes: list, inputs: list, outputs: list, constants: dict[str, np.ndarray]) -> bytes:
-    """A graph in ONNX's format."""
-    tensors = [numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in constants.items()]
-    graph = helper.make_graph(nodes, "graph", inputs, outputs, tensors)
-    opset = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-    return model.SerializeToString()
+    return made.serialized(*({n: (np.float32, s) for n, s in d.items()} for d in (shapes, outputs)))

@@ -1,6 +1,6 @@
 """PyTorch on the CPU: torch.nn modules, autograd, packed sequences, torch.optim.Adam."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import (
 from fastrnn.benchmarks.cases import Case
 from fastrnn.benchmarks.operands import WAYS, Operands, captioner
 from fastrnn.benchmarks.peers import Idiom
-from fastrnn.benchmarks.peers.conventions import OURS, TORCH, reorder
 from fastrnn.captioning.model import NULL
+from fastrnn.weights import Layer, from_torch, to_torch
 
 LAYERS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 CELLS = {"rnn": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}
@@ -63,8 +63,8 @@ def _module(kind: type, case: Case, operands: Operands, **options) -> torch.nn.M
     weights = []
     for way in _ways(operands):
         Wx, Wh, b = (operands[f"{name}{way}"] for name in WEIGHTS[:3])
-        given = Wx, Wh, b, operands.get(f"bh{way}", np.zeros_like(b))
-        weights += [reorder(w, OURS[case.cell], TORCH[case.cell]).T for w in given]
+        layer = Layer(Wx, Wh, b, operands.get(f"bh{way}", np.zeros_like(b)))
+        weights += to_torch(case.cell, layer).values()
     module = kind(len(Wx), case.H, dtype=torch.from_numpy(b).dtype, **options)
     with torch.no_grad():
         for parameter, w in zip(module.parameters(), weights, strict=True):
@@ -80,13 +80,15 @@ def recurrent(case: Case, operands: Operands) -> torch.nn.Module:
 
 def recurrent_gradients(cell: str, module: torch.nn.Module) -> dict[str, np.ndarray]:
     """Those of a layer's weights, by our names, in our layout."""
-    return _ours(cell, WEIGHTS, (w.grad for w in module.parameters()))
+    return dict(zip(WEIGHTS, _ours(cell, [w.grad for w in module.parameters()]), strict=True))
 
 
-def _ours(cell: str, names: Iterable[str], arrays: Iterable[torch.Tensor]) -> Operands:
-    """Arrays of the shapes of a module's parameters in our layout."""
-    named = zip(names, arrays, strict=True)
-    return {name: reorder(a.numpy().T, TORCH[cell], OURS[cell]) for name, a in named}
+def _ours(cell: str, arrays: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Arrays of the shapes of a module's parameters, in the order of WEIGHTS, in our layout."""
+    result, each = [], len(WEIGHTS)
+    for i in range(0, len(arrays), each):
+        result += from_torch(cell, *(a.numpy() for a in arrays[i : i + each]))[:each]
+    return result
 
 
 def _states(case: Case, operands: Operands) -> States:
@@ -124,10 +126,11 @@ def _both(
         return h, *torch.autograd.grad(h, inputs, dh)
 
     def collect(result: tuple[torch.Tensor, ...]) -> dict[str, np.ndarray]:
-        (h, dx, dh0), weights = (a.detach().numpy() for a in result[:3]), result[3:]
+        h, dx, dh0 = (a.detach().numpy() for a in result[:3])
         names = [f"d{name}{way}" for way in _ways(operands) for name in WEIGHTS]
         named = {f"dh0{way}": a for way, a in zip(_ways(operands), dh0, strict=True)}
-        return {"h": h, "dx": dx, **named, **_ours(case.cell, names, weights)}
+        weights = zip(names, _ours(case.cell, result[3:]), strict=True)
+        return {"h": h, "dx": dx, **named, **dict(weights)}
 
     return Idiom(run, collect)
 

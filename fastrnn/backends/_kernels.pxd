@@ -1,5 +1,7 @@
 # The C side as Cython sees it.
 
+from fastrnn.backends._memory cimport Block
+
 cdef extern from "kernels.h" nogil:
     ctypedef Py_ssize_t idx
     ctypedef void kernel(const void *args, idx part, idx parts) noexcept nogil
@@ -57,6 +59,7 @@ cdef extern from "kernels.h" nogil:
         int mean, accumulate
         const idx *x
         const idx *offsets
+        const idx *order
         const void *input "in"
         void *out
 
@@ -123,6 +126,7 @@ cdef extern from "layer.h" nogil:
         void *dWh
         void *db
         void *dbh
+        int accumulate
 
     ctypedef struct plan:
         int threads, by_units, packed
@@ -175,9 +179,9 @@ cdef extern from "team.h" nogil:
 
 cdef const kernel_table *table_in_use(bint is_double) noexcept nogil
 cdef void run_parts(kernel *, const void *args, int parts) noexcept nogil
-cdef size_t panel_bytes(const kernel_table *, idx K, idx columns) noexcept nogil
 cdef size_t grad_bytes(const kernel_table *, const weight_grad_args *, int parts) noexcept nogil
 cdef int run_grad(const kernel_table *, const weight_grad_args *, int parts,
                   void *memory) noexcept nogil
+cdef Block packed_right(const kernel_table *, matmul_args *, idx ld, bint transposed, int threads)
 cdef int run_matmul(const kernel_table *, const matmul_args *, int parts) noexcept nogil
 cdef int check_interrupt(int interrupted) except -1

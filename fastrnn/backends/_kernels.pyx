@@ -77,10 +77,6 @@ cdef void run_parts(kernel *f, const void *args, int parts) noexcept nogil:
     team_run(f, args, parts, False)
 
 
-cdef size_t panel_bytes(const kernel_table *k, idx K, idx columns) noexcept nogil:
-    return fastrnn_packed_bytes(k, K, columns)
-
-
 cdef size_t grad_bytes(const kernel_table *k, const weight_grad_args *w, int parts) noexcept nogil:
     return fastrnn_matmul_grad_bytes(k, w, parts)
 
@@ -92,6 +88,21 @@ cdef int run_grad(const kernel_table *k, const weight_grad_args *w, int parts,
 
 cdef int run_matmul(const kernel_table *k, const matmul_args *m, int parts) noexcept nogil:
     return fastrnn_matmul(k, m, parts)
+
+
+cdef Block packed_right(const kernel_table *k, matmul_args *m, idx ld, bint transposed, int threads):
+    """The panels of B [K, ld], or of its transpose, and of the bias, which m then reads."""
+    cdef pack_list list
+    cdef pack_args *p = &list.job[0]
+    cdef Block panels = take_block(fastrnn_packed_bytes(k, m.K, m.columns))
+    memset(&list, 0, sizeof(list))
+    list.jobs = 1
+    p.K, p.ld, p.columns, p.gates, p.transposed = m.K, ld, m.columns, 1, transposed
+    p.source, p.bias, p.packed = m.B, m.bias, panels.memory
+    m.packed = panels.memory
+    with nogil:
+        team_run(k.pack, &list, threads, False)
+    return panels
 
 
 def update_rules() -> dict[str, int]:
@@ -187,7 +198,7 @@ cdef int set_steps(problem *p, ndarray x, ndarray index, ndarray lengths, bint r
     cdef npy_intp *given = PyArray_DIMS(x if index is None else index)
     cdef int axes = PyArray_NDIM(x) - 1 if index is None else 2
     shape[0], shape[1] = given[0], given[1]
-    p.layout = LAYOUTS[layout]
+    p.layout = BATCH_FIRST if layout is usual else LAYOUTS[layout]
     if p.layout == PACKED:
         p.N = PyArray_DIMS(lengths)[0]
         p.T = (<idx *>PyArray_DATA(lengths))[0] if p.N else 0
@@ -197,7 +208,8 @@ cdef int set_steps(problem *p, ndarray x, ndarray index, ndarray lengths, bint r
         p.N, p.T = given[0], given[1] if axes == 2 else 1
     p.x, p.table = data(x), PyArray_DIMS(x)[0]
     p.lengths, p.index = <idx *>data(lengths), <idx *>data(index)
-    p.reset, p.reset_to_initial = <const unsigned char *>data(reset), reset_to == "initial"
+    p.reset = <const unsigned char *>data(reset)
+    p.reset_to_initial = reset is not None and reset_to == "initial"
     p.reverse = reverse
     return axes
 
@@ -256,7 +268,8 @@ cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **data
     return made
 
 
-LAYOUTS = {"batch_first": BATCH_FIRST, "time_first": TIME_FIRST, "packed": PACKED}
+cdef object usual = "batch_first"
+LAYOUTS = {usual: BATCH_FIRST, "time_first": TIME_FIRST, "packed": PACKED}
 
 cdef enum:
     # Bytes of work space that lie on the stack: a step would feel their allocation. Not where threads
@@ -425,11 +438,11 @@ cdef class Spec:
         """The field of a cache that is made of this source."""
         return (<tuple>cache)[self.place[source]]
 
-    def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index,
-                 bint dbh_wanted) -> tuple:
+    def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index, bint dbh_wanted,
+                 tuple onto) -> tuple:
         """New arrays dx, dinitial (a tuple), dWx, dWh, db, and dbh or None. dh (N, T, H), or (N, H)
         of a step, and dlast (N, H) each may be None, for zeros; x and index: the cache's, or the
-        rows of them that are read."""
+        rows of them that are read; onto: None, or the last four, which go on from what they hold."""
         cdef int kind = PyArray_TYPE(x), s, n = 1 + self.states
         cdef layer l
         cdef ndarray Wx = self.of_cache(cache, ARGS + n), Wh = self.of_cache(cache, ARGS + n + 1)
@@ -456,11 +469,15 @@ cdef class Spec:
         l.gradients.dh = data(dh)
 
         dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
-        dWx, dWh = empty(2, PyArray_DIMS(Wx), kind), empty(2, PyArray_DIMS(Wh), kind)
-        shape[0] = cell.gates * l.problem.H
-        db = empty(1, shape, kind)
-        if dbh_wanted:
-            dbh = empty(1, shape, kind)
+        if onto is None:
+            dWx, dWh = empty(2, PyArray_DIMS(Wx), kind), empty(2, PyArray_DIMS(Wh), kind)
+            shape[0] = cell.gates * l.problem.H
+            db = empty(1, shape, kind)
+            if dbh_wanted:
+                dbh = empty(1, shape, kind)
+        else:
+            dWx, dWh, db, dbh = onto
+            l.gradients.accumulate = True
         shape[0], shape[1] = l.problem.N, l.problem.H
         dinitial = outputs(cell.states, 2, shape, kind, l.gradients.dinitial)
         l.gradients.dx, l.gradients.dWx, l.gradients.dWh = data(dx), data(dWx), data(dWh)
@@ -492,17 +509,156 @@ cdef inline bint overlap(ndarray a, ndarray b) noexcept:
     return begin < other + PyArray_NBYTES(b) and other < begin + PyArray_NBYTES(a)
 
 
-cdef class Stream:
-    """The states (N, H) of a cell, one step after the other: arguments and work space set up once."""
-    cdef layer l
+ctypedef struct link:
+    # A layer that takes steps, and where it leaves h to the next one; NULL: to the caller.
+    const kernel_table *k
+    layer *l
+    int *busy
+    void *h
+
+
+cdef class Stepper:
+    """Layers that take steps, the h of each being the x of the next: arguments and work space set
+    up once. Stream and Chain make them."""
+    cdef link *links
+    cdef int count
     cdef const kernel_table *k
+    cdef matmul_args head  # of the last h; K is 0 where there is none
+    cdef int head_threads
+    cdef tuple states      # of all layers, (N, H)
+    cdef object checked
+    cdef npy_intp shape[2]  # of the result
+    cdef int kind
+    cdef bint brief  # a step takes hardly longer than to let go of the interpreter and get it back
+
+    cdef bint fits(self, given, idx steps, idx width, bint written) noexcept:
+        """Whether it is an array (N, width), or of so many steps (T, N, width)."""
+        cdef ndarray a
+        cdef npy_intp *shape
+        if type(given) is not ndarray:
+            return False
+        a = <ndarray>given
+        if PyArray_NDIM(a) != 2 + (steps >= 0):
+            return False
+        shape = PyArray_DIMS(a)
+        if steps >= 0:
+            if shape[0] != steps:
+                return False
+            shape += 1
+        return (PyArray_TYPE(a) == self.kind and shape[0] == self.shape[0] and shape[1] == width
+                and (PyArray_ISCARRAY(a) if written else PyArray_ISCARRAY_RO(a)))
+
+    def step(self, x, out=None):
+        """As fastrnn.Stream.step has it."""
+        cdef ndarray h
+        if not self.fits(x, -1, self.links.l.problem.D, False) or not (
+                out is None or self.fits(out, -1, self.shape[1], True)):
+            x, out, _ = self.checked(x, out, None, False)
+        h = empty(2, self.shape, self.kind) if out is None else <ndarray>out
+        if overlap(<ndarray>x, h):
+            x = x.copy()
+        self.take()
+        if self.brief:
+            self.run(PyArray_DATA(<ndarray>x), PyArray_DATA(h))
+        else:
+            with nogil:
+                self.run(PyArray_DATA(<ndarray>x), PyArray_DATA(h))
+        self.give(self.count)
+        return h
+
+    cdef void run(self, const void *x, void *out) noexcept nogil:
+        cdef link *at = self.links
+        cdef link *end = at + self.count
+        while at < end:
+            at.l.problem.x = x
+            at.l.kept.states[0] = out if at.h == NULL else at.h
+            fastrnn_forward_run(at.k, at.l)
+            x = at.h
+            at += 1
+        if self.head.K:
+            self.head.A, self.head.C = x, out
+            team_run(self.k.matmul, &self.head, self.head_threads, False)
+
+    def steps(self, x, out=None, *, reset=None):
+        """As fastrnn.Stream.steps has it."""
+        cdef ndarray h
+        cdef npy_intp shape[3]
+        cdef idx T = PyArray_DIMS(x)[0] if type(x) is ndarray and PyArray_NDIM(x) == 3 else -1
+        if reset is not None or T < 0 or not self.fits(x, T, self.links.l.problem.D, False) or not (
+                out is None or self.fits(out, T, self.shape[1], True)):
+            x, out, reset = self.checked(x, out, reset, True)
+            T = PyArray_DIMS(x)[0]
+        shape[0], shape[1], shape[2] = T, self.shape[0], self.shape[1]
+        h = empty(3, shape, self.kind) if out is None else out
+        if overlap(x, h):
+            x = x.copy()
+        self.take()
+        try:
+            self.run_steps(x, h, reset)
+        finally:
+            self.give(self.count)
+        return h
+
+    cdef int run_steps(self, ndarray x, ndarray out, ndarray reset) except -1:
+        """All steps by one layer after the other. One layer that is interrupted keeps its states;
+        of several all get theirs back."""
+        cdef list before = [state.copy() for state in self.states] if self.count > 1 else None
+        cdef npy_intp shape[3]
+        cdef matmul_args head = self.head
+        cdef ndarray h
+        cdef int i, interrupted
+        shape[0], shape[1] = PyArray_DIMS(x)[0], self.shape[0]
+        try:
+            for i in range(self.count):
+                shape[2] = self.links[i].l.problem.H
+                h = out if self.links[i].h == NULL else empty(3, shape, self.kind)
+                run_steps_of(&self.links[i], x, h, reset)
+                x = h
+            if head.K:
+                head.rows, head.A, head.C = shape[0] * shape[1], PyArray_DATA(x), PyArray_DATA(out)
+                with nogil:
+                    interrupted = fastrnn_matmul(self.k, &head, self.head_threads)
+                check_interrupt(interrupted)
+        except BaseException:
+            for state, kept in zip(self.states, before or ()):
+                state[...] = kept
+            raise
+        return 0
+
+    cdef int take(self) except -1:
+        cdef int i
+        for i in range(self.count):
+            if not take_flag(self.links[i].busy):
+                self.give(i)
+                raise RuntimeError("step: another thread takes a step of this stream")
+        return 0
+
+    cdef void give(self, int count) noexcept:
+        cdef int i
+        for i in range(count):
+            give_flag(self.links[i].busy)
+
+
+cdef int run_steps_of(const link *to, ndarray x, ndarray h, ndarray reset) except -1:
+    cdef layer l = to.l[0]
+    cdef Block space
+    cdef int interrupted
+    l.problem.T, l.problem.layout = PyArray_DIMS(x)[0], TIME_FIRST
+    l.problem.x, l.kept.states[0] = PyArray_DATA(x), PyArray_DATA(h)
+    l.problem.reset = <const unsigned char *>data(reset)
+    space = take_block(fastrnn_plan_forward(to.k, &l, False))
+    with nogil:
+        interrupted = fastrnn_forward(to.k, &l, space.memory)
+    return check_interrupt(interrupted)
+
+
+cdef class Stream(Stepper):
+    """The states (N, H) of a cell."""
+    cdef link own
+    cdef layer l
+    cdef int busy
     cdef Panels packed
     cdef Block space
-    cdef tuple states
-    cdef object checked
-    cdef npy_intp shape[2]
-    cdef int kind, busy
-    cdef bint brief  # a step takes hardly longer than to let go of the interpreter and get it back
 
     def __init__(self, Spec spec, Panels packed, tuple states, checked):
         """checked(x, out, reset, many): these as they have to be, of one step or of many."""
@@ -519,77 +675,46 @@ cdef class Stream:
         self.brief = self.l.plan.threads == 1 and (
             self.shape[0] * (self.l.problem.D + self.shape[1]) * self.shape[1] < BRIEF)
         fastrnn_forward_setup(self.k, &self.l, self.space.memory)
+        self.own.k, self.own.l, self.own.busy, self.own.h = self.k, &self.l, &self.busy, NULL
+        self.links, self.count, self.head.K = &self.own, 1, 0
 
-    cdef bint fits(self, given, idx steps, idx width, bint written) noexcept:
-        """Whether it is an array (N, width), or of so many steps (T, N, width)."""
-        cdef ndarray a
-        cdef npy_intp *shape
-        if type(given) is not ndarray:
-            return False
-        a = <ndarray>given
-        if PyArray_NDIM(a) != 2 + (steps >= 0):
-            return False
-        shape = PyArray_DIMS(a)
-        if steps >= 0:
-            if shape[0] != steps:
-                return False
-            shape += 1
-        return (PyArray_TYPE(a) == self.kind and shape[0] == self.l.problem.N and shape[1] == width
-                and (PyArray_ISCARRAY(a) if written else PyArray_ISCARRAY_RO(a)))
 
-    def step(self, x, out=None):
-        """As fastrnn.Stream.step has it."""
-        cdef ndarray h
-        if not self.fits(x, -1, self.l.problem.D, False) or not (
-                out is None or self.fits(out, -1, self.l.problem.H, True)):
-            x, out, _ = self.checked(x, out, None, False)
-        h = empty(2, self.shape, self.kind) if out is None else <ndarray>out
-        if overlap(<ndarray>x, h):
-            x = x.copy()
-        self.take()
-        self.l.problem.x, self.l.kept.states[0] = PyArray_DATA(<ndarray>x), PyArray_DATA(h)
-        if self.brief:
-            fastrnn_forward_run(self.k, &self.l)
-        else:
-            with nogil:
-                fastrnn_forward_run(self.k, &self.l)
-        give_flag(&self.busy)
-        return h
+cdef class Chain(Stepper):
+    """Streams one after the other, and what a dense head makes of the last h."""
+    cdef tuple streams
+    cdef Block memory, panels
+    cdef ndarray w, b
+    cdef list between  # what they leave to the next
 
-    def steps(self, x, out=None, *, reset=None):
-        """As fastrnn.Stream.steps has it."""
-        cdef ndarray h
-        cdef layer l
-        cdef Block space
-        cdef npy_intp shape[3]
-        cdef int interrupted
-        cdef idx T = PyArray_DIMS(x)[0] if type(x) is ndarray and PyArray_NDIM(x) == 3 else -1
-        if reset is not None or T < 0 or not self.fits(x, T, self.l.problem.D, False) or not (
-                out is None or self.fits(out, T, self.l.problem.H, True)):
-            x, out, reset = self.checked(x, out, reset, True)
-            T = PyArray_DIMS(x)[0]
-        shape[0], shape[1], shape[2] = T, self.l.problem.N, self.l.problem.H
-        h = empty(3, shape, self.kind) if out is None else out
-        if overlap(x, h):
-            x = x.copy()
-        self.take()
-        try:
-            l = self.l
-            l.problem.T, l.problem.layout = T, TIME_FIRST
-            l.problem.x, l.kept.states[0] = PyArray_DATA(x), PyArray_DATA(h)
-            l.problem.reset = <const unsigned char *>data(reset)
-            space = take_block(fastrnn_plan_forward(self.k, &l, False))
-            with nogil:
-                interrupted = fastrnn_forward(self.k, &l, space.memory)
-        finally:
-            give_flag(&self.busy)
-        check_interrupt(interrupted)
-        return h
+    def __init__(self, tuple streams, ndarray w, ndarray b, checked):
+        """w (H, C), b (C,), or both None; checked: as Stream's."""
+        cdef Stream stream = streams[len(streams) - 1]
+        cdef int i
+        self.streams, self.checked, self.between = streams, checked, []
+        self.w, self.b = w, b
+        self.states = sum([(<Stream>each).states for each in streams], ())
+        self.kind, self.k, self.count = stream.kind, stream.k, len(streams)
+        self.shape[0], self.shape[1] = stream.shape[0], stream.shape[1]
+        memset(&self.head, 0, sizeof(self.head))
+        self.brief = w is None or self.set_head()
+        self.memory = take_block(self.count * sizeof(link))
+        self.links = <link *>self.memory.memory
+        for i, stream in enumerate(streams):
+            self.links[i] = stream.own
+            if i < self.count - 1 or w is not None:
+                self.between.append(empty(2, stream.shape, self.kind))
+                self.links[i].h = PyArray_DATA(<ndarray>self.between[i])
+            self.brief &= stream.brief
 
-    cdef int take(self) except -1:
-        if not take_flag(&self.busy):
-            raise RuntimeError("step: another thread takes a step of this stream")
-        return 0
+    cdef bint set_head(self) except -1:
+        """The head's shape, threads and panels; returns whether it is brief."""
+        cdef idx rows = self.shape[0], K = PyArray_DIMS(self.w)[0], columns = PyArray_DIMS(self.w)[1]
+        self.shape[1] = columns
+        self.head.rows, self.head.K, self.head.a_row, self.head.columns = rows, K, K, columns
+        self.head.B, self.head.bias = PyArray_DATA(self.w), PyArray_DATA(self.b)
+        self.head_threads = team_threads_for(2. * rows * K * columns)
+        self.panels = packed_right(self.k, &self.head, columns, False, self.head_threads)
+        return self.head_threads == 1 and rows * K * columns < BRIEF
 
 
 # ---- the machine ---------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ last and are written in full. The number of threads changes the speed only, neve
 from libc.string cimport memset
 
 from fastrnn.backends._kernels cimport (
-    check_interrupt, embedding_args, grad_bytes, idx, kernel_table, matmul_args, pack_args, pack_list,
-    panel_bytes, run_grad, run_matmul, run_parts, softmax_args, table_in_use, UNPACKED_ROWS,
-    update_args, weight_grad_args,
+    check_interrupt, embedding_args, grad_bytes, idx, kernel_table, matmul_args, packed_right,
+    run_grad, run_matmul, run_parts, softmax_args, table_in_use, UNPACKED_ROWS, update_args,
+    weight_grad_args,
 )
 from fastrnn.backends._memory cimport Block, take_block
 
@@ -31,8 +31,6 @@ def matmul(const real[:, ::1] A,    # IN  (M, K)
            real[:, ::1] C):         # OUT (M, columns) = A B + bias
     cdef const kernel_table *k = table_in_use(sizeof(real) == 8)
     cdef matmul_args m
-    cdef pack_list list
-    cdef pack_args *p
     cdef Block panels
     cdef int interrupted
     memset(&m, 0, sizeof(m))
@@ -41,15 +39,7 @@ def matmul(const real[:, ::1] A,    # IN  (M, K)
     if bias is not None:
         m.bias = &bias[0]
     if transposed or m.rows > UNPACKED_ROWS:
-        memset(&list, 0, sizeof(list))
-        list.jobs = 1
-        p = &list.job[0]
-        p.K, p.ld, p.columns, p.gates, p.transposed = m.K, B.shape[1], m.columns, 1, transposed
-        p.source, p.bias = m.B, m.bias
-        panels = take_block(panel_bytes(k, m.K, m.columns))
-        p.packed = m.packed = panels.memory
-        with nogil:
-            run_parts(k.pack, &list, threads)
+        panels = packed_right(k, &m, B.shape[1], transposed, threads)
     with nogil:
         interrupted = run_matmul(k, &m, threads)
     check_interrupt(interrupted)
@@ -94,7 +84,7 @@ def softmax(const real[:, ::1] x,   # IN  (M, V) scores
 
 cdef embedding_args bags_of(const idx[::1] x, const idx[::1] offsets, bint mean, idx V, idx W):
     cdef embedding_args p
-    p.bags, p.offsets = x.shape[0], NULL
+    p.bags, p.offsets, p.order = x.shape[0], NULL, NULL
     if offsets is not None:
         p.bags, p.offsets = offsets.shape[0] - 1, &offsets[0]
     p.x, p.mean, p.accumulate, p.vocabulary, p.W = &x[0], mean, False, V, W

@@ -1,6 +1,6 @@
 """backend="cython": calls the extension, and gives the caches their fields.
 
-The functions, caches and results are those of reference.py; prepare and stream are its own.
+The functions, caches and results are those of reference.py; prepare, stream and chain are its own.
 """
 
 import functools
@@ -51,12 +51,13 @@ def step_backward(cell, dstates, cache):
     return backward(cell, first, (None, *others), cache)
 
 
-def backward(cell, dh, dlast, cache):
+def backward(cell, dh, dlast, cache, onto=None):
     x, index, used = cache.x, cache.index, None
     if index is not None:
         x, index, used = _rows_read(x, index, cache.lengths)
+    dbh_wanted = cell.two_biases and cache.bias
     dx, *others = _spec(cell, cell.order_of(cache)).backward(
-        cache, dh, tuple(dlast), x, index, cell.two_biases
+        cache, dh, tuple(dlast), x, index, dbh_wanted, onto
     )
     if used is not None:
         dx_used, dx = dx, np.zeros_like(cache.x)
@@ -103,6 +104,12 @@ def stream(cell, weights, states, checked):
     if packed is None or not packed.are_of(Wx, Wh, b, bh, transposed):
         packed = prepare(cell, weights, False)
     return _kernels.Stream(_spec(cell, weights.gates), packed, tuple(states), checked)
+
+
+def chain(streams, w, b, checked):
+    """An object that steps what stream returned, one after the other, and w (H, C) and b (C,), or
+    None, on the last h."""
+    return _kernels.Chain(tuple(streams), w, b, checked)
 
 
 # ---- layers of rows: x (M, D), dout (M, columns) -------------------------------------------------

@@ -309,7 +309,7 @@ def _before(states, first, reset, anew):
     return before if reset is None else np.where(reset, anew[:, None], before)
 
 
-def backward(cell, dh, dlast, cache):
+def backward(cell, dh, dlast, cache, onto=None):
     equations, order, transposed = EQUATIONS[cell.kernel], cell.order_of(cache), cache.transposed
     time = cache.lengths, cache.reverse
     Wh = _as_columns(cache.Wh, transposed)
@@ -351,6 +351,13 @@ def backward(cell, dh, dlast, cache):
     if cache.index is not None:
         taken = steps_taken(cache.index.shape, cache.lengths)
         dx = word_embedding_backward(dx[taken], cache.index[taken], None, False, len(cache.x))
+    if not getattr(cache, "bias", False):  # one gradient of one bias
+        weights[-1] = None
+    if onto is not None:
+        for into, d in zip(onto, weights, strict=True):
+            if into is not None:
+                into += d
+        weights = onto
     return dx, dinitial, *weights
 
 

@@ -5,6 +5,7 @@ Letters: N pictures, T words, D features, W word vector, H hidden, V vocabulary.
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.layers.recurrent import GATES
 from fastrnn.nn import stack
+from fastrnn.nn.graphs import Graph, write
 from fastrnn.nn.stack import Form, Weights
+from fastrnn.weights import Layer
 
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
@@ -179,6 +182,41 @@ class CaptioningRNN:
             *state, _ = step(x, *state, *cell, training=False)
             scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
         return scores, tuple(state)
+
+    def to_onnx(self, folder: Path | str) -> None:
+        """Write two ONNX models of opset 14 into a folder, which is made if it is missing.
+
+        initial.onnx takes features (N, D) and returns h (N, H) and of an lstm c, initial_state's;
+        step.onnx takes words (N,), int64, h and c, and returns scores (N, V), next_h and next_c,
+        step's. N may be any. Raises OSError where they cannot be written.
+        """
+        folder, p = Path(folder), self.params
+        folder.mkdir(parents=True, exist_ok=True)
+        H, V = p["W_vocab"].shape
+        names = ["h", "c"] if self.cell_type == "lstm" else ["h"]
+        states = dict.fromkeys(names, (self.dtype, ("N", H)))
+        graph = Graph()
+        graph.add("Gemm", "features", p["W_proj"], p["b_proj"], outputs=["h"])
+        if "c" in names:
+            zero = np.zeros(1, self.dtype)
+            graph.add("Expand", zero, graph.add("Shape", "h"), outputs=["c"])
+        features = {"features": (self.dtype, ("N", len(p["W_proj"])))}
+        write(folder / "initial.onnx", graph.serialized(features, states))
+
+        graph, time = Graph(), np.array([0])
+        x, *before = (
+            graph.add("Unsqueeze", a, time)
+            for a in (graph.add("Gather", p["W_embed"], "words"), *names)
+        )
+        layer = Layer(p["Wx"], p["Wh"], p["b"])
+        _, *after = graph.recurrent(self.cell_type, x, [layer], initial=before)
+        for name, a in zip(names, after, strict=True):
+            graph.add("Squeeze", a, time, outputs=[f"next_{name}"])
+        graph.add("Gemm", "next_h", p["W_vocab"], p["b_vocab"], outputs=["scores"])
+        inputs = {"words": (np.int64, ("N",)), **states}
+        outputs = {"scores": (self.dtype, ("N", V))}
+        outputs |= {f"next_{name}": state for name, state in states.items()}
+        write(folder / "step.onnx", graph.serialized(inputs, outputs))
 
     def sample(
         self,

@@ -514,12 +514,11 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
     checked = arrays(expected, given)
     if checked is not given and not all(map(operator.is_, checked, given)):
         cache = cache._replace(**dict(zip(expected.names, checked, strict=True)))
-    which = Steps(*taken(cell.cache, Steps._fields)(cache))
-    _reset_to(which.reset_to)
-    plain = ("batch_first",) if step else ("batch_first", "time_first")
-    unsorted = which.reverse is False and which.lengths is which.index is which.reset is None
-    if unsorted and which.layout in plain:
+    _reset_to(cache.reset_to)
+    in_order = cache.reverse is False and cache.lengths is cache.index is cache.reset is None
+    if in_order and cache.layout in (("batch_first",) if step else ("batch_first", "time_first")):
         return cache
+    which = Steps(*taken(cell.cache, Steps._fields)(cache))
     if step:
         got = "lengths, an index or is reversed" if which.reset is None else "resets"
         got = got if which.layout == "batch_first" else f"layout={which.layout!r}"
@@ -551,6 +550,15 @@ def gradient_of(name: str, d: np.ndarray, shape: tuple[int, ...], dtype: np.dtyp
         raise ValueError(f"{name}: expected shape {shape}, got {d.shape}")
     flags = d.flags
     return d if flags.c_contiguous and flags.aligned else np.array(d, order="C")
+
+
+def written(name: str, out: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raises TypeError or ValueError unless a kernel may write it as it lies."""
+    if type(out) is not np.ndarray:
+        raise TypeError(f"{name}: expected an ndarray, got {type(out).__name__}")
+    if not out.flags.carray:
+        raise ValueError(f"{name}: expected a writeable, aligned, C-contiguous array")
+    gradient_of(name, out, shape, dtype)
 
 
 def optional_gradient(name: str, d: np.ndarray | None, like: np.ndarray) -> np.ndarray | None:

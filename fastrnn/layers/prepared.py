@@ -46,7 +46,7 @@ class PreparedWeights:
     own: Own = field(init=False, repr=False)
 
     def __post_init__(self, backend: str | None) -> None:
-        two_biases = _named(self.cell).two_biases
+        two_biases = form_of(self.cell).two_biases
         if self.bh is not None and not two_biases:
             raise ValueError(f"bh: expected None for {self.cell}, which has one bias")
         for name in ("reset_after", "transposed", "training"):
@@ -101,12 +101,6 @@ def _read_only_copy(a):
     return a
 
 
-def _named(cell):
-    if not isinstance(cell, str) or cell not in NAMES:
-        raise ValueError(f"cell: expected one of {list(NAMES)}, got {cell!r}")
-    return NAMES[cell]
-
-
 def prepare(
     cell: str,
     Wx: np.ndarray,
@@ -131,7 +125,7 @@ def prepare(
     passes will follow, for which the weights are laid out too.
     Raises ValueError for an unknown cell or a shape, TypeError for a dtype.
     """
-    record = _named(cell)
+    record = form_of(cell)
     order = checks.gate_order(record, record.gates if gates is None else gates)
     return PreparedWeights(
         *(cell, Wx, Wh, b, bh, order, reset_after, transposed, training, nonlinearity),

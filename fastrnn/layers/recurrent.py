@@ -41,6 +41,8 @@ back-propagation through time Werbos (1990).
 """
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -147,26 +149,61 @@ def forward(
 def backward(
     cell: Cell,
     dh: np.ndarray | None,
-    dlast: tuple[np.ndarray | None, ...],
-    cache: tuple,
+    dlast: Sequence[np.ndarray | None],
+    cache: NamedTuple,
     *,
+    onto: Sequence[np.ndarray] | None = None,
     backend: str | None = None,
 ) -> tuple:
-    """Back-propagation through time of any cell; dlast, the gradients of its last states.
+    """Back-propagation through time of any cell, perhaps through a piece of a sequence, onto the
+    weights' gradients of the pieces after it.
 
-    Returns: dx, those of the initial states, dWx, dWh, db, dbh.
+    From the last piece to the first, each from the states that the piece before it has left and
+    with what the piece after it returned as dlast, the gradients have the bits of one call for the
+    whole sequence; but not with index, and with another backend than "cython" to roundings.
+
+    Inputs: dh (N, T, H) or None; dlast, the gradients (N, H) or None of all last states; cache of
+    the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, which go on in place from
+    what they hold: C-contiguous, of the weights' shapes, zeros at first. If an exception of a
+    signal ends the call, they mean nothing.
+    Returns: dx (N, T, D), a tuple of the gradients (N, H) of all initial states, dWx, dWh, db, and
+    dbh or None.
     """
+    if not isinstance(dlast, tuple | list):
+        raise TypeError(f"dlast: expected a tuple, got {type(dlast).__name__}")
+    if len(dlast) != len(cell.states):
+        wanted = ", ".join(f"d{name}" for name in cell.last_fields)
+        raise ValueError(f"dlast: expected {wanted}, got {len(dlast)} of them")
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, False, cache)
     dh = checks.optional_gradient("dh", dh, cache.h)
     last = zip(cell.last_fields, dlast, strict=True)
     dlast = [checks.optional_gradient(f"d{name}", d, getattr(cache, name)) for name, d in last]
-    return get_backend(backend).backward(cell, dh, dlast, cache)
+    if onto is not None:
+        onto = _checked_onto(onto, cache)
+    return get_backend(backend).backward(cell, dh, dlast, cache, onto)
+
+
+def _checked_onto(onto, cache):
+    """dWx, dWh, db, and dbh or None."""
+    if not isinstance(onto, tuple | list):
+        raise TypeError(f"onto: expected a tuple, got {type(onto).__name__}")
+    shapes = {"dWx": cache.Wx.shape, "dWh": cache.Wh.shape}
+    shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
+    if getattr(cache, "bias", False):
+        shapes |= {"dbh": shapes["db"]}
+    if len(onto) != len(shapes):
+        raise ValueError(f"onto: expected {', '.join(shapes)}, got {len(onto)} of them")
+    for (name, shape), d in zip(shapes.items(), onto, strict=True):
+        checks.written(name, d, shape, cache.x.dtype)
+    return *onto, *[None] * (4 - len(onto))
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
     if not cell.constants or not checks.is_of(cell.cache, cache) or cache.x is None:
+        return cell
+    if cell is RNN and cache.nonlinearity is cell.constants["nonlinearity"]:
         return cell
     if cell is RNN:
         return form_of(cell.name, nonlinearity=cache.nonlinearity)
@@ -176,7 +213,7 @@ def _form_of_cache(cell: Cell, cache: object) -> Cell:
         wanted = "an array" if reset_after else "None"
         got = "None" if cache.candidate is None else "an array"
         raise ValueError(f"candidate: expected {wanted} with reset_after={reset_after}, got {got}")
-    return form_of(cell.name, reset_after=reset_after)
+    return cell if reset_after else form_of(cell.name, reset_after=False)
 
 
 # ---- vanilla RNN ---------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """One step after the other with the state kept inside, for inputs that arrive one by one.
 
-Letters: N batch (streams side by side), T steps, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru).
+Letters: N batch (streams side by side), T steps, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru),
+C columns of a dense head.
 """
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import ModuleType
 
@@ -16,9 +18,72 @@ from fastrnn.layers.prepared import PreparedWeights, prepare
 
 _COMPILED = ("step", "steps")
 _MADE = ("_stepper", *_COMPILED)  # by _start
+_HEAD = checks.signature(w="H C", b="C")
 
 
-class Stream:
+class _Stepping:
+    """What a Stream and a Chain have in common: a stepper that _made makes, and what it takes,
+    _input_shape (N, D), _output_shape (N, H) and _dtype."""
+
+    def _start(self):
+        self._stepper = self._made()
+        # The compiled methods themselves: one call of Python less a step. Not over a subclass's.
+        for name in _COMPILED:
+            if self._is_plain(name):
+                setattr(self, name, getattr(self._stepper, name))
+
+    def _is_plain(self, name):
+        return getattr(type(self), name) is getattr(_Stepping, name)
+
+    def __getstate__(self):
+        """What a copy begins with."""
+        return {name: value for name, value in vars(self).items() if name not in _MADE}
+
+    def __setstate__(self, kept):
+        vars(self).update(kept)
+        self._start()
+
+    def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Take one step and return the new h, or what a head makes of it.
+
+        Inputs: x (N, D); out (N, H), with a head (N, C), C-contiguous, which then receives it.
+        Returns: out, or a new array of its shape.
+        Raises ValueError for a shape, TypeError for a dtype, RuntimeError while another thread
+        takes a step; the state then stays as it was.
+        """
+        return self._stepper.step(x, out)
+
+    def steps(
+        self, x: np.ndarray, out: np.ndarray | None = None, *, reset: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Take many steps in one call: the bits of as many calls of step.
+
+        Inputs: x (T, N, D), time first; out (T, N, H), with a head (T, N, C), C-contiguous, which
+        then receives all results; reset (T, N), bool: where it is true the state is set to zeros
+        before the step.
+        Returns: out, or a new array of its shape.
+        Raises what step raises.
+        """
+        return self._stepper.steps(x, out, reset=reset)
+
+    def _checked(self, x, out, reset, many):
+        """x, out and reset as the kernels take them, of one step or of many."""
+        x, dtype = checks.array("x", x), self._dtype
+        steps = ()
+        if many and x.dtype == dtype:
+            if x.ndim != 3:
+                N, D = self._input_shape
+                raise ValueError(f"x: expected shape (T, N, D) = (T, {N}, {D}), got {x.shape}")
+            steps = x.shape[:1]
+        x = checks.gradient_of("x", x, (*steps, *self._input_shape), dtype)
+        if out is not None:
+            checks.written("out", out, (*steps, *self._output_shape), dtype)
+        if reset is not None:
+            reset = checks.resets(reset, "(T, N)", x.shape[:2])
+        return x, out, reset
+
+
+class Stream(_Stepping):
     """A recurrent cell that remembers its state from step to step: same bits as the sequence
     function, weights prepared once, no memory allocated by a step with out=.
 
@@ -63,66 +128,18 @@ class Stream:
             raise MemoryError(f"batch: no memory for states of {batch} rows") from None
         self._start()
 
-    def _start(self):
+    def _made(self):
         own, module = self._weights.own, get_backend(self._backend)
         make = getattr(module, "stream", None) or partial(_Stepper, module)
         weights = Weights(*own.arrays, *own.rest)
-        self._stepper = make(own.record, weights, self._state.values(), self._checked)
-        # The compiled methods themselves: one call of Python less a step. Not over a subclass's.
-        for name in _COMPILED:
-            if getattr(type(self), name) is getattr(Stream, name):
-                setattr(self, name, getattr(self._stepper, name))
+        return make(own.record, weights, self._state.values(), self._checked)
+
+    @property
+    def _dtype(self):
+        return self._weights.Wh.dtype
 
     def __getstate__(self):
-        """What a copy begins with: its own state."""
-        kept = {name: value for name, value in vars(self).items() if name not in _MADE}
-        return kept | {"_state": self.state}
-
-    def __setstate__(self, kept):
-        vars(self).update(kept)
-        self._start()
-
-    def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Take one step and return the new h.
-
-        Inputs: x (N, D); out (N, H), C-contiguous, which then receives h.
-        Returns: out, or a new array (N, H).
-        Raises ValueError for a shape, TypeError for a dtype, RuntimeError while another thread
-        takes a step; the state then stays as it was.
-        """
-        return self._stepper.step(x, out)
-
-    def steps(
-        self, x: np.ndarray, out: np.ndarray | None = None, *, reset: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Take many steps in one call and return all new h: the bits of as many calls of step.
-
-        Inputs: x (T, N, D), time first; out (T, N, H), C-contiguous, which then receives them;
-        reset (T, N), bool: where it is true the state is set to zeros before the step.
-        Returns: out, or a new array (T, N, H).
-        Raises what step raises.
-        """
-        return self._stepper.steps(x, out, reset=reset)
-
-    def _checked(self, x, out, reset, many):
-        """x, out and reset as the kernels take them, of one step or of many."""
-        x, dtype = checks.array("x", x), self._weights.Wh.dtype
-        steps = ()
-        if many and x.dtype == dtype:
-            if x.ndim != 3:
-                N, D = self._input_shape
-                raise ValueError(f"x: expected shape (T, N, D) = (T, {N}, {D}), got {x.shape}")
-            steps = x.shape[:1]
-        x = checks.gradient_of("x", x, (*steps, *self._input_shape), dtype)
-        if out is not None:
-            if type(out) is not np.ndarray:
-                raise TypeError(f"out: expected an ndarray, got {type(out).__name__}")
-            if not out.flags.carray:
-                raise ValueError("out: expected a writeable, aligned, C-contiguous array")
-            checks.gradient_of("out", out, (*steps, *self._output_shape), dtype)
-        if reset is not None:
-            reset = checks.resets(reset, "(T, N)", x.shape[:2])
-        return x, out, reset
+        return super().__getstate__() | {"_state": self.state}
 
     def reset(self, rows: np.ndarray | None = None) -> None:
         """Set the state to zeros, of all streams or of the rows (indices or a mask) given.
@@ -142,13 +159,124 @@ class Stream:
 
     @state.setter
     def state(self, state: dict[str, np.ndarray]) -> None:
+        self._go_on_from(self._fitting("state", state))
+
+    def _fitting(self, name, state):
+        """A state as it may be gone on from; the name is what errors call it."""
         if not isinstance(state, dict):
-            raise TypeError(f"state: expected a dict, got {type(state).__name__}")
+            raise TypeError(f"{name}: expected a dict, got {type(state).__name__}")
         if state.keys() != self._state.keys():
-            raise ValueError(f"state: expected {sorted(self._state)}, got {sorted(state)}")
-        new = {name: checks.gradient(name, a, self._state[name]) for name, a in state.items()}
-        for name, a in new.items():
+            raise ValueError(f"{name}: expected {sorted(self._state)}, got {list(state)}")
+        of = "" if name == "state" else f"{name}: "
+        return {key: checks.gradient(of + key, a, self._state[key]) for key, a in state.items()}
+
+    def _go_on_from(self, state):
+        for name, a in state.items():
             self._state[name][...] = a
+
+
+class Chain(_Stepping):
+    """Streams one after the other, the h of each being the x of the next, and perhaps a dense head
+    on the last h: a step is one call, without memory allocated where out= is given.
+
+    Inputs: streams, each a Stream of its own, of one batch and dtype, which take their steps here;
+    head, (w (H, C), b (C,)), which are copied.
+    One caller at a time may use it or one of its streams. A copy, or one by way of pickle, has
+    streams of its own.
+    Raises ValueError for sizes that do not fit each other, TypeError for a dtype or what is no
+    Stream.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[Stream],
+        head: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        self._streams, self._head = _fitting_streams(streams), (None, None)
+        first, last = self._streams[0], self._streams[-1]
+        self._input_shape, self._output_shape = first._input_shape, last._output_shape
+        if head is not None:
+            self._head = _fitting_head(head, last)
+            self._output_shape = last._output_shape[0], len(self._head[1])
+        self._start()
+
+    def _made(self):
+        module = get_backend(self._streams[-1]._backend)
+        steppers = [stream._stepper for stream in self._streams]
+        one_kind = len({type(stepper) for stepper in steppers}) == 1
+        plain = all(stream._is_plain(name) for stream in self._streams for name in _COMPILED)
+        if one_kind and plain and hasattr(module, "chain"):
+            return module.chain(steppers, *self._head, self._checked)
+        return _Linked(module, self._streams, *self._head, self._checked)
+
+    @property
+    def _dtype(self):
+        return self._streams[0]._dtype
+
+    def __getstate__(self):
+        return super().__getstate__() | {"_streams": tuple(map(copy.copy, self._streams))}
+
+    def reset(self, rows: np.ndarray | None = None) -> None:
+        """As Stream.reset, of all streams."""
+        for stream in self._streams:
+            stream.reset(rows)
+
+    @property
+    def state(self) -> list[dict[str, np.ndarray]]:
+        """Copies of the streams' states, one after the other. Assign such a list to go on from it;
+        where something does not fit that raises ValueError or TypeError and changes nothing."""
+        return [stream.state for stream in self._streams]
+
+    @state.setter
+    def state(self, state: Sequence[dict[str, np.ndarray]]) -> None:
+        _expect_sequence("state", state)
+        if len(state) != len(self._streams):
+            raise ValueError(f"state: expected {len(self._streams)} dicts, got {len(state)}")
+        pairs = list(zip(self._streams, state, strict=True))
+        new = [stream._fitting(f"state[{i}]", given) for i, (stream, given) in enumerate(pairs)]
+        for stream, fitting in zip(self._streams, new, strict=True):
+            stream._go_on_from(fitting)
+
+
+def _expect_sequence(name, given):
+    if not isinstance(given, list | tuple):
+        raise TypeError(f"{name}: expected a list or a tuple, got {type(given).__name__}")
+
+
+def _fitting_streams(streams):
+    _expect_sequence("streams", streams)
+    if not streams:
+        raise ValueError("streams: expected at least one Stream, got none")
+    for i, stream in enumerate(streams):
+        name = f"streams[{i}]"
+        if not isinstance(stream, Stream):
+            raise TypeError(f"{name}: expected a Stream, got {type(stream).__name__}")
+        if any(stream is other for other in streams[:i]):
+            raise ValueError(f"{name}: expected a Stream of its own, got one from before again")
+        if stream._dtype != streams[0]._dtype:
+            wanted = f"{streams[0]._dtype} like streams[0]"
+            raise TypeError(f"{name}: expected {wanted}, got {stream._dtype}")
+        N, width = streams[max(i - 1, 0)]._output_shape
+        batch, D = stream._input_shape
+        if batch != N:
+            raise ValueError(f"{name}: expected a batch of {N} like streams[0], got {batch}")
+        if i and width != D:
+            raise ValueError(f"{name}: expected D = {width}, the H before it, got {D}")
+    return tuple(streams)
+
+
+def _fitting_head(head, last):
+    """w and b, copied."""
+    _expect_sequence("head", head)
+    if len(head) != 2:
+        raise ValueError(f"head: expected w and b, got {len(head)} of them")
+    w, b = (a.copy() for a in checks.arrays(_HEAD, tuple(head)))
+    if w.dtype != last._dtype:
+        raise TypeError(f"w: expected {last._dtype} like the streams, got {w.dtype}")
+    H = last._output_shape[1]
+    if len(w) != H:
+        raise ValueError(f"w: expected shape (H, C) = ({H}, C), got {w.shape}")
+    return w, b
 
 
 class _Stepper:
@@ -190,3 +318,53 @@ class _Stepper:
             state[...] = new
         h[...] = after[0]
         return h
+
+
+class _Linked:
+    """A Chain whose streams are not all compiled ones, or have steps of their own."""
+
+    def __init__(
+        self,
+        backend: ModuleType,
+        streams: tuple[Stream, ...],
+        w: np.ndarray | None,
+        b: np.ndarray | None,
+        checked: Callable,
+    ):
+        self._backend, self._streams, self._w, self._b = backend, streams, w, b
+        self._checked = checked
+
+    def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        x, out, _ = self._checked(x, out, None, False)
+        return self._take("step", x, out)
+
+    def steps(
+        self, x: np.ndarray, out: np.ndarray | None = None, *, reset: np.ndarray | None = None
+    ) -> np.ndarray:
+        x, out, reset = self._checked(x, out, reset, True)
+        return self._take("steps", x, out, reset=reset)
+
+    def _take(self, method: str, x: np.ndarray, out: np.ndarray | None, **keywords) -> np.ndarray:
+        done = []
+        try:
+            for stream in self._streams:
+                before = stream.state
+                x = getattr(stream, method)(x, **keywords)
+                done.append((stream, before))
+            if self._w is not None:
+                x = self._through_head(x)
+        except BaseException:
+            for stream, before in done:
+                stream.state = before
+            raise
+        if out is None:
+            return x
+        out[...] = x
+        return out
+
+    def _through_head(self, h: np.ndarray) -> np.ndarray:
+        """Step by step: BLAS has other sums for more rows."""
+        y = np.empty((*h.shape[:-1], len(self._b)), h.dtype)
+        for t in np.ndindex(h.shape[:-2]):
+            y[t] = self._backend.affine_forward(h[t], self._w, self._b)
+        return y

@@ -107,5 +107,9 @@ def backward(
     on from, in place.
     Returns: dx like x, those of the initial states, those of the weights.
     """
-    dx, dinitial, *weights = recurrent.backward(form.record, dh, dlast, cache, backend=backend)
+    if onto is not None:
+        onto = tuple(d for d in onto if d is not None)
+    dx, dinitial, *weights = recurrent.backward(
+        form.record, dh, dlast, cache, onto=onto, backend=backend
+    )
     return dx, dinitial, Weights(*weights)

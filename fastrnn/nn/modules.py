@@ -12,7 +12,8 @@ import numpy as np
 
 from fastrnn.layers import checks
 from fastrnn.layers.dropout import dropout as dropout_mask
-from fastrnn.nn import init, stack
+from fastrnn.layers.streaming import Chain, Stream
+from fastrnn.nn import checkpoints, init, stack
 from fastrnn.nn.stack import Form, Weights
 
 State = np.ndarray | tuple[np.ndarray, ...]
@@ -21,7 +22,7 @@ State = np.ndarray | tuple[np.ndarray, ...]
 class Cache(NamedTuple):
     """What forward leaves for backward."""
 
-    inner: stack.Cache | None  # None: training=False
+    inner: stack.Cache | checkpoints.Cache | None  # None: training=False
     y_shape: tuple[int, ...]
 
 
@@ -90,7 +91,7 @@ class Recurrent:
         """Of params."""
         H, P, S = self.hidden_size, self.output_size, self.form.directions
         GH, shapes = len(self.form.record.gates) * H, {}
-        for k, suffixes in enumerate(self._suffixes()):
+        for k, suffixes in enumerate(self.suffixes()):
             D = S * P if k else self.input_size
             for end in suffixes:
                 shapes |= {f"weight_ih{end}": (GH, D), f"weight_hh{end}": (GH, P)}
@@ -100,17 +101,18 @@ class Recurrent:
                     shapes[f"weight_hr{end}"] = P, H
         return shapes
 
-    def _suffixes(self) -> Iterator[list[str]]:
-        """Of the parameters' names, layer by layer, a direction each."""
+    def suffixes(self) -> Iterator[list[str]]:
+        """What the names of params end with, layer by layer, a direction each."""
         for k in range(self.form.layers):
             yield [f"_l{k}", f"_l{k}_reverse"][: self.form.directions]
 
     def _weights(self) -> list[list[Weights]]:
         """params as the stack takes them."""
-        self._check_params()
-        return [[self._of_direction(end) for end in ends] for ends in self._suffixes()]
+        self.check_params()
+        return [[self._of_direction(end) for end in ends] for ends in self.suffixes()]
 
-    def _check_params(self):
+    def check_params(self) -> None:
+        """Raise ValueError for a name or a shape in params, TypeError for a dtype."""
         shapes = self.shapes
         if self.params.keys() != shapes.keys():
             raise ValueError(f"params: expected {list(shapes)}, got {list(self.params)}")
@@ -140,6 +142,7 @@ class Recurrent:
         reset: np.ndarray | None = None,
         training: bool = False,
         rng: np.random.Generator | None = None,
+        checkpoint_every: int | None = None,
     ) -> tuple[np.ndarray, State, Cache]:
         """All steps of all layers.
 
@@ -147,7 +150,8 @@ class Recurrent:
         (L*S, N, H), layer by layer, forwards before backwards, None for zeros; lengths (N,): row n
         has the steps before lengths[n]; reset (N, T), bool: the state of row n is set to zeros
         before step t, for several episodes in one row; training, whether backward may follow and
-        elements drop out, by rng (None: the module's own).
+        elements drop out, by rng (None: the module's own); checkpoint_every: keep the states every
+        so many steps alone, and let backward compute the rest again.
         Returns: y (N, T, S*P), 0 past a row's length; the last state; the cache for backward.
         Raises ValueError for a shape or a value, TypeError for a dtype or a flag.
         """
@@ -156,9 +160,23 @@ class Recurrent:
         initial = self._state("{}0", state, len(x))
         masks = self._masks(x.shape[:2], self.rng if rng is None else rng, training)
         given = {"lengths": lengths, "reset": reset, "masks": masks, "backend": self.backend}
-        run = stack.forward(self.form, weights, x, initial, training=training, **given)
+        every = self._every(checkpoint_every)
+        if every is None or not training:
+            run = stack.forward(self.form, weights, x, initial, training=training, **given)
+        else:
+            run = checkpoints.forward(self.form, weights, x, initial, every, **given)
         y, last, inner = run
         return y, self._as_state(last), Cache(inner if training else None, y.shape)
+
+    def _every(self, steps):
+        if steps is None:
+            return None
+        if self.form.bidirectional:
+            raise ValueError(
+                "checkpoint_every: expected None with bidirectional=True: the direction backwards "
+                "begins at the end"
+            )
+        return checks.count("checkpoint_every", steps)
 
     def _input(self, x):
         x = checks.array("x", x)
@@ -220,21 +238,42 @@ class Recurrent:
         if dy is not None:
             dy = checks.gradient_of("dy", dy, cache.y_shape, self.dtype)
         dlast = self._state("d{}T", dstate, cache.y_shape[0])
-        dx, dinitial, grads = stack.backward(
-            self.form, dy, dlast, cache.inner, backend=self.backend
-        )
+        run = checkpoints if isinstance(cache.inner, checkpoints.Cache) else stack
+        dx, dinitial, grads = run.backward(self.form, dy, dlast, cache.inner, backend=self.backend)
         return dx, self._named(grads), self._as_state(dinitial)
 
     def _named(self, grads):
         """Gradients of weights by the names of params."""
         named = {}
-        for ends, layer in zip(self._suffixes(), grads, strict=True):
+        for ends, layer in zip(self.suffixes(), grads, strict=True):
             for end, (dWx, dWh, db, dbh, dWhr) in zip(ends, layer, strict=True):
                 dbh = db if dbh is None else dbh
                 arrays = {"weight_ih": dWx, "weight_hh": dWh, "bias_ih": db, "bias_hh": dbh.copy()}
                 arrays["weight_hr"] = dWhr
                 named |= {f"{kind}{end}": a for kind, a in arrays.items()}
         return {name: named[name] for name in self.shapes}
+
+    def stream(self, batch: int = 1, *, head: tuple[np.ndarray, np.ndarray] | None = None) -> Chain:
+        """All layers one step after the other, for inputs that arrive one by one, with the bits of
+        forward: see fastrnn.layers.streaming.Chain. The weights are those of now.
+
+        Inputs: batch N; head, w (H, M) and b (M,) of a dense layer on top.
+        Raises ValueError for a stack that is bidirectional or projected, and for a batch or a head
+        that does not fit.
+        """
+        if self.form.bidirectional:
+            raise ValueError(
+                "stream: expected bidirectional=False: the direction backwards begins at the end"
+            )
+        if self.proj_size:
+            raise ValueError(f"stream: expected proj_size=0, got {self.proj_size}")
+        form = self.form
+        options = {"gates": form.gates, "transposed": True, "reset_after": form.reset_after}
+        options |= {"nonlinearity": form.nonlinearity, "batch": batch, "backend": self.backend}
+        streams = [
+            Stream(form.cell, w.Wx, w.Wh, w.b, bh=w.bh, **options) for (w,) in self._weights()
+        ]
+        return Chain(streams, head)
 
     def __repr__(self) -> str:
         said = {

@@ -199,6 +199,11 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
             params["random_state"] = model.settings["seed"]
         model.save(folder, {"params": params, "labels": self.classes_.dtype.str})
 
+    def to_onnx(self, path: Path | str, *, lengths: bool = True) -> None:
+        """Write the fitted networks as an ONNX model, as TextModel.to_onnx does; its probabilities
+        are in the order of classes_."""
+        self._fitted().to_onnx(path, lengths=lengths)
+
     @classmethod
     def load(cls, folder: Path | str) -> "TextClassifier":
         """A fitted classifier that save or `fastrnn classify train` wrote; the labels of the latter

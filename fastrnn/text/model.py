@@ -11,9 +11,11 @@ import numpy as np
 
 from fastrnn import storage
 from fastrnn.backends import use_backend
+from fastrnn.nn.graphs import write
 from fastrnn.settings import OBJECT, TEXT, Kind, check, integer, listed, optional
 from fastrnn.text.encoders import Bag, Recurrent
 from fastrnn.text.networks import Network, initial_params, shapes
+from fastrnn.text.onnx import serialized
 from fastrnn.text.settings import complete
 from fastrnn.text.vocabulary import Sentences, Vocabulary, as_sets
 
@@ -139,6 +141,15 @@ class TextModel:
         }
         tag = storage.digest(tensors)[:12]
         storage.write_named(folder / DESCRIPTION, tag, description, tensors)
+
+    def to_onnx(self, path: Path | str, *, lengths: bool = True) -> None:
+        """Write the networks as an ONNX model of opset 14, atomically.
+
+        It takes words (N, T), int64, indices as encode makes them, 0 past a text's length, and
+        lengths (N,), int32, unless with lengths=False all texts have T words; it returns
+        probabilities (N, C). N and T may be any. The vocabulary stays with the caller.
+        """
+        write(path, serialized(self.networks, lengths=lengths))
 
     @classmethod
     def load(cls, folder: Path | str) -> "TextModel":

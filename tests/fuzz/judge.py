@@ -88,7 +88,7 @@ def _refuses(error):
     """Whether bad input is refused in the way it should be: naming the argument."""
     if _lacks_memory(error):
         return True
-    return isinstance(error, REFUSALS) and re.match(r"[A-Za-z]\w*: ", str(error))
+    return isinstance(error, REFUSALS) and re.match(r"[A-Za-z]\w*(\[\d+\])?: ", str(error))
 
 
 def _lacks_memory(error):

@@ -261,27 +261,25 @@ def loss(draw: Draw, name: str) -> Run:
 # ---- streams -------------------------------------------------------------------------------------
 
 
-def stream(draw: Draw, name: str = "Stream") -> Run:
-    """A stream, and a handful of its methods one after the other; a refused one changes nothing."""
-    cell = draw.pick(sorted(GATES))
-    given = {"cell": cell} | weights_of(draw, cell)
-    draw.sizes["N"] = max(draw.sizes["N"], 1)
-    if draw.sizes["N"] > 1 or draw.chance(0.5):
-        given["batch"] = draw.sizes["N"]
-    if draw.chance(0.1):
-        given = draw.spoilt(given)
-    prepared = draw.chance(0.3)
-    actions = [_action(draw, cell) for _ in range(draw.number(1, 5))]
-    draw.note(name, given)
+_STREAMS = "those before"
+
+
+def stream(draw: Draw, name: str) -> Run:
+    """A stream, or a chain of some, and a handful of its methods one after the other; a refused one
+    changes nothing."""
+    draw.sizes["N"], chained = max(draw.sizes["N"], 1), name == "Chain"
+    layers = _streams(draw, draw.number(1, 3) if chained else 1)
+    links = _links(draw) if chained else {}
+    cells, columns = [given["cell"] for given, _ in layers], "M" if "head" in links else "H"
+    actions = [_action(draw, name, cells, columns) for _ in range(draw.number(1, 5))]
 
     def run(backend: str, jitter: Jitter) -> Results:
-        args = dict(jitter(given))
-        if prepared:
-            batch = {key: args.pop(key) for key in ("batch",) if key in args}
-            weights = fastrnn.prepare(**args, backend=backend)
-            made = fastrnn.Stream(args["cell"], weights, **batch, backend=backend)
+        made = [_stream(jitter(given), prepared, backend) for given, prepared in layers]
+        if chained:
+            given = {key: _moved(value, jitter) for key, value in links.items()}
+            made = fastrnn.Chain(**({"streams": made} | given))
         else:
-            made = fastrnn.Stream(**args, backend=backend)
+            (made,) = made
         copied = []
         for i, (method, action) in enumerate(actions):
             original, before = made, frozen(made.state)
@@ -294,41 +292,88 @@ def stream(draw: Draw, name: str = "Stream") -> Run:
             if made is not original:
                 copied.append((original, before))
             yield f"{i}.{method}", value
-            yield from _named(f"{i}.state", made.state)
+            for j, state in enumerate(made.state if chained else [made.state]):
+                yield from _named(f"{i}.state{j}", state)
         if any(frozen(original.state) != before for original, before in copied):
             raise Broken(f"{backend}: a copy's step changed what was copied")
 
     return run
 
 
-def _action(draw, cell):
+def _streams(draw, count):
+    """The arguments of so many streams that fit each other, and whether they are prepared."""
+    D, layers = draw.sizes["D"], []
+    for _ in range(count):
+        cell = draw.pick(sorted(GATES))
+        given = {"cell": cell} | weights_of(draw, cell)
+        if draw.sizes["N"] > 1 or draw.chance(0.5):
+            given["batch"] = draw.sizes["N"]
+        if draw.chance(0.1):
+            given = draw.spoilt(given)
+        draw.note("Stream", given)
+        layers.append((given, draw.chance(0.3)))
+        draw.sizes["D"] = draw.sizes["H"]
+    draw.sizes["D"] = D
+    return layers
+
+
+def _links(draw):
+    """The other arguments of a chain, or one in place of its streams."""
+    links = {}
+    if draw.chance(0.5):
+        head = {"w": draw.weights("H M", draw.sizes["H"]), "b": draw.reals("M")}
+        links["head"] = tuple((draw.spoilt(head) if draw.chance(0.1) else head).values())
+    given = links | {"streams": _STREAMS}
+    if draw.chance(0.1):
+        given = draw.spoilt(given)
+    draw.note("Chain", given)
+    return {key: value for key, value in given.items() if value is not _STREAMS}
+
+
+def _moved(value, jitter):
+    return tuple(map(jitter, value)) if isinstance(value, tuple) else value
+
+
+def _stream(args, prepared, backend):
+    if not prepared:
+        return fastrnn.Stream(**args, backend=backend)
+    args = dict(args)
+    batch = {key: args.pop(key) for key in ("batch",) if key in args}
+    weights = fastrnn.prepare(**args, backend=backend)
+    return fastrnn.Stream(args["cell"], weights, **batch, backend=backend)
+
+
+def _action(draw, name, cells, columns):
     """The name of a method, and a function of a stream that returns a value and a stream."""
     method = draw.pick(("step", "step", "steps", "steps", "reset", "state", "copy"))
     if method in ("step", "steps"):
-        return method, _stepping(draw, method)
+        return method, _stepping(draw, name, method, columns)
     if method == "reset":
         N = draw.sizes["N"]
         rows = draw.pick((None, draw.integers((2,), N), draw.bools("N", 0.5)))
         given = draw.spoilt({"rows": rows}) if draw.chance(0.2) else {"rows": rows}
         if isinstance(given["rows"], np.ndarray) and given["rows"].size > 1000:
             given["rows"] = None  # NumPy would walk through all of them
-        draw.note("Stream.reset", given)
+        draw.note(f"{name}.reset", given)
         return method, lambda stream, jitter: (stream.reset(**given), stream)
     if method == "state":
-        state = {s: draw.reals("N H") for s in STATES[cell]}
-        state = draw.spoilt(state) if draw.chance(0.3) else state
-        return method, lambda stream, jitter: (_set_state(stream, jitter, state), stream)
+        states = [{s: draw.reals("N H") for s in STATES.get(str(cell), "h")} for cell in cells]
+        if draw.chance(0.3):
+            states[-1] = draw.spoilt(states[-1])
+        return method, lambda stream, jitter: (_set_state(stream, jitter, states), stream)
     copied = draw.pick(COPIES)
     return method, lambda stream, jitter: (None, copied(stream))
 
 
-def _set_state(stream, jitter, state):
-    stream.state = jitter(state)
+def _set_state(stream, jitter, states):
+    states = [jitter(state) for state in states]
+    stream.state = states if isinstance(stream, fastrnn.Chain) else states[0]
 
 
-def _stepping(draw, method):
+def _stepping(draw, name, method, columns):
     axes = "T N" if method == "steps" else "N"
-    x, out = draw.values(draw.shape(f"{axes} D")), np.zeros(draw.shape(f"{axes} H"), draw.dtype)
+    x = draw.values(draw.shape(f"{axes} D"))
+    out = np.zeros(draw.shape(f"{axes} {columns}"), draw.dtype)
     on_input = x.shape == out.shape and draw.chance(0.5)
     if on_input:  # or overlapping it
         memory, shift = draw.placed(np.zeros(x.size + 3, draw.dtype), True), draw.number(0, 3)
@@ -340,7 +385,7 @@ def _stepping(draw, method):
         given |= draw.some(0.3, reset=lambda: draw.bools("T N", 0.3))
     if not on_input and draw.chance(0.2):
         given = draw.spoilt(given)
-    draw.note(f"Stream.{method}", given)
+    draw.note(f"{name}.{method}", given)
 
     def action(stream, jitter):
         if on_input:
@@ -454,7 +499,7 @@ def _config(draw, name, shape):
 @functools.cache
 def programs() -> dict[str, Callable[[Draw], Run]]:
     """A program for each public function, by name: a function without one has no operands here."""
-    found = {"Stream": stream}
+    found = {"Stream": stream, "Chain": stream}
     for name in public_functions():
         stem = name.removesuffix("_backward").removesuffix("_forward")
         if name in fastrnn.optim.RULES:

@@ -1,0 +1,170 @@
+"""Modules of weights that come from elsewhere."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn.cells import NAMES
+from fastrnn.layers import checks
+from fastrnn.nn.modules import GRU, LSTM, RNN, Recurrent
+from fastrnn.weights import ORDERS, reorder_params
+
+CELLS = {len(cell.gates): name for name, cell in NAMES.items()}
+
+
+class Options(NamedTuple):
+    """What weights do not say of their module."""
+
+    nonlinearity: str = "tanh"  # of an RNN
+    reset_after: bool = True  # of a GRU
+    dropout: float = 0.0
+    gate_order: str | None = None  # in which the module keeps its gates; None: PyTorch's
+
+    def checked(self) -> "Options":
+        """The same. Raises ValueError for a value, TypeError for a flag."""
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {self.nonlinearity!r}")
+        checks.flag("reset_after", self.reset_after)
+        checks.probability("dropout", self.dropout)
+        return self
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A block that refuses what a file has: its ValueErrors name the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def assemble(
+    params: Mapping[str, np.ndarray], labels: Mapping[str, str], options: Options
+) -> Recurrent:
+    """A module with copies of params, arrays under PyTorch's names and as it lays them out, float16
+    widened; labels, what each is called where it comes from.
+
+    Raises ValueError for a name, a shape or numbers that are not finite, TypeError for a dtype.
+    """
+    params = {name: widened(a) for name, a in params.items()}
+    module = _module(params, labels, options)
+    for name, shape in module.shapes.items():
+        _check(name, params, labels, shape)
+        label, a = labels[name], params[name]
+        if a.dtype != module.dtype:
+            raise TypeError(f"{label}: expected {module.dtype} like the others, got {a.dtype}")
+        if not np.isfinite(a).all():
+            raise ValueError(f"{label}: expected finite numbers, got others")
+    for name in params:
+        if name not in module.shapes:
+            raise ValueError(f"{labels[name]}: expected none beside {sorted(labels.values())}")
+    cell = module.form.record
+    turned = reorder_params(params, ORDERS["pytorch"][cell.name], cell.orders[module.form.gates])
+    module.params = {name: np.array(turned[name], order="C") for name in module.shapes}
+    return module
+
+
+def widened(a: np.ndarray) -> np.ndarray:
+    """Floats as float32 or float64, in this CPU's byte order."""
+    return a.astype(np.promote_types(a.dtype, np.float32)) if a.dtype.kind == "f" else a
+
+
+def check_shape(label: str, a: np.ndarray, shape: Sequence[int | str]) -> None:
+    """Raise ValueError unless an array has a shape, of which text matches any size."""
+    fits = a.ndim == len(shape) and all(
+        isinstance(n, str) or n == m for n, m in zip(shape, a.shape, strict=True)
+    )
+    if not fits:
+        text = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+        raise ValueError(f"{label}: expected shape ({text}), got {a.shape}")
+
+
+def _check(name, params, labels, shape):
+    if name not in params:
+        raise ValueError(f"{name}: expected an array, got only {sorted(labels.values())}")
+    check_shape(labels[name], params[name], shape)
+
+
+def _module(params, labels, options):
+    """As the names and shapes say, with weights of its own, of no more bytes than theirs."""
+    _check("weight_ih_l0", params, labels, ("G*H", "D"))
+    _check("weight_hh_l0", params, labels, ("G*H", "P"))
+    GH, P = params["weight_hh_l0"].shape
+    H, proj_size = P, 0
+    if "weight_hr_l0" in params:
+        _check("weight_hr_l0", params, labels, (P, "H"))
+        proj_size, H = params["weight_hr_l0"].shape
+    cell = CELLS.get(GH // H if H else 0)
+    if cell is None or GH % H:
+        raise ValueError(
+            f"{labels['weight_hh_l0']}: expected shape (G*H, H) with 1, 3 or 4 for G, got {(GH, P)}"
+        )
+    if cell != "lstm" and proj_size:
+        raise ValueError(f"{labels['weight_hr_l0']}: expected none of a {cell}")
+    kind, own = {
+        "rnn": (RNN, {"nonlinearity": options.nonlinearity}),
+        "lstm": (LSTM, {"proj_size": proj_size}),
+        "gru": (GRU, {"reset_after": options.reset_after}),
+    }[cell]
+    if options.gate_order is not None and cell != "rnn":
+        own["gate_order"] = options.gate_order
+    for name in params:
+        if name.startswith("weight_hh"):
+            _check(name, params, labels, (GH, P))
+    ends = {name.partition("_l")[2] for name in params}
+    return kind(
+        params["weight_ih_l0"].shape[1],
+        H,
+        len({end.removesuffix("_reverse") for end in ends}),
+        dropout=options.dropout,
+        bias=any(name.startswith("bias") for name in params),
+        bidirectional=any(end.endswith("_reverse") for end in ends),
+        dtype=checks.float_dtype(labels["weight_hh_l0"], params["weight_hh_l0"].dtype),
+        **own,
+    )
+
+
+def choose(
+    known: Mapping[str, object],
+    names: str | Sequence[str] | None,
+    keyword: str,
+    parse: Callable[[object], object],
+    is_on: Callable[[object, object], bool],
+) -> list:
+    """Layers of a file that make one stack: those with the given names, or all.
+
+    Inputs: known, what the file has by name; keyword, of names; parse, from that to a layer, which
+    has a kind, that all of a stack share; is_on, whether the first of two layers is read by the
+    second one.
+    Raises ValueError for a name, or layers that are no stack.
+    """
+    if not known:
+        raise ValueError("expected recurrent layers, got none")
+    if names is None:
+        stacks = _stacks([parse(layer) for layer in known.values()], is_on)
+        if len(stacks) == 1:
+            return stacks[0]
+        given = "None, and they are not one stack"
+    else:
+        given, names = repr(names), [*names] if isinstance(names, list | tuple) else [names]
+        if names and all(isinstance(name, str) and name in known for name in names):
+            layers = [parse(known[name]) for name in names]
+            if all(layer.kind == layers[0].kind for layer in layers):
+                return layers
+            given += ", which are of different kinds"
+    raise ValueError(f"{keyword}: expected one or several of {[*known]}, got {given}")
+
+
+def _stacks(layers, is_on):
+    stacks = []
+    for layer in layers:
+        ends = (stack for stack in stacks if stack[-1].kind == layer.kind)
+        below = next((stack for stack in ends if is_on(stack[-1], layer)), None)
+        if below is None:
+            stacks.append([layer])
+        else:
+            below.append(layer)
+    return stacks

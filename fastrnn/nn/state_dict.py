@@ -1,0 +1,170 @@
+"""Weights under PyTorch's names: a state_dict, and its files, .safetensors and those of torch.save.
+
+No file is read that runs code: those of torch.save with weights_only=True.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn import storage
+from fastrnn.layers import checks
+from fastrnn.nn.assemble import Options, assemble, naming
+from fastrnn.nn.modules import Recurrent
+from fastrnn.optional import require
+from fastrnn.weights import ORDERS, TORCH_NAMES, Layer, from_torch, reorder_params
+
+METADATA = "fastrnn"  # of a file that `save` has written: its Options
+# A parameter of a layer, or of a cell, behind the prefix of its module.
+_KIND = "|".join(TORCH_NAMES)
+_PARAMETER = re.compile(rf"(?:(?P<prefix>.*)\.)?(?P<kind>{_KIND})(?P<end>_l\d{{1,6}}(_reverse)?)?")
+# What stands for one that is computed from others.
+_COMPUTED = re.compile(
+    rf"(?:(?P<prefix>.*)\.)?(?:parametrizations\.(?:{_KIND})(?:_l\d+(?:_reverse)?)?\.\w+"
+    rf"|(?:{_KIND})(?:_l\d+(?:_reverse)?)?_(?:g|v|orig))"
+)
+
+
+def of_mapping(source: Mapping[str, object], prefix: str | None, options: Options) -> Recurrent:
+    """The module of a state_dict, of tensors or arrays."""
+    chosen = _chosen(source, prefix)
+    arrays = {name: _array(key, source[key]) for name, key in chosen.items()}
+    return assemble(arrays, chosen, options)
+
+
+def of_torch_file(path: Path, prefix: str | None, options: Options) -> Recurrent:
+    """The module of a file of torch.save that holds a state_dict, on its own or within dicts."""
+    torch = require("torch")
+    with storage.reading(path, "a file of torch.save"):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of many kinds, in many lines
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise ValueError(f"cannot be read without running code in it: {reason}") from None
+        content = dict(_flat(content)) if isinstance(content, Mapping) else {}
+        with naming(path):
+            return of_mapping(content, prefix, options)
+
+
+def _flat(content: Mapping, path: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def of_safetensors(path: Path, prefix: str | None, options: Options) -> Recurrent:
+    """The module of a safetensors file; options, of one that `save` has not written."""
+    shapes, written = storage.read_shapes(path), storage.read_metadata(path).get(METADATA)
+    with naming(path):
+        chosen = _chosen(shapes, prefix)
+    tensors = storage.read_tensors(path, names=chosen.values())
+    with storage.named(path, "a file of PyTorch's weights"), naming(path):
+        if written is not None:
+            options = Options(**json.loads(written)).checked()
+        return assemble({name: tensors[key] for name, key in chosen.items()}, chosen, options)
+
+
+def save(module: Recurrent, path: Path | str) -> None:
+    """Write a module's weights into a safetensors file, atomically, under PyTorch's names and in
+    its order: torch.nn's module of the same sizes loads them, and `load` makes the same module of
+    them, bit for bit.
+
+    Inputs: module, an RNN, LSTM or GRU of fastrnn.nn; path, a name that ends with .safetensors.
+    Raises TypeError for another module, ValueError for another name, OSError where it cannot be
+    written.
+    """
+    tensors, form = in_torch_order(module), module.form
+    if Path(path).suffix.lower() != ".safetensors":
+        raise ValueError(f"path: expected a name that ends with .safetensors, got {str(path)!r}")
+    told = bool(form.reset_after), float(module.dropout)  # which NumPy's may be
+    options = Options(form.nonlinearity, *told, form.gates)
+    metadata = {"format": "pt", METADATA: json.dumps(options._asdict())}
+    storage.write_tensors(path, tensors, metadata)
+
+
+def in_torch_order(module: Recurrent) -> dict[str, np.ndarray]:
+    """The params of a module with their gates in PyTorch's order.
+
+    Raises TypeError for what is no module of fastrnn.nn.
+    """
+    if not isinstance(module, Recurrent):
+        got = type(module).__name__
+        raise TypeError(f"module: expected an RNN, LSTM or GRU of fastrnn.nn, got {got}")
+    module.check_params()
+    cell = module.form.record
+    before, after = cell.orders[module.form.gates], ORDERS["pytorch"][cell.name]
+    return reorder_params(module.params, before, after)
+
+
+def in_layers(module: Recurrent) -> list[list[Layer]]:
+    """The weights of a module, layer by layer, of each direction, their gates in the cell's order.
+
+    Raises TypeError for what is no module of fastrnn.nn.
+    """
+    params, cell = in_torch_order(module), module.form.cell
+
+    def layer(end):
+        own = {name: params[name + end] for name in TORCH_NAMES if name + end in params}
+        return from_torch(cell, **own)
+
+    return [[layer(end) for end in ends] for ends in module.suffixes()]
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def _chosen(keys: Iterable[str], prefix: str | None) -> dict[str, str]:
+    """Of the keys of a state_dict those of one recurrent module, by the names of its parameters.
+
+    Raises ValueError where there is none, or prefix chooses none of several.
+    """
+    found, computed = {}, {}
+    for key in keys:
+        if not isinstance(key, str):
+            continue
+        if match := _PARAMETER.fullmatch(key):
+            name = match["kind"] + (match["end"] or "_l0")
+            found.setdefault(match["prefix"] or "", {})[name] = key
+        elif match := _COMPUTED.fullmatch(key):
+            computed.setdefault(match["prefix"] or "", key)
+    prefixes = [p for p, names in found.items() if any(n.startswith("weight") for n in names)]
+    prefixes += [p for p in computed if p not in prefixes]
+    if not prefixes:
+        raise ValueError(
+            "expected weights under PyTorch's names, such as lstm.weight_ih_l0, got none"
+        )
+    own = [p for p in prefixes if _is_below(p, prefix)]
+    if len(own) != 1 and prefix not in own:
+        raise ValueError(f"prefix: expected one of {prefixes}, got {prefix!r}")
+    (own,) = own if len(own) == 1 else [prefix]
+    if own in computed:
+        raise ValueError(
+            f"{computed[own]}: expected the weights themselves, got what a parametrization computes"
+            " them of: remove it before saving"
+        )
+    return found[own]
+
+
+def _is_below(prefix: str, ancestor: str | None) -> bool:
+    """Whether a module is another one or within it."""
+    return not ancestor or f"{prefix}.".startswith(f"{ancestor}".removesuffix(".") + ".")
+
+
+def _array(name: str, a: object) -> np.ndarray:
+    """A tensor or an array as an array."""
+    if hasattr(a, "detach"):  # of PyTorch, which need not be imported to be asked
+        try:
+            a = a.detach().cpu()
+            held, declared = a.untyped_storage().nbytes(), a.numel() * a.element_size()
+            a = (a.float() if str(a.dtype) == "torch.bfloat16" else a).numpy()
+        except (RuntimeError, TypeError):
+            got = f"{a.layout} {a.dtype} on {a.device}"
+            raise ValueError(f"{name}: expected a dense tensor of numbers, got {got}") from None
+        if held < declared:  # of one number, say, as many as a file likes
+            raise ValueError(f"{name}: expected {declared} bytes, got {held}")
+    return checks.array(name, a)
