@@ -98,7 +98,20 @@ def _of_weights(cell, args, gates, transposed, reset_after=True, nonlinearity="t
         return *_form.__wrapped__(cell, *form), args
 
 
-def _step(cell, args, form, training, backend):
+def step_forward(
+    cell: Cell,
+    args: tuple[np.ndarray | None, ...],
+    form: tuple,
+    training: bool,
+    *,
+    backend: str | None = None,
+) -> tuple:
+    """One time step of any cell, as its own function has it.
+
+    Inputs: args, x, the states before, Wx, Wh, b, bh; form, gates, transposed, reset_after,
+    nonlinearity.
+    Returns: the states after, the cell's cache.
+    """
     cell, expected, rest, args = _of_weights(cell, args, *form)
     args = checks.arrays(expected.step, args)
     if training is not True and training is not False:
@@ -106,7 +119,13 @@ def _step(cell, args, form, training, backend):
     return get_backend(backend).step_forward(cell, args, rest, training)
 
 
-def _step_backward(cell, dstates, cache, backend):
+def step_backward(
+    cell: Cell, dstates: Sequence[np.ndarray], cache: NamedTuple, *, backend: str | None = None
+) -> tuple:
+    """Gradients of one time step of any cell; dstates, of the states after it.
+
+    Returns: dx, a tuple of those of the states before, dWx, dWh, db, and dbh or None.
+    """
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, True, cache)
     after = zip(cell.states, dstates, cell.kept_states(cache), strict=True)
@@ -238,7 +257,7 @@ def rnn_step_forward(
     Returns: next_h (N, H), cache for rnn_step_backward.
     """
     args, form = (x, prev_h, Wx, Wh, b, None), ("h", transposed, True, nonlinearity)
-    return _step(RNN, args, form, training, backend)
+    return step_forward(RNN, args, form, training, backend=backend)
 
 
 def rnn_step_backward(
@@ -249,7 +268,7 @@ def rnn_step_backward(
     Inputs: dnext_h (N, H), cache of rnn_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    dx, (dprev_h,), *weights, _ = _step_backward(RNN, (dnext_h,), cache, backend)
+    dx, (dprev_h,), *weights, _ = step_backward(RNN, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, *weights
 
 
@@ -326,7 +345,7 @@ def lstm_step_forward(
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
     args = x, prev_h, prev_c, Wx, Wh, b, None
-    return _step(LSTM, args, (gates, transposed), training, backend)
+    return step_forward(LSTM, args, (gates, transposed), training, backend=backend)
 
 
 def lstm_step_backward(
@@ -338,7 +357,7 @@ def lstm_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dprev_c (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the
     gates in the order of the forward pass.
     """
-    dx, dstates, *weights, _ = _step_backward(LSTM, (dnext_h, dnext_c), cache, backend)
+    dx, dstates, *weights, _ = step_backward(LSTM, (dnext_h, dnext_c), cache, backend=backend)
     return dx, *dstates, *weights
 
 
@@ -424,7 +443,7 @@ def gru_step_forward(
     Returns: next_h (N, H), cache for gru_step_backward.
     """
     args = x, prev_h, Wx, Wh, b, bh
-    return _step(GRU, args, (gates, transposed, reset_after), training, backend)
+    return step_forward(GRU, args, (gates, transposed, reset_after), training, backend=backend)
 
 
 def gru_step_backward(
@@ -436,7 +455,7 @@ def gru_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dprev_h,), *weights, dbh = _step_backward(GRU, (dnext_h,), cache, backend)
+    dx, (dprev_h,), *weights, dbh = step_backward(GRU, (dnext_h,), cache, backend=backend)
     return (dx, dprev_h, *weights, dbh) if cache.bias else (dx, dprev_h, *weights)
 
 

@@ -257,46 +257,40 @@ class _Cell(_Module):
 
     def forward(self, input, hx=None):  # noqa: A002
         """As torch.nn's, whose own it is in a graph of torch.compile."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._is_slower():
+        if torch.compiler.is_compiling() or self._is_slower():
             return super().forward(input, hx)
         return unseen(self._forward, input, hx)
 
     def _forward(self, x, hx):
-        states = self._states(hx)
-        if states is None or not self._fits(x, *states):
-            return super().forward(x, hx)
-        if x.dim() == 2:
-            found = self._run(x, *states)
-        else:
-            found = self._run(*(t if t is None else t.unsqueeze(0) for t in (x, *states)))
-            found = found and [r.squeeze(0) for r in found]
+        found, states, weight = None, self._states(hx), self._weight
+        if states is not None:
+            weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")
+            found = self._run((x, *states, *weights))
         if found is None:
             return super().forward(x, hx)
-        return tuple(found) if self.cell == "lstm" else found[0]
+        return found if self.cell == "lstm" else found[0]
 
-    def _run(self, x, h, c):
-        weight = self._weight
-        weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")
-        tensors = (x, h, c, *weights)
-        if (arrays := self._arrays(tensors)) is None:
+    def _run(self, tensors):
+        """None where torch.nn is to compute."""
+        arrays = self._arrays(tensors)
+        if arrays is None or not self._fits(*arrays[:3]):
             return None
-        return compute(_step(self.cell, self.nonlinearity), tensors, arrays)
+        if arrays[0].ndim == 2:
+            return compute(_step(self.cell, self.nonlinearity), tensors, arrays)
+        rows = [t if t is None else t.unsqueeze(0) for t in tensors[:3]]
+        found = self._run((*rows, *tensors[3:]))
+        return tuple(state.squeeze(0) for state in found)
 
     def _is_slower(self):
         most = self._most_units[torch.is_grad_enabled()]
         return self.use == "auto" and self.hidden_size > most
 
     def _fits(self, x, h, c):
-        """Whether torch.nn would take these shapes, and there is something to compute."""
-        if not isinstance(x, Tensor) or x.dim() not in (1, 2):
+        """Whether torch.nn would take arrays of these shapes."""
+        if x is None or x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             return False
-        *batch, columns = x.shape
-        if columns != self.input_size or x.numel() == 0:
-            return False
-        shape = (*batch, self.hidden_size)
-        return (h is None or (isinstance(h, Tensor) and h.shape == shape)) and (
-            c is None or (isinstance(c, Tensor) and c.shape == shape)
-        )
+        shape = (*x.shape[:-1], self.hidden_size)
+        return (h is None or h.shape == shape) and (c is None or c.shape == shape)
 
 
 class RNNCell(_Cell, torch.nn.RNNCell):

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-import fastrnn
+from fastrnn.cells import NAMES
+from fastrnn.layers import recurrent
 from fastrnn.torch import formulas
 
 
@@ -21,39 +22,27 @@ class Step(NamedTuple):
     nonlinearity: str = "tanh"  # of the rnn, or "relu"
 
     def forward(self, training, x, h, c, w_ih, w_hh, b_ih, b_hh):
-        h = _zeros(x, w_hh) if h is None else h
-        options = {"transposed": True, "training": training}
-        if self.cell == "gru":
-            b_ih = np.zeros(len(w_ih), x.dtype) if b_ih is None else b_ih
-            h, cache = fastrnn.gru_step_forward(x, h, w_ih, w_hh, b_ih, bh=b_hh, **options)
-            return (h,), cache
-        b = np.zeros(len(w_ih), x.dtype) if b_ih is None else b_ih + b_hh
-        if self.cell == "rnn":
-            options["nonlinearity"] = self.nonlinearity
-            h, cache = fastrnn.rnn_step_forward(x, h, w_ih, w_hh, b, **options)
-            return (h,), cache
-        c = _zeros(x, w_hh) if c is None else c
-        h, c, cache = fastrnn.lstm_step_forward(x, h, c, w_ih, w_hh, b, gates="ifgo", **options)
-        return (h, c), cache
+        cell = NAMES[self.cell]
+        zeros = np.zeros((len(x), w_hh.shape[1]), x.dtype) if h is None or c is None else None
+        states = [zeros if s is None else s for s in (h, c)[: len(cell.states)]]
+        if b_ih is None:
+            b_ih = np.zeros(len(w_ih), x.dtype)
+        elif not cell.two_biases:
+            b_ih, b_hh = b_ih + b_hh, None
+        form = "ifgo" if self.cell == "lstm" else cell.gates, True, True, self.nonlinearity
+        args = x, *states, w_ih, w_hh, b_ih, b_hh
+        *after, cache = recurrent.step_forward(cell, args, form, training)
+        return tuple(after), cache
 
-    def backward(self, cache, dh, dc=None):
-        dh = np.zeros_like(cache.h) if dh is None else dh
-        if self.cell == "lstm":
-            dc = np.zeros_like(dh) if dc is None else dc
-            dx, dh, dc, dw_ih, dw_hh, db = fastrnn.lstm_step_backward(dh, dc, cache)
-            return dx, dh, dc, dw_ih, dw_hh, db, db.copy()
-        if self.cell == "gru":
-            dx, dh, dw_ih, dw_hh, db, *dbh = fastrnn.gru_step_backward(dh, cache)
-            return dx, dh, None, dw_ih, dw_hh, db, dbh[0] if dbh else None
-        dx, dh, dw_ih, dw_hh, db = fastrnn.rnn_step_backward(dh, cache)
-        return dx, dh, None, dw_ih, dw_hh, db, db.copy()
+    def backward(self, cache, *dstates):
+        dstates = [np.zeros_like(cache.h) if d is None else d for d in dstates]
+        gradients = recurrent.step_backward(NAMES[self.cell], dstates, cache)
+        dx, dstates, dw_ih, dw_hh, db, dbh = gradients
+        dh, dc = (*dstates, None)[:2]
+        return dx, dh, dc, dw_ih, dw_hh, db, db.copy() if dbh is None else dbh
 
     def reference(self, x, h, c, w_ih, w_hh, b_ih, b_hh):
         h = x.new_zeros(len(x), w_hh.shape[1]) if h is None else h
         states = (h,) if self.cell != "lstm" else (h, torch.zeros_like(h) if c is None else c)
         a = F.linear(x, w_ih, b_ih)
         return formulas.step(self.cell, self.nonlinearity, a, states, w_hh, b_hh)
-
-
-def _zeros(x, w_hh):
-    return np.zeros((len(x), w_hh.shape[1]), x.dtype)

@@ -1,10 +1,10 @@
 """Tensors and arrays of the same memory, and which tensors fastrnn computes with."""
 
-import sys
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.autograd import forward_ad
 
 from fastrnn.backends import get_backend
@@ -59,8 +59,10 @@ else:
 def unseen(f: Callable, *args: object) -> object:
     """f(*args), unseen by torch.compile, which goes on within what it has given up on."""
     global _unseen
-    if "torch._dynamo" not in sys.modules:  # which takes seconds to import
-        return f(*args)
+    if not torch.compiler.is_compiling():  # as it is where torch.compile looks into this very call
+        callback = get_eval_frame_callback()
+        if callback is None or callback is False:  # nobody looks, and disable takes 10 us
+            return f(*args)
     if _unseen is None:
         _unseen = torch.compiler.disable(lambda f, *args: f(*args))
     return _unseen(f, *args)
