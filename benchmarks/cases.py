@@ -42,6 +42,34 @@ SCALING = {
     "N": [(N, 50, 128, 128) for N in (1, 4, 16, 64, 256)],
     "H": [(16, 50, H, H) for H in (32, 64, 128, 256, 512)],
 }
+# The race "torch": how a layer or a cell of PyTorch is used, and on which shapes. "" is a layer as
+# it comes, "states" one that is given the states before.
+USES: dict[str, Sequence[Shape]] = {
+    "": tuple(SHAPES),
+    "time first": ((1, 100, 64, 64), (32, 50, 100, 128)),
+    "states": ((8, 1, 64, 64), (8, 1, 512, 128)),
+    "cell": ((1, 100, 64, 64), (8, 1, 64, 64)),
+    "packed": ((25, 17, 256, 512), (32, 50, 100, 128), (64, 100, 300, 256)),
+    "bidirectional, 2 layers": ((32, 50, 100, 128),),
+    "projected": ((32, 50, 100, 128),),
+}
+# Raced in float64, too.
+FLOAT64_SHAPES = ((1, 100, 64, 64), (10, 17, 256, 512), (32, 50, 100, 128))
+# The race "models": the cell, the direction and the sizes of the first recurrent layer.
+MODELS: dict[str, tuple[str, str, Shape]] = {
+    "text recognition": ("lstm", "forward+backward", (16, 256, 960, 200)),
+    "recurrent policy": ("lstm", "forward+backward", (2, 128, 512, 128)),
+    "forecaster": ("lstm", "forward+backward", (128, 48, 5, 128)),
+    "noise suppression": ("gru", "forward", (1, 300, 256, 256)),
+    "amplifier": ("lstm", "forward+backward", (16, 512, 1, 24)),
+    "voice activity": ("lstm", "forward+backward", (32, 250, 128, 128)),
+    "tagger": ("lstm", "forward+backward", (32, 40, 300, 200)),
+}
+# Races of PyTorch's modules with their namesakes of fastrnn.torch.
+OF_MODULES = ("torch", "models")
+# The uses and models that have sequences of different lengths, and those whose states start anew.
+RAGGED = ("packed", "text recognition", "tagger")
+RESTARTED = ("recurrent policy",)
 # The directions of cases that start from texts, and the rows of the files of word vectors.
 TEXT = ("training", "fit", "predict", "load")
 VECTORS = (40_000, 400_000)
@@ -74,11 +102,13 @@ class Case:
     dtype: str = "float32"
     W: int = 0
     V: int = 0
+    form: str = ""
 
     @property
     def name(self) -> str:
         """Unique among cases."""
-        return f"{self.race} {self.cell} {self.direction} {self.shape} {self.dtype}"
+        name = f"{self.race} {self.cell} {self.direction} {self.shape} {self.dtype}"
+        return f"{name} {self.form}".rstrip()
 
     @property
     def shape(self) -> str:
@@ -87,8 +117,13 @@ class Case:
 
     @property
     def of_text(self) -> bool:
-        """Whether it starts from texts; the others start from arrays."""
+        """Whether it starts from texts."""
         return self.direction in TEXT
+
+    @property
+    def of_modules(self) -> bool:
+        """Whether it is a module of models.py; those that are neither start from arrays."""
+        return self.race in OF_MODULES
 
     @property
     def one_step(self) -> bool:
@@ -102,16 +137,16 @@ class Case:
 
     @property
     def lengths(self) -> np.ndarray | None:
-        """(N,) lengths, uniform in 1..T, where the race has them."""
-        if self.race != "lengths":
+        """(N,) lengths, uniform in 1..T, where the race or the form has them."""
+        if self.race != "lengths" and self.form not in RAGGED:
             return None
         return np.random.default_rng(0).integers(1, self.T + 1, size=self.N)
 
     @property
     def resets(self) -> np.ndarray | None:
-        """(N, T) bool, true where a row's state starts anew before the step, where the race has
-        that."""
-        if self.race != "resets":
+        """(N, T) bool, true where a row's state starts anew before the step, where the race or the
+        form has that."""
+        if self.race != "resets" and self.form not in RESTARTED:
             return None
         return np.random.default_rng(0).random((self.N, self.T)) < RESETS
 
@@ -123,8 +158,8 @@ class Case:
     @property
     def flops(self) -> float:
         """Floating-point operations of its matrix products, a backward pass counting twice; 0 of a
-        case that starts from texts."""
-        if self.of_text:
+        case that starts from texts or is a module."""
+        if self.of_text or self.of_modules:
             return 0.0
         inputs = self.W or self.D
         products = 2.0 * self.steps * (inputs + self.H) * GATES[self.cell] * self.H
@@ -139,8 +174,8 @@ class Case:
 
     @classmethod
     def of(cls, row: dict[str, object]) -> "Case":
-        """The case of a result's row."""
-        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+        """The case of a result's row; earlier ones have no form."""
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__ if name in row})
 
 
 @dataclass(frozen=True)
@@ -237,6 +272,27 @@ def _vectors(race: str, choice: Choice, rows: Iterable[int]) -> list[Case]:
     return [Case(race, "vectors", "load", N, 1, 100, 0, choice.dtype, V=20_000) for N in rows]
 
 
+def _torch(choice: Choice) -> list[Case]:
+    cases = [
+        replace(case, form=form)
+        for form, shapes in USES.items()
+        for case in choice.cases("torch", ("forward", "update"), choice.among(shapes))
+        if form != "projected" or case.cell == "lstm"
+    ]
+    double = replace(choice, dtype="float64")
+    drawn = double.cases("torch", ("forward", "update"), choice.among(FLOAT64_SHAPES))
+    return [*dict.fromkeys(cases + drawn)]
+
+
+def _models(choice: Choice) -> list[Case]:
+    return [
+        Case("models", cell, direction, *shape, dtype=choice.dtype, form=form)
+        for form, (cell, direction, standard) in MODELS.items()
+        for shape in choice.shapes or [standard]
+        if cell in choice.cells
+    ]
+
+
 RACES = {
     "layers": _layers,
     "captioning": _captioning,
@@ -246,4 +302,6 @@ RACES = {
     "memory": _memory,
     "scaling": _scaling,
     "text": _text,
+    "torch": _torch,
+    "models": _models,
 }

@@ -19,8 +19,10 @@ def draw(case: Case, folder: Path) -> Operands | dict[str, object]:
     saturates; bh for a gru, c0 for steps of an lstm, lengths and reset where the case has them. A
     bidirectional case has h0 and weights of both WAYS, and dh is (N, T, 2*H). Features and captions
     alone for a captioning iteration. What texts.draw draws, with its files in folder, for a case
-    that starts from texts.
+    that starts from texts; nothing for one of modules, which models.py makes.
     """
+    if case.of_modules:
+        return {}
     if case.of_text:
         return texts.draw(case, folder)
     rng = np.random.default_rng(0)

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from fastrnn.benchmarks.cases import Case
-from fastrnn.benchmarks.peers import SUBJECT, knows
+from fastrnn.benchmarks.peers import SUBJECT, knows, reference
 from fastrnn.benchmarks.process import Peer
 
-REFERENCE = "numpy"
 Row = dict[str, object]
 
 
@@ -42,12 +41,12 @@ def race(
         start = partial(Peer, folder=folder, threads=threads, isa=isa)
         needed = [
             name
-            for name in dict.fromkeys([*names, REFERENCE])
+            for name in dict.fromkeys([*names, *map(reference, cases)])
             if any(knows(name, case) for case in cases)
         ]
         running = {name: stack.enter_context(start(name)) for name in needed}
         for case in progress(cases):
-            running[REFERENCE].ask("expect", case=case.asdict())
+            running[reference(case)].ask("expect", case=case.asdict())
             racing = [name for name in names if knows(name, case)]
             if case.race == "memory":
                 found = _grown(case, racing, start)
@@ -62,7 +61,7 @@ def _timed(case: Case, peers: list[Peer], rounds: int, seconds: float) -> Row:
     racers: dict[str, tuple[Peer, str]] = {}
     accuracies: dict[str, float] = {}
     for peer in peers:
-        built = peer.ask("build", case=case.asdict(), compare=peer.name != REFERENCE)
+        built = peer.ask("build", case=case.asdict(), compare=peer.name != reference(case))
         for idiom, accuracy in built.items():
             racer = f"{peer.name} {idiom}".strip()
             racers[racer] = peer, idiom

@@ -1,7 +1,7 @@
 """The README's benchmark section: what stands between two marks is made from a run."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fastrnn import storage
@@ -29,13 +29,14 @@ def update(readme: Path, runs: Iterable[dict[str, object]]) -> None:
 
 def section(result: dict[str, object]) -> str:
     """Under the instruction set and the processor: how many times as fast as the best peer that had
-    no more than these, shape by cell and direction; one step; texts; the rest in a line a race."""
+    no more than these, shape by cell and direction; one step; texts; PyTorch's modules; the rest in
+    a line a race."""
     races = results.by_race(result["rows"])
     parts = [f"### {result['config']['isa']}, {result['machine']['processor']}"]
     if layers := races.pop("layers", None):
         ahead = report.unheld(result)
         held = results.without(layers, ahead)
-        parts.append(_body(_layers(held)))
+        parts.append(_body(_matrix(held, "(N,T,D,H)", lambda case: case.shape, _verdict)))
         also = f"; with {' and '.join(ahead)} too, {results.summary(layers)}" if ahead else ""
         parts.append(f"All rows: {results.summary(held)}{also}.")
     if steps := races.pop("step", None):
@@ -44,6 +45,15 @@ def section(result: dict[str, object]) -> str:
     if texts := races.pop("text", None):
         parts.append(f"{report.TITLES['text']}; ratios are times of a peer / of fastrnn:")
         parts.append(_body(report.table("text", texts)))
+    if layers := races.pop("torch", None):
+        times = "times of torch.nn's / of fastrnn.torch's"
+        parts.append(f"PyTorch's layers, {times}; update: forward, backward and Adam's step:")
+        parts.append(_body(_matrix(layers, "layer, (N,T,D,H)", _use, _ratio)))
+        notes = [results.summary(layers), *report.notes_on_modules(layers)]
+        parts.append(f"All rows: {'; '.join(notes)}.")
+    if models := races.pop("models", None):
+        parts.append(f"{report.TITLES['models']}:")
+        parts.append(_body(report.table("models", models)))
     races.pop("scaling", None)
     if races:
         lines = [f"- {report.TITLES[race]}: {_line(rows)}" for race, rows in races.items()]
@@ -56,21 +66,32 @@ def _body(table: Table) -> str:
     return markdown(table).split("\n\n", 1)[1]
 
 
-def _layers(rows: list[Row]) -> Table:
+def _matrix(
+    rows: list[Row], corner: str, label: Callable[[Case], str], cell: Callable[[Row], str]
+) -> Table:
+    """A line a label, a column a cell and direction."""
     columns = results.group(rows, lambda row: (row["cell"], row["direction"]))
     lines = []
-    for shape, some in results.group(rows, lambda row: Case.of(row).shape).items():
+    for name, some in results.group(rows, lambda row: label(Case.of(row))).items():
         at = {(row["cell"], row["direction"]): row for row in some}
-        lines.append([shape, *(_verdict(at[c]) if c in at else "" for c in columns)])
+        lines.append([name, *(cell(at[c]) if c in at else "" for c in columns)])
     means = [statistics.geometric_mean(results.best_ratios(some)) for some in columns.values()]
     lines.append(["geometric mean", *(f"{mean:.2f}" for mean in means)])
-    head = ["(N,T,D,H)", *(" ".join(column) for column in columns)]
+    head = [corner, *(" ".join(column) for column in columns)]
     return Table("", head, lines, [], labels=1)
 
 
 def _verdict(row: Row) -> str:
-    peer, ratio = results.best(row)
-    return f"**{ratio:.2f}** {peer}" if ratio < 1 else f"{ratio:.2f} {peer}"
+    return f"{_ratio(row)} {results.best(row)[0]}"
+
+
+def _ratio(row: Row) -> str:
+    _, ratio = results.best(row)
+    return f"**{ratio:.2f}**" if ratio < 1 else f"{ratio:.2f}"
+
+
+def _use(case: Case) -> str:
+    return (case.form and f"{case.form}, ") + report.size(case)
 
 
 def _steps(rows: list[Row]) -> Table:

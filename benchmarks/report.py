@@ -1,5 +1,6 @@
 """A run as tables, as JSON, as Markdown and as pictures."""
 
+import math
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -8,7 +9,7 @@ from fastrnn import storage
 from fastrnn.backends import get_backend
 from fastrnn.backends.threads import available_cpus
 from fastrnn.benchmarks import charts, results
-from fastrnn.benchmarks.cases import Case
+from fastrnn.benchmarks.cases import OF_MODULES, Case
 from fastrnn.benchmarks.peers import PACKAGES, SUBJECT
 from fastrnn.benchmarks.process import HELD, UNHELD
 from fastrnn.benchmarks.race import Row
@@ -23,6 +24,8 @@ TITLES = {
     "memory": "Memory, the growth of the process at its largest",
     "scaling": "Growing T, N and H",
     "text": "Texts",
+    "torch": "PyTorch's layers and those of fastrnn.torch",
+    "models": "PyTorch models, and the same converted by fastrnn.torch",
 }
 
 
@@ -89,6 +92,8 @@ def as_text(rows: list[Row]) -> str:
 
 def table(race: str, rows: list[Row]) -> Table:
     """The table of one race."""
+    if race in OF_MODULES:
+        return _of_modules(race, rows)
     peers = results.peers(rows)
     figures = {"memory": _memory, "lengths": _lengths, "text": _text}.get(race, _times)
     columns = [figures(row) for row in rows]
@@ -104,6 +109,37 @@ def table(race: str, rows: list[Row]) -> Table:
     head = ["case", work, *columns[0], "best peer", "ratio", *peers]
     notes = _notes_on_texts(rows) if race == "text" else _notes(rows)
     return Table(TITLES[race], head, lines, notes)
+
+
+def _of_modules(race: str, rows: list[Row]) -> Table:
+    """Both times, of the modules that come with PyTorch and of fastrnn's."""
+    lines = []
+    for row in rows:
+        case, (_, ratio) = Case.of(row), results.best(row)
+        what = (case.form and f"{case.form}, ") + f"{case.cell} {case.direction}"
+        seconds = [row["seconds"].get(racer) for racer in ("torch", SUBJECT)]
+        times = ["" if s is None else duration(s) for s in seconds]
+        lines.append([what, size(case), *times, "" if math.isnan(ratio) else f"{ratio:.2f}"])
+    head = ["case", "(N,T,D,H)", "torch.nn", "fastrnn.torch", "ratio"]
+    return Table(TITLES[race], head, lines, [*_notes(rows), *notes_on_modules(rows)])
+
+
+def size(case: Case) -> str:
+    """The shape, and the dtype where it is float64."""
+    return case.shape + " float64" * (case.dtype == "float64")
+
+
+def notes_on_modules(rows: list[Row]) -> list[str]:
+    """What a call costs beside fastrnn's functions; what a loop takes that one call replaces."""
+    notes = []
+    for row in rows:
+        seconds, what = row["seconds"], f"{row['cell']} {size(Case.of(row))}"
+        if (functions := row["ratios"].get(f"{SUBJECT} functions")) is not None:
+            cost = duration(seconds[SUBJECT] * (1 - functions))
+            notes.append(f"{what}: {cost} more than fastrnn's functions")
+        if (loop := seconds.get(f"{SUBJECT} loop")) is not None:
+            notes.append(f"{row['form']}: {duration(loop)} by fastrnn.torch without reset=")
+    return notes
 
 
 def _work(case: Case) -> str:

@@ -46,11 +46,11 @@ BELOW = {
         *("backends", "cells", "layers", "metrics", "nn", "optim", "optional", "plots"),
         *("printing", "runs", "settings", "solver", "storage", "weights"),
     },
-    "torch": {"backends", "cells", "layers", "nn"},
     "benchmarks": {
         *("backends", "captioning", "figures", "nn", "optim", "optional", "storage", "text"),
-        "weights",
+        *("torch", "weights"),
     },
+    "torch": {"backends", "cells", "layers", "nn"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
         *("optional", "printing", "storage", "text", "vision"),
@@ -61,8 +61,8 @@ BELOW = {
 OPTIONAL = {
     "threadpoolctl": {"backends/threadpool.py"},
     "torch": {
-        *("torch/*", "vision/*", "captioning/features.py", "benchmarks/peers/*torch.py"),
-        "nn/state_dict.py",
+        *("torch/*", "vision/*", "captioning/features.py", "nn/state_dict.py"),
+        *("benchmarks/models.py", "benchmarks/peers/*torch.py", "benchmarks/peers/modules/*.py"),
     },
     "torchvision": {"vision/*"},
     "h5py": {"captioning/data.py", "nn/keras.py", "benchmarks/hdf5_memory.py"},

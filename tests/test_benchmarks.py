@@ -135,6 +135,13 @@ def test_wrong_results_are_refused(got, message):
         worker.check(got, expected, 1e-4)
 
 
+def test_zeros_are_zeros():
+    """As the gradient of Wh where no step follows a state."""
+    worker.check({"dWh": np.zeros(2)}, {"dWh": np.zeros(2)}, 1e-4)
+    with pytest.raises(ValueError, match="dWh differs from the reference by inf"):
+        worker.check({"dWh": np.array([0, 1e-9])}, {"dWh": np.zeros(2)}, 1e-4)
+
+
 def test_worker_times_only_what_has_matched(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "SETTLE_SECONDS", 0)
 
@@ -156,13 +163,14 @@ def test_worker_times_only_what_has_matched(tmp_path, monkeypatch):
     assert refused == {"error": "h: expected shape (2, 3, 8), got (2, 3, 7)"}
 
 
-def small_cases(dtype):
+def small_cases(dtype, of_modules=False):
     """One of each race, cell and direction."""
     chosen = cases.choose(cases.RACES, Choice(CELLS, dtype))
     kinds = {(case.race, case.cell, case.direction): case for case in chosen}
-    for case in (case for case in kinds.values() if not case.of_text):
-        N, (W, V) = min(case.N, 5), (3, 11) if case.V else (0, 0)
-        yield replace(case, N=N, T=min(case.T, 4), D=6, H=7, W=W, V=V)
+    for case in kinds.values():
+        if not case.of_text and case.of_modules is of_modules:
+            N, (W, V) = min(case.N, 5), (3, 11) if case.V else (0, 0)
+            yield replace(case, N=N, T=min(case.T, 4), D=6, H=7, W=W, V=V)
 
 
 @pytest.mark.parametrize("peer", ["fastrnn", "torch"])
@@ -171,6 +179,41 @@ def test_peers_run_the_same_cases(peer, case, tmp_path):
     """Values and gradients, through the conversion of weights and layouts."""
     worker.Worker("numpy", tmp_path).expect(case.asdict())
     assert worker.Worker(peer, tmp_path).build(case.asdict(), True)
+
+
+# PyTorch says so once in a process.
+NO_ONEDNN = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+
+@NO_ONEDNN
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("race", cases.OF_MODULES)
+def test_modules_are_raced_by_torch_and_fastrnn(race, dtype, tmp_path):
+    """Every form; what is compared are values and the gradients of all parameters."""
+    reference, tested = (worker.Worker(name, tmp_path) for name in ("torch", "fastrnn"))
+    idioms = {}
+    for case in cases.choose([race], Choice(CELLS, dtype, [(1, 1, 6, 7), (3, 4, 6, 7)])):
+        assert peers.reference(case) == "torch"
+        reference.expect(case.asdict())
+        for name in tested.build(case.asdict(), True):
+            idioms.setdefault(name, set()).add(case.form)
+    others = {"torch": {"functions": {""}}, "models": {"loop": {"recurrent policy"}}}
+    every = {"torch": set(cases.USES), "models": set(cases.MODELS)}
+    assert idioms == {"": every[race]} | others[race]
+
+
+def test_standard_modules_are_those_of_the_programs():
+    """Sizes, and the forms that are one cell's alone."""
+    chosen = cases.choose(cases.OF_MODULES, Choice(CELLS, "float32"))
+    assert {case.cell for case in chosen if case.form == "projected"} == {"lstm"}
+    float64 = {case.shape for case in chosen if case.dtype == "float64"}
+    assert float64 == {"(1,100,64,64)", "(10,17,256,512)", "(32,50,100,128)"}
+    (recognition,) = (case for case in chosen if case.form == "text recognition")
+    assert recognition.lengths.shape == (16,)
+    assert recognition.lengths.max() <= 256
+    (policy,) = (case for case in chosen if case.form == "recurrent policy")
+    assert policy.resets.shape == (2, 128)
+    assert {case.flops for case in chosen} == {0}
 
 
 STEPS = {("step", direction) for direction in ("step", "stream", "steps")}
@@ -252,6 +295,25 @@ def test_peers_are_asked_only_what_they_know():
     assert {peer: peers.knows(peer, text) for peer in known} == known | layers_alone
     others = ("sklearn", "pandas", "gensim")
     assert {peer: peers.knows(peer, LSTM) for peer in known} == known | dict.fromkeys(others, False)
+    module = Case("torch", "lstm", "forward", 2, 3, 5, 7)
+    assert {peer for peer in known if peers.knows(peer, module)} == {"fastrnn", "torch"}
+
+
+@pytest.mark.parametrize("races", [["--races", "models"], []])
+def test_modules_are_not_raced_without_torch(races, capsys, tmp_path, monkeypatch):
+    """All races are those that can be run; asked for by name they are an error."""
+    monkeypatch.setitem(peers.PACKAGES, "torch", ("no_such_package",))
+    monkeypatch.setattr(race, "race", lambda chosen, *_, **__: [made_up(case) for case in chosen])
+    code, out, err = call(
+        capsys, "bench", "--peers", "numpy", *races, "--cells", "rnn", "--out", tmp_path / "out"
+    )
+    if races:
+        assert code == 1
+        assert "the peer torch needs no_such_package" in err
+    else:
+        assert code == 0
+        assert report.TITLES["text"] in out
+        assert report.TITLES["torch"] not in out
 
 
 def test_race_asks_each_peer_what_it_knows():
@@ -439,6 +501,55 @@ def test_table_of_texts():
     ]
 
 
+MODULES = {
+    "packed": Case("torch", "lstm", "update", 2, 3, 5, 7, "float64", form="packed"),
+    "step": Case("torch", "gru", "forward", 1, 1, 5, 7),
+    "policy": Case("models", "lstm", "forward+backward", 2, 3, 5, 7, form="recurrent policy"),
+}
+
+
+def test_tables_of_modules():
+    rows = [
+        made_up(MODULES["packed"], torch=5),
+        made_up(MODULES["step"], **{"torch": 0.5, "fastrnn functions": 0.25}),
+    ]
+    assert tables.text(report.table("torch", rows)).splitlines() == [
+        "PyTorch's layers and those of fastrnn.torch:",
+        "case                 (N,T,D,H)          torch.nn  fastrnn.torch  ratio",
+        "----------------------------------------------------------------------",
+        "packed, lstm update  (2,3,5,7) float64   5000 ns        1000 ns   5.00",
+        "gru forward          (1,1,5,7)            500 ns        1000 ns   0.50",
+        "ratio, lstm: 5.00",
+        "ratio, gru: 0.50",
+        "ratio, all cells: 1.58 (geometric mean of 2 rows; least 0.50, 1 below 1)",
+        "gru (1,1,5,7): 750 ns more than fastrnn's functions",
+    ]
+    rows = [made_up(MODULES["policy"], **{"torch": 50, "fastrnn loop": 20})]
+    table = report.table("models", rows)
+    assert table.rows == [
+        ["recurrent policy, lstm forward+backward", "(2,3,5,7)", "50.0 us", "1000 ns", "50.00"]
+    ]
+    assert table.notes[-1] == "recurrent policy: 20.0 us by fastrnn.torch without reset="
+    alone = report.table("models", [made_up(MODULES["policy"])])
+    assert alone.rows[0][2:] == ["", "1000 ns", ""]
+
+
+def test_readme_shows_modules():
+    rows = [
+        made_up(MODULES["packed"], torch=5),
+        made_up(MODULES["step"], **{"torch": 0.5, "fastrnn functions": 0.25}),
+        made_up(MODULES["policy"], **{"torch": 50, "fastrnn loop": 20}),
+    ]
+    text = readme.section(report.result(rows, CONFIG))
+    assert "| layer, (N,T,D,H) | lstm update | gru forward |" in text
+    assert "| packed, (2,3,5,7) float64 | 5.00 |  |" in text
+    assert "| (1,1,5,7) |  | **0.50** |" in text
+    assert "1 below 1); gru (1,1,5,7): 750 ns more than fastrnn's functions." in text
+    policy = "recurrent policy, lstm forward+backward | (2,3,5,7) | 50.0 us | 1000 ns | 50.00"
+    assert f"\n| {policy} |\n" in text
+    assert "\n- recurrent policy: 20.0 us by fastrnn.torch without reset=" in text
+
+
 def test_durations_have_the_unit_that_suits_them():
     shown = [report.duration(s) for s in (2.54e-6, 2.5e-5, 2.5e-3, 2.5)]
     assert shown == ["2540 ns", "25.0 us", "2.50 ms", "2.50 s"]
@@ -544,11 +655,17 @@ def test_compare_prints_the_slower_rows_and_fails(capsys, tmp_path):
 def test_bench_races_two_peers(capsys, tmp_path):
     code, out, _ = call(
         capsys, "bench", "--quick", "--cells", "lstm", "--shape", "3,4,5,6", "--threads", "1",
-        "--peers", "numpy,torch", "--races", "layers,step,lengths,resets,memory", "--out", tmp_path,
+        "--peers", "numpy,torch", "--out", tmp_path,
+        "--races", "layers,step,lengths,resets,memory,torch,models",
     )  # fmt: skip
     assert code == 0
     assert "lstm forward+backward  (3,4,5,6)" in out
     rows = results.by_race(results.read(tmp_path / "bench.json")["rows"])
+    modules = [row for name in cases.OF_MODULES for row in rows.pop(name)]
+    assert {row["form"] for row in modules} == {*cases.USES, *cases.MODELS} - {"noise suppression"}
+    for row in modules:
+        own = {"fastrnn", "fastrnn loop"} if row["form"] == "recurrent policy" else {"fastrnn"}
+        assert set(row["seconds"]) == own | {"torch"}
     (memory,) = rows.pop("memory")
     assert set(memory["bytes"]) == {"fastrnn", "numpy", "torch"}
     racers = {

@@ -2,8 +2,9 @@
 
 A module has build(case, operands) -> idioms by name: the ways in which a user of that peer would
 write the case ("" where there is one; none where the peer cannot run it). Here are those for cases
-that start from arrays, in text/ those for cases that start from texts. To add a peer, write its
-module, here or there or both, and its line in PACKAGES.
+that start from arrays, in text/ those for cases that start from texts, in modules/ those of
+PyTorch's modules. To add a peer, write its module, in each folder that it has cases of, and its
+line in PACKAGES.
 """
 
 import importlib
@@ -34,6 +35,10 @@ PACKAGES = {
 }
 SUBJECT = "fastrnn"
 OTHERS = tuple(peer for peer in PACKAGES if peer != SUBJECT)
+
+
+# Whose results the others' have to be: PyTorch's, where its own modules are raced.
+REFERENCE, REFERENCE_OF_MODULES = "numpy", "torch"
 
 
 class Idiom(NamedTuple):
@@ -69,6 +74,11 @@ def check_installed(peers: Iterable[str]) -> None:
             )
 
 
+def reference(case: Case) -> str:
+    """The peer with whose results the others' of a case are compared."""
+    return REFERENCE_OF_MODULES if case.of_modules else REFERENCE
+
+
 def knows(peer: str, case: Case) -> bool:
     """Whether a peer has a module for this kind of case."""
     return importlib.util.find_spec(_module(peer, case)) is not None
@@ -80,4 +90,5 @@ def find(peer: str, case: Case) -> ModuleType:
 
 
 def _module(peer: str, case: Case) -> str:
-    return f"{__name__}{'.text' if case.of_text else ''}.{peer}"
+    kind = ".text" if case.of_text else ".modules" if case.of_modules else ""
+    return f"{__name__}{kind}.{peer}"

@@ -13,13 +13,12 @@ from torch.nn.utils.rnn import (
 )
 
 from fastrnn.benchmarks.cases import Case
+from fastrnn.benchmarks.models import CELLS, LAYERS
 from fastrnn.benchmarks.operands import WAYS, Operands, captioner
 from fastrnn.benchmarks.peers import Idiom
 from fastrnn.captioning.model import NULL
 from fastrnn.weights import Layer, from_torch, to_torch
 
-LAYERS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-CELLS = {"rnn": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}
 # Ours, in the order of a module's parameters, which are these for each direction.
 WEIGHTS = ("Wx", "Wh", "b", "bh")
 

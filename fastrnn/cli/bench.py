@@ -42,6 +42,12 @@ def _isa(context: click.Context, parameter: click.Parameter, name: str | None):
     return name or kernels.current_isa()
 
 
+def _runnable() -> list[str]:
+    """Without PyTorch there are no modules to race."""
+    without = cases.OF_MODULES if peers.missing(peers.REFERENCE_OF_MODULES) else ()
+    return [name for name in cases.RACES if name not in without]
+
+
 @click.group("bench", invoke_without_command=True)
 @click.option(
     "--cells",
@@ -75,7 +81,8 @@ def _isa(context: click.Context, parameter: click.Parameter, name: str | None):
 @click.option(
     "--races",
     callback=_some_of(tuple(cases.RACES)),
-    help=f"Some of {','.join(cases.RACES)}. Default: all.",
+    help=f"Some of {','.join(cases.RACES)}. Default: all; without PyTorch not "
+    f"{','.join(cases.OF_MODULES)}.",
 )
 @click.option("--rounds", type=click.IntRange(1), help="Default: 5, and 1 with --quick.")
 @click.option("--quick", is_flag=True, help="A few minutes: a look, not a measurement.")
@@ -107,8 +114,9 @@ def command(
     if chosen_peers is None:
         chosen_peers = [peer for peer in peers.OTHERS if not peers.missing(peer)]
     check_folder(out)
-    peers.check_installed(chosen_peers)
-    races = races or (["layers"] if shapes else [*cases.RACES])
+    races = races or (["layers"] if shapes else _runnable())
+    needed = [peers.REFERENCE_OF_MODULES] if set(races) & set(cases.OF_MODULES) else []
+    peers.check_installed([*chosen_peers, *needed])
     threads, rounds = threads or fastrnn.get_num_threads(), rounds or (1 if quick else 5)
     rows = race.race(
         cases.choose(races, cases.Choice(cells, dtype, shapes, quick)),
