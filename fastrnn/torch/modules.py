@@ -81,13 +81,11 @@ class _Layers(_Module):
         return unseen(self._forward, input, hx, reset)
 
     def _forward(self, given, hx, reset):
-        if isinstance(given, torch.fx.Proxy):  # a leaf of the graph, as modules of torch.nn are
-            path, keywords = given.tracer.path_of_module(self), {"reset": reset}
-            keywords = keywords if reset is not None else {}
-            return given.tracer.create_proxy("call_module", path, (given, hx), keywords)
         packed = isinstance(given, PackedSequence)
         x, states = given.data if packed else given, self._states(hx)
         if not self._fits(x, states, given.batch_sizes if packed else None):
+            if isinstance(given, torch.fx.Proxy):
+                return self._leaf(given, hx, reset)
             return super().forward(given, hx)
         if packed:
             found = self._packed(given, states, reset)
@@ -96,6 +94,12 @@ class _Layers(_Module):
         else:
             found = self._row(x, states, reset)
         return super().forward(given, hx) if found is None else found
+
+    def _leaf(self, proxy, hx, reset):
+        """A leaf of the graph, as modules of torch.nn are."""
+        path, keywords = proxy.tracer.path_of_module(self), {"reset": reset}
+        keywords = keywords if reset is not None else {}
+        return proxy.tracer.create_proxy("call_module", path, (proxy, hx), keywords)
 
     def _is_slower(self, given):
         fewest = 16 if self.proj_size else self._fewest_steps
