@@ -26,13 +26,18 @@ class Computation(Protocol):
     def reference(self, *tensors: Tensor | None) -> tuple[Tensor, ...]: ...
 
 
+def is_differentiated(tensors: Sequence[object]) -> bool:
+    """Whether a gradient is wanted of any of them, of which some may be no tensors."""
+    return torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in tensors)
+
+
 def compute(
     computation: Computation,
     tensors: Sequence[Tensor | None],
     arrays: Sequence[np.ndarray | None],
 ) -> tuple[Tensor, ...]:
     """The results, with a gradient where one is wanted of any of the tensors; arrays are theirs."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if is_differentiated(tensors):
         return _Differentiable.apply(computation, arrays, *tensors)
     results, _ = on_torchs_threads(computation.forward, False, *arrays)
     return tuple(map(torch.from_numpy, results))

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn.nn.direction import Form
 from fastrnn.torch import compiled
-from fastrnn.torch.autograd import compute
+from fastrnn.torch.autograd import compute, is_differentiated
 from fastrnn.torch.sequences import Sequence
 from fastrnn.torch.steps import Step
 from fastrnn.torch.tensors import is_observed, plain_arrays, unseen
@@ -41,11 +41,8 @@ class _Module:
         found = self._parameters.get(name)
         return getattr(self, name) if found is None else found
 
-    def _arrays(self, tensors):
-        """Arrays of the tensors; None where torch.nn is to compute."""
-        if self.use == "torch" or self.nonlinearity not in ("tanh", "relu") or is_observed():
-            return None
-        return plain_arrays(tensors)
+    def _may_compute(self):
+        return self.use != "torch" and self.nonlinearity in ("tanh", "relu") and not is_observed()
 
     def _states(self, hx) -> States | None:
         """None where hx is none of this module's."""
@@ -169,7 +166,7 @@ class _Layers(_Module):
         if compiling := torch.compiler.is_compiling():
             computed = self.use != "torch" and sizes is None and compiled.are_plain(tensors)
         else:
-            arrays = self._arrays(tensors)
+            arrays = plain_arrays(tensors) if self._may_compute() else None
             computed = arrays is not None
         if not computed and reset is None:
             return None
@@ -276,11 +273,16 @@ class _Cell(_Module):
 
     def _run(self, tensors):
         """None where torch.nn is to compute."""
-        arrays = self._arrays(tensors)
+        step = _step(self.cell, self.nonlinearity)
+        if not self._may_compute():
+            return None
+        if not is_differentiated(tensors) and (found := step.results(tensors)) is not None:
+            return found
+        arrays = plain_arrays(tensors)
         if arrays is None or not self._fits(*arrays[:3]):
             return None
         if arrays[0].ndim == 2:
-            return compute(_step(self.cell, self.nonlinearity), tensors, arrays)
+            return compute(step, tensors, arrays)
         rows = [t if t is None else t.unsqueeze(0) for t in tensors[:3]]
         found = self._run((*rows, *tensors[3:]))
         return tuple(state.squeeze(0) for state in found)

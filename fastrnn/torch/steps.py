@@ -4,15 +4,24 @@ Its tensors are x (N, D), h (N, H) and of an lstm c (N, H), None for zeros, w_ih
 w_hh (G*H, H), and b_ih and b_hh (G*H,), None without a bias.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fastrnn.cells import NAMES
+from fastrnn.backends import get_backend
+from fastrnn.cells import NAMES, form_of
 from fastrnn.layers import recurrent
-from fastrnn.torch import formulas
+from fastrnn.torch import formulas, tensors
+
+
+@cache
+def _about(step):
+    """The record of its cell, and the rest of Weights."""
+    record = form_of(step.cell, nonlinearity=step.nonlinearity)
+    return record, ("ifgo" if step.cell == "lstm" else record.gates, True, None)
 
 
 class Step(NamedTuple):
@@ -33,6 +42,14 @@ class Step(NamedTuple):
         args = x, *states, w_ih, w_hh, b_ih, b_hh
         *after, cache = recurrent.step_forward(cell, args, form, training)
         return tuple(after), cache
+
+    def results(self, given: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, ...] | None:
+        """Those of tensors of which no gradient is wanted, without a detour over Python where all
+        lies as the kernels read it; else None."""
+        if tensors.compiled is None:
+            return None
+        forward = get_backend().step_forward
+        return tensors.on_torchs_threads(tensors.compiled.step, forward, *_about(self), given)
 
     def backward(self, cache, *dstates):
         dstates = [np.zeros_like(cache.h) if d is None else d for d in dstates]

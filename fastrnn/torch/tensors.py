@@ -51,7 +51,7 @@ def _plain_arrays(tensors: tuple[torch.Tensor | None, ...]) -> list[np.ndarray |
 try:
     from fastrnn.torch import _arrays as compiled
 except ImportError:  # built without extensions
-    arrays, plain_arrays = _arrays, _plain_arrays
+    compiled, arrays, plain_arrays = None, _arrays, _plain_arrays
 else:
     arrays, plain_arrays = compiled.arrays, compiled.plain_arrays
 
