@@ -262,6 +262,23 @@ def test_same_wrong_states_and_packed_data_of_three_axes():
         assert str(raised.value) == str(expected.value)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [([1, 2], 3), ([2, 1], 4), ([2, 1], 2), ([2, 0], 2), ([-1], 1), ([3, 0, 1], 4), ([], 0)],
+)
+def test_what_no_packing_is_is_torchs(sizes, rows):
+    theirs, ours = pair("GRU", D, H, bidirectional=True)
+    packed = PackedSequence(torch.randn(rows, D), torch.tensor(sizes, dtype=torch.int64))
+    try:
+        expected = theirs(packed)[0].data
+    except Exception as error:
+        with pytest.raises(type(error)) as raised:
+            ours(packed)
+        assert str(raised.value) == str(error)
+    else:
+        assert_equal([ours(packed)[0].data], [expected])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_changed_between_the_passes_is_an_error(name):
     _, module = pair(name, D, H)
