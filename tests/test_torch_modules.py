@@ -30,6 +30,15 @@ DTYPES = (torch.float32, torch.float64)
 N, T, D, H = 3, 5, 4, 6
 
 
+@pytest.fixture(autouse=True)
+def torchs_threads_do_not_wait():
+    """On a busy machine those of OpenMP may wait for each other for minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def only_fastrnn(monkeypatch):
     """torch.nn's own code is an error."""
