@@ -5,7 +5,19 @@ import io
 
 import pytest
 import torch
-from test_torch_modules import LAYERS, NAMES, D, H, N, T, assert_equal, leaf, results, tensors_of
+from test_torch_modules import (  # the fixture is used by being here
+    LAYERS,
+    NAMES,
+    D,
+    H,
+    N,
+    T,
+    assert_equal,
+    leaf,
+    results,
+    tensors_of,
+    torchs_threads_do_not_wait,  # noqa: F401
+)
 from torch import nn
 
 import fastrnn.torch

@@ -30,6 +30,15 @@ DTYPES = (torch.float32, torch.float64)
 N, T, D, H = 3, 5, 4, 6
 
 
+@pytest.fixture(autouse=True)
+def torchs_threads_do_not_wait():
+    """On a busy machine those of OpenMP may wait for each other for minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def only_fastrnn(monkeypatch):
     """torch.nn's own code is an error."""
@@ -260,6 +269,23 @@ def test_same_wrong_states_and_packed_data_of_three_axes():
         with pytest.raises(RuntimeError) as raised:
             ours(*args)
         assert str(raised.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [([1, 2], 3), ([2, 1], 4), ([2, 1], 2), ([2, 0], 2), ([-1], 1), ([3, 0, 1], 4), ([], 0)],
+)
+def test_what_no_packing_is_is_torchs(sizes, rows):
+    theirs, ours = pair("GRU", D, H, bidirectional=True)
+    packed = PackedSequence(torch.randn(rows, D), torch.tensor(sizes, dtype=torch.int64))
+    try:
+        expected = theirs(packed)[0].data
+    except Exception as error:
+        with pytest.raises(type(error)) as raised:
+            ours(packed)
+        assert str(raised.value) == str(error)
+    else:
+        assert_equal([ours(packed)[0].data], [expected])
 
 
 @pytest.mark.parametrize("name", NAMES)

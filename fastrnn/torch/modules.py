@@ -143,6 +143,8 @@ class _Layers(_Module):
 
     def _packed(self, sequence, states, reset):
         x, sizes, order, back = sequence
+        if torch.compiler.is_compiling() or not _are_sizes(sizes.numpy(), len(x)):
+            return None
         if order is not None:  # of the rows, by length
             states = [s if s is None else s.index_select(1, order) for s in states]
         if reset is not None:
@@ -211,6 +213,11 @@ def _sequence(cell, layers, bidirectional, nonlinearity, *others):
 
 
 _plain_sequence = cache(_sequence)
+
+
+def _are_sizes(sizes, U):
+    """Whether so many of U rows take each step of a packed sequence, never more than before."""
+    return sizes[-1] > 0 and sizes.sum() == U and bool((sizes[1:] <= sizes[:-1]).all())
 
 
 def _checked(reset, letters, shape):
