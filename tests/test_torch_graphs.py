@@ -170,7 +170,7 @@ def test_onnx_files_have_onnxs_own_operators():
 
 def test_what_torch_onnx_exports_has_torchs_operators(monkeypatch):
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
-    program = torch.export.export(Model().eval(), (torch.randn(T, N, D),))
+    program = torch.export.export(Model().eval(), (torch.randn(T, N, D),), strict=False)
     targets = [str(node.target) for node in program.graph.nodes]
     assert "aten.lstm.input" in targets
     assert not any("fastrnn" in target for target in targets)

@@ -26,18 +26,13 @@ class Computation(Protocol):
     def reference(self, *tensors: Tensor | None) -> tuple[Tensor, ...]: ...
 
 
-def has_gradient(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether what is computed from the tensors now has one."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
 def compute(
     computation: Computation,
     tensors: Sequence[Tensor | None],
     arrays: Sequence[np.ndarray | None],
 ) -> tuple[Tensor, ...]:
     """The results, with a gradient where one is wanted of any of the tensors; arrays are theirs."""
-    if has_gradient(tensors):
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return _Differentiable.apply(computation, arrays, *tensors)
     results, _ = on_torchs_threads(computation.forward, False, *arrays)
     return tuple(map(torch.from_numpy, results))

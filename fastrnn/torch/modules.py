@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn.nn.direction import Form
 from fastrnn.torch import compiled
-from fastrnn.torch.autograd import compute, has_gradient
+from fastrnn.torch.autograd import compute
 from fastrnn.torch.sequences import Sequence
 from fastrnn.torch.steps import Step
 from fastrnn.torch.tensors import is_observed, plain_arrays, unseen
@@ -41,11 +41,9 @@ class _Module:
         found = self._parameters.get(name)
         return getattr(self, name) if found is None else found
 
-    def _arrays(self, tensors, is_slower):
+    def _arrays(self, tensors):
         """Arrays of the tensors; None where torch.nn is to compute."""
-        if self.use == "torch" or (is_slower and self.use == "auto"):
-            return None
-        if self.nonlinearity not in ("tanh", "relu") or is_observed():
+        if self.use == "torch" or self.nonlinearity not in ("tanh", "relu") or is_observed():
             return None
         return plain_arrays(tensors)
 
@@ -78,18 +76,16 @@ class _Layers(_Module):
         """
         if torch.compiler.is_compiling():
             return self._forward(input, hx, reset)
-        if reset is None and torch.jit.is_tracing():
+        if reset is None and (self._is_slower(input) or torch.jit.is_tracing()):
             return super().forward(input, hx)
         return unseen(self._forward, input, hx, reset)
 
     def _forward(self, given, hx, reset):
-        if isinstance(given, torch.fx.Proxy):  # a leaf of the graph, as modules of torch.nn are
-            path, keywords = given.tracer.path_of_module(self), {"reset": reset}
-            keywords = keywords if reset is not None else {}
-            return given.tracer.create_proxy("call_module", path, (given, hx), keywords)
         packed = isinstance(given, PackedSequence)
         x, states = given.data if packed else given, self._states(hx)
         if not self._fits(x, states, given.batch_sizes if packed else None):
+            if isinstance(given, torch.fx.Proxy):
+                return self._leaf(given, hx, reset)
             return super().forward(given, hx)
         if packed:
             found = self._packed(given, states, reset)
@@ -98,6 +94,22 @@ class _Layers(_Module):
         else:
             found = self._row(x, states, reset)
         return super().forward(given, hx) if found is None else found
+
+    def _leaf(self, proxy, hx, reset):
+        """A leaf of the graph, as modules of torch.nn are."""
+        path, keywords = proxy.tracer.path_of_module(self), {"reset": reset}
+        keywords = keywords if reset is not None else {}
+        return proxy.tracer.create_proxy("call_module", path, (proxy, hx), keywords)
+
+    def _is_slower(self, given):
+        fewest = 16 if self.proj_size else self._fewest_steps
+        if fewest == 1 or self.use != "auto":
+            return False
+        if isinstance(given, PackedSequence):
+            return fewest > len(given.batch_sizes)
+        if not isinstance(given, Tensor) or given.dim() not in (2, 3):
+            return False
+        return fewest > given.shape[1 if self.batch_first and given.dim() == 3 else 0]
 
     def _fits(self, x, states, sizes):
         """Whether torch.nn would take these shapes, and there is something to compute."""
@@ -157,7 +169,7 @@ class _Layers(_Module):
         if compiling := torch.compiler.is_compiling():
             computed = self.use != "torch" and sizes is None and compiled.are_plain(tensors)
         else:
-            arrays = self._arrays(tensors, reset is None and self._is_slower(x, sizes))
+            arrays = self._arrays(tensors)
             computed = arrays is not None
         if not computed and reset is None:
             return None
@@ -171,29 +183,15 @@ class _Layers(_Module):
         y, *last = results
         return y, tuple(last) if self.cell == "lstm" else last[0]
 
-    def _is_slower(self, x, sizes):
-        T = x.shape[1 if self.batch_first else 0] if sizes is None else len(sizes)
-        fewest = 16 if self.proj_size else self._fewest_steps
-        return fewest > T
-
     def _computation(self, x, sizes, reset):
         layout = "batch_first" if self.batch_first else "time_first"
         layout = layout if sizes is None else "packed"
-        # torch.compile looks behind caches, and warns that it does.
-        build = _sequence.__wrapped__ if torch.compiler.is_compiling() else _sequence
-        computation = build(
-            self.cell,
-            self.num_layers,
-            self.bidirectional,
-            self.nonlinearity,
-            self.bias,
-            self.proj_size > 0,
-            layout,
-        )
+        about = self.cell, self.num_layers, self.bidirectional, self.nonlinearity, self.bias
+        about = *about, self.proj_size > 0, layout
         masks = self._masks(x, layout)
-        if sizes is None and reset is None and not masks:
-            return computation
-        return computation._replace(sizes=sizes, reset=reset, masks=masks)
+        if sizes is None and reset is None and not masks and not torch.compiler.is_compiling():
+            return _plain_sequence(*about)
+        return _sequence(*about, sizes, reset, masks)
 
     def _masks(self, x, layout):
         """What the outputs of all layers but the last are multiplied with, as torch draws it: one
@@ -210,10 +208,12 @@ class _Layers(_Module):
         return tuple(map(f, hx)) if self.cell == "lstm" else f(hx)
 
 
-@cache
 def _sequence(cell, layers, bidirectional, nonlinearity, *others):
     gates = "ifgo" if cell == "lstm" else None
     return Sequence(Form(cell, layers, bidirectional, gates, True, nonlinearity, True), *others)
+
+
+_plain_sequence = cache(_sequence)
 
 
 def _checked(reset, letters, shape):
@@ -256,12 +256,12 @@ _step = cache(Step)
 
 
 class _Cell(_Module):
-    # Up to which H fastrnn is the faster one, without a gradient and with one.
+    # Up to which H fastrnn is the faster one, without gradients and with them.
     _most_units = 256, 64
 
     def forward(self, input, hx=None):  # noqa: A002
         """As torch.nn's, whose own it is in a graph of torch.compile."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._is_slower():
             return super().forward(input, hx)
         return unseen(self._forward, input, hx)
 
@@ -282,11 +282,13 @@ class _Cell(_Module):
         weight = self._weight
         weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")
         tensors = (x, h, c, *weights)
-        H, (without, training) = self.hidden_size, self._most_units
-        is_slower = training < H and (without < H or has_gradient(tensors))
-        if (arrays := self._arrays(tensors, is_slower)) is None:
+        if (arrays := self._arrays(tensors)) is None:
             return None
         return compute(_step(self.cell, self.nonlinearity), tensors, arrays)
+
+    def _is_slower(self):
+        most = self._most_units[torch.is_grad_enabled()]
+        return self.use == "auto" and self.hidden_size > most
 
     def _fits(self, x, h, c):
         """Whether torch.nn would take these shapes, and there is something to compute."""
@@ -309,7 +311,7 @@ class RNNCell(_Cell, torch.nn.RNNCell):
 
 
 class LSTMCell(_Cell, torch.nn.LSTMCell):
-    """torch.nn.LSTMCell, by fastrnn up to 256 hidden units, 64 where there is a gradient; beyond,
+    """torch.nn.LSTMCell, by fastrnn up to 256 hidden units, 64 where gradients are enabled; beyond,
     torch.nn's own is faster.
     """
 
@@ -317,7 +319,7 @@ class LSTMCell(_Cell, torch.nn.LSTMCell):
 
 
 class GRUCell(_Cell, torch.nn.GRUCell):
-    """torch.nn.GRUCell, by fastrnn up to 256 hidden units, 64 where there is a gradient; beyond,
+    """torch.nn.GRUCell, by fastrnn up to 256 hidden units, 64 where gradients are enabled; beyond,
     torch.nn's own is faster.
     """
 
