@@ -46,9 +46,9 @@ def main(train, epochs):
             adam.zero_grad()
             nn.functional.cross_entropy(model([x[i] for i in share]), y[share]).backward()
             adam.step()
-    right = model.module([x[i] for i in held_out]).argmax(dim=1) == y[held_out]
+    right = (model.module([x[i] for i in held_out]).argmax(dim=1) == y[held_out]).double().mean()
     digest = hashlib.sha256(b"".join(w.detach().numpy().data for w in model.parameters()))
-    print(f"process {rank}: {right.double().mean():.1%} right, weights {digest.hexdigest()[:16]}")
+    print(f"process {rank}: {right:.1%} right, weights {digest.hexdigest()[:16]}\n", end="")
 
 
 if __name__ == "__main__":
