@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import torch
@@ -94,3 +95,29 @@ def test_forks_and_workers_in_either_order_of_imports(order):
     assert parts == ("2", "1", "2", "1", "2")
     assert sums[3] == "1"
     assert len({sums[i] for i in (0, 1, 2, 4)}) == 1
+
+
+def test_torchs_idle_threads_are_sent_home_before_large_work_and_come_again():
+    """OpenMP's wait in a loop, and a call that competed with them took half as long again."""
+    script = """
+    import os, torch, fastrnn.torch
+
+    torch.set_num_threads(2)
+    fastrnn.set_num_threads(1)
+    lstm, x = fastrnn.torch.LSTM(256, 256), torch.zeros(60, 20, 256)
+    large = torch.zeros(1_000_000)
+    for _ in range(3):
+        large.add_(1)  # by two threads
+        before = len(os.listdir("/proc/self/task"))
+        with torch.inference_mode():
+            lstm(x)
+        print(before - len(os.listdir("/proc/self/task")))
+    if os.fork() == 0:  # which has none of them, and would wait for ever
+        lstm(x)
+        print("child")
+        os._exit(0)
+    os.wait()
+    """
+    command = [sys.executable, *FORKS, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["1", "1", "1", "child"], done.stderr

@@ -40,14 +40,20 @@ def cpus_beside_openmp() -> frozenset[int]:
 def _openmp_places() -> set[int]:
     """The CPUs that OpenMP's library found when it was loaded."""
     cpus: set[int] = set()
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    for path in {line.split()[-1] for line in lines if "libgomp" in line or "libomp" in line}:
-        library = ctypes.CDLL(path)
+    for library in openmp_libraries():
         for place in range(library.omp_get_num_places()):
             found = (ctypes.c_int * library.omp_get_place_num_procs(place))()
             library.omp_get_place_proc_ids(place, found)
             cpus.update(found)
     return cpus
+
+
+def openmp_libraries() -> list[ctypes.CDLL]:
+    """OpenMP's libraries in this process; on Linux alone."""
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    paths = {line.split()[-1] for line in lines if "libgomp" in line or "libomp" in line}
+    return [ctypes.CDLL(path) for path in sorted(paths)]
 
 
 def _cpus_of_quotas() -> int:

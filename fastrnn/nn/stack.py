@@ -164,7 +164,7 @@ def backward(
     for i, caches in reversed(list(enumerate(cache.layers))):
         if dy is not None and i < len(cache.masks) and cache.masks[i] is not None:
             dy = dy * cache.masks[i]
-        dh = [None] * S if dy is None else np.split(dy, S, axis=-1)
+        dh = [dy] * S if S == 1 or dy is None else np.split(dy, S, axis=-1)
         after = [_of_direction(dlast, i * S + d) for d in range(S)]
         sums = None if onto is None else onto[i]
         dy, before, layer = layer_backward(form, dh, after, caches, onto=sums, backend=backend)

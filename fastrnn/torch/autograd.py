@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastrnn.torch.tensors import arrays, is_observed, on_torchs_threads
+from fastrnn.torch import threads
+from fastrnn.torch.tensors import arrays, is_observed
 
 
 class Computation(Protocol):
@@ -39,14 +40,17 @@ def compute(
     """The results, with a gradient where one is wanted of any of the tensors; arrays are theirs."""
     if is_differentiated(tensors):
         return _Differentiable.apply(computation, arrays, *tensors)
-    results, _ = on_torchs_threads(computation.forward, False, *arrays)
+    operations = threads.operations_of(arrays)
+    results, _ = threads.run(computation.forward, False, *arrays, operations=operations)
     return tuple(map(torch.from_numpy, results))
 
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx, computation, given, *tensors):
-        results, cache = on_torchs_threads(computation.forward, True, *given)
+        ctx.operations = threads.operations_of(given)
+        run = threads.run(computation.forward, True, *given, operations=ctx.operations)
+        results, cache = run
         outputs = tuple(map(torch.from_numpy, results))
         # All that is kept goes through save_for_backward: torch sees there what was changed since,
         # and its hooks (checkpoints, saving elsewhere) get hold of it.
@@ -65,7 +69,8 @@ class _Differentiable(torch.autograd.Function):
             inputs = ctx.saved_tensors[: ctx.count]
             return None, None, *gradients_by_torch(ctx.computation, inputs, wanted, douts)
         cache = _put_together(ctx.cache, arrays(ctx.saved_tensors))
-        gradients = on_torchs_threads(ctx.computation.backward, cache, *arrays(douts))
+        run = ctx.computation.backward, cache, *arrays(douts)
+        gradients = threads.run(*run, operations=2 * ctx.operations)
         return (
             None,
             None,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fastrnn.nn.direction import Form
+from fastrnn.torch import threads
 from fastrnn.torch.sequences import Sequence
-from fastrnn.torch.tensors import FLOATS, arrays, on_torchs_threads
+from fastrnn.torch.tensors import FLOATS, arrays
 
 
 def are_plain(tensors: Several[Tensor | None]) -> bool:
@@ -51,7 +52,8 @@ def _computation(reset, masks, cell, nonlinearity, layers, bidirectional, *other
 def _forward(x, h0, c0, weights, reset, masks, *about):
     computation = _computation(reset, masks, *about)
     given = arrays((x, h0, c0, *weights))
-    results, _ = on_torchs_threads(computation.forward, False, *given)
+    operations = threads.operations_of(given)
+    results, _ = threads.run(computation.forward, False, *given, operations=operations)
     return [torch.from_numpy(a) for a in results]
 
 
@@ -78,7 +80,8 @@ def _backward(dresults, x, h0, c0, weights, reset, masks, *about):
         _, cache = computation.forward(True, *given)
         return computation.backward(cache, *arrays(dresults))
 
-    found = zip(given, on_torchs_threads(gradients), strict=True)
+    run = threads.run(gradients, operations=3 * threads.operations_of(given))
+    found = zip(given, run, strict=True)
     return [torch.from_numpy(d) for a, d in found if a is not None]
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fastrnn.backends import get_backend
 from fastrnn.cells import NAMES, form_of
 from fastrnn.layers import recurrent
-from fastrnn.torch import formulas, tensors
+from fastrnn.torch import formulas, tensors, threads
 
 
 @cache
@@ -49,7 +49,7 @@ class Step(NamedTuple):
         if tensors.compiled is None:
             return None
         forward = get_backend().step_forward
-        return tensors.on_torchs_threads(tensors.compiled.step, forward, *_about(self), given)
+        return threads.run(tensors.compiled.step, forward, *_about(self), given)
 
     def backward(self, cache, *dstates):
         dstates = [np.zeros_like(cache.h) if d is None else d for d in dstates]

@@ -7,8 +7,6 @@ import torch
 from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch.autograd import forward_ad
 
-from fastrnn.backends import get_backend
-
 FLOATS = frozenset({torch.float32, torch.float64})
 # Subclasses may mean other things by their elements.
 _KINDS = frozenset({torch.Tensor, torch.nn.Parameter})
@@ -66,15 +64,3 @@ def unseen(f: Callable, *args: object) -> object:
     if _unseen is None:
         _unseen = torch.compiler.disable(lambda f, *args: f(*args))
     return _unseen(f, *args)
-
-
-def on_torchs_threads(f: Callable, *args: object) -> object:
-    """f(*args), with no more threads than torch would use."""
-    bound = getattr(get_backend(), "bound_threads", None)
-    if bound is None:
-        return f(*args)
-    before = bound(torch.get_num_threads())
-    try:
-        return f(*args)
-    finally:
-        bound(before)
