@@ -61,9 +61,15 @@ class _Module:
 # ---- layers --------------------------------------------------------------------------------------
 
 
+# Of more rows than these a single step lays the weights out anew.
+_READ_IN_PLACE = 6
+
+
 class _Layers(_Module):
     # From how many steps on fastrnn is the faster one; 16 with a projection.
     _fewest_steps = 1
+    # Up to how many weights a gate it is where a single step lays them out anew.
+    _most_weights = float("inf")
 
     def forward(self, input, hx=None, *, reset=None):  # noqa: A002
         """As torch.nn's; reset (N, T), bool, whatever the layout, sets the state of row n to
@@ -100,13 +106,18 @@ class _Layers(_Module):
 
     def _is_slower(self, given):
         fewest = 16 if self.proj_size else self._fewest_steps
-        if fewest == 1 or self.use != "auto":
+        large = self.hidden_size * (self.input_size + self.hidden_size) > self._most_weights
+        if self.use != "auto" or not (fewest > 1 or large):
             return False
         if isinstance(given, PackedSequence):
-            return fewest > len(given.batch_sizes)
-        if not isinstance(given, Tensor) or given.dim() not in (2, 3):
+            steps, rows = len(given.batch_sizes), given.batch_sizes[0]
+        elif isinstance(given, Tensor) and given.dim() == 3:
+            steps, rows = given.shape[:2] if not self.batch_first else given.shape[1::-1]
+        elif isinstance(given, Tensor) and given.dim() == 2:
+            steps, rows = len(given), 1
+        else:
             return False
-        return fewest > given.shape[1 if self.batch_first and given.dim() == 3 else 0]
+        return fewest > steps or (large and steps == 1 and rows > _READ_IN_PLACE)
 
     def _fits(self, x, states, sizes):
         """Whether torch.nn would take these shapes, and there is something to compute."""
@@ -248,9 +259,12 @@ class LSTM(_Layers, torch.nn.LSTM):
 
 
 class GRU(_Layers, torch.nn.GRU):
-    """torch.nn.GRU, by fastrnn."""
+    """torch.nn.GRU, by fastrnn; of one step, more than 6 rows and more than 20,000 weights a gate
+    torch.nn's own, which is faster.
+    """
 
     own, cell = torch.nn.GRU, "gru"
+    _most_weights = 20_000
 
 
 # ---- cells ---------------------------------------------------------------------------------------
