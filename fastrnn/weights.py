@@ -41,7 +41,7 @@ def reorder(a: Array, before: str, after: str, axis: int = -1) -> Array:
     Returns: a itself where the orders are the same, else a copy.
     Raises ValueError for orders of different letters or an axis that they do not divide.
     """
-    if sorted(before) != sorted(after):
+    if sorted(before) != sorted(after) or len({*before}) != len(before):
         raise ValueError(f"after: expected a permutation of {before!r}, got {after!r}")
     axis %= a.ndim
     shape, G = tuple(a.shape), len(before)
@@ -60,14 +60,23 @@ def _turned(layer: Layer, before: str, after: str) -> Layer:
 
 
 def _from(library: str, cell: str, layer: Layer, gates: str | None) -> Layer:
+    _check_cell(cell)
     return _turned(layer, ORDERS[library][cell], _ours(cell, gates))
 
 
 def _to(library: str, cell: str, layer: Layer, gates: str | None) -> Layer:
+    _check_cell(cell)
     return _turned(layer, _ours(cell, gates), ORDERS[library][cell])
 
 
+def _check_cell(cell: str) -> None:
+    if cell not in NAMES:
+        raise ValueError(f"cell: expected one of {[*NAMES]}, got {cell!r}")
+
+
 def _ours(cell: str, gates: str | None) -> str:
+    if gates is not None and gates not in NAMES[cell].orders:
+        raise ValueError(f"gates: expected one of {[*NAMES[cell].orders]}, got {gates!r}")
     return NAMES[cell].gates if gates is None else NAMES[cell].orders[gates]
 
 
@@ -123,6 +132,8 @@ def from_keras(
 ) -> Layer:
     """A layer of Keras's weights: kernel (D, G*H), recurrent_kernel (H, G*H), bias (G*H,), of a GRU
     with reset_after (2, G*H)."""
+    if bias is not None and bias.ndim == 2 and (cell != "gru" or len(bias) != 2):
+        raise ValueError(f"bias: expected shape (G*H,), of a gru (2, G*H), got {bias.shape}")
     b, bh = (bias, None) if bias is None or bias.ndim == 1 else bias
     return _from("keras", cell, Layer(kernel, recurrent_kernel, b, bh), gates)
 

@@ -31,7 +31,7 @@ BELOW = {
     "backends": {"cells"},
     "layers": {"backends", "cells"},
     "weights": {"cells"},
-    "nn": {"cells", "layers", "optional", "storage", "weights"},
+    "nn": {"backends", "cells", "layers", "optional", "storage", "weights"},
     "solver": {"backends", "optim", "settings", "storage"},
     "metrics": {"optional", "printing"},
     "settings": set(),

@@ -1,5 +1,6 @@
 """ONNX: the standard's own tests of its recurrent nodes, models there and back, onnxruntime."""
 
+import re
 import warnings
 
 import numpy as np
@@ -386,7 +387,7 @@ REFUSED_MODELS = {
     "first_states": (
         {"node": "low"},
         lambda model: model.graph.node[0].input.extend(["", "", "low.R"]),
-        "low: initial_h: expected zeros, or no constant",
+        "low: initial_h: expected zeros or an input of the model, got 'low.R'",
     ),
     "a_shape_of_more_numbers_than_there_are": (
         {"node": "low"},
@@ -477,3 +478,82 @@ def test_onnxruntime_steps_captioners_alike(cell, tmp_path, rng):
             values = {"words": said, **dict(zip("hc", theirs, strict=False))}
             their_scores, *theirs = step.run(None, values)
             assert_close(their_scores, scores, TWIN["float32"])
+
+
+def stack_of_two(**inputs):
+    """A model of two RNNs on top of each other, of which the upper one has these inputs, too; nodes
+    that make them come with them."""
+    nodes = [value for value in inputs.values() if not isinstance(value, str)]
+    names = {name: v if isinstance(v, str) else v.output[0] for name, v in inputs.items()}
+    rng = np.random.default_rng(0)
+    constants = {
+        "W": rng.standard_normal((1, H, H)).astype(np.float32),
+        "R": rng.standard_normal((1, H, H)).astype(np.float32),
+        "ones": np.ones((1, 1, H), np.float32),
+        "zeros": np.zeros((1, 1, H), np.float32),
+        "shape": np.array([1, 2, H]),
+        "lengths": np.array([2, 3], np.int32),
+        "axes": np.array([1]),
+    }
+    more = ["", names.get("sequence_lens", ""), names.get("initial_h", "")]
+    nodes = [
+        onnx.helper.make_node("RNN", ["x", "W", "R"], ["y", "last"], hidden_size=H),
+        onnx.helper.make_node("Squeeze", ["y", "axes"], ["between"]),
+        *nodes,
+        onnx.helper.make_node("RNN", ["between", "W", "R", *more], ["z"], hidden_size=H),
+    ]
+    of = onnx.TensorProto.FLOAT
+    infos = [
+        onnx.helper.make_tensor_value_info("x", of, ["T", 2, H]),
+        onnx.helper.make_tensor_value_info("h", of, [2, 2, H]),
+    ]
+    outputs = [onnx.helper.make_tensor_value_info("z", of, None)]
+    tensors = [numpy_helper.from_array(a, name) for name, a in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "stack", infos, outputs, tensors)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)])
+
+
+def made(operator, *inputs, **attributes):
+    return onnx.helper.make_node(operator, inputs, ["made"], **attributes)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, None),
+        ({"initial_h": "zeros"}, None),
+        ({"initial_h": made("Expand", "zeros", "shape")}, None),
+        ({"initial_h": made("ConstantOfShape", "shape")}, None),
+        ({"initial_h": made("Slice", "h", "axes", "axes", "axes")}, None),
+        ({"initial_h": "last"}, "initial_h: expected zeros or an input of the model, got 'last'"),
+        ({"initial_h": "ones"}, "initial_h: expected zeros or an input of the model, got 'ones'"),
+        (
+            {"initial_h": made("Expand", "ones", "shape")},
+            "initial_h: expected zeros or an input of",
+        ),
+        (
+            {"initial_h": made("Identity", "ones")},
+            "initial_h: expected zeros or an input of the mo",
+        ),
+        (
+            {
+                "initial_h": made(
+                    "ConstantOfShape", "shape", value=numpy_helper.from_array(np.ones(1, "f"))
+                )
+            },
+            "initial_h: expected zeros or an input of the model, got 'made'",
+        ),
+        (
+            {"sequence_lens": "lengths"},
+            "sequence_lens: expected an input of the model, got 'length",
+        ),
+    ],
+)
+def test_what_a_caller_would_not_know_of_is_refused(inputs, message, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(stack_of_two(**inputs).SerializeToString())
+    if message is None:
+        assert nn.load(path).form.layers == 2
+    else:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            nn.load(path)

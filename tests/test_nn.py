@@ -302,7 +302,13 @@ def test_modules_copy_and_pickle(kind, rng):
         ),
         ({"proj_size": -1}, ValueError, "proj_size: expected an integer of at least 1, got -1"),
         ({"dtype": np.float16}, TypeError, "dtype: expected float32 or float64, got float16"),
-        ({"gate_order": "gofi"}, ValueError, "gates: expected one of ['ifog', 'fico', 'ifgo', "),
+        ({"gate_order": "gofi"}, ValueError, "gate_order: expected one of ['ifog', 'fico', 'ifgo'"),
+        ({"gate_order": None}, ValueError, "gate_order: expected one of ['ifog', 'fico', 'ifgo', "),
+        ({"dtype": None}, TypeError, "dtype: expected float32 or float64, got object"),
+        ({"dtype": "floaty"}, TypeError, "dtype: expected float32 or float64: data type"),
+        ({"seed": "a"}, TypeError, "seed: expected an integer of at least 0: "),
+        ({"seed": -1}, ValueError, "seed: expected an integer of at least 0: "),
+        ({"backend": "gpu"}, ValueError, "backend: expected "),
         ({"init": "zeros"}, ValueError, "init: expected one of ['pytorch', 'keras', 'scaled']"),
     ],
     ids=str,
@@ -328,6 +334,12 @@ def test_what_no_module_can_be_is_refused(arguments, error, message):
             ValueError,
             "h0: expected shape (2, 4, 6), got (1, 4, 6)",
         ),
+        (
+            {"state": (np.zeros((1, N, H)),)},
+            TypeError,
+            "h0, c0: expected a tuple of these, got 1 of",
+        ),
+        ({"rng": 0}, TypeError, "rng: expected a numpy.random.Generator, got int"),
         ({"lengths": [1, 2]}, ValueError, "lengths: expected shape (4,), got (2,)"),
         (
             {"reset": np.zeros((N, T + 1), bool)},
@@ -350,7 +362,10 @@ def test_parameters_are_checked_by_their_names():
     module = nn.LSTM(D, H, 2)
     x = np.zeros((N, T, D), np.float32)
     params = dict(module.params)
+    with pytest.raises(ValueError, match="nonlinearity: expected one of"):
+        nn.RNN(D, H, nonlinearity="sigmoid")
     for name, a, error, message in [
+        ("weight_hh_l0", [[1.0]], TypeError, "weight_hh_l0: expected an ndarray, got list"),
         ("weight_hh_l1", np.zeros((18, H), np.float32), ValueError, "(24, 6), got (18, 6)"),
         ("bias_ih_l0", np.zeros(24), TypeError, "bias_ih_l0: expected float32, got float64"),
         ("weight_ih_l2", np.zeros((24, H)), ValueError, "params: expected ['weight_ih_l0', "),
@@ -372,6 +387,9 @@ def test_gradients_need_what_fits_and_a_training_pass(rng):
         module.backward(y, module.forward(x)[2])
     with pytest.raises(TypeError, match=re.escape("cache that LSTM.forward returned, got tuple")):
         module.backward(y, (1, 2))
+    for other in nn.LSTM(D, H, 2), nn.LSTM(D, H + 1), nn.LSTM(D, H, bias=False), nn.GRU(D, H):
+        with pytest.raises(ValueError, match="cache: expected that of .* got that of another modu"):
+            other.backward(y, cache)
     dx, grads, _ = module.backward(None, cache)
     assert not dx.any()
     assert not any(a.any() for a in grads.values())
@@ -391,6 +409,7 @@ def test_nothing_at_all_is_a_batch_too(kind):
 
 def test_a_module_says_what_it_is():
     assert repr(nn.GRU(3, 4)) == "GRU(3, 4)"
+    assert repr(nn.RNN(3, 4, nonlinearity="relu")) == "RNN(3, 4, nonlinearity='relu')"
     text = "LSTM(3, 4, num_layers=2, bidirectional=True, dropout=0.5)"
     assert repr(nn.LSTM(3, 4, 2, bidirectional=True, dropout=0.5)) == text
 

@@ -35,8 +35,9 @@ def load(
     PyTorch's names .safetensors, or what torch.save wrote, .pt, .pth, .bin, .ckpt; of Keras .keras,
     .h5, .hdf5; .onnx. Of several recurrent modules in it one is chosen by prefix, of PyTorch's
     names, by layer, the name of one of Keras's, or by node, of one of ONNX's; several layers or
-    nodes, from the lowest on, are one stack. What is taken where the source does not say it:
-    nonlinearity of an RNN, reset_after of a GRU, dropout between layers.
+    nodes, from the lowest on, are one stack, whatever lies between them in the file. What is taken
+    where the source does not say it: nonlinearity of an RNN, reset_after of a GRU, dropout between
+    layers.
     Raises ValueError, which names the file, for what it has not or fastrnn has not, TypeError for
     another source or, of a state_dict, a dtype, OSError where a file cannot be read,
     ModuleNotFoundError where a package is missing that reads it.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastrnn.layers import checks
 from fastrnn.nn.modules import Recurrent
 from fastrnn.nn.state_dict import in_layers
 from fastrnn.optional import require
@@ -145,6 +146,7 @@ def to_onnx(
     where it cannot be written.
     """
     layers = in_layers(module)
+    lengths, state = checks.flag("lengths", lengths), checks.flag("state", state)
     if module.proj_size:
         raise ValueError(f"proj_size: expected 0, got {module.proj_size}: ONNX has no projection")
     graph, form = Graph(), module.form

@@ -236,8 +236,11 @@ def _checked(layer: Layer, cell: str, options: Options) -> Options:
                 raise ValueError(f"{layer.name}: {name}: expected {wanted}, got {got!r}")
         if config.get("activation") != layer.configs[0].get("activation"):
             raise ValueError(f"{layer.name}: activation: expected the same in both directions")
+        forms = [bool(config.get("reset_after", False)) for config in layer.configs]
+        if cell == "gru" and len({*forms}) > 1:
+            raise ValueError(f"{layer.name}: reset_after: expected the same in both directions")
         if cell == "gru":
-            options = options._replace(reset_after=bool(config.get("reset_after", False)))
+            options = options._replace(reset_after=forms[0])
         if cell == "rnn":
             options = options._replace(nonlinearity=config.get("activation", "tanh"))
     if layer.wrapper and (merge := layer.wrapper.get("merge_mode", "concat")) != "concat":

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.backends import get_backend
+from fastrnn.cells import form_of
 from fastrnn.layers import checks
 from fastrnn.layers.dropout import dropout as dropout_mask
 from fastrnn.layers.streaming import Chain, Stream
@@ -24,6 +26,22 @@ class Cache(NamedTuple):
 
     inner: stack.Cache | checkpoints.Cache | None  # None: training=False
     y_shape: tuple[int, ...]
+    of: tuple[object, ...]  # what the module is
+
+
+def _float_dtype(dtype):
+    try:
+        known = np.dtype("O" if dtype is None else dtype)  # which NumPy takes for float64
+    except TypeError as error:
+        raise TypeError(f"dtype: expected float32 or float64: {error}") from None
+    return checks.float_dtype("dtype", known)
+
+
+def _generator(seed):
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"seed: expected an integer of at least 0: {error}") from None
 
 
 class Recurrent:
@@ -52,7 +70,11 @@ class Recurrent:
     ) -> None:
         checks.count("num_layers", form.layers)
         checks.flag("bidirectional", form.bidirectional)
-        checks.gate_order(form.record, form.gates)
+        if not isinstance(form.gates, str) or form.gates not in form.record.orders:
+            expected = [*form.record.orders]
+            raise ValueError(f"gate_order: expected one of {expected}, got {form.gates!r}")
+        form_of(form.cell, nonlinearity=form.nonlinearity)
+        get_backend(backend)
         self.form = form
         self.input_size = checks.count("input_size", input_size)
         self.hidden_size = checks.count("hidden_size", hidden_size)
@@ -63,9 +85,9 @@ class Recurrent:
                 f"proj_size: expected 0, or less than hidden_size = {hidden_size}, got {proj_size}"
             )
         self.proj_size = int(proj_size)
-        self.dtype = checks.float_dtype("dtype", np.dtype(dtype))
+        self.dtype = _float_dtype(dtype)
         self.backend = backend
-        self.rng = np.random.default_rng(seed)
+        self.rng = _generator(seed)
         self.params = self._initial(init)
 
     def _initial(self, scheme):
@@ -80,6 +102,10 @@ class Recurrent:
                 f = checks.gate_order(self.form.record, self.form.gates).index("f")
                 params[name][f * H : (f + 1) * H] = 1
         return params
+
+    @property
+    def _kind(self):
+        return self.form, self.input_size, self.hidden_size, self.proj_size, self.bias, self.dtype
 
     @property
     def output_size(self) -> int:
@@ -114,10 +140,14 @@ class Recurrent:
     def check_params(self) -> None:
         """Raise ValueError for a name or a shape in params, TypeError for a dtype."""
         shapes = self.shapes
+        if not isinstance(self.params, dict):
+            raise TypeError(f"params: expected a dict, got {type(self.params).__name__}")
         if self.params.keys() != shapes.keys():
             raise ValueError(f"params: expected {list(shapes)}, got {list(self.params)}")
         for name, shape in shapes.items():
-            a = checks.array(name, self.params[name])
+            a = self.params[name]
+            if not isinstance(a, np.ndarray):
+                raise TypeError(f"{name}: expected an ndarray, got {type(a).__name__}")
             if a.dtype != self.dtype:
                 raise TypeError(f"{name}: expected {self.dtype}, got {a.dtype}")
             if a.shape != shape:
@@ -152,12 +182,15 @@ class Recurrent:
         before step t, for several episodes in one row; training, whether backward may follow and
         elements drop out, by rng (None: the module's own); checkpoint_every: keep the states every
         so many steps alone, and let backward compute the rest again.
-        Returns: y (N, T, S*P), 0 past a row's length; the last state; the cache for backward.
+        Returns: y (N, T, S*P), 0 past a row's length; the last state; the cache for backward, which
+        holds x, state and y themselves: do not change them before.
         Raises ValueError for a shape or a value, TypeError for a dtype or a flag.
         """
         weights, training = self._weights(), checks.flag("training", training)
         x = self._input(x)
         initial = self._state("{}0", state, len(x))
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
         masks = self._masks(x.shape[:2], self.rng if rng is None else rng, training)
         given = {"lengths": lengths, "reset": reset, "masks": masks, "backend": self.backend}
         every = self._every(checkpoint_every)
@@ -166,7 +199,7 @@ class Recurrent:
         else:
             run = checkpoints.forward(self.form, weights, x, initial, every, **given)
         y, last, inner = run
-        return y, self._as_state(last), Cache(inner if training else None, y.shape)
+        return y, self._as_state(last), Cache(inner if training else None, y.shape, self._kind)
 
     def _every(self, steps):
         if steps is None:
@@ -200,11 +233,15 @@ class Recurrent:
         shapes = self._state_shapes(N)
         if state is None:
             return (None,) * len(shapes)
+        several = isinstance(state, tuple | list)
+        expected = ", ".join(map(name.format, shapes))
+        if len(shapes) == 1 and isinstance(state, tuple):
+            raise TypeError(f"{expected}: expected an array, got a tuple")
         if len(shapes) == 1:
             state = (state,)
-        elif not isinstance(state, tuple | list) or len(state) != len(shapes):
-            expected = ", ".join(map(name.format, shapes))
-            raise TypeError(f"{expected}: expected a tuple of these, got {type(state).__name__}")
+        elif not several or len(state) != len(shapes):
+            got = f"{len(state)} of them" if several else type(state).__name__
+            raise TypeError(f"{expected}: expected a tuple of these, got {got}")
         return tuple(
             a if a is None else checks.gradient_of(name.format(letter), a, shape, self.dtype)
             for a, (letter, shape) in zip(state, shapes.items(), strict=True)
@@ -230,6 +267,8 @@ class Recurrent:
         Raises ValueError for a shape or a cache of training=False, TypeError for a dtype.
         """
         checks.cache_of(f"{type(self).__name__}.forward", Cache, cache)
+        if cache.of != self._kind:
+            raise ValueError(f"cache: expected that of {self!r}, got that of another module")
         if cache.inner is None:
             raise ValueError(
                 "cache: expected that of forward with training=True, got one of training=False, "
@@ -257,7 +296,7 @@ class Recurrent:
         """All layers one step after the other, for inputs that arrive one by one, with the bits of
         forward: see fastrnn.layers.streaming.Chain. The weights are those of now.
 
-        Inputs: batch N; head, w (H, M) and b (M,) of a dense layer on top.
+        Inputs: batch N; head, w (H, C) and b (C,) of a dense layer on top.
         Raises ValueError for a stack that is bidirectional or projected, and for a batch or a head
         that does not fit.
         """
@@ -276,17 +315,19 @@ class Recurrent:
         return Chain(streams, head)
 
     def __repr__(self) -> str:
+        form = self.form
         said = {
-            "num_layers": self.form.layers,
-            "bidirectional": self.form.bidirectional,
-            "bias": self.bias,
-            "dropout": self.dropout,
-            "proj_size": self.proj_size,
-            "dtype": self.dtype.name,
+            "num_layers": (form.layers, 1),
+            "bidirectional": (form.bidirectional, False),
+            "bias": (self.bias, True),
+            "dropout": (self.dropout, 0),
+            "proj_size": (self.proj_size, 0),
+            "nonlinearity": (form.nonlinearity, "tanh"),
+            "reset_after": (form.reset_after, True),
+            "gate_order": (form.gates, {"lstm": "ifgo"}.get(form.cell, form.record.gates)),
+            "dtype": (self.dtype.name, "float32"),
         }
-        usual = {"num_layers": 1, "bidirectional": False, "bias": True, "dropout": 0}
-        usual |= {"proj_size": 0, "dtype": "float32"}
-        text = "".join(f", {k}={v!r}" for k, v in said.items() if v != usual[k])
+        text = "".join(f", {k}={v!r}" for k, (v, usual) in said.items() if v != usual)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{text})"
 
 

@@ -27,6 +27,11 @@ REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, Tr
 ACTIVATIONS = {"rnn": ("Tanh",), "lstm": ("Sigmoid", "Tanh", "Tanh"), "gru": ("Sigmoid", "Tanh")}
 # What may lie between two nodes of a stack, moving numbers alone.
 MOVES = ("Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+# What may lie between an input of a model, or zeros, and an initial state.
+SHAPES = (
+    *(*MOVES, "Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Gather", "Shape"),
+    *("Slice", "Split", "Tile"),
+)
 MOST_UNITS = 1 << 16  # in nodes that are tried
 
 
@@ -186,7 +191,51 @@ def of_file(path: Path, node: str | Sequence[str] | None, options: Options) -> R
         known = {_name(n): n for n in model.graph.node if n.op_type in OPERATORS}
         with naming(path):
             nodes = choose(known, node, "node", parse, partial(_is_on, model))
+            for own in nodes:
+                _check_from_outside(model, constants, own)
             return _module(nodes, constants, options)
+
+
+def _check_from_outside(model: object, constants: Mapping[str, object], node: Node) -> None:
+    """Raises ValueError unless lengths and initial states are inputs of the model, or none, or
+    zeros: a module gets them from its caller."""
+    for name, value in node.inputs.items():
+        outside = name in ("X", "W", "R", "B") or _is_from_outside(model, constants, node, value)
+        if name == "sequence_lens" and (value in constants or not outside):
+            raise ValueError(f"{node.name}: {name}: expected an input of the model, got {value!r}")
+        if not outside:
+            raise ValueError(
+                f"{node.name}: {name}: expected zeros or an input of the model, got {value!r}"
+            )
+
+
+def _is_from_outside(model, constants, node, value):
+    """Whether a value is inputs of the model and zeros alone, moved."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    inputs, seen, todo = {value.name for value in model.graph.input}, {""}, [value]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in constants:
+            a = _array(node, name, constants[name])
+            if a.dtype.kind == "f" and a.any():
+                return False
+        elif name in producers:
+            between = producers[name]
+            if between.op_type not in SHAPES or not _fills_with_zeros(between):
+                return False
+            todo += between.input if between.op_type != "Shape" else ()
+        elif name not in inputs:
+            return False
+    return True
+
+
+def _fills_with_zeros(node):
+    to_array = require("onnx.numpy_helper").to_array
+    filled = node.attribute if node.op_type == "ConstantOfShape" else ()
+    return not any(to_array(attribute.t).any() for attribute in filled)
 
 
 def _constants(model: object) -> dict[str, object]:
@@ -257,18 +306,13 @@ def _module(nodes: list[Node], constants: Mapping[str, object], options: Options
 
 
 def _constant_layers(node: Node, constants: Mapping[str, object]) -> list[Layer]:
-    """The weights of each direction, which have to be constants; initial states that are constants
-    have to be zeros."""
+    """The weights of each direction, which have to be constants."""
     given = {}
     for name, value in node.inputs.items():
         if name in ("W", "R", "B"):
             if value not in constants:
                 raise ValueError(f"{node.name}: {name}: expected a constant, got {value!r}")
             given[name] = widened(_array(node, name, constants[value]))
-        elif name.startswith("initial") and value in constants:
-            given[name] = _array(node, name, constants[value])
-            if given[name].any():
-                raise ValueError(f"{node.name}: {name}: expected zeros, or no constant")
     return _layers(node, given)
 
 

@@ -41,8 +41,8 @@ def layer_forward(
 
     Inputs: weights and the initial states of each direction, h (N, P) and of an lstm c (N, H), None
     for zeros; x (N, T, D) or as steps.layout has it, or with steps.index a table (U, D). Where a
-    row is reset before step t,
-    something ends before t: backwards in time the state starts anew at t - 1.
+    row is reset before step t, something ends before t: backwards in time the state starts anew at
+    t - 1.
     Returns: h (N, T, P) of each direction, its last states, its cache for layer_backward.
     """
     results = []

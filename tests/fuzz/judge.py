@@ -25,6 +25,8 @@ ROUNDINGS = 200
 CONDITION = 100
 JITTERS = 4
 
+_sigmoid = reference.sigmoid
+
 Outcome = list[tuple[str, object]]
 
 
@@ -182,7 +184,10 @@ class _Near:
         """That result of the reference, of operands that are a rounding or two away."""
         for i in range(JITTERS):
             moved = functools.partial(self._moved, np.random.default_rng(i))
-            with mock.patch.object(reference, "np", _Inexact(moved)):
+            with (
+                mock.patch.object(reference, "np", _Inexact(moved)),
+                mock.patch.object(reference, "sigmoid", lambda x, f=moved: f(_sigmoid(x))),
+            ):
                 results = dict(outcome(self._run, "numpy", moved))
             yield np.asarray(results[label])
 
@@ -199,7 +204,7 @@ class _Near:
 
 class _Inexact:
     """NumPy, but for a tanh that is a rounding or two away, as another one is: where it is near 1,
-    they are all that its derivative has."""
+    they are all that its derivative has. The same holds of a sigmoid."""
 
     def __init__(self, moved: Callable) -> None:
         self.tanh = lambda x: moved(np.tanh(x))
