@@ -682,3 +682,71 @@ def test_checkpoints_and_saving_elsewhere(use_reentrant, only_fastrnn):
     for a, b, c in zip(expected, again, moved, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y: torch.complex(y.new_ones(y.shape), y).conj().mul(1 + 2j).abs().sum(),
+        lambda y: y.mul(torch._neg_view(torch.full_like(y, 0.3))).sum(),
+        lambda y: y.mul(torch._efficientzerotensor(y.shape)).sum() + y[..., 0].sum(),
+    ],
+    ids=["conjugate", "negative", "zeros that are not there"],
+)
+def test_gradients_that_are_not_what_lies_in_memory(name, loss):
+    theirs, ours = pair(name, D, H)
+    x = torch.randn(N, D) if name.endswith("Cell") else torch.randn(T, N, D)
+    found = []
+    for module in theirs, ours:
+        module.use = "fastrnn"
+        y = module(x)
+        loss(y[0] if isinstance(y, tuple) else y).backward()
+        found.append([p.grad for p in module.parameters()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_that_are_not_what_lies_in_memory(name):
+    theirs, ours = pair(name, D, H)
+    ours.use = "fastrnn"
+    shape = (N, D) if name.endswith("Cell") else (T, N, D)
+    given = [torch._neg_view(torch.randn(shape))]
+    if name != "LSTM":  # torch.nn's reads what is not there
+        given.append(torch._efficientzerotensor(shape))
+    for x in given:
+        with torch.no_grad():
+            y, wanted = ours(x), theirs(x)
+        torch.testing.assert_close(y, wanted)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTMCell"])
+def test_sparse_gradients_are_refused_aloud(name):
+    _, ours = pair(name, D, H)
+    ours.use = "fastrnn"
+    y = ours(torch.randn(N, D) if name.endswith("Cell") else torch.randn(T, N, D))
+    y = y[0] if isinstance(y, tuple) else y
+    index = torch.zeros(y.shape, dtype=torch.long)
+    with pytest.raises((TypeError, RuntimeError, NotImplementedError)):
+        torch.gather(y, 0, index, sparse_grad=True).sum().backward()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("Cell")])
+@pytest.mark.parametrize("bias", ["bias_ih", "bias_hh"])
+def test_a_cell_may_have_one_bias(name, bias):
+    theirs, ours = pair(name, D, H)
+    ours.use = "fastrnn"
+    x = torch.randn(N, D)
+    for module in theirs, ours:
+        module.register_parameter(bias, None)
+    assert_equal(results(ours, x), results(theirs, x))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_are_leaves_of_torch_fx(name):
+    _, ours = pair(name, D, H)
+    traced = torch.fx.symbolic_trace(torch.nn.Sequential(ours))
+    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]

@@ -1,5 +1,6 @@
 """fastrnn.torch uses as many threads as torch does, in every process, however it came about."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ from util import FORKS
 
 import fastrnn.torch
 from fastrnn.backends import _kernels
+from fastrnn.backends.threads import openmp_libraries
 
 LARGE = 64, 16, 64, 128  # work enough for several threads
 
@@ -121,3 +123,24 @@ def test_torchs_idle_threads_are_sent_home_before_large_work_and_come_again():
     command = [sys.executable, *FORKS, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["1", "1", "1", "child"], done.stderr
+
+
+def test_openmp_is_found_by_any_path_and_missed_where_it_is_gone(tmp_path):
+    library = next(iter(openmp_libraries()), None)
+    if library is None:
+        pytest.skip("torch has no OpenMP of its own here")
+    copy = tmp_path / "My Env" / "libgomp-copy.so.1"
+    copy.parent.mkdir()
+    shutil.copy(library._name, copy)
+    script = """
+    import ctypes, os, sys
+    from fastrnn.backends.threads import openmp_libraries
+
+    ctypes.CDLL(sys.argv[1])
+    print(*[library._name == sys.argv[1] for library in openmp_libraries()])
+    os.unlink(sys.argv[1])
+    print(len(openmp_libraries()))
+    """
+    command = [sys.executable, *FORKS, "-c", textwrap.dedent(script), str(copy)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True", "0"], done.stderr

@@ -6,6 +6,7 @@ The number never changes a result, only its time.
 import ctypes
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from numbers import Integral
 from pathlib import Path
@@ -52,8 +53,13 @@ def openmp_libraries() -> list[ctypes.CDLL]:
     """OpenMP's libraries in this process; on Linux alone."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
-    paths = {line.split()[-1] for line in lines if "libgomp" in line or "libomp" in line}
-    return [ctypes.CDLL(path) for path in sorted(paths)]
+    paths = {line.split(maxsplit=5)[-1] for line in lines}
+    names = ("libgomp", "libomp", "libiomp")
+    libraries = []
+    for path in sorted(p for p in paths if Path(p).name.startswith(names)):
+        with suppress(OSError):  # replaced since it was loaded
+            libraries.append(ctypes.CDLL(path))
+    return libraries
 
 
 def _cpus_of_quotas() -> int:

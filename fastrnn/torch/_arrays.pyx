@@ -103,14 +103,25 @@ cdef ndarray array_of(tensor):
         shape[i], strides[i] = d.shape[i], d.strides[i] * size
         contiguous = contiguous and (shape[i] == 1 or strides[i] == expected)
         expected *= shape[i]
+    if d.data == NULL and expected:  # zeros that are not there, what was freed
+        return None
     a = PyArray_New(ndarray, d.ndim, shape, kind, NULL if contiguous else strides, d.data, 0,
                     NPY_ARRAY_CARRAY if contiguous else NPY_ARRAY_WRITEABLE, None)
     set_array_base(a, owner)
     return a
 
 
+cdef bint is_plain(t):
+    """Whether its elements are what lies in its memory."""
+    return (type(t) is Tensor or type(t) is Parameter) and not t.is_neg()
+
+
 def arrays(tensors) -> list:
-    return [None if t is None else array_of(t) for t in tensors]
+    cdef list found = []
+    for t in tensors:
+        a = array_of(t) if t is not None and is_plain(t) else None
+        found.append(t.numpy(force=True) if a is None and t is not None else a)
+    return found
 
 
 def plain_arrays(tuple tensors) -> list | None:
@@ -121,7 +132,7 @@ def plain_arrays(tuple tensors) -> list | None:
         if t is None:
             found.append(None)
             continue
-        if (type(t) is not Tensor and type(t) is not Parameter) or t.is_neg():
+        if not is_plain(t):
             return None
         a = array_of(t)
         if a is None or not (PyArray_TYPE(a) == NPY_FLOAT or PyArray_TYPE(a) == NPY_DOUBLE):
@@ -160,9 +171,9 @@ def step(step_forward, record, tuple rest, tuple tensors) -> tuple | None:
             found[i] = PyArray_ZEROS(2, shape, PyArray_TYPE(x), 0)
         elif not lies_as(found[i], 2, shape[0], shape[1]):
             return None
-    if b is None:
+    if b is None and bh is None:
         b = PyArray_ZEROS(1, &GH, PyArray_TYPE(x), 0)
-    elif not (lies_as(b, 1, GH, 0) and lies_as(bh, 1, GH, 0)):
+    elif b is None or bh is None or not (lies_as(b, 1, GH, 0) and lies_as(bh, 1, GH, 0)):
         return None
     elif not record.two_biases:
         b, bh = b + bh, None

@@ -52,6 +52,11 @@ class _Module:
             return (hx, None) if isinstance(hx, Tensor) else None
         return tuple(hx) if isinstance(hx, tuple | list) and len(hx) == 2 else None
 
+    def _leaf(self, proxy, hx, **keywords):
+        """A leaf of torch.fx's graph, as modules of torch.nn are."""
+        path = proxy.tracer.path_of_module(self)
+        return proxy.tracer.create_proxy("call_module", path, (proxy, hx), keywords)
+
     def __prepare_scriptable__(self):
         plain = self.own.__new__(self.own)
         plain.__dict__ = self.__dict__.copy()
@@ -88,7 +93,7 @@ class _Layers(_Module):
         x, states = given.data if packed else given, self._states(hx)
         if not self._fits(x, states, given.batch_sizes if packed else None):
             if isinstance(given, torch.fx.Proxy):
-                return self._leaf(given, hx, reset)
+                return self._leaf(given, hx, **({} if reset is None else {"reset": reset}))
             return super().forward(given, hx)
         if packed:
             found = self._packed(given, states, reset)
@@ -97,12 +102,6 @@ class _Layers(_Module):
         else:
             found = self._row(x, states, reset)
         return super().forward(given, hx) if found is None else found
-
-    def _leaf(self, proxy, hx, reset):
-        """A leaf of the graph, as modules of torch.nn are."""
-        path, keywords = proxy.tracer.path_of_module(self), {"reset": reset}
-        keywords = keywords if reset is not None else {}
-        return proxy.tracer.create_proxy("call_module", path, (proxy, hx), keywords)
 
     def _is_slower(self, given):
         fewest = 16 if self.proj_size else self._fewest_steps
@@ -284,6 +283,8 @@ class _Cell(_Module):
         return unseen(self._forward, input, hx)
 
     def _forward(self, x, hx):
+        if isinstance(x, torch.fx.Proxy):
+            return self._leaf(x, hx)
         found, states, weight = None, self._states(hx), self._weight
         if states is not None:
             weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")

@@ -36,7 +36,7 @@ class Step(NamedTuple):
         states = [zeros if s is None else s for s in (h, c)[: len(cell.states)]]
         if b_ih is None:
             b_ih = np.zeros(len(w_ih), x.dtype)
-        elif not cell.two_biases:
+        if b_hh is not None and not cell.two_biases:
             b_ih, b_hh = b_ih + b_hh, None
         form = "ifgo" if self.cell == "lstm" else cell.gates, True, True, self.nonlinearity
         args = x, *states, w_ih, w_hh, b_ih, b_hh
