@@ -58,11 +58,9 @@ def batch_of(x: np.ndarray, steps: Steps) -> int:
     """N."""
     if steps.layout == "packed":
         return len(steps.lengths)
-    return (
-        x.shape[1]
-        if steps.layout == "time_first"
-        else len(x if steps.index is None else steps.index)
-    )
+    if steps.layout == "time_first":
+        return x.shape[1]
+    return len(x if steps.index is None else steps.index)
 
 
 def forward(

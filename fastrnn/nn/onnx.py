@@ -211,7 +211,7 @@ def _check_from_outside(model: object, constants: Mapping[str, object], node: No
 
 def _is_from_outside(model, constants, node, value):
     """Whether a value is inputs of the model and zeros alone, moved."""
-    producers = {name: node for node in model.graph.node for name in node.output}
+    producers = _producers(model)
     inputs, seen, todo = {value.name for value in model.graph.input}, {""}, [value]
     while todo:
         name = todo.pop()
@@ -238,6 +238,11 @@ def _fills_with_zeros(node):
     return not any(to_array(attribute.t).any() for attribute in filled)
 
 
+def _producers(model: object) -> dict[str, object]:
+    """Nodes by the names of their results."""
+    return {name: node for node in model.graph.node for name in node.output}
+
+
 def _constants(model: object) -> dict[str, object]:
     """Tensors (onnx.TensorProto) that a model has as constants, by name."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -249,7 +254,7 @@ def _constants(model: object) -> dict[str, object]:
 
 def _is_on(model: object, below: Node, above: Node) -> bool:
     """Whether a node reads what another one returns, side by side: what lies between is tried."""
-    producers = {name: node for node in model.graph.node for name in node.output}
+    producers = _producers(model)
     between, name = [], above.inputs["X"]
     while name != below.outputs.get("Y"):
         node = producers.get(name)

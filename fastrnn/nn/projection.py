@@ -106,7 +106,9 @@ def backward(
         dWx, dWh = dWx.T, dWh.T
     grads = Weights(dWx, dWh, db, dbh, (dWhr + of_last + of_product).T)
     if onto is not None:
-        grads = Weights(*(d if d is None else a + d for a, d in zip(onto, grads, strict=True)))
+        grads = Weights(
+            *(d if d is None else np.add(a, d, out=a) for a, d in zip(onto, grads, strict=True))
+        )
     return np.ascontiguousarray(laid_out(dx, cache.steps)), (dr0, dc0), grads
 
 

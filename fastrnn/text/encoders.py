@@ -13,10 +13,11 @@ import numpy as np
 
 from fastrnn.backends import get_backend
 from fastrnn.backends.caches import RowGradient
-from fastrnn.cells import ALL_STEPS, NAMES, Steps
+from fastrnn.cells import ALL_STEPS, Steps
 from fastrnn.layers import dense
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
+from fastrnn.layers.recurrent import GATES
 from fastrnn.nn import init, stack
 from fastrnn.nn.stack import Form, Weights
 from fastrnn.text import pooling
@@ -90,7 +91,7 @@ class Recurrent(NamedTuple):
 
     def shapes(self, V: int) -> dict[str, tuple[int, ...]]:
         """Of its parameters."""
-        W, H, columns = self.dim, self.hidden, len(NAMES[self.cell].gates) * self.hidden
+        W, H, columns = self.dim, self.hidden, GATES[self.cell] * self.hidden
         shapes = {"W_embed": (V, W)}
         for d in self.directions:
             shapes |= {f"Wx_{d}": (W, columns), f"Wh_{d}": (H, columns), f"b_{d}": (columns,)}
@@ -99,7 +100,7 @@ class Recurrent(NamedTuple):
     def init(self, V: int, rng: np.random.Generator) -> Params:
         """Initial parameters: Wh orthogonal a gate (Saxe et al. 2014), the LSTM's forget gate open
         (Gers et al. 2000)."""
-        W, H, G = self.dim, self.hidden, len(NAMES[self.cell].gates)
+        W, H, G = self.dim, self.hidden, GATES[self.cell]
         params = {"W_embed": _word_vectors(V, W, self.scale, rng)}
         for d in self.directions:
             params[f"Wx_{d}"] = rng.standard_normal((W, G * H)) * W**-0.5

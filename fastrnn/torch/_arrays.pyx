@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: freethreading_compatible=True
-"""The functions of tensors.py in C: a step of a small cell takes hardly longer than reaching its
-tensors from Python. By DLPack, so that nothing of torch is compiled against."""
+"""Tensors as arrays, as tensors.py has them, in C: a step of a small cell takes hardly longer than
+reaching its tensors from Python. By DLPack, so that nothing of torch is compiled against."""
 
 from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
@@ -151,6 +151,8 @@ cdef bint lies_as(ndarray a, int ndim, npy_intp rows, npy_intp columns) noexcept
 
 
 def step(step_forward, record, tuple rest, tuple tensors) -> tuple | None:
+    """What a backend's step_forward makes of the tensors of steps.py, as tensors; None where they are
+    not plain or lie otherwise than its kernels read."""
     cdef list found = plain_arrays(tensors)
     cdef ndarray x, w_ih, w_hh, b, bh
     cdef npy_intp shape[2]

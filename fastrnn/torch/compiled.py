@@ -9,9 +9,8 @@ from collections.abc import Sequence as Several
 import torch
 from torch import Tensor
 
-from fastrnn.nn.direction import Form
 from fastrnn.torch import threads
-from fastrnn.torch.sequences import Sequence
+from fastrnn.torch.sequences import Sequence, sequence
 from fastrnn.torch.tensors import FLOATS, arrays
 
 
@@ -43,9 +42,7 @@ _ARGUMENTS = (
 
 
 def _computation(reset, masks, cell, nonlinearity, layers, bidirectional, *others):
-    gates = "ifgo" if cell == "lstm" else None
-    form = Form(cell, layers, bidirectional, gates, True, nonlinearity, True)
-    return Sequence(form, *others, None, reset, tuple(masks))
+    return sequence(cell, layers, bidirectional, nonlinearity, *others, None, reset, tuple(masks))
 
 
 @torch.library.custom_op("fastrnn::layers", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor[]")

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn.nn.direction import Form
 from fastrnn.torch import compiled
 from fastrnn.torch.autograd import compute, is_differentiated
-from fastrnn.torch.sequences import Sequence
+from fastrnn.torch.sequences import sequence
 from fastrnn.torch.steps import Step
 from fastrnn.torch.tensors import is_observed, plain_arrays, unseen
 
@@ -200,7 +199,7 @@ class _Layers(_Module):
         masks = self._masks(x, layout)
         if sizes is None and reset is None and not masks and not torch.compiler.is_compiling():
             return _plain_sequence(*about)
-        return _sequence(*about, sizes, reset, masks)
+        return sequence(*about, sizes, reset, masks)
 
     def _masks(self, x, layout):
         """What the outputs of all layers but the last are multiplied with, as torch draws it: one
@@ -217,12 +216,7 @@ class _Layers(_Module):
         return tuple(map(f, hx)) if self.cell == "lstm" else f(hx)
 
 
-def _sequence(cell, layers, bidirectional, nonlinearity, *others):
-    gates = "ifgo" if cell == "lstm" else None
-    return Sequence(Form(cell, layers, bidirectional, gates, True, nonlinearity, True), *others)
-
-
-_plain_sequence = cache(_sequence)
+_plain_sequence = cache(sequence)
 
 
 def _are_sizes(sizes, U):

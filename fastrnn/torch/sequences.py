@@ -144,3 +144,11 @@ class Sequence(NamedTuple):
         N, columns = x.shape[1], (w_hh.shape[1], len(w_hh) // 4)
         given = zip(self.form.record.states, (h0, c0), columns, strict=False)
         return tuple(x.new_zeros(N, size) if s is None else s[i] for _, s, size in given)
+
+
+def sequence(
+    cell: str, layers: int, bidirectional: bool, nonlinearity: str, *others: object
+) -> Sequence:
+    """A Sequence of weights as torch.nn lays them out; others, its fields after form."""
+    gates = "ifgo" if cell == "lstm" else None
+    return Sequence(Form(cell, layers, bidirectional, gates, True, nonlinearity, True), *others)
