@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.options import Options
+
 
 class Weights(NamedTuple):
     """The weights of a cell as a call gets them."""
@@ -24,6 +26,8 @@ class Weights(NamedTuple):
     gates: str = ""  # as a permutation of the cell's
     transposed: bool = False  # rows of gates, as PyTorch and ONNX have them
     packed: object = None  # what a backend's prepare made of them
+    options: Options | None = None
+    vectors: np.ndarray | None = None  # (len(cell.vectors)*H,)
 
 
 class Steps(NamedTuple):
@@ -94,6 +98,8 @@ class RNNCache(NamedTuple):
     layout: str = "batch_first"
     transposed: bool = False  # Wx is (H, D)
     packed: object = None  # of prepared weights
+    activations: np.ndarray | None = None  # (N, T, H), h before zoneout; with options
+    options: Options | None = None
 
 
 class LSTMCache(NamedTuple):
@@ -116,6 +122,8 @@ class LSTMCache(NamedTuple):
     layout: str = "batch_first"
     transposed: bool = False  # Wx is (4*H, D), Wh (4*H, H)
     packed: object = None
+    peepholes: np.ndarray | None = None  # (3*H,)
+    options: Options | None = None
 
 
 class GRUCache(NamedTuple):
@@ -138,6 +146,7 @@ class GRUCache(NamedTuple):
     transposed: bool = False  # Wx is (3*H, D), Wh (3*H, H)
     packed: object = None
     gates: str = "rzn"  # r, z, n as they lie in Wx, Wh, b, activations
+    options: Options | None = None
 
 
 # ---- cells ---------------------------------------------------------------------------------------
@@ -156,6 +165,9 @@ class Cell:
     two_biases: bool  # x Wx + b and h Wh + bh are told apart
     cache: type
     constants: dict[str, object] = field(default_factory=dict)  # fields of the cache: its form
+    options: tuple[str, ...] = ()  # of Options, those that its formulas know
+    vectors: str = ""  # the gates that have a parameter of one number a unit, as formulas have them
+    vectors_name: str = ""  # of all of them, and the field of the cache
 
     @cached_property
     def nothing_kept(self) -> NamedTuple:
@@ -251,8 +263,31 @@ GRU_ORIGINAL = replace(
     GRU, kernel="gru_original", saved={"activations": 3}, constants={"reset_after": False}
 )
 
+_PLAIN = RNN, RNN_RELU, LSTM, GRU, GRU_ORIGINAL
+
+_OPTIONS = (
+    *("zoneout_h", "dropout_x", "dropout_h", "dropout_weights", "clip", "clip_gradient"),
+    *("seed", "first_step"),
+)
+_GATED = (*_OPTIONS, "dropout_candidate", "hard_sigmoid")
+_RNN_OPTIONS = {"kernel": "rnn_options", "saved": {"activations": 1}}
+# By the kernel of the plain cell.
+WITH_OPTIONS = {
+    "rnn": replace(RNN, **_RNN_OPTIONS, options=_OPTIONS),
+    "rnn_relu": replace(RNN_RELU, **_RNN_OPTIONS, options=(*_OPTIONS, "cap")),
+    "lstm": replace(
+        LSTM,
+        kernel="lstm_options",
+        options=(*_GATED, "zoneout_c"),
+        vectors="ifo",
+        vectors_name="peepholes",
+    ),
+    "gru": replace(GRU, kernel="gru_options", options=_GATED),
+    "gru_original": replace(GRU_ORIGINAL, kernel="gru_original_options", options=_GATED),
+}
+
 # By kernel; and those that users choose by name, whose variants have keywords.
-CELLS = {cell.kernel: cell for cell in (RNN, RNN_RELU, LSTM, GRU, GRU_ORIGINAL)}
+CELLS = {cell.kernel: cell for cell in (*_PLAIN, *WITH_OPTIONS.values())}
 NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU)}
 # The keywords that choose a variant, as they are by default.
 FORM = {"reset_after": True, "nonlinearity": "tanh"}
@@ -265,7 +300,7 @@ def form_of(cell: str, **form: object) -> Cell:
     """
     if not isinstance(cell, str) or cell not in NAMES:
         raise ValueError(f"cell: expected one of {list(NAMES)}, got {cell!r}")
-    variants = [record for record in CELLS.values() if record.name == cell]
+    variants = [record for record in _PLAIN if record.name == cell]
     for name, value in form.items():
         known = list(dict.fromkeys((FORM | record.constants)[name] for record in variants))
         if not isinstance(value, type(known[0])) or value not in known:

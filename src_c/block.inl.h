@@ -19,9 +19,12 @@ typedef struct {
     idx z_offsets[MAX_GATES]; /* of the gates of the phase in a row of z */
     idx x_offsets[MAX_GATES]; /* of the gates of the cell in a row of x */
     idx offsets[MAX_GATES];   /* and in a row of saved gates, of their gradients */
+    const options *options;
+    const idx *sorted_indices;
+    idx step;
     /* Forward */
-    const REAL *h_prev;
-    REAL *h_next, *states[MAX_STATES], *scratch[MAX_SCRATCH];
+    const REAL *h_prev, *dropped_prev; /* what of h reaches Wh, h itself where nothing is dropped */
+    REAL *h_next, *dropped_next, *states[MAX_STATES], *scratch[MAX_SCRATCH];
     idx state_stride;
     /* What forward saves for backward */
     REAL *saved_states[MAX_STATES], *saved_gates, *saved_extra;
@@ -30,8 +33,7 @@ typedef struct {
     const unsigned char *reset;
     int reset_to_initial;
     const REAL *initial[MAX_STATES], *dh;
-    const idx *sorted_indices;
-    REAL *dstates[MAX_STATES], *dgates, *operand;
+    REAL *dstates[MAX_STATES], *dgates, *operands[OPERANDS];
     idx dstate_stride, dgates_stride, operand_stride;
 } FN(block);
 
@@ -194,7 +196,8 @@ INLINE void FN(store_dblock)(const FN(block) *b, idx rank, idx i, idx u, V v, id
     FN(store_n)(b->dgates + rank * b->dgates_stride + i * b->H + u, v, n);
 }
 
-INLINE void FN(store_operand)(const FN(block) *b, idx rank, idx u, V v, idx n)
+INLINE void FN(store_operand)(const FN(block) *b, int i, idx rank, idx u, V v, idx n)
 {
-    FN(store_n)(b->operand + rank * b->operand_stride + u, v, n);
+    if (b->operands[i])
+        FN(store_n)(b->operands[i] + rank * b->operand_stride + u, v, n);
 }

@@ -1,6 +1,7 @@
 /* Compiles every body for float, then for double, and fills the two tables of one ISA. */
 #include "barrier.h"
 #include "layer.h"
+#include "philox.h"
 #include "plan.h"
 #include <math.h>
 #include <stdint.h>

@@ -41,5 +41,13 @@ const char *fastrnn_spec_error(const cell_spec *c)
             return "weights: not all gates, one after the other";
         covered += w->gates;
     }
-    return covered == c->gates ? NULL : "weights: not all gates, one after the other";
+    if (covered != c->gates)
+        return "weights: not all gates, one after the other";
+    if (c->vectors && !within(0, c->vectors, MAX_VECTORS))
+        return "more vectors than there are";
+    for (idx i = 0; i < c->vectors; i++)
+        if (!within(c->vector[i].gate, 1, c->gates)
+            || (c->vector[i].factor == C_BEFORE && c->states < 2))
+            return "a vector of a gate or a state that there is not";
+    return NULL;
 }

@@ -1,11 +1,13 @@
 # The C side as Cython sees it.
 
+from libc.stdint cimport uint32_t, uint64_t
+
 from fastrnn.backends._memory cimport Block
 
 cdef extern from "kernels.h" nogil:
     ctypedef Py_ssize_t idx
     ctypedef void kernel(const void *args, idx part, idx parts) noexcept nogil
-    const int ALIGNMENT, CELLS, MAX_GATES, PEAK_FMAS
+    const int ALIGNMENT, CELLS, MAX_GATES, MAX_VECTORS, PEAK_FMAS
 
     ctypedef struct kernel_table:
         const char *isa
@@ -85,10 +87,21 @@ cdef extern from "kernels.h" nogil:
 cdef extern from "layer.h" nogil:
     const int BATCH_FIRST, TIME_FIRST, PACKED
 
+    const int ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, MASKS
+
     ctypedef struct cell_spec:
         const char *name
-        idx gates, states
+        idx gates, states, vectors
         int saves_gates, saves_extra
+
+    ctypedef struct options:
+        const void *vectors
+        idx places[1]
+        double zoneout[1]
+        double dropout_h, dropout_candidate, clip, clip_gradient, slope, cap
+        int relu, random
+        uint64_t seed, first_step
+        uint32_t below[1]
 
     ctypedef struct problem:
         const cell_spec *cell
@@ -100,6 +113,7 @@ cdef extern from "layer.h" nogil:
         const idx *index
         const unsigned char *reset
         int reverse, layout, reset_to_initial
+        const options *options
 
     ctypedef struct weights:
         const void *Wx
@@ -126,6 +140,7 @@ cdef extern from "layer.h" nogil:
         void *dWh
         void *db
         void *dbh
+        void *vectors
         int accumulate
 
     ctypedef struct plan:

@@ -28,8 +28,10 @@ _UPDATE_WORK = 30
 @functools.cache
 def _spec(cell, gates):
     """A cell's kernels, for a gate order."""
-    number, order = _kernels.cells.index(cell.kernel), tuple(map(gates.index, cell.gates))
-    return _kernels.Spec(number, order, cell, ALL_STEPS)
+    numbers = map(_kernels.cells.index, (cell.kernel, cell.kernel.removesuffix("_options")))
+    with_vectors = [gate for gate in gates if gate in cell.vectors]
+    orders = tuple(map(gates.index, cell.gates)), tuple(map(with_vectors.index, cell.vectors))
+    return _kernels.Spec(*numbers, *orders, cell, ALL_STEPS)
 
 
 # ---- recurrent layers ----------------------------------------------------------------------------
@@ -100,10 +102,11 @@ def prepare(cell, weights, training):
 
 def stream(cell, weights, states, checked):
     """An object that steps the states, in place; checked is Stream's."""
-    Wx, Wh, b, bh, _, transposed, packed = weights
+    Wx, Wh, b, bh, _, transposed, packed, options, vectors = weights
     if packed is None or not packed.are_of(Wx, Wh, b, bh, transposed):
         packed = prepare(cell, weights, False)
-    return _kernels.Stream(_spec(cell, weights.gates), packed, tuple(states), checked)
+    spec = _spec(cell, weights.gates)
+    return _kernels.Stream(spec, packed, tuple(states), checked, options, vectors)
 
 
 def chain(streams, w, b, checked):

@@ -1,7 +1,9 @@
 /* The recurrent cells: their list, and, where bodies are made for a dtype, their formulas. Each name
    is that of a cell_spec. */
 #ifndef FASTRNN_CELLS
-#define FASTRNN_CELLS(X) X(rnn) X(rnn_relu) X(lstm) X(gru) X(gru_original)
+#define FASTRNN_CELLS(X) \
+    X(rnn) X(rnn_relu) X(rnn_options) X(lstm) X(lstm_options) X(gru) X(gru_options) X(gru_original) \
+    X(gru_original_options)
 #endif
 
 #ifdef FN

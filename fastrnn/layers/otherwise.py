@@ -1,0 +1,112 @@
+"""Cells with options: what is checked, and what is done to x and Wh before a backend and to their
+gradients after it."""
+
+import functools
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn.cells import WITH_OPTIONS, Cell, steps_taken
+from fastrnn.layers import checks
+from fastrnn.options import DROPOUT_WEIGHTS, DROPOUT_X, Options, below, many_below, scales
+
+_PROBABILITIES = (
+    *("zoneout_h", "zoneout_c", "dropout_x", "dropout_h", "dropout_candidate", "dropout_weights"),
+)
+_POSITIVE = "clip", "clip_gradient", "hard_sigmoid", "cap"
+_COUNTS = "seed", "first_step"
+
+
+def record_of(cell: Cell) -> Cell:
+    """The record with options of a plain cell, or itself."""
+    return WITH_OPTIONS.get(cell.kernel, cell)
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _checked(record, options):
+    for name, value in options._asdict().items():
+        if name not in record.options and value != Options._field_defaults[name]:
+            raise ValueError(f"{name}: expected nothing for {_named(record)}, got {value!r}")
+        if name in _PROBABILITIES:
+            checks.probability(name, value)
+        elif name in _POSITIVE and value is not None:
+            number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+            if not number or not 0 < value < np.inf:
+                raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+        elif name in _COUNTS:
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if not whole or not 0 <= value < 2**64:
+                raise ValueError(f"{name}: expected an integer in [0, 2**64), got {value!r}")
+    return options._replace(**{name: int(getattr(options, name)) for name in _COUNTS})
+
+
+def _named(record):
+    return " ".join(
+        [record.name, *(f"{name}={value!r}" for name, value in record.constants.items())]
+    )
+
+
+def options_of(record: Cell, options: Options | None) -> Options:
+    """Checked; of None those of the plain cell.
+
+    Raises TypeError for what is no Options, ValueError for a value out of range or of another cell.
+    """
+    if options is None:
+        return Options()
+    if type(options) is not Options or len(options) != len(Options._fields):
+        raise TypeError(f"options: expected fastrnn.Options, got {type(options).__name__}")
+    try:
+        return _checked(record, options)
+    except TypeError:  # what cannot be hashed is no number
+        return _checked.__wrapped__(record, options)
+
+
+def beside(
+    cell: Cell, Wh: np.ndarray, vectors: np.ndarray | None, options: Options | None
+) -> dict[str, object]:
+    """Options and vectors as fields of Weights, copied; nothing where there are none.
+
+    Raises what options_of raises, ValueError for a shape, TypeError for a dtype or another cell's.
+    """
+    record = record_of(cell)
+    if vectors is None:
+        return {} if options is None else {"options": options_of(record, options)}
+    if not record.vectors:
+        raise TypeError(f"peepholes: expected nothing for {record.name}")
+    name, shape = record.vectors_name, (len(record.vectors) * min(Wh.shape),)
+    vectors = checks.gradient_of(name, vectors, shape, Wh.dtype).copy()
+    return {"options": options_of(record, options), "vectors": vectors}
+
+
+def dropped_x(x: np.ndarray, steps: NamedTuple, options: Options, N: int) -> np.ndarray:
+    """What dropout leaves of x, or of its gradient.
+
+    Raises ValueError with an index: a row of the table may be dropped for one row of the batch
+    alone.
+    """
+    p = options.dropout_x
+    if p == 0:
+        return x
+    if steps.index is not None:
+        raise ValueError(f"dropout_x: expected 0 with an index, got {p}")
+    mask = scales(below(options, DROPOUT_X, p, N, x.shape[-1]), p, x.dtype)
+    if steps.layout == "packed":
+        mask = mask[np.nonzero(steps_taken((N, steps.lengths.max(initial=0)), steps.lengths).T)[1]]
+    elif steps.layout == "batch_first" and x.ndim == 3:
+        mask = mask[:, None]
+    return x * mask
+
+
+def dropped_weights(
+    Wh: np.ndarray, cell: Cell, order: str, transposed: bool, options: Options
+) -> np.ndarray:
+    """What dropout leaves of Wh, or of its gradient: the same weights in any order of the gates."""
+    p = options.dropout_weights
+    if p == 0:
+        return Wh
+    H = Wh.shape[1 if transposed else 0]
+    mask = scales(many_below(options, DROPOUT_WEIGHTS, p, len(cell.gates) * H * H), p, Wh.dtype)
+    mask = mask.reshape(len(cell.gates), H, H)[[cell.gates.index(gate) for gate in order]]
+    mask = mask.reshape(-1, H)  # as transposed weights lie
+    return Wh * (mask if transposed else mask.T)
