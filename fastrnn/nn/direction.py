@@ -97,9 +97,11 @@ def forward(
     if isinstance(weights.Wx, PreparedWeights):  # which hold what the form says
         keywords = form.record.gates, False
     args, beside = (x, h0, *others, *weights[:4]), (form.options, weights.peepholes)
-    beside = None if beside == (None, None) else beside
+    plain = all(given is None for given in beside)
     h, cache = recurrent.forward(
-        form.record, args, keywords, steps, training, True, beside=beside, backend=backend
+        *(form.record, args, keywords, steps, training, True),
+        beside=None if plain else beside,
+        backend=backend,
     )
     return h, tuple(getattr(cache, field) for field in form.record.last_fields), cache
 
