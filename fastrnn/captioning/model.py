@@ -11,12 +11,14 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
+from fastrnn.cells import NAMES
 from fastrnn.layers import checks, dense, losses, recurrent
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.layers.recurrent import GATES
 from fastrnn.nn import stack
 from fastrnn.nn.graphs import Graph, write
+from fastrnn.nn.regularised import in_pass, regularised
 from fastrnn.nn.stack import Form, Weights
 from fastrnn.weights import Layer
 
@@ -46,8 +48,11 @@ class CaptioningRNN:
 
     Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
     input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm" or "gru"; dtype; dropout, the
-    probability of dropping a word vector's or a hidden state's element in training; backend (None:
-    the current one); seed of the initial parameters; params, to have in their place.
+    probability of dropping a word vector's or a hidden state's element in training; zoneout, that
+    of a unit to stay as it was a word before, in h and of an lstm in c (in sampling the mean of
+    both; Krueger et al. 2017); recurrent_dropout, of h before its product with Wh, the same units
+    at every word of a caption (Gal and Ghahramani 2016); backend (None: the current one); seed of
+    the initial parameters; params, to have in their place.
 
     Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
     Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
@@ -65,6 +70,8 @@ class CaptioningRNN:
         dtype: type = np.float32,
         *,
         dropout: float = 0.0,
+        zoneout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         backend: str | None = None,
         seed: int | None = None,
         params: dict[str, np.ndarray] | None = None,
@@ -78,6 +85,8 @@ class CaptioningRNN:
         self.cell_type = cell_type
         self.dtype = np.dtype(dtype)
         self.dropout = checks.probability("dropout", dropout)
+        self.zoneout = checks.probability("zoneout", zoneout)
+        self.recurrent_dropout = checks.probability("recurrent_dropout", recurrent_dropout)
         self.backend = backend
         rng = np.random.default_rng(seed)
 
@@ -92,6 +101,17 @@ class CaptioningRNN:
             name: initial(name, shape) for name, shape in shapes(*sizes, cell_type).items()
         }
 
+    @property
+    def form(self) -> Form:
+        """Of its one layer."""
+        options = regularised(self.cell_type, self.zoneout, self.recurrent_dropout)
+        return Form(self.cell_type, options=options)
+
+    @property
+    def _more_states(self) -> int:
+        """How many states the cell has beside h."""
+        return len(NAMES[self.cell_type].states) - 1
+
     # ---- training ------------------------------------------------------------------------------
 
     def loss(
@@ -104,7 +124,7 @@ class CaptioningRNN:
         minibatch; <NULL> does not count.
 
         Inputs: features (N, D); captions (N, T), word indices beginning with <START>; rng, the
-        generator that drops out (None: nothing is dropped).
+        generator that drops out (None: nothing is dropped, no state is kept).
         Returns: loss (float), grads, name to array like params.
         """
         with use_backend(self.backend):
@@ -126,8 +146,8 @@ class CaptioningRNN:
         h0, proj_cache = dense.affine_forward(features, p["W_proj"], p["b_proj"])
         x, embed_cache = dense.word_embedding_forward(words_in, p["W_embed"])
         x, x_mask = self._drop(x, rng)
-        form, weights = Form(self.cell_type), Weights(p["Wx"], p["Wh"], p["b"])
-        initial = (h0[None], None) if self.cell_type == "lstm" else (h0[None],)
+        form, weights = in_pass(self.form, rng, training), Weights(p["Wx"], p["Wh"], p["b"])
+        initial = h0[None], *[None] * self._more_states
         h, _, cell_cache = stack.forward(form, [[weights]], x, initial, training=training)
         h, h_mask = self._drop(h, rng)
         scores, vocab_cache = dense.temporal_affine_forward(h, p["W_vocab"], p["b_vocab"])
@@ -143,8 +163,7 @@ class CaptioningRNN:
         )
         if h_mask is not None:
             dh *= h_mask
-        form = Form(self.cell_type)
-        dx, ((dh0,), *_), ((of_cell,),) = stack.backward(form, dh, None, cell_cache)
+        dx, ((dh0,), *_), ((of_cell,),) = stack.backward(self.form, dh, None, cell_cache)
         grads |= {name: getattr(of_cell, name) for name in ("Wx", "Wh", "b")}
         if x_mask is not None:
             dx *= x_mask
@@ -163,7 +182,7 @@ class CaptioningRNN:
         features = np.asarray(features, self.dtype)
         with use_backend(self.backend):
             h, _ = dense.affine_forward(features, self.params["W_proj"], self.params["b_proj"])
-        return (h, np.zeros_like(h)) if self.cell_type == "lstm" else (h,)
+        return h, *(np.zeros_like(h) for _ in range(self._more_states))
 
     def step(
         self, words: np.ndarray, state: decode.State, weights: PreparedWeights | None = None
@@ -179,7 +198,8 @@ class CaptioningRNN:
         with use_backend(self.backend):
             x, _ = dense.word_embedding_forward(words, p["W_embed"])
             step = getattr(recurrent, f"{self.cell_type}_step_forward")
-            *state, _ = step(x, *state, *cell, training=False)
+            options = in_pass(self.form, None, training=False).options
+            *state, _ = step(x, *state, *cell, training=False, options=options)
             scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
         return scores, tuple(state)
 
@@ -188,35 +208,47 @@ class CaptioningRNN:
 
         initial.onnx takes features (N, D) and returns h (N, H) and of an lstm c, initial_state's;
         step.onnx takes words (N,), int64, h and c, and returns scores (N, V), next_h and next_c,
-        step's. N may be any. Raises OSError where they cannot be written.
+        step's. N may be any. Raises ValueError for zoneout, which ONNX has not, OSError where they
+        cannot be written.
         """
-        folder, p = Path(folder), self.params
+        folder, initial, step = Path(folder), self._initial_graph(), self._step_graph()
         folder.mkdir(parents=True, exist_ok=True)
-        H, V = p["W_vocab"].shape
-        names = ["h", "c"] if self.cell_type == "lstm" else ["h"]
-        states = dict.fromkeys(names, (self.dtype, ("N", H)))
+        write(folder / "initial.onnx", initial)
+        write(folder / "step.onnx", step)
+
+    def _states(self):
+        """Dtype and shape of each, by name."""
+        H = self.params["W_vocab"].shape[0]
+        return dict.fromkeys(NAMES[self.cell_type].states, (self.dtype, ("N", H)))
+
+    def _initial_graph(self):
+        p, states = self.params, self._states()
         graph = Graph()
         graph.add("Gemm", "features", p["W_proj"], p["b_proj"], outputs=["h"])
-        if "c" in names:
+        for name in [*states][1:]:
             zero = np.zeros(1, self.dtype)
-            graph.add("Expand", zero, graph.add("Shape", "h"), outputs=["c"])
+            graph.add("Expand", zero, graph.add("Shape", "h"), outputs=[name])
         features = {"features": (self.dtype, ("N", len(p["W_proj"])))}
-        write(folder / "initial.onnx", graph.serialized(features, states))
+        return graph.serialized(features, states)
 
+    def _step_graph(self):
+        p, states, V = self.params, self._states(), self.params["W_vocab"].shape[1]
         graph, time = Graph(), np.array([0])
         x, *before = (
             graph.add("Unsqueeze", a, time)
-            for a in (graph.add("Gather", p["W_embed"], "words"), *names)
+            for a in (graph.add("Gather", p["W_embed"], "words"), *states)
         )
         layer = Layer(p["Wx"], p["Wh"], p["b"])
-        _, *after = graph.recurrent(self.cell_type, x, [layer], initial=before)
-        for name, a in zip(names, after, strict=True):
+        _, *after = graph.recurrent(
+            self.cell_type, x, [layer], options=self.form.options, initial=before
+        )
+        for name, a in zip(states, after, strict=True):
             graph.add("Squeeze", a, time, outputs=[f"next_{name}"])
         graph.add("Gemm", "next_h", p["W_vocab"], p["b_vocab"], outputs=["scores"])
         inputs = {"words": (np.int64, ("N",)), **states}
         outputs = {"scores": (self.dtype, ("N", V))}
         outputs |= {f"next_{name}": state for name, state in states.items()}
-        write(folder / "step.onnx", graph.serialized(inputs, outputs))
+        return graph.serialized(inputs, outputs)
 
     def sample(
         self,

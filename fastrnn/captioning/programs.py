@@ -44,6 +44,8 @@ DEFAULTS = {
     "lr_decay": 0.95,
     "update_rule": "adam",
     "dropout": 0.5,
+    "zoneout": 0.0,
+    "recurrent_dropout": 0.0,
     "clip_norm": 5.0,
     "patience": 8,
     "max_train": None,
@@ -54,7 +56,7 @@ KINDS = {
     "cell": one_of(*GATES),
     "backend": one_of(None, "numpy", "cython"),
     "update_rule": one_of(*RULES),
-    "dropout": SHARE,
+    **dict.fromkeys(("dropout", "zoneout", "recurrent_dropout"), SHARE),
     "pca": one_of(None, False, True),
     "clip_norm": NOT_NEGATIVE,
     "max_train": optional(integer(1)),
@@ -91,7 +93,7 @@ class Job:
         model = CaptioningRNN(
             words,
             *sizes,
-            dropout=settings["dropout"],
+            **{name: settings[name] for name in ("dropout", "zoneout", "recurrent_dropout")},
             backend=settings["backend"],
             seed=seed,
         )

@@ -29,8 +29,10 @@ MODEL_KINDS = {
     **dict.fromkeys(("input_dim", "wordvec_dim", "hidden_dim"), integer(1)),
     "cell_type": one_of(*GATES),
     "dtype": one_of("float32", "float64"),
-    "dropout": SHARE,
+    **dict.fromkeys(("dropout", "zoneout", "recurrent_dropout"), SHARE),
 }
+# Of runs by versions that had not these settings.
+EARLIER = {"zoneout": 0.0, "recurrent_dropout": 0.0}
 
 
 class Run(NamedTuple):
@@ -57,7 +59,7 @@ def write_settings(folder: Path | str, run: Run) -> None:
                 "hidden_dim": model.params["W_proj"].shape[1],
                 "cell_type": model.cell_type,
                 "dtype": model.dtype.name,
-                "dropout": model.dropout,
+                **{name: getattr(model, name) for name in ("dropout", *EARLIER)},
             },
             "settings": run.settings,
             "data": run.data,
@@ -80,8 +82,10 @@ def read_settings(folder: Path) -> dict:
     content = runs.read(folder, "caption", KINDS)
     with storage.named(folder / runs.RUN, "a run of caption train"):
         check_indices(content["word_to_idx"])
-        content["model"] = {name: content["model"][name] for name in MODEL_KINDS}
+        model = EARLIER | content["model"]
+        content["model"] = {name: model[name] for name in MODEL_KINDS}
         check(content["model"], MODEL_KINDS)
+        content["settings"] = EARLIER | content["settings"]
     return content
 
 

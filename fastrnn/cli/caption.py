@@ -117,6 +117,10 @@ def prepare(images, captions, out, **options) -> None:
 @click.option("--lr-decay", type=float, help="Factor on the learning rate after each epoch.")
 @click.option("--update-rule", type=click.Choice(["adam", "rmsprop", "sgd", "sgd_momentum"]))
 @click.option("--dropout", type=float, help="Of word vectors and hidden states.")
+@click.option("--zoneout", type=float, help="Of a unit's state: that it stays as it was.")
+@click.option(
+    "--recurrent-dropout", type=float, help="Of h where it goes back in, the same at every word."
+)
 @click.option(
     "--clip-norm", type=click.FloatRange(0), help="Most global norm of the gradients; 0: any."
 )

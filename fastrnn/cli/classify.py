@@ -106,6 +106,8 @@ def command() -> None:
 @setting("Training", "dropout", "Of what the last layer reads.")
 @setting("Training", "embedding_dropout", "Of the word vectors' elements.")
 @setting("Training", "word_dropout", "Of words.")
+@setting("Training", "zoneout", "Of the states of rnn, lstm, gru: that a unit stays as it was.")
+@setting("Training", "recurrent_dropout", "Of h of rnn, lstm, gru, the same at every word (Gal).")
 @setting("Training", "weight_decay", "What a step takes of a weight, by learning rate.")
 @setting(
     "Training",

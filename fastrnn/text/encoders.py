@@ -1,8 +1,9 @@
 """From sentences to vectors of a fixed size, and back: what the models differ in.
 
 An encoder is a description; its parameters are a dict of arrays by name. forward(params, sentences,
-rng) -> features (N, F), cache; backward(dfeatures, cache) -> gradients by name. rng drops out
-(None: nothing is dropped).
+rng, training=True) -> features (N, F), cache; backward(dfeatures, cache) -> gradients by name. rng
+drops out (None: nothing is dropped); training is False in predictions, which no backward pass
+follows.
 
 Letters: N sentences, T words, V vocabulary, W word vector, H hidden, G gates, F features.
 """
@@ -19,6 +20,7 @@ from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.layers.recurrent import GATES
 from fastrnn.nn import init, stack
+from fastrnn.nn.regularised import in_pass, regularised
 from fastrnn.nn.stack import Form, Weights
 from fastrnn.text import pooling
 from fastrnn.text.vocabulary import Sentences
@@ -48,7 +50,13 @@ class Bag(NamedTuple):
         """Initial parameters; the vector of unknown words is 0."""
         return {"W_embed": _word_vectors(V, self.dim, self.scale, rng)}
 
-    def forward(self, params: Params, sentences: Sentences, rng: np.random.Generator | None):
+    def forward(
+        self,
+        params: Params,
+        sentences: Sentences,
+        rng: np.random.Generator | None,
+        training: bool = True,
+    ):
         if rng is not None and self.word_dropout:
             kept = rng.random(len(sentences.words), dtype=np.float32) >= self.word_dropout
             sentences = sentences.keep(kept)
@@ -74,6 +82,8 @@ class Recurrent(NamedTuple):
     embedding_dropout: float = 0.0  # of the elements of a word's vector, the same in all a batch
     tuned: bool = True
     scale: float = 0.1
+    zoneout: float = 0.0  # of the states
+    recurrent_dropout: float = 0.0  # of h where it goes back in, the same at every step
 
     @property
     def directions(self) -> str:
@@ -114,7 +124,8 @@ class Recurrent(NamedTuple):
     @property
     def form(self) -> Form:
         """Of its one layer."""
-        return Form(self.cell, bidirectional=self.bidirectional)
+        options = regularised(self.cell, self.zoneout, self.recurrent_dropout)
+        return Form(self.cell, bidirectional=self.bidirectional, options=options)
 
     def prepared(self, params: Params) -> dict[str, PreparedWeights]:
         """The weights of each direction made ready for many forward passes, to stand in the params
@@ -128,12 +139,18 @@ class Recurrent(NamedTuple):
             return [Weights(params[f"cell_{d}"]) for d in self.directions]
         return [Weights(*(params[f"{w}_{d}"] for w in ("Wx", "Wh", "b"))) for d in self.directions]
 
-    def forward(self, params: Params, sentences: Sentences, rng: np.random.Generator | None):
+    def forward(
+        self,
+        params: Params,
+        sentences: Sentences,
+        rng: np.random.Generator | None,
+        training: bool = True,
+    ):
         x, steps, rows, mask = self._read(params, sentences, rng)
-        layer, training = self._layer(params), not _are_prepared(params)
+        layer, form = self._layer(params), in_pass(self.form, rng, training)
         initial = [None] * len(layer)
         outputs, lasts, cells = stack.layer_forward(
-            self.form, layer, x, initial, steps, training=training
+            form, layer, x, initial, steps, training=training
         )
         features, pooled = [], []
         for h, (hT, *_) in zip(outputs, lasts, strict=True):

@@ -115,5 +115,5 @@ class Network:
         network's own, for example with prepared weights."""
         params = self.params if params is None else params
         with use_backend(self.backend):
-            features, _ = self.encoder.forward(params, sentences, None)
+            features, _ = self.encoder.forward(params, sentences, None, training=False)
             return self._scores(params, features, None)[0]

@@ -56,7 +56,8 @@ def _scores(graph: Graph, network: Network, words: str, lengths: str) -> str:
 def _states(graph: Graph, encoder: Recurrent, params: Params, x: str, lengths: str) -> str:
     """The states of a recurrent encoder, pooled (N, F)."""
     layers = [Layer(*(params[f"{w}_{d}"] for w in ("Wx", "Wh", "b"))) for d in encoder.directions]
-    y, hT, *_ = graph.recurrent(encoder.cell, x, layers, lengths=lengths)
+    options = encoder.form.options
+    y, hT, *_ = graph.recurrent(encoder.cell, x, layers, options=options, lengths=lengths)
     dtype, pooled = params["b"].dtype, {"last": hT}
     if "mean" in encoder.poolings:
         pooled["mean"] = _over_time(graph, "mean", y, lengths, dtype)

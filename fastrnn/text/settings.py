@@ -28,6 +28,8 @@ SETTINGS = {
     "dropout": 0.3,
     "embedding_dropout": 0.3,
     "word_dropout": 0.0,
+    "zoneout": 0.0,
+    "recurrent_dropout": 0.0,
     "weight_decay": 0.0,
     "learning_rate": 1e-3,
     "lr_decay": 0.7,
@@ -84,6 +86,7 @@ KINDS = {
     **dict.fromkeys(("ngrams", "min_count", "epochs", "batch_size", "ensemble"), integer(1)),
     **dict.fromkeys(("embedding_dim", "hidden_dim"), integer(1)),
     **dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), SHARE),
+    **dict.fromkeys(("zoneout", "recurrent_dropout"), SHARE),
     **dict.fromkeys(("embedding_scale", "learning_rate", "lr_decay"), POSITIVE),
     **dict.fromkeys(("weight_decay", "clip_norm"), NOT_NEGATIVE),
 }
