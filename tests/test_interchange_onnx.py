@@ -481,6 +481,7 @@ TEXTS = ["good film", "bad bad film", "a good plot", "no", "what a bad plot no g
 TEXT_MODELS = {
     **{name: {"model": name} for name in ("bow", "avg", "rnn", "lstm", "gru")},
     "ensemble": {"model": "gru", "ensemble": 2},
+    "dropped": {"model": "lstm", "recurrent_dropout": 0.3},
     "both_mean_max_last": {
         **{"model": "lstm", "bidirectional": True},
         "pooling": "mean+max+last",
@@ -504,6 +505,18 @@ def test_onnxruntime_classifies_texts_alike(name, lengths, tmp_path):
         values |= {"lengths": sentences.lengths.astype(np.int32)} if lengths else {}
         (probabilities,) = session.run(None, values)
         assert_close(probabilities, model.predict_proba(texts), TWIN["float32"])
+
+
+def test_zoneout_is_not_written(tmp_path):
+    """Nor half a captioner."""
+    given = {"hidden_dim": 4, "embedding_dim": 3, "epochs": 1, "random_state": 0}
+    estimator = TextClassifier("gru", zoneout=0.1, **given)
+    estimator.fit(TEXTS, [text.startswith("bad") for text in TEXTS])
+    words = {word: i for i, word in enumerate(["<NULL>", "<START>", "<END>"])}
+    for model in (estimator, CaptioningRNN(words, cell_type="lstm", zoneout=0.1)):
+        with pytest.raises(ValueError, match="^zoneout_h: expected 0, got 0.1: ONNX has no zone"):
+            model.to_onnx(tmp_path / "model")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_estimators_write_their_networks(tmp_path):

@@ -17,13 +17,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from util import ELEMENT, FLOATS, TWIN, assert_close, assert_same_bits
 
 import fastrnn
-from fastrnn import RowGradient, storage
+from fastrnn import Options, RowGradient, storage
 from fastrnn.gradcheck import eval_numerical_gradient
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text import TextModel, Training
 from fastrnn.text.embeddings import Report, Vectors
 from fastrnn.text.encoders import dropout
-from fastrnn.text.model import DESCRIPTION, build, probabilities
+from fastrnn.text.model import DESCRIPTION, build, probabilities, ready
 from fastrnn.text.networks import Network
 from fastrnn.text.settings import SETTINGS, complete
 from fastrnn.text.training import BUCKET, Examples, TextSolver, class_weights, initial_vectors
@@ -164,7 +164,7 @@ def test_ragged_batches_are_lists_of_lists(lists, data):
 
 LENGTHS = [2, 0, 4, 1]
 WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0])
-DROPPED = {"dropout": 0.4, "embedding_dropout": 0.3, "word_dropout": 0.3}
+DROPPED = {"dropout": 0.4, "embedding_dropout": 0.3, "word_dropout": 0.3, "recurrent_dropout": 0.3}
 
 
 def assert_gradients_are_derivatives(network, sentences, y, weights=None, seed=None):
@@ -184,7 +184,7 @@ def assert_gradients_are_derivatives(network, sentences, y, weights=None, seed=N
 @pytest.mark.parametrize("dropped", [False, True])
 def test_gradients_are_the_derivatives_of_the_loss(name, dropped, backend, rng):
     """Also under dropout, whose masks a seed repeats."""
-    network = network_of(name, **(DROPPED if dropped else {}))
+    network = network_of(name, **(DROPPED | {"zoneout": 0.2} if dropped else {}))
     sentences, y = draw_sentences(LENGTHS, rng), rng.integers(C, size=4)
     grads = assert_gradients_are_derivatives(
         network, sentences, y, WEIGHTS if dropped else None, 3 if dropped else None
@@ -432,6 +432,41 @@ def test_same_elements_of_a_word_are_dropped_wherever_it_stands(rng):
     assert 0.3 < (dropped[0] != dropped[1]).mean() < 0.7
 
 
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "lstm_both"])
+def test_zoneout_is_its_expectation_in_prediction(name, backend, rng):
+    """Also of prepared weights and of one sentence."""
+    network = network_of(name, zoneout=0.25, recurrent_dropout=0.5)
+    encoder, params, sentences = network.encoder, network.params, draw_sentences([3, 5], rng)
+    features, _ = encoder.forward(params, sentences, None, training=False)
+    options = Options(zoneout_h=0.25, zoneout_c=0.25 if encoder.cell == "lstm" else 0)
+    given = {"lengths": sentences.lengths, "options": options, "training": False}
+    x, h0 = params["W_embed"][sentences.padded()], np.zeros((2, H))
+    parts = np.hsplit(features, len(encoder.directions))
+    for d, part in zip(encoder.directions, parts, strict=True):
+        weights = (params[f"{w}_{d}"] for w in ("Wx", "Wh", "b"))
+        forward = getattr(fastrnn, f"{encoder.cell}_forward")
+        _, cache = forward(x, h0, *weights, reverse=d == "b", **given)
+        assert_close(part, cache.hT, TWIN["float64"])
+    prepared, first = ready(network), sentences.take(np.array([0]))
+    scores = network.scores(sentences)
+    assert_close(network.scores(sentences, prepared), scores, TWIN["float64"])
+    assert_close(network.scores(first, prepared), scores[:1], TWIN["float64"])
+
+
+@pytest.mark.parametrize("given", [{"zoneout": 0.5}, {"recurrent_dropout": 0.5}], ids=str)
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+def test_every_batch_has_masks_of_its_own(given, name, rng):
+    network, plain = network_of(name, **given), network_of(name)
+    sentences, y = draw_sentences([6, 6], rng), np.array([0, 1])
+    draws = np.random.default_rng(0)
+    losses = {network.loss(sentences, y, None, draws)[0] for _ in range(4)}
+    assert len(losses) == 4
+    assert network.loss(sentences, y)[0] == plain.loss(sentences, y)[0]
+    state = draws.bit_generator.state
+    plain.loss(sentences, y, None, draws)
+    assert draws.bit_generator.state == state  # nothing is drawn where nothing is random
+
+
 # ---- weights of sentences and classes ------------------------------------------------------------
 
 
@@ -498,6 +533,8 @@ WRONG = {
     "dropout": [1, -0.1, math.nan, "0.5", None],
     "embedding_dropout": [1.0, -1],
     "word_dropout": [1, math.inf],
+    "zoneout": [1.0, -0.1, math.nan, "0.1", None],
+    "recurrent_dropout": [1, -1, True],
     "weight_decay": [-1e-3, math.nan],
     "learning_rate": [-1, math.inf, "fast"],
     "lr_decay": [0, -1, math.nan],
@@ -582,8 +619,9 @@ def assert_same_parameters(model, other):
         {"model": "avg"},
         {},
         {"model": "gru", "bidirectional": True, "ensemble": 2},
+        {"zoneout": 0.1, "recurrent_dropout": 0.2, "bidirectional": True},
     ],
-    ids=lambda given: given.get("model", "lstm"),
+    ids=lambda given: f"{given.get('model', 'lstm')}{len(given)}",
 )
 def test_same_seed_gives_the_same_bits_for_any_number_of_threads(given, small_work_is_split):
     models = []
@@ -634,7 +672,7 @@ def interrupt_at(iteration):
 
 @pytest.mark.parametrize("iteration", [1, 8, 11])
 def test_interrupted_training_goes_on_with_the_same_bits(iteration, tmp_path):
-    given = SHORT | {"ensemble": 2, "weight_decay": 0.1}
+    given = SHORT | {"ensemble": 2, "weight_decay": 0.1, "zoneout": 0.1, "recurrent_dropout": 0.1}
     whole = Training(given, *CORPUS, CLASSES, dev=DEV)
     expected = whole.run()
     for _ in range(2):  # in the first network, then, when that is trained, in the second
@@ -647,6 +685,17 @@ def test_interrupted_training_goes_on_with_the_same_bits(iteration, tmp_path):
         assert solver.loss_history == other.loss_history
         for epoch, other_epoch in zip(solver.history, other.history, strict=True):
             assert epoch | {"seconds": 0} == other_epoch | {"seconds": 0}
+
+
+def test_checkpoints_of_versions_without_zoneout_go_on(tmp_path):
+    def identity(given, unknown=()):
+        training = Training(SHORT | given, *CORPUS, CLASSES, folder=tmp_path)
+        for name in unknown:
+            del training.settings[name]
+        return training._identity(training.solvers[0].examples)
+
+    assert identity({}) == identity({}, ("zoneout", "recurrent_dropout"))
+    assert identity({}) != identity({"zoneout": 0.1}) != identity({"recurrent_dropout": 0.1})
 
 
 def test_best_epoch_is_kept_and_patience_stops():

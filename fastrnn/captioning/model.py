@@ -11,7 +11,6 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
-from fastrnn.cells import NAMES
 from fastrnn.layers import checks, dense, losses, recurrent
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
@@ -107,11 +106,6 @@ class CaptioningRNN:
         options = regularised(self.cell_type, self.zoneout, self.recurrent_dropout)
         return Form(self.cell_type, options=options)
 
-    @property
-    def _more_states(self) -> int:
-        """How many states the cell has beside h."""
-        return len(NAMES[self.cell_type].states) - 1
-
     # ---- training ------------------------------------------------------------------------------
 
     def loss(
@@ -147,7 +141,7 @@ class CaptioningRNN:
         x, embed_cache = dense.word_embedding_forward(words_in, p["W_embed"])
         x, x_mask = self._drop(x, rng)
         form, weights = in_pass(self.form, rng, training), Weights(p["Wx"], p["Wh"], p["b"])
-        initial = h0[None], *[None] * self._more_states
+        initial = h0[None], *[None] * (len(form.record.states) - 1)
         h, _, cell_cache = stack.forward(form, [[weights]], x, initial, training=training)
         h, h_mask = self._drop(h, rng)
         scores, vocab_cache = dense.temporal_affine_forward(h, p["W_vocab"], p["b_vocab"])
@@ -182,7 +176,7 @@ class CaptioningRNN:
         features = np.asarray(features, self.dtype)
         with use_backend(self.backend):
             h, _ = dense.affine_forward(features, self.params["W_proj"], self.params["b_proj"])
-        return h, *(np.zeros_like(h) for _ in range(self._more_states))
+        return h, *(np.zeros_like(h) for _ in self.form.record.states[1:])
 
     def step(
         self, words: np.ndarray, state: decode.State, weights: PreparedWeights | None = None
@@ -219,7 +213,7 @@ class CaptioningRNN:
     def _states(self):
         """Dtype and shape of each, by name."""
         H = self.params["W_vocab"].shape[0]
-        return dict.fromkeys(NAMES[self.cell_type].states, (self.dtype, ("N", H)))
+        return dict.fromkeys(self.form.record.states, (self.dtype, ("N", H)))
 
     def _initial_graph(self):
         p, states = self.params, self._states()

@@ -12,12 +12,12 @@ from fastrnn.solver import CHECKPOINT, Gradients, Solver, check_shapes
 from fastrnn.text.embeddings import Vectors, load_vectors
 from fastrnn.text.model import TextModel, build, encode, probabilities, shapes_of
 from fastrnn.text.networks import Network
-from fastrnn.text.settings import SETTINGS, complete, plain
+from fastrnn.text.settings import complete, plain
 from fastrnn.text.vocabulary import Sentences, Vocabulary
 
 # What a training that continues from a checkpoint may change: all else would make it another one.
 RESUMABLE = {"epochs", "patience", "backend"}
-# Settings that earlier versions had not: as they are by default, their checkpoints go on.
+# Settings that earlier versions had not: where they are 0, checkpoints of these go on.
 LATER = ("zoneout", "recurrent_dropout")
 # Batches that are shuffled together and then sorted by length.
 BUCKET = 20
@@ -193,7 +193,7 @@ class Training:
 
     def _identity(self, examples: Examples) -> str:
         """What a checkpoint has to be of: settings but those that may change, data."""
-        left_out = RESUMABLE | {name for name in LATER if self.settings[name] == SETTINGS[name]}
+        left_out = RESUMABLE | {name for name in LATER if not self.settings.get(name)}
         kept = {name: v for name, v in self.settings.items() if name not in left_out}
         text = json.dumps([plain(kept), self.classes, self.vocabulary.words], default=str)
         content = hashlib.sha256(text.encode())
