@@ -23,6 +23,7 @@ typedef struct {
     idx *ranks;                    /* of the step at hand by row of the batch */
     void *dtable, *zeros; /* gates' gradients by row of the table [table, dgates_stride]; [H] */
     weight_grad_list grads, of_table; /* of a chunk; of the table, which comes last */
+    vector_grad_list vectors;         /* of a chunk */
 } chunks;
 
 static char *columns(const kernel_table *k, void *a, idx column)
@@ -91,6 +92,18 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
     }
 }
 
+static void list_vectors(const kernel_table *k, const layer *l, chunks *c)
+{
+    const cell_spec *const cell = l->problem.cell;
+    const idx H = l->problem.H;
+    c->vectors.jobs = cell->vectors;
+    for (idx i = 0; i < cell->vectors; i++)
+        c->vectors.job[i] = (vector_grad_args){
+            .columns = H, .a_row = l->backward.dgates_stride, .b_rows = c->h_rows, .order = c->order,
+            .A = columns(k, l->backward.dgates, l->problem.offsets[cell->vector[i].gate]),
+            .C = columns(k, l->gradients.dvectors, i * H), .accumulate = l->gradients.accumulate};
+}
+
 /* A chunk has so many rows that the products of the gradients are deep; all of a step stay together. */
 static idx chunk_rows(const kernel_table *k, const problem *p)
 {
@@ -105,7 +118,7 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     backward_workspace *const space = &l->backward;
     const idx table = p->index ? p->table : 0;
     const size_t real = k->real_size;
-    if (l->plan.packed && !l->panels.Wh_T)
+    if (l->plan.packed && !l->panels.Wx_T)
         place_backward_panels(a, k, l, list);
     l->time = take_schedule(a, p);
     c->capacity = chunk_rows(k, p);
@@ -127,6 +140,7 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     c->order = take(a, c->capacity, sizeof(idx));
     c->ranks = take(a, p->N, sizeof(idx));
     place_grads(a, k, l, c);
+    list_vectors(k, l, c);
 }
 
 size_t fastrnn_plan_backward(const kernel_table *k, layer *l)
@@ -197,12 +211,22 @@ static void add_grads(const kernel_table *k, weight_grad_list *list, idx rows, i
         list->job[job].accumulate = 1;
 }
 
+static void add_vector_grads(const kernel_table *k, vector_grad_list *list, idx rows, int threads)
+{
+    for (idx job = 0; job < list->jobs; job++)
+        list->job[job].rows = rows;
+    if (list->jobs)
+        team_run(k->vector_grad, list, threads, 0);
+    for (idx job = 0; job < list->jobs; job++)
+        list->job[job].accumulate = 1;
+}
+
 /* The gates' gradients of a chunk, the calls as long as forward's. */
 static int run_chunk(const kernel_table *k, layer *l, long long *due)
 {
     backward_workspace *const space = &l->backward;
     const problem *const p = &l->problem;
-    const idx at_once = undisturbed(2. * p->N * p->H * p->cell->gates * p->H);
+    const idx at_once = undisturbed(2. * p->N * recurrent_rows(p) * p->cell->gates * p->H);
     space->from = space->t1;
     do {
         if (is_interrupted(due))
@@ -243,6 +267,7 @@ static int run_chunks(const kernel_table *k, layer *l, chunks *c)
             team_run(k->matmul, &dx, threads, 0);
         }
         add_grads(k, &c->grads, rows, threads);
+        add_vector_grads(k, &c->vectors, rows, threads);
     } while (space->t0 > 0);
     if (p->index) {
         dx.A = c->dtable;

@@ -31,6 +31,7 @@ typedef void kernel(const void *args, idx part, idx parts);
     X(matmul, matmul_args, columns or rows)                  \
     X(transpose_rows, weight_grad_list, blocks of features)  \
     X(weight_grad, weight_grad_list, panels)                 \
+    X(vector_grad, vector_grad_list, columns)                \
     X(project_table, layer, panels)                          \
     X(forward, layer, batch rows or units)                   \
     X(backward, layer, batch rows or units)                  \
@@ -85,6 +86,7 @@ enum {
     GRAD_PANELS = 4,   /* panels of weight_grad that share a pass over a block of features */
     MAX_PACKS = 5,     /* products of one call whose B is packed */
     MAX_GRADS = 6,     /* gradients of weights of one call */
+    MAX_VECTORS = 3,   /* parameters of one number a unit */
 };
 
 /* Vectors of neighbouring units that a panel holds of each gate; elements of a panel of K rows so
@@ -139,6 +141,22 @@ typedef struct {
     weight_grad_args job[MAX_GRADS];
     void *panels; /* [parts, GRAD_PANELS, 1 + MAX_DEPTH, 2 * lanes] */
 } weight_grad_list;
+
+/* C[j] = the sum of A[r, j] B[r, j], the rows as weight_grad_args has them, or with accumulate added to
+   what is there. */
+typedef struct {
+    idx rows, columns, a_row;
+    int accumulate;
+    const void *A;
+    const void *const *b_rows;
+    const idx *order;
+    void *C;
+} vector_grad_args;
+
+typedef struct {
+    idx jobs;
+    vector_grad_args job[MAX_VECTORS];
+} vector_grad_list;
 
 /* losses[i] = -weight[i] log softmax(x[i])[y[i]], dx its gradient times scale. Rows of weight 0 are
    0 whatever x holds. */

@@ -87,7 +87,7 @@ cdef extern from "layer.h" nogil:
 
     ctypedef struct cell_spec:
         const char *name
-        idx gates, states
+        idx gates, states, vectors
         int saves_gates, saves_extra
 
     ctypedef struct problem:
@@ -106,6 +106,7 @@ cdef extern from "layer.h" nogil:
         const void *Wh
         const void *b
         const void *bh
+        const void *vectors
         int transposed
 
     ctypedef struct panels:
@@ -126,6 +127,7 @@ cdef extern from "layer.h" nogil:
         void *dWh
         void *db
         void *dbh
+        void *dvectors
         int accumulate
 
     ctypedef struct plan:

@@ -184,10 +184,15 @@ cdef void set_weights(layer *l, const kernel_table *k, Spec spec, ndarray Wx, nd
     cdef int g
     memset(l, 0, sizeof(layer))
     l.problem.cell = k.cells[spec.cell]
-    l.problem.D, l.problem.H = PyArray_DIMS(Wx)[transposed], PyArray_DIMS(Wh)[transposed]
+    l.problem.D = PyArray_DIMS(Wx)[transposed]
+    l.problem.H = PyArray_DIMS(Wx)[not transposed] // l.problem.cell.gates
     for g in range(l.problem.cell.gates):
         l.problem.offsets[g] = spec.gate_order[g] * l.problem.H
-    l.weights.Wx, l.weights.Wh, l.weights.b, l.weights.bh = data(Wx), data(Wh), data(b), data(bh)
+    l.weights.Wx, l.weights.b, l.weights.bh = data(Wx), data(b), data(bh)
+    if l.problem.cell.vectors:
+        l.weights.vectors = data(Wh)
+    else:
+        l.weights.Wh = data(Wh)
     l.weights.transposed = transposed
 
 
@@ -313,7 +318,7 @@ cdef class Spec:
     cdef tuple all_steps
     cdef int fields
     cdef int source[MAX_FIELDS]  # of each field of the cache
-    cdef int place[SOURCES]      # of each source among the fields
+    cdef int place[SOURCES]      # of each source among the fields; -1: it is none
 
     def __init__(self, int cell, tuple gate_order, record, all_steps):
         if (len(gate_order) > MAX_GATES or len(record.cache._fields) > MAX_FIELDS
@@ -323,7 +328,7 @@ cdef class Spec:
         for i, place in enumerate(gate_order):
             self.gate_order[i] = place
         sources = {"bias": BIAS}
-        args = ("x", *record.initial_fields, "Wx", "Wh")
+        args = ("x", *record.initial_fields, "Wx", record.recurrent)
         for names, first in ((args, ARGS), (("gates", "transposed", "packed"), REST),
                              (record.kept_fields, KEPT), (record.last_fields, LAST),
                              (all_steps._fields, STEPS), (tuple(record.constants), CONSTANT)):
@@ -331,6 +336,8 @@ cdef class Spec:
         self.record, self.states = record, len(record.states)
         self.cache, self.constant = record.cache, next(iter(record.constants.values()), None)
         self.fields = len(self.cache._fields)
+        for i in range(SOURCES):
+            self.place[i] = -1
         for i, name in enumerate(self.cache._fields):
             self.source[i] = sources.get(name, NOTHING)
             self.place[self.source[i]] = i
@@ -435,12 +442,12 @@ cdef class Spec:
         return h, self.cache_of(args, rest, kept, saved, last, <tuple>steps)
 
     cdef inline object of_cache(self, cache, int source):
-        """The field of a cache that is made of this source."""
-        return (<tuple>cache)[self.place[source]]
+        """The field of a cache that is made of this source, or None."""
+        return (<tuple>cache)[self.place[source]] if self.place[source] >= 0 else None
 
     def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index, bint dbh_wanted,
                  tuple onto) -> tuple:
-        """New arrays dx, dinitial (a tuple), dWx, dWh, db, and dbh or None. dh (N, T, H), or (N, H)
+        """New arrays dx, dinitial (a tuple), dWx, dWh or None, db, and dbh or None. dh (N, T, H), or (N, H)
         of a step, and dlast (N, H) each may be None, for zeros; x and index: the cache's, or the
         rows of them that are read; onto: None, or the last four, which go on from what they hold."""
         cdef int kind = PyArray_TYPE(x), s, n = 1 + self.states
@@ -451,7 +458,7 @@ cdef class Spec:
             self.of_cache(cache, REST + 2))
         cdef const cell_spec *cell = l.problem.cell
         cdef npy_intp shape[2]
-        cdef ndarray dx, dWx, dWh, db, dbh = None
+        cdef ndarray dx, dWx, dWh = None, db, dbh = None
         cdef tuple dinitial
         cdef Block space
         cdef int interrupted
@@ -470,7 +477,9 @@ cdef class Spec:
 
         dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
         if onto is None:
-            dWx, dWh = empty(2, PyArray_DIMS(Wx), kind), empty(2, PyArray_DIMS(Wh), kind)
+            dWx = empty(2, PyArray_DIMS(Wx), kind)
+            if Wh is not None:
+                dWh = empty(PyArray_NDIM(Wh), PyArray_DIMS(Wh), kind)
             shape[0] = cell.gates * l.problem.H
             db = empty(1, shape, kind)
             if dbh_wanted:
@@ -480,7 +489,11 @@ cdef class Spec:
             l.gradients.accumulate = True
         shape[0], shape[1] = l.problem.N, l.problem.H
         dinitial = outputs(cell.states, 2, shape, kind, l.gradients.dinitial)
-        l.gradients.dx, l.gradients.dWx, l.gradients.dWh = data(dx), data(dWx), data(dWh)
+        l.gradients.dx, l.gradients.dWx = data(dx), data(dWx)
+        if cell.vectors:
+            l.gradients.dvectors = data(dWh)
+        else:
+            l.gradients.dWh = data(dWh)
         l.gradients.db, l.gradients.dbh = data(db), data(dbh)
         space = take_block(fastrnn_plan_backward(k, &l))
         with nogil:

@@ -49,11 +49,10 @@ import numpy as np
 from fastrnn.backends import get_backend
 from fastrnn.cells import (
     ALL_STEPS,
-    FORM,
     GRU,
     LSTM,
-    NAMES,
     RNN,
+    STANDARD,
     Cell,
     GRUCache,
     LSTMCache,
@@ -63,7 +62,7 @@ from fastrnn.cells import (
 from fastrnn.layers import checks
 from fastrnn.layers.prepared import PreparedWeights
 
-GATES = {name: len(cell.gates) for name, cell in NAMES.items()}
+GATES = {name: len(cell.gates) for name, cell in STANDARD.items()}
 
 Gradients = tuple[np.ndarray, ...]
 AnyWeights = np.ndarray | PreparedWeights
@@ -88,7 +87,7 @@ def _of_weights(cell, args, gates, transposed, reset_after=True, nonlinearity="t
     if type(weights) is PreparedWeights:
         alone = args[-3] is args[-2] is args[-1] is None and weights.cell == cell.name
         plain = gates is cell.gates and transposed is False and reset_after is True
-        if not (alone and plain and nonlinearity is FORM["nonlinearity"]):
+        if not (alone and plain and nonlinearity is cell.form["nonlinearity"]):
             weights.check_alone(cell.name, *args[-3:], *form)
         cell, expected, arrays, rest = weights.own
         return cell, expected, rest, args[:-4] + arrays
@@ -199,15 +198,17 @@ def backward(
     last = zip(cell.last_fields, dlast, strict=True)
     dlast = [checks.optional_gradient(f"d{name}", d, getattr(cache, name)) for name, d in last]
     if onto is not None:
-        onto = _checked_onto(onto, cache)
+        onto = _checked_onto(cell, onto, cache)
     return get_backend(backend).backward(cell, dh, dlast, cache, onto)
 
 
-def _checked_onto(onto, cache):
-    """dWx, dWh, db, and dbh or None."""
+def _checked_onto(cell, onto, cache):
+    """dWx, db, and dWh and dbh or None."""
     if not isinstance(onto, tuple | list):
         raise TypeError(f"onto: expected a tuple, got {type(onto).__name__}")
-    shapes = {"dWx": cache.Wx.shape, "dWh": cache.Wh.shape}
+    shapes, of_h = {"dWx": cache.Wx.shape}, f"d{cell.recurrent}"
+    if cell.recurrent:
+        shapes |= {of_h: cell.recurrent_of(cache).shape}
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
     if getattr(cache, "bias", False):
         shapes |= {"dbh": shapes["db"]}
@@ -215,17 +216,17 @@ def _checked_onto(onto, cache):
         raise ValueError(f"onto: expected {', '.join(shapes)}, got {len(onto)} of them")
     for (name, shape), d in zip(shapes.items(), onto, strict=True):
         checks.written(name, d, shape, cache.x.dtype)
-    return *onto, *[None] * (4 - len(onto))
+    given = dict(zip(shapes, onto, strict=True))
+    return tuple(given.get(name) for name in ("dWx", of_h, "db", "dbh"))
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
     if not cell.constants or not checks.is_of(cell.cache, cache) or cache.x is None:
         return cell
-    if cell is RNN and cache.nonlinearity is cell.constants["nonlinearity"]:
-        return cell
-    if cell is RNN:
-        return form_of(cell.name, nonlinearity=cache.nonlinearity)
+    if "nonlinearity" in cell.constants:
+        usual = cache.nonlinearity is cell.constants["nonlinearity"]
+        return cell if usual else form_of(cell.name, nonlinearity=cache.nonlinearity)
     checks.flag("bias", cache.bias)
     reset_after = checks.flag("reset_after", cache.reset_after)
     if reset_after is (cache.candidate is None):
