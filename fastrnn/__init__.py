@@ -1,7 +1,8 @@
 """fastrnn: recurrent networks on the CPU at hardware speed, as functions on NumPy arrays.
 
 Letters in every docstring: N batch, T time steps, D input, H hidden, V vocabulary, W word vector,
-G gates (1 rnn and ind_rnn, 2 mgu and min_gru, 3 gru and min_lstm, 4 lstm). Arrays are (N, T, ...), C order, float32 or float64.
+G gates (1 rnn and ind_rnn, 2 mgu and min_gru, 3 gru and min_lstm, 4 lstm). Arrays are (N, T, ...),
+C order, float32 or float64.
 """
 
 from fastrnn import gradcheck, optim

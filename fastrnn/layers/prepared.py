@@ -122,10 +122,10 @@ def prepare(
     holds.
 
     Inputs: cell, "rnn", "lstm", "gru", "mgu", "min_gru", "min_lstm" or "ind_rnn"; Wx (D, G*H),
-    Wh (H, G*H), b (G*H,), with transposed Wx (G*H, D) and Wh (G*H, H); of an ind_rnn u (H,) in place
-    of Wh, of a min_gru or min_lstm None; gates and nonlinearity, of cells that have several (None:
-    as their functions have them by default); bh (3*H,) and reset_after, for the gru; training,
-    whether backward passes will follow, for which the weights are laid out too.
+    Wh (H, G*H), b (G*H,), with transposed Wx (G*H, D) and Wh (G*H, H); of an ind_rnn u (H,) in
+    place of Wh, of a min_gru or min_lstm None; gates and nonlinearity, of cells that have several
+    (None: as their functions have them by default); bh (3*H,) and reset_after, for the gru;
+    training, whether backward passes will follow, for which the weights are laid out too.
     Raises ValueError for an unknown cell or a shape, TypeError for a dtype.
     """
     record = form_of(cell)
