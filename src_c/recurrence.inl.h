@@ -449,17 +449,18 @@ static void FN(leave)(const layer *l, const FN(block) *b, idx u)
         }
 }
 
-/* The formulas of a step, or what is before the first one, for the vector of units from u on. */
+/* The formulas of a step, or what is before the first one, for the units u..end, whose vectors of z
+   lie one after the other. */
 INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(block) *b, idx t,
-                              REAL *z, idx u)
+                              REAL *z, idx u, idx end)
 {
+    for (idx at = u; l->problem.reset && !phase->within_step && at < end; at += LANES)
+        FN(cut_at_resets)(l, b, t, z + at - u, at);
     b->z = z;
-    if (l->problem.reset && !phase->within_step)
-        FN(cut_at_resets)(l, b, t, z, u);
-    if (t < 0)
-        FN(leave)(l, b, u);
-    else
-        phase->differentiate(b, u, 1);
+    if (t >= 0)
+        phase->differentiate(b, u, CEIL_DIV(end - u, LANES));
+    for (idx at = u; t < 0 && at < end; at += LANES, b->z += LANES)
+        FN(leave)(l, b, at);
 }
 
 /* What the formulas are going to read of what forward saved, for the units of a panel: each row's lies
@@ -514,9 +515,10 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
             tile.start_row = tile.out_row;
             tile.start_panel = tile.out_panel;
         }
-        for (idx v = 0; v < 2 * done && panel * 2 * LANES + v * LANES < H; v++)
-            FN(differentiate)(l, phase, b, t, z + v / 2 * tile.out_panel + v % 2 * LANES,
-                              panel * 2 * LANES + v * LANES);
+        for (idx i = 0; i < done; i++) {
+            const idx u = (panel + i) * 2 * LANES;
+            FN(differentiate)(l, phase, b, t, z + i * tile.out_panel, u, MIN(H, u + 2 * LANES));
+        }
     }
 }
 
@@ -540,8 +542,7 @@ static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(sh
         else
             FN(add_transposed_product)(z + sh->u0, a, Wh + sh->u0 * ld + row, ld, gates * H, units);
     }
-    for (idx u = sh->u0; u < sh->u1; u += LANES)
-        FN(differentiate)(l, phase, b, t, z + u, u);
+    FN(differentiate)(l, phase, b, t, z + sh->u0, sh->u0, sh->u1);
 }
 
 /* A phase without a product. */
@@ -552,8 +553,7 @@ static void FN(step_formulas)(const layer *l, const backward_phase *phase, FN(sh
         const idx r = FN(cut)(R, block, blocks), m = FN(cut)(R, block + 1, blocks) - r;
         FN(block) *const b = FN(block_of)(sh, r, m);
         b->z_stride = sh->stride * b->dstate_stride;
-        for (idx u = sh->u0; u < sh->u1; u += LANES)
-            FN(differentiate)(l, phase, b, t, FN(dstate)(b, 0, b->rank, u), u);
+        FN(differentiate)(l, phase, b, t, FN(dstate)(b, 0, b->rank, sh->u0), sh->u0, sh->u1);
     }
 }
 
@@ -595,6 +595,7 @@ static void FN(backward)(const void *args, idx part, idx parts)
     const backward_workspace *const space = &l->backward;
     FN(share) sh = FN(share_of)(l, space->flags, part, parts);
     FN(start_block)(l, &sh);
+    sh.block.z_unit = LANES;
     for (idx s = 0; s < cell->states && space->to == l->time.steps; s++)
         FN(load_states)(l, &sh, l->gradients.dlast[s], 0, space->dstates[s], space->stride);
     for (idx t = space->to - 1; t >= space->from; t--) {
