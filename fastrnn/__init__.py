@@ -63,9 +63,11 @@ from fastrnn.layers.recurrent import (
     rnn_step_forward,
 )
 from fastrnn.layers.streaming import Chain, Stream
+from fastrnn.options import Options
 
 __all__ = [
     "Chain",
+    "Options",
     "PreparedWeights",
     "RowGradient",
     "Stream",

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.options import Options
+
 
 class Weights(NamedTuple):
     """The weights of a cell as a call gets them."""
@@ -24,6 +26,8 @@ class Weights(NamedTuple):
     gates: str = ""  # as a permutation of the cell's
     transposed: bool = False  # rows of gates, as PyTorch and ONNX have them
     packed: object = None  # what a backend's prepare made of them
+    options: Options | None = None
+    vectors: np.ndarray | None = None  # (len(cell.vectors)*H,)
 
 
 class Steps(NamedTuple):
@@ -94,6 +98,8 @@ class RNNCache(NamedTuple):
     layout: str = "batch_first"
     transposed: bool = False  # Wx is (H, D)
     packed: object = None  # of prepared weights
+    activations: np.ndarray | None = None  # (N, T, H), h before zoneout; with options
+    options: Options | None = None
 
 
 class LSTMCache(NamedTuple):
@@ -116,6 +122,8 @@ class LSTMCache(NamedTuple):
     layout: str = "batch_first"
     transposed: bool = False  # Wx is (4*H, D), Wh (4*H, H)
     packed: object = None
+    peepholes: np.ndarray | None = None  # (3*H,)
+    options: Options | None = None
 
 
 class GRUCache(NamedTuple):
@@ -138,6 +146,7 @@ class GRUCache(NamedTuple):
     transposed: bool = False  # Wx is (3*H, D), Wh (3*H, H)
     packed: object = None
     gates: str = "rzn"  # r, z, n as they lie in Wx, Wh, b, activations
+    options: Options | None = None
 
 
 class MGUCache(NamedTuple):
@@ -236,6 +245,9 @@ class Cell:
     cache: type
     constants: dict[str, object] = field(default_factory=dict)  # fields of the cache: its form
     recurrent: str = "Wh"  # what multiplies h: a matrix Wh, a vector u, or "", nothing
+    options: tuple[str, ...] = ()  # of Options, those that its formulas know
+    vectors: str = ""  # the gates that have a parameter of one number a unit, as formulas have them
+    vectors_name: str = ""  # of all of them, and the field of the cache
 
     @cached_property
     def form(self) -> dict[str, object]:
@@ -286,7 +298,11 @@ class Cell:
 
     def recurrent_of(self, cache: NamedTuple) -> np.ndarray | None:
         """What multiplies h."""
-        return getattr(cache, self.recurrent) if self.recurrent else None
+        return getattr(cache, self.recurrent, None)
+
+    def options_of(self, cache: NamedTuple) -> Options | None:
+        """Those of a cell that has any."""
+        return getattr(cache, "options", None)
 
     def kept_beside(self, cache: NamedTuple) -> tuple[np.ndarray, ...]:
         """The arrays of saved."""
@@ -394,15 +410,35 @@ IND_RNN = Cell(
 )
 IND_RNN_TANH = replace(IND_RNN, kernel="ind_rnn_tanh", constants={"nonlinearity": "tanh"})
 
+_PLAIN = (
+    *(RNN, RNN_RELU, LSTM, GRU, GRU_ORIGINAL, MGU, MIN_GRU, MIN_GRU_POSITIVE),
+    *(MIN_LSTM, MIN_LSTM_POSITIVE, IND_RNN, IND_RNN_TANH),
+)
+
+_OPTIONS = (
+    *("zoneout_h", "dropout_x", "dropout_h", "dropout_weights", "clip", "clip_gradient"),
+    *("seed", "first_step"),
+)
+_GATED = (*_OPTIONS, "dropout_candidate", "hard_sigmoid")
+_RNN_OPTIONS = {"kernel": "rnn_options", "saved": {"activations": 1}}
+# By the kernel of the plain cell.
+WITH_OPTIONS = {
+    "rnn": replace(RNN, **_RNN_OPTIONS, options=_OPTIONS),
+    "rnn_relu": replace(RNN_RELU, **_RNN_OPTIONS, options=(*_OPTIONS, "cap")),
+    "lstm": replace(
+        LSTM,
+        kernel="lstm_options",
+        options=(*_GATED, "zoneout_c"),
+        vectors="ifo",
+        vectors_name="peepholes",
+    ),
+    "gru": replace(GRU, kernel="gru_options", options=_GATED),
+    "gru_original": replace(GRU_ORIGINAL, kernel="gru_original_options", options=_GATED),
+}
+
 # By kernel; those that users choose by name, whose variants have keywords; and of these the ones
 # that PyTorch, Keras and ONNX have, too.
-CELLS = {
-    cell.kernel: cell
-    for cell in (
-        *(RNN, RNN_RELU, LSTM, GRU, GRU_ORIGINAL, MGU, MIN_GRU, MIN_GRU_POSITIVE),
-        *(MIN_LSTM, MIN_LSTM_POSITIVE, IND_RNN, IND_RNN_TANH),
-    )
-}
+CELLS = {cell.kernel: cell for cell in (*_PLAIN, *WITH_OPTIONS.values())}
 NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU, MGU, MIN_GRU, MIN_LSTM, IND_RNN)}
 STANDARD = {name: NAMES[name] for name in ("rnn", "lstm", "gru")}
 # The keywords that choose a variant, as they are of a cell that has but one.
@@ -416,7 +452,7 @@ def form_of(cell: str, **form: object) -> Cell:
     """
     if not isinstance(cell, str) or cell not in NAMES:
         raise ValueError(f"cell: expected one of {list(NAMES)}, got {cell!r}")
-    variants = [record for record in CELLS.values() if record.name == cell]
+    variants = [record for record in _PLAIN if record.name == cell]
     for name, value in form.items():
         known = list(dict.fromkeys(record.form[name] for record in variants))
         if not isinstance(value, type(known[0])) or value not in known:

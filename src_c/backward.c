@@ -18,12 +18,12 @@ typedef struct {
 /* What the chunks of time work with beside the layer. */
 typedef struct {
     idx capacity; /* rows of a chunk */
-    const void **x_rows, **h_rows; /* in the order of the sums */
+    const void **x_rows, **h_rows, **c_rows; /* in the order of the sums; c: where it is wanted */
     idx *table_rows, *order;       /* and where the gates' gradients of these rows are */
     idx *ranks;                    /* of the step at hand by row of the batch */
     void *dtable, *zeros; /* gates' gradients by row of the table [table, dgates_stride]; [H] */
     weight_grad_list grads, of_table; /* of a chunk; of the table, which comes last */
-    vector_grad_list vectors;         /* of a chunk */
+    vector_grad_list vectors;
 } chunks;
 
 static char *columns(const kernel_table *k, void *a, idx column)
@@ -64,6 +64,35 @@ static int add_grad(arena *a, const kernel_table *k, const layer *l, weight_grad
     return list->jobs++;
 }
 
+/* An operand, or, where it is not wanted, h before the steps. */
+static left_side side_of(const layer *l, const chunks *c, int operand)
+{
+    const void *const rows = l->backward.operands[operand];
+    return (left_side){.features = l->problem.H, .row = l->backward.operand_stride, .first = rows,
+                       .rows = rows ? 0 : c->h_rows};
+}
+
+static void list_vectors(const kernel_table *k, const layer *l, chunks *c)
+{
+    const cell_spec *const cell = l->problem.cell;
+    const idx H = l->problem.H;
+    c->vectors.jobs = l->gradients.vectors ? cell->vectors : 0;
+    for (idx i = 0; i < c->vectors.jobs; i++) {
+        const int before = cell->vector[i].factor == C_BEFORE;
+        c->vectors.job[i] = (vector_grad_args){
+            .columns = H, .a_row = l->backward.dgates_stride, .b_row = l->backward.operand_stride,
+            .accumulate = l->gradients.accumulate, .order = c->order,
+            .A = columns(k, l->backward.dgates, l->problem.offsets[cell->vector[i].gate]),
+            .B = before ? 0 : l->backward.operands[NEW_C], .b_rows = before ? c->c_rows : 0,
+            .C = columns(k, l->gradients.vectors, l->problem.options->places[i] * H)};
+    }
+    if (cell->diagonal)
+        c->vectors.job[c->vectors.jobs++] = (vector_grad_args){
+            .columns = H, .a_row = l->backward.dgates_stride, .b_rows = c->h_rows, .order = c->order,
+            .A = columns(k, l->backward.dgates, l->problem.offsets[0]), .C = l->gradients.dWh,
+            .accumulate = l->gradients.accumulate};
+}
+
 static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks *c)
 {
     const problem *const p = &l->problem;
@@ -71,9 +100,7 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
     const idx G = p->cell->gates, H = p->H, table = p->index ? p->table : 0;
     const left_side x = {.features = p->D, .row = p->D, .first = table ? p->x : 0,
                          .rows = table ? 0 : c->x_rows};
-    const left_side h = {.features = H, .rows = c->h_rows};
-    const left_side operand = {.features = H, .row = l->backward.operand_stride,
-                               .first = l->backward.operand};
+    const left_side h = side_of(l, c, DROPPED_H), scratch = side_of(l, c, OF_SCRATCH);
     c->grads = c->of_table = (weight_grad_list){.panels = take_grad_panels(a, k, l->plan.threads)};
     int before = add_grad(a, k, l, table ? &c->of_table : &c->grads, table ? table : c->capacity,
                           table ? 0 : c->order, x, table ? c->dtable : l->backward.dgates, G * H,
@@ -86,30 +113,25 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
         const int same = l->weights.transposed ? first && !table && from == 0
                                                : !first && w->left == w[-1].left;
         before = add_grad(a, k, l, &c->grads, c->capacity, c->order,
-                          w->left == SCRATCH ? operand : h, columns(k, l->backward.dgates, from),
+                          w->left == SCRATCH ? scratch : h, columns(k, l->backward.dgates, from),
                           w->gates * H, d->dWh, to, d->dbh ? columns(k, d->dbh, to) : 0,
                           same ? before : -1);
     }
-}
-
-static void list_vectors(const kernel_table *k, const layer *l, chunks *c)
-{
-    const cell_spec *const cell = l->problem.cell;
-    const idx H = l->problem.H;
-    c->vectors.jobs = cell->vectors;
-    for (idx i = 0; i < cell->vectors; i++)
-        c->vectors.job[i] = (vector_grad_args){
-            .columns = H, .a_row = l->backward.dgates_stride, .b_rows = c->h_rows, .order = c->order,
-            .A = columns(k, l->backward.dgates, l->problem.offsets[cell->vector[i].gate]),
-            .C = columns(k, l->gradients.dvectors, i * H), .accumulate = l->gradients.accumulate};
 }
 
 /* A chunk has so many rows that the products of the gradients are deep; all of a step stay together. */
 static idx chunk_rows(const kernel_table *k, const problem *p)
 {
     const idx blocks = p->cell->gradient_blocks + p->cell->operand;
-    const idx row = blocks * p->H * k->real_size;
+    const idx row = blocks * p->H * k->real_size; /* whatever the options */
     return MIN(p->N * p->T, MAX(p->N, MAX((idx)CHUNK_ROWS, CHUNK_BYTES / row)));
+}
+
+static int wants_operand(const layer *l, int operand)
+{
+    return operand == OF_SCRATCH ? l->problem.cell->operand
+        : operand == DROPPED_H   ? drops(&l->problem, DROPOUT_H)
+                                 : l->gradients.vectors != 0;
 }
 
 static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c, pack_list *list)
@@ -129,7 +151,10 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
         space->dstates[s] = take(a, p->N, space->stride * real);
     space->dgates = take(a, c->capacity, space->dgates_stride * real);
     space->dgates_next = take(a, p->N, space->dgates_stride * real);
-    space->operand = p->cell->operand ? take(a, c->capacity, space->operand_stride * real) : 0;
+    for (int i = 0; i < OPERANDS; i++)
+        space->operands[i] = wants_operand(l, i) ? take(a, c->capacity, space->operand_stride * real) : 0;
+    if (drops(p, DROPOUT_H))
+        space->scales_h = take(a, p->N, space->stride * real);
     space->z = l->plan.packed ? 0 : take(a, l->plan.threads, space->stride * real);
     space->flags = take(a, l->plan.threads * FLAG_STRIDE, sizeof(int));
     c->dtable = take(a, table, space->dgates_stride * real);
@@ -137,6 +162,7 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     c->x_rows = take(a, table ? 0 : c->capacity, sizeof(void *));
     c->table_rows = take(a, table ? c->capacity : 0, sizeof(idx));
     c->h_rows = take(a, c->capacity, sizeof(void *));
+    c->c_rows = take(a, l->gradients.vectors ? c->capacity : 0, sizeof(void *));
     c->order = take(a, c->capacity, sizeof(idx));
     c->ranks = take(a, p->N, sizeof(idx));
     place_grads(a, k, l, c);
@@ -163,6 +189,20 @@ static void merge_ranks(const layer *l, idx *ranks, idx t)
         ranks[--to] = old > 0 && row[ranks[old - 1]] > row[added - 1] ? ranks[--old] : --added;
 }
 
+/* Where the state of a rank from which step t starts lies. */
+static const void *state_before(const kernel_table *k, const layer *l, const chunks *c, idx s, idx t,
+                                idx rank)
+{
+    const problem *const p = &l->problem;
+    const size_t size = p->H * k->real_size;
+    const int reset = p->reset && p->reset[row_of(l, t, rank)];
+    if (t > 0 && !reset)
+        return (const char *)l->kept.states[s] + row_of(l, t - 1, rank) * size;
+    if (p->initial[s] && (!reset || p->reset_to_initial))
+        return (const char *)p->initial[s] + l->time.sorted_indices[rank] * size;
+    return c->zeros;
+}
+
 /* The order of the sums over the steps t0..t1: from the last step to the first, in each as the batch
    has its rows. Neither where chunks begin nor which rows end later changes a bit, and pieces of a
    sequence, one call each, give those of the whole. Also where x, or its row of the table, and h
@@ -170,24 +210,19 @@ static void merge_ranks(const layer *l, idx *ranks, idx t)
 static void list_rows(const kernel_table *k, const layer *l, const chunks *c)
 {
     const problem *const p = &l->problem;
-    const size_t x_row = p->D * k->real_size, h_row = p->H * k->real_size;
+    const size_t x_row = p->D * k->real_size;
     idx i = 0;
     for (idx t = l->backward.t1 - 1; t >= l->backward.t0; t--) {
         merge_ranks(l, c->ranks, t);
         for (idx at = 0; at < batch_size(l, t); at++, i++) {
             const idx rank = c->ranks[at], row = row_of(l, t, rank);
-            const int reset = p->reset && p->reset[row];
             c->order[i] = l->time.offsets[t] - l->time.offsets[l->backward.t0] + rank;
             if (p->index)
                 c->table_rows[i] = p->index[row];
             else
                 c->x_rows[i] = (const char *)p->x + row * x_row;
-            if (t > 0 && !reset)
-                c->h_rows[i] = (const char *)l->kept.states[0] + row_of(l, t - 1, rank) * h_row;
-            else if (p->initial[0] && (!reset || p->reset_to_initial))
-                c->h_rows[i] = (const char *)p->initial[0] + l->time.sorted_indices[rank] * h_row;
-            else
-                c->h_rows[i] = c->zeros;
+            for (idx s = 0; s < (l->gradients.vectors ? 2 : 1); s++)
+                *(s ? &c->c_rows[i] : &c->h_rows[i]) = state_before(k, l, c, s, t, rank);
         }
     }
 }

@@ -19,20 +19,24 @@ typedef struct {
     idx z_offsets[MAX_GATES]; /* of the gates of the phase in a row of z */
     idx x_offsets[MAX_GATES]; /* of the gates of the cell in a row of x */
     idx offsets[MAX_GATES];   /* and in a row of saved gates, of their gradients */
+    const options *options;
+    const REAL *scales_h; /* what h is multiplied with before Wh; NULL: nothing is dropped */
+    idx scales_stride;
+    const idx *sorted_indices;
+    idx step;
     /* Forward */
-    const REAL *h_prev;
-    REAL *h_next, *states[MAX_STATES], *scratch[MAX_SCRATCH];
+    const REAL *h_prev, *dropped_prev; /* what of h reaches Wh, h itself where nothing is dropped */
+    REAL *h_next, *dropped_next, *states[MAX_STATES], *scratch[MAX_SCRATCH];
     idx state_stride;
     /* What forward saves for backward */
     REAL *saved_states[MAX_STATES], *saved_gates, *saved_extra;
     idx gates_stride;
-    const REAL *vectors; /* [vectors, H] */
+    const REAL *diagonal; /* Wh of one number a unit */
     /* Backward */
     const unsigned char *reset;
     int reset_to_initial;
     const REAL *initial[MAX_STATES], *dh;
-    const idx *sorted_indices;
-    REAL *dstates[MAX_STATES], *dgates, *operand;
+    REAL *dstates[MAX_STATES], *dgates, *operands[OPERANDS];
     idx dstate_stride, dgates_stride, operand_stride;
 } FN(block);
 
@@ -73,10 +77,10 @@ INLINE void FN(move_to_unit)(FN(block) *b, const FN(block) *first, idx i)
     b->x = first->x + (i >> 1) * (b->x_unit[0] + b->x_unit[1]) + (i & 1) * b->x_unit[0];
 }
 
-/* Parameter i of one number a unit. */
-INLINE V FN(vector)(const FN(block) *b, idx i, idx u, idx n)
+/* What multiplies h before the step unit by unit. */
+INLINE V FN(diagonal)(const FN(block) *b, idx u, idx n)
 {
-    return FN(load_n)(b->vectors + i * b->H + u, n);
+    return FN(load_n)(b->diagonal + u, n);
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */
@@ -207,7 +211,8 @@ INLINE void FN(store_dblock)(const FN(block) *b, idx rank, idx i, idx u, V v, id
     FN(store_n)(b->dgates + rank * b->dgates_stride + i * b->H + u, v, n);
 }
 
-INLINE void FN(store_operand)(const FN(block) *b, idx rank, idx u, V v, idx n)
+INLINE void FN(store_operand)(const FN(block) *b, int i, idx rank, idx u, V v, idx n)
 {
-    FN(store_n)(b->operand + rank * b->operand_stride + u, v, n);
+    if (b->operands[i])
+        FN(store_n)(b->operands[i] + rank * b->operand_stride + u, v, n);
 }

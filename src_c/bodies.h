@@ -4,6 +4,7 @@
 #include "gemm.inl.h"
 
 #include "block.inl.h"
+#include "options.inl.h"
 #include "cells/all.h"
 
 #include "recurrence.inl.h"

@@ -546,34 +546,31 @@ static void FN(weight_grad)(const void *args, idx part, idx parts)
     }
 }
 
-/* ---- the gradients of vectors ------------------------------------------------------------------ */
-
-/* One chain a column, over the rows in their order. */
-static void FN(vector_grad_columns)(const vector_grad_args *p, idx column)
-{
-    const idx n = p->columns - column;
-    REAL *const C = (REAL *)p->C + column;
-    V sum[VECTOR_GRAD] = {{0}};
-    for (idx v = 0; v < VECTOR_GRAD && p->accumulate; v++)
-        sum[v] = FN(load_n)(C + v * LANES, n - v * LANES);
-    for (idx r = 0; r < p->rows; r++) {
-        const REAL *const a = (const REAL *)p->A + p->order[r] * p->a_row + column;
-        const REAL *const b = (const REAL *)p->b_rows[r] + column;
-#pragma GCC unroll 4
-        for (idx v = 0; v < VECTOR_GRAD; v++)
-            sum[v] += FN(load_n)(a + v * LANES, n - v * LANES) * FN(load_n)(b + v * LANES, n - v * LANES);
-    }
-    for (idx v = 0; v < VECTOR_GRAD; v++)
-        FN(store_n)(C + v * LANES, sum[v], n - v * LANES);
-}
-
+/* Columns of several vectors at once: of each row a cache line or two. */
 static void FN(vector_grad)(const void *args, idx part, idx parts)
 {
+    enum { AT_ONCE = 4 };
     const vector_grad_list *const list = args;
     for (idx job = 0; job < list->jobs; job++) {
         const vector_grad_args *const p = &list->job[job];
-        const idx width = VECTOR_GRAD * LANES, blocks = CEIL_DIV(p->columns, width);
-        for (idx i = blocks * part / parts; i < blocks * (part + 1) / parts; i++)
-            FN(vector_grad_columns)(p, i * width);
+        const idx blocks = CEIL_DIV(p->columns, AT_ONCE * LANES), end = blocks * (part + 1) / parts;
+        for (idx block = blocks * part / parts; block < end; block++) {
+            const idx column = block * AT_ONCE * LANES, n = p->columns - column;
+            REAL *const to = (REAL *)p->C + column;
+            V sum[AT_ONCE];
+            for (idx v = 0; v < AT_ONCE; v++)
+                sum[v] = p->accumulate && n > v * LANES ? FN(load_n)(to + v * LANES, n - v * LANES)
+                                                        : (V){0};
+            for (idx r = 0; r < p->rows; r++) {
+                const REAL *const a = (const REAL *)p->A + p->order[r] * p->a_row + column;
+                const REAL *const b = column + (p->b_rows ? (const REAL *)p->b_rows[r]
+                                                : (const REAL *)p->B + p->order[r] * p->b_row);
+                for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
+                    sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
+                        * FN(load_n)(b + v * LANES, n - v * LANES);
+            }
+            for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
+                FN(store_n)(to + v * LANES, sum[v], n - v * LANES);
+        }
     }
 }

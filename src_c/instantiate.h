@@ -1,6 +1,7 @@
 /* Compiles every body for float, then for double, and fills the two tables of one ISA. */
 #include "barrier.h"
 #include "layer.h"
+#include "philox.h"
 #include "plan.h"
 #include <math.h>
 #include <stdint.h>
@@ -29,7 +30,6 @@ enum {
     MIN_PREFETCH_ROWS = 4,
     Z_VECTORS = 4 * ACCUMULATORS,  /* of finished tiles that wait for the formulas */
     STRIPE = ACCUMULATORS * 2 / 3, /* vectors of a row that a product with one vector adds to */
-    VECTOR_GRAD = 4,               /* vectors of a row that the gradient of a vector adds at once */
 };
 
 /* Accumulators and what a tile reads must fit the registers: 32, or 16. With 16 many rows take a

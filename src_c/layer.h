@@ -4,6 +4,7 @@
 #ifndef FASTRNN_LAYER_H
 #define FASTRNN_LAYER_H
 #include "kernels.h"
+#include <stdint.h>
 
 typedef struct layer layer;
 
@@ -14,9 +15,17 @@ enum { MAX_STATES = 2, MAX_SCRATCH = 2, MAX_PHASES = 2, MAX_PIECES = 2 };
 /* Formulas over a block of rows (FN(block) of block.inl.h), for `count` vectors of units from u. */
 typedef void epilogue(const void *block, idx u, idx count);
 
-/* What multiplies Wh: the state before the step, or what a phase left in scratch[0]; backward, what
-   it left as operand. */
+/* What multiplies Wh: the state before the step, dropped out where options say so, or what a phase
+   left in scratch[0]. */
 enum { PREVIOUS_H, SCRATCH };
+
+/* What backward may leave to gradients of weights, a row a step: what scratch[0] held, the state
+   before the step dropped out, c of the step before zoneout. */
+enum { OF_SCRATCH, DROPPED_H, NEW_C, OPERANDS };
+
+/* What a gate's gradient is multiplied with for that of a parameter of one number a unit: the cell
+   state before the step, or the operand NEW_C. */
+enum { C_BEFORE, BY_NEW_C };
 
 /* One product of a step and the formulas that follow it: `left` times the gates of Wh from `gate`
    on. The first `continued` of them go on from x Wx + b, the others start from bh. Only the first
@@ -54,14 +63,16 @@ struct cell_spec {
     int saves_gates;       /* activated gates are kept for backward: they are not states themselves */
     int saves_extra;       /* and one array [N,T,H] more */
     idx gradient_blocks;   /* of H columns: gates, and what reaches bh but not b */
-    int operand;           /* backward leaves a left side of its own to the gradient of Wh */
+    int operand;           /* backward leaves OF_SCRATCH */
     idx phases;
     forward_phase forward[MAX_PHASES];
     backward_phase backward[MAX_PHASES];
-    weight_block weights[MAX_PIECES]; /* they end at gates == 0; none: there is no matrix Wh */
-    idx vectors;                      /* parameters of one number a unit */
+    weight_block weights[MAX_PIECES]; /* they end at gates == 0; none: no product */
+    int diagonal;                     /* Wh is [H]: gate 0 has that times h before the step */
+    idx vectors;                      /* other parameters of one number a unit */
     struct {
-        idx gate; /* whose gradient, times h before the step, is that of the parameter */
+        idx gate; /* whose gradient it is made of, and what that is multiplied with */
+        int factor;
     } vector[MAX_VECTORS];
 };
 
@@ -80,6 +91,26 @@ const char *fastrnn_spec_error(const cell_spec *);
    longest row first, [sum of lengths,...]. */
 enum { BATCH_FIRST, TIME_FIRST, PACKED };
 
+/* Masks: which states keep their old value; what of h reaches Wh, once a sequence; what of the
+   candidate reaches the state. */
+enum { ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, MASKS };
+
+/* What formulas that know of options do otherwise. At random, unit u of row n is dropped, or keeps its
+   old state, at step t where the 16 bits that philox.h has for (kind, n, first_step + t, u) are below
+   below[kind]; else states are mixed by their probabilities, and nothing is dropped. */
+typedef struct {
+    const void *vectors;     /* [vectors, H], or NULL: 0 */
+    idx places[MAX_VECTORS]; /* of the spec's vectors among them */
+    double zoneout[MAX_STATES], dropout_h, dropout_candidate;
+    double clip, clip_gradient; /* of what activations get, and of its gradient; 0: none */
+    double slope;               /* of a hard sigmoid in place of the sigmoid; or 0 */
+    double cap;                 /* of relu; 0: none */
+    int relu;                   /* in place of tanh of the vanilla RNN */
+    int random;
+    uint64_t seed, first_step;
+    uint32_t below[MASKS];
+} options;
+
 /* What a caller gives. With index, x is a table of which row n reads x[index[n, t]] at step t. */
 typedef struct {
     const cell_spec *cell;
@@ -91,12 +122,13 @@ typedef struct {
     const unsigned char *reset;         /* [N,T]: the state starts anew before that step; or NULL */
     int reverse, layout;                /* PACKED: lengths fall */
     int reset_to_initial;               /* not to 0 */
+    const options *options;             /* NULL, but where the cell's formulas read them */
 } problem;
 
-/* Wx [D,GH] and Wh [H,GH], or transposed [GH,D] and [GH,H]; biases [GH], bh or NULL. */
+/* Wx [D,GH] and Wh [H,GH], or transposed [GH,D] and [GH,H], or diagonal [H], or NULL; biases [GH],
+   bh or NULL. */
 typedef struct {
     const void *Wx, *Wh, *b, *bh;
-    const void *vectors; /* [vectors,H] */
     int transposed;
 } weights;
 
@@ -118,7 +150,7 @@ typedef struct {
     const void *dh, *dlast[MAX_STATES];
     void *dx, *dinitial[MAX_STATES];
     void *dWx, *dWh, *db, *dbh; /* of the shapes of the weights; dbh or NULL */
-    void *dvectors;
+    void *vectors;              /* [vectors, H] or NULL */
     int accumulate;             /* these five go on from what they hold */
 } gradients;
 
@@ -137,13 +169,13 @@ typedef struct {
 } schedule;
 
 /* Work space forward, over the steps t0..t1. States are [N, stride] by rank, stride being at least H
-   rounded up to two vectors; the first is there twice, read and written in turns. gates_x, x Wx + b,
-   has room for gates_x_rows rows of a share of batch rows, or of all by_units, or of the table; or,
-   of each row of a batch whose weights are read as they lie, for itself and for h Wh
-   [2, GH + lanes]. */
+   rounded up to two vectors; the first is there twice, read and written in turns, and so is dropped_h,
+   h times scales_h, where it is wanted. gates_x, x Wx + b, has room for gates_x_rows rows of a share
+   of batch rows, or of all by_units, or of the table; or, of each row of a batch whose weights are
+   read as they lie, for itself and for h Wh [2, GH + lanes]. */
 typedef struct {
     idx t0, t1, stride, gates_x_rows;
-    void *states[MAX_STATES], *scratch[MAX_SCRATCH], *gates_x;
+    void *states[MAX_STATES], *dropped_h, *scales_h, *scratch[MAX_SCRATCH], *gates_x;
     const void **x_rows; /* [parts, gates_x_rows] */
     int *flags;          /* [parts, FLAG_STRIDE], 0: see barrier.h */
 } forward_workspace;
@@ -154,7 +186,9 @@ typedef struct {
    state other than through a product. */
 typedef struct {
     idx t0, t1, from, to, stride, dgates_stride, operand_stride;
-    void *dstates[MAX_STATES], *dgates, *dgates_next, *operand;
+    void *dstates[MAX_STATES], *dgates, *dgates_next;
+    void *operands[OPERANDS]; /* [.., operand_stride]; NULL: not wanted */
+    void *scales_h;           /* [N, stride], likewise */
     void *z; /* [parts, stride]: where weights are read as they lie */
     int *flags;
 } backward_workspace;
@@ -170,6 +204,12 @@ struct layer {
     forward_workspace forward;
     backward_workspace backward;
 };
+
+/* Whether masks of a kind are drawn. */
+static inline int drops(const problem *p, int kind)
+{
+    return p->options && p->options->random && p->options->below[kind];
+}
 
 static inline idx batch_size(const layer *l, idx t)
 {

@@ -72,9 +72,10 @@ static void FN(start_block)(const layer *l, FN(share) *sh)
     FN(block) *const b = &sh->block;
     *b = (FN(block)){.stride = sh->stride, .H = p->H, .saved_gates = l->kept.gates,
                      .saved_extra = l->kept.extra, .gates_stride = p->cell->gates * p->H,
-                     .vectors = l->weights.vectors,
+                     .diagonal = p->cell->diagonal ? l->weights.Wh : 0,
                      .reset = p->reset, .reset_to_initial = p->reset_to_initial,
                      .dh = l->gradients.dh, .sorted_indices = l->time.sorted_indices,
+                     .options = p->options,
                      .state_stride = l->forward.stride, .dstate_stride = l->backward.stride,
                      .dgates_stride = l->backward.dgates_stride,
                      .operand_stride = l->backward.operand_stride};
@@ -95,6 +96,7 @@ static void FN(start_block)(const layer *l, FN(share) *sh)
 /* Moves to step t; -1 is before the first one. */
 INLINE void FN(move_block)(const layer *l, FN(block) *b, idx t)
 {
+    b->step = t;
     b->rows = t < 0 ? 0 : l->time.rows + l->time.offsets[t];
     b->previous_rows = t > 0 ? l->time.rows + l->time.offsets[t - 1] : 0;
 }
@@ -109,6 +111,27 @@ INLINE FN(block) *FN(block_of)(FN(share) *sh, idx r, idx m)
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
+/* The scales of the share, drawn once. */
+static void FN(draw_scales)(const layer *l, FN(share) *sh, REAL *to)
+{
+    const FN(block) *const b = FN(block_of)(sh, 0, FN(own)(sh, l->problem.N));
+    for (EACH_ROW(b))
+        for (idx u = sh->u0; u < sh->u1; u += LANES)
+            FN(store)(to + rank * b->scales_stride + u,
+                      FN(scale)(b, DROPOUT_H, b->options->dropout_h, rank, u));
+}
+
+/* What of the first state reaches Wh. */
+static void FN(drop_initial)(const layer *l, FN(share) *sh, REAL *to)
+{
+    const FN(block) *const b = FN(block_of)(sh, 0, FN(own)(sh, l->problem.N));
+    for (EACH_ROW(b))
+        for (idx u = sh->u0; u < sh->u1; u += LANES) {
+            const idx at = rank * b->state_stride + u;
+            FN(store)(to + at, FN(dropped_h)(b, rank, u, FN(load)(b->states[0] + at)));
+        }
+}
+
 /* States of the block that start anew before the step after t. */
 static void FN(reset_states)(const layer *l, const FN(block) *b, idx t, idx u)
 {
@@ -118,8 +141,11 @@ static void FN(reset_states)(const layer *l, const FN(block) *b, idx t, idx u)
             continue;
         for (idx s = 0; s < p->cell->states; s++) {
             const REAL *const from = p->reset_to_initial ? b->initial[s] : 0;
-            FN(store)((s ? b->states[s] : b->h_next) + rank * b->state_stride + u,
-                      from ? FN(load_n)(from + b->sorted_indices[rank] * b->H + u, b->H - u) : (V){0});
+            const idx at = rank * b->state_stride + u;
+            const V v = from ? FN(load_n)(from + b->sorted_indices[rank] * b->H + u, b->H - u) : (V){0};
+            FN(store)((s ? b->states[s] : b->h_next) + at, v);
+            if (s == 0 && b->dropped_next)
+                FN(store)(b->dropped_next + at, FN(dropped_h)(b, rank, u, v));
         }
     }
 }
@@ -180,7 +206,7 @@ static void FN(project_steps)(const layer *l, const FN(share) *sh, idx t0, idx t
 /* What the phase multiplies with Wh, by rank. */
 INLINE const REAL *FN(left_of)(const forward_phase *phase, const FN(block) *b)
 {
-    return phase->left == SCRATCH ? b->scratch[0] : b->h_prev;
+    return phase->left == SCRATCH ? b->scratch[0] : b->dropped_prev;
 }
 
 /* The rows r..r+m of the share, and where x Wx + b of its units lies: the rows from first on of
@@ -378,10 +404,17 @@ static void FN(forward)(const void *args, idx part, idx parts)
     const idx t0 = l->forward.t0, t1 = l->forward.t1;
     const int in_chunks = l->plan.packed && !l->problem.index;
     const idx size = l->problem.N * l->forward.stride;
+    REAL *const dropped = l->forward.dropped_h;
     FN(share) sh = FN(share_of)(l, l->forward.flags, part, parts);
     FN(start_block)(l, &sh);
     for (idx s = 0; s < cell->states && t0 == 0; s++)
         FN(load_states)(l, &sh, l->problem.initial[s], 1, l->forward.states[s], l->forward.stride);
+    sh.block.scales_h = l->forward.scales_h;
+    sh.block.scales_stride = l->forward.stride;
+    if (dropped && t0 == 0) {
+        FN(draw_scales)(l, &sh, l->forward.scales_h);
+        FN(drop_initial)(l, &sh, dropped);
+    }
     FN(meet)(&sh);
     for (idx t = t0, end = t0, first = 0; t < t1; t++) {
         if (t == end) {
@@ -393,6 +426,8 @@ static void FN(forward)(const void *args, idx part, idx parts)
         FN(move_block)(l, &sh.block, t);
         sh.block.h_prev = sh.block.states[0] + (t & 1) * size;
         sh.block.h_next = sh.block.states[0] + (~t & 1) * size;
+        sh.block.dropped_next = dropped ? dropped + (~t & 1) * size : 0;
+        sh.block.dropped_prev = dropped ? dropped + (t & 1) * size : sh.block.h_prev;
         for (idx i = 0; i < cell->phases; i++) {
             if (!l->plan.packed)
                 FN(recur_unpacked)(l, &cell->forward[i], &sh, t);
@@ -449,11 +484,22 @@ static void FN(leave)(const layer *l, const FN(block) *b, idx u)
         }
 }
 
+/* What the product has left is the gradient of what of h reached Wh. */
+static void FN(drop_gradient)(const FN(block) *b, REAL *z, idx u)
+{
+    for (EACH_ROW(b)) {
+        REAL *const at = z + k * b->z_stride;
+        FN(store)(at, FN(dropped_h)(b, rank, u, FN(load)(at)) + FN(load)(FN(dstate)(b, 0, rank, u)));
+    }
+}
+
 /* The formulas of a step, or what is before the first one, for the units u..end, whose vectors of z
    lie one after the other. */
 INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(block) *b, idx t,
                               REAL *z, idx u, idx end)
 {
+    for (idx at = u; drops(&l->problem, DROPOUT_H) && !phase->within_step && at < end; at += LANES)
+        FN(drop_gradient)(b, z + at - u, at);
     for (idx at = u; l->problem.reset && !phase->within_step && at < end; at += LANES)
         FN(cut_at_resets)(l, b, t, z + at - u, at);
     b->z = z;
@@ -491,16 +537,16 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
 {
     static const REAL zeros[2 * VEC_BYTES / sizeof(REAL)];
     const idx H = l->problem.H, K = l->problem.cell->gates * H, stride = l->backward.stride;
+    const int alone = phase->within_step || drops(&l->problem, DROPOUT_H);
     REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
     FN(block) *const b = FN(block_of)(sh, r, m);
     b->z_stride = 2 * LANES;
     FN(tile) tile = {.a_row = sh->stride * b->dgates_stride, .b_panel = PANEL_SIZE(K, 2 * LANES),
                      .started = 2, .out = z, .out_row = 2 * LANES, .out_panel = m * 2 * LANES};
     for (idx panel = q, done = 1; panel < end; panel += done) {
-        tile.start = phase->within_step ? zeros
-            : b->dstates[0] + b->rank * stride + panel * 2 * LANES;
-        tile.start_row = phase->within_step ? 0 : sh->stride * stride;
-        tile.start_panel = phase->within_step ? 0 : 2 * LANES;
+        tile.start = alone ? zeros : b->dstates[0] + b->rank * stride + panel * 2 * LANES;
+        tile.start_row = alone ? 0 : sh->stride * stride;
+        tile.start_panel = alone ? 0 : 2 * LANES;
         if (t >= 0)
             FN(expect)(b, l->problem.cell, panel * 2 * LANES);
         for (idx i = 0; i < MAX_PIECES && phase->piece[i].gates; i++) {
@@ -531,7 +577,7 @@ static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(sh
     const REAL *const Wh = l->weights.Wh;
     FN(block) *const b = FN(block_of)(sh, r, 1);
     memset(z, 0, l->backward.stride * sizeof(REAL));
-    if (!phase->within_step)
+    if (!phase->within_step && !drops(&l->problem, DROPOUT_H))
         memcpy(z + sh->u0, b->dstates[0] + b->rank * b->dstate_stride + sh->u0, units * sizeof(REAL));
     for (idx i = 0; A && i < MAX_PIECES && phase->piece[i].gates; i++) {
         const idx gates = phase->piece[i].gates, row = first_column(l, phase->piece[i].gate, gates);
@@ -598,11 +644,16 @@ static void FN(backward)(const void *args, idx part, idx parts)
     sh.block.z_unit = LANES;
     for (idx s = 0; s < cell->states && space->to == l->time.steps; s++)
         FN(load_states)(l, &sh, l->gradients.dlast[s], 0, space->dstates[s], space->stride);
+    sh.block.scales_h = space->scales_h;
+    sh.block.scales_stride = space->stride;
+    if (space->scales_h && space->to == l->time.steps)
+        FN(draw_scales)(l, &sh, space->scales_h);
     for (idx t = space->to - 1; t >= space->from; t--) {
         FN(move_block)(l, &sh.block, t);
         sh.block.dgates = FN(dgates_of)(l, t);
-        sh.block.operand = (REAL *)space->operand
-            + (l->time.offsets[t] - l->time.offsets[space->t0]) * space->operand_stride;
+        for (int i = 0; i < OPERANDS; i++)
+            sh.block.operands[i] = space->operands[i] ? (REAL *)space->operands[i]
+                + (l->time.offsets[t] - l->time.offsets[space->t0]) * space->operand_stride : 0;
         for (idx i = 0; i < cell->phases; i++) {
             FN(step_backward)(l, &cell->backward[i], &sh, t);
             FN(meet)(&sh);

@@ -44,10 +44,13 @@ const char *fastrnn_spec_error(const cell_spec *c)
     }
     if (covered != (products ? c->gates : 0))
         return "weights: not all gates, one after the other";
-    if (c->vectors && !within(0, c->vectors, MAX_VECTORS))
+    if (c->diagonal && products)
+        return "diagonal: Wh cannot be a matrix, too";
+    if (c->vectors && !within(0, c->vectors, MAX_VECTORS - c->diagonal))
         return "more vectors than there are";
     for (idx i = 0; i < c->vectors; i++)
-        if (!within(c->vector[i].gate, 1, c->gates))
-            return "a vector of a gate that there is not";
+        if (!within(c->vector[i].gate, 1, c->gates)
+            || (c->vector[i].factor == C_BEFORE && c->states < 2))
+            return "a vector of a gate or a state that there is not";
     return NULL;
 }

@@ -1,11 +1,13 @@
 # The C side as Cython sees it.
 
+from libc.stdint cimport uint32_t, uint64_t
+
 from fastrnn.backends._memory cimport Block
 
 cdef extern from "kernels.h" nogil:
     ctypedef Py_ssize_t idx
     ctypedef void kernel(const void *args, idx part, idx parts) noexcept nogil
-    const int ALIGNMENT, CELLS, MAX_GATES, PEAK_FMAS
+    const int ALIGNMENT, CELLS, MAX_GATES, MAX_VECTORS, PEAK_FMAS
 
     ctypedef struct kernel_table:
         const char *isa
@@ -16,6 +18,7 @@ cdef extern from "kernels.h" nogil:
         kernel *softmax
         kernel *embedding
         kernel *embedding_grad
+        kernel *drop
         kernel *update
         kernel *fma_peak
 
@@ -63,6 +66,17 @@ cdef extern from "kernels.h" nogil:
         const void *input "in"
         void *out
 
+    ctypedef struct drop_args:
+        idx rows, repeats, columns, first_row
+        idx in_strides[3]
+        idx out_strides[3]
+        uint64_t seed
+        int kind
+        unsigned below
+        double scale
+        const void *input "in"
+        void *out
+
     ctypedef struct update_args:
         idx n, width
         const idx *rows
@@ -85,10 +99,21 @@ cdef extern from "kernels.h" nogil:
 cdef extern from "layer.h" nogil:
     const int BATCH_FIRST, TIME_FIRST, PACKED
 
+    const int ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, MASKS
+
     ctypedef struct cell_spec:
         const char *name
         idx gates, states, vectors
         int saves_gates, saves_extra
+
+    ctypedef struct options:
+        const void *vectors
+        idx places[1]
+        double zoneout[1]
+        double dropout_h, dropout_candidate, clip, clip_gradient, slope, cap
+        int relu, random
+        uint64_t seed, first_step
+        uint32_t below[1]
 
     ctypedef struct problem:
         const cell_spec *cell
@@ -100,13 +125,13 @@ cdef extern from "layer.h" nogil:
         const idx *index
         const unsigned char *reset
         int reverse, layout, reset_to_initial
+        const options *options
 
     ctypedef struct weights:
         const void *Wx
         const void *Wh
         const void *b
         const void *bh
-        const void *vectors
         int transposed
 
     ctypedef struct panels:
@@ -127,7 +152,7 @@ cdef extern from "layer.h" nogil:
         void *dWh
         void *db
         void *dbh
-        void *dvectors
+        void *vectors
         int accumulate
 
     ctypedef struct plan:

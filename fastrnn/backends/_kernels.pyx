@@ -20,6 +20,8 @@ from numpy cimport (
 
 from fastrnn.backends._memory cimport Block, empty, take_block
 
+from fastrnn.options import limit
+
 cdef extern from "Python.h":
     int PyErr_CheckSignals() noexcept  # leaves its exception where check_interrupt finds it
 
@@ -128,6 +130,7 @@ def specs() -> dict[str, dict[str, int]]:
             "states": tables[0].cells[i].states,
             "saves_gates": tables[0].cells[i].saves_gates,
             "saves_extra": tables[0].cells[i].saves_extra,
+            "vectors": tables[0].cells[i].vectors,
         }
         for i, name in enumerate(cells)
     }
@@ -188,11 +191,7 @@ cdef void set_weights(layer *l, const kernel_table *k, Spec spec, ndarray Wx, nd
     l.problem.H = PyArray_DIMS(Wx)[not transposed] // l.problem.cell.gates
     for g in range(l.problem.cell.gates):
         l.problem.offsets[g] = spec.gate_order[g] * l.problem.H
-    l.weights.Wx, l.weights.b, l.weights.bh = data(Wx), data(b), data(bh)
-    if l.problem.cell.vectors:
-        l.weights.vectors = data(Wh)
-    else:
-        l.weights.Wh = data(Wh)
+    l.weights.Wx, l.weights.Wh, l.weights.b, l.weights.bh = data(Wx), data(Wh), data(b), data(bh)
     l.weights.transposed = transposed
 
 
@@ -250,7 +249,7 @@ cdef const kernel_table *set_call(layer *l, Spec spec, ndarray Wx, ndarray Wh, n
                                   bint transposed, packed):
     """The weights, and their panels unless these are of other arrays; the table to run with."""
     cdef bint own = (type(packed) is Panels and (<Panels>packed).k != NULL
-                     and (<Panels>packed).k.cells[spec.cell] == (<Panels>packed).cell
+                     and (<Panels>packed).k.cells[spec.plain] == (<Panels>packed).cell
                      and (<Panels>packed).are_of(Wx, Wh, b, bh, transposed))
     cdef const kernel_table *k = (
         (<Panels>packed).k if own else tables[PyArray_TYPE(Wx) == NPY_DOUBLE])
@@ -284,15 +283,15 @@ cdef enum:
     BRIEF = 5000
     # What a cache is made of, each at its place among the sources of Spec.cache_of; of states and
     # what is saved beside them, as many as layer.h has.
-    ARGS = 0       # x, the states before, Wx, Wh, b, bh
-    REST = 8       # gates, transposed, packed
-    KEPT = 11
-    LAST = 15
-    STEPS = 17
-    BIAS = 23
-    CONSTANT = 24
-    NOTHING = 25
-    SOURCES = 26
+    ARGS = 0       # x, the states before, Wx, Wh, b, bh, vectors
+    REST = 8       # gates, transposed, packed, options
+    KEPT = 12
+    LAST = 16
+    STEPS = 18
+    BIAS = 24
+    CONSTANT = 25
+    NOTHING = 26
+    SOURCES = 27
     MAX_FIELDS = 24
 
 
@@ -308,11 +307,13 @@ cdef inline object new_cache(type cache, tuple values):
 cdef class Spec:
     """A cell's kernels for one gate order, and how its caches are made.
 
-    gate_order: where the gates of the cell's spec stand among the user's; record: of fastrnn.cells;
+    plain: the cell whose panels these kernels read; gate_order: where the gates of the cell's spec
+    stand among the user's, and vector_order those that have vectors; record: of fastrnn.cells;
     all_steps: its Steps by default.
     """
-    cdef int cell, states
+    cdef int cell, plain, states
     cdef idx gate_order[MAX_GATES]
+    cdef idx vector_order[MAX_VECTORS]
     cdef type cache
     cdef object constant, record
     cdef tuple all_steps
@@ -320,16 +321,20 @@ cdef class Spec:
     cdef int source[MAX_FIELDS]  # of each field of the cache
     cdef int place[SOURCES]      # of each source among the fields; -1: it is none
 
-    def __init__(self, int cell, tuple gate_order, record, all_steps):
+    def __init__(self, int cell, int plain, tuple gate_order, tuple vector_order, record, all_steps):
         if (len(gate_order) > MAX_GATES or len(record.cache._fields) > MAX_FIELDS
-                or len(record.constants) > 1):
-            raise ValueError(f"{record.kernel}: too many gates, fields or constants")
-        self.cell, self.all_steps = cell, tuple(all_steps)
+                or len(vector_order) > MAX_VECTORS or len(record.constants) > 1):
+            raise ValueError(f"{record.kernel}: too many gates, vectors, fields or constants")
+        self.cell, self.plain, self.all_steps = cell, plain, tuple(all_steps)
+        for i, place in enumerate(vector_order):
+            self.vector_order[i] = place
         for i, place in enumerate(gate_order):
             self.gate_order[i] = place
         sources = {"bias": BIAS}
         args = ("x", *record.initial_fields, "Wx", record.recurrent)
-        for names, first in ((args, ARGS), (("gates", "transposed", "packed"), REST),
+        vectors = (record.vectors_name,) if record.vectors else ()
+        for names, first in ((args, ARGS), (vectors, ARGS + len(args) + 2),
+                             (("gates", "transposed", "packed", "options"), REST),
                              (record.kept_fields, KEPT), (record.last_fields, LAST),
                              (all_steps._fields, STEPS), (tuple(record.constants), CONSTANT)):
             sources.update(zip(names, range(first, first + len(names))))
@@ -388,6 +393,7 @@ cdef class Spec:
             &l, self, <ndarray>args[n], <ndarray>args[n + 1], <ndarray>args[n + 2],
             <ndarray>args[n + 3], rest[1], rest[2])
         cdef const cell_spec *cell = l.problem.cell
+        cdef options how
         cdef npy_intp shape[3]
         cdef tuple saved = (), last = (), kept
         cdef char small[SMALL]
@@ -399,6 +405,9 @@ cdef class Spec:
         step = axes == 1 and l.problem.layout == BATCH_FIRST
         for s in range(cell.states):
             l.problem.initial[s] = data(<ndarray>args[1 + s])
+        if rest[3] is not None:
+            self.set_options(&how, rest[3], args[n + 4] if cell.vectors else None, training)
+            l.problem.options = &how
 
         shape[axes] = l.problem.H
         kept = outputs(cell.states if training or step else return_sequence, axes + 1, shape, kind,
@@ -441,15 +450,35 @@ cdef class Spec:
             return h, self.only_last(last)
         return h, self.cache_of(args, rest, kept, saved, last, <tuple>steps)
 
+    cdef int set_options(self, options *to, given, ndarray vectors, bint training) except -1:
+        cdef double[MASKS] p
+        cdef int i
+        p[ZONEOUT_H], p[ZONEOUT_C] = given.zoneout_h, given.zoneout_c
+        p[DROPOUT_H], p[DROPOUT_CANDIDATE] = given.dropout_h, given.dropout_candidate
+        memset(to, 0, sizeof(options))
+        for i in range(MASKS):
+            to.below[i] = limit(p[i])
+        to.zoneout[0], to.zoneout[1] = p[ZONEOUT_H], p[ZONEOUT_C]
+        to.dropout_h, to.dropout_candidate = p[DROPOUT_H], p[DROPOUT_CANDIDATE]
+        to.clip, to.clip_gradient = given.clip or 0, given.clip_gradient or 0
+        to.slope, to.cap = given.hard_sigmoid or 0, given.cap or 0
+        to.relu, to.random = self.constant == "relu", training
+        to.seed, to.first_step = given.seed, given.first_step
+        to.vectors = data(vectors)
+        for i in range(MAX_VECTORS):
+            to.places[i] = self.vector_order[i]
+        return 0
+
     cdef inline object of_cache(self, cache, int source):
         """The field of a cache that is made of this source, or None."""
         return (<tuple>cache)[self.place[source]] if self.place[source] >= 0 else None
 
     def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index, bint dbh_wanted,
                  tuple onto) -> tuple:
-        """New arrays dx, dinitial (a tuple), dWx, dWh or None, db, and dbh or None. dh (N, T, H), or (N, H)
-        of a step, and dlast (N, H) each may be None, for zeros; x and index: the cache's, or the
-        rows of them that are read; onto: None, or the last four, which go on from what they hold."""
+        """New arrays dx, dinitial (a tuple), dWx, dWh or None, db, and dbh and dvectors or None. dh (N,
+        T, H), or (N, H) of a step, and dlast (N, H) each may be None, for zeros; x and index: the cache's, or
+        the rows of them that are read; onto: None, or the last five, which go on from what they
+        hold."""
         cdef int kind = PyArray_TYPE(x), s, n = 1 + self.states
         cdef layer l
         cdef ndarray Wx = self.of_cache(cache, ARGS + n), Wh = self.of_cache(cache, ARGS + n + 1)
@@ -458,7 +487,8 @@ cdef class Spec:
             self.of_cache(cache, REST + 2))
         cdef const cell_spec *cell = l.problem.cell
         cdef npy_intp shape[2]
-        cdef ndarray dx, dWx, dWh = None, db, dbh = None
+        cdef options how
+        cdef ndarray dx, dWx, dWh = None, db, dbh = None, vectors = None, dvectors = None
         cdef tuple dinitial
         cdef Block space
         cdef int interrupted
@@ -474,6 +504,10 @@ cdef class Spec:
         if cell.saves_extra:
             l.kept.extra = data(self.of_cache(cache, KEPT + self.states + 1))
         l.gradients.dh = data(dh)
+        if self.of_cache(cache, REST + 3) is not None:
+            vectors = self.of_cache(cache, ARGS + n + 4) if cell.vectors else None
+            self.set_options(&how, self.of_cache(cache, REST + 3), vectors, True)
+            l.problem.options = &how
 
         dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
         if onto is None:
@@ -484,22 +518,21 @@ cdef class Spec:
             db = empty(1, shape, kind)
             if dbh_wanted:
                 dbh = empty(1, shape, kind)
+            if vectors is not None:
+                dvectors = empty(1, PyArray_DIMS(vectors), kind)
         else:
-            dWx, dWh, db, dbh = onto
+            dWx, dWh, db, dbh, dvectors = onto
             l.gradients.accumulate = True
         shape[0], shape[1] = l.problem.N, l.problem.H
         dinitial = outputs(cell.states, 2, shape, kind, l.gradients.dinitial)
-        l.gradients.dx, l.gradients.dWx = data(dx), data(dWx)
-        if cell.vectors:
-            l.gradients.dvectors = data(dWh)
-        else:
-            l.gradients.dWh = data(dWh)
+        l.gradients.dx, l.gradients.dWx, l.gradients.dWh = data(dx), data(dWx), data(dWh)
         l.gradients.db, l.gradients.dbh = data(db), data(dbh)
+        l.gradients.vectors = data(dvectors)
         space = take_block(fastrnn_plan_backward(k, &l))
         with nogil:
             interrupted = fastrnn_backward(k, &l, space.memory)
         check_interrupt(interrupted)
-        return dx, dinitial, dWx, dWh, db, dbh
+        return dx, dinitial, dWx, dWh, db, dbh, dvectors
 
     def pack(self, ndarray Wx, ndarray Wh, ndarray b, ndarray bh, bint transposed,
              bint training) -> Panels:
@@ -670,18 +703,25 @@ cdef class Stream(Stepper):
     cdef link own
     cdef layer l
     cdef int busy
+    cdef options how
+    cdef ndarray vectors
     cdef Panels packed
     cdef Block space
 
-    def __init__(self, Spec spec, Panels packed, tuple states, checked):
-        """checked(x, out, reset, many): these as they have to be, of one step or of many."""
+    def __init__(self, Spec spec, Panels packed, tuple states, checked, given, ndarray vectors):
+        """checked(x, out, reset, many): these as they have to be, of one step or of many; given:
+        Options or None."""
         cdef ndarray h = states[0], state
+        self.vectors = vectors
         self.packed, self.states, self.checked = packed, states, checked
         self.kind, self.k = PyArray_TYPE(h), packed.k
         set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.transposed)
         self.shape[0], self.shape[1] = PyArray_DIMS(h)[0], PyArray_DIMS(h)[1]
         self.l.problem.N, self.l.problem.T = self.shape[0], 1
         self.l.panels = packed.panels
+        if given is not None:
+            spec.set_options(&self.how, given, vectors, False)
+            self.l.problem.options = &self.how
         for s, state in enumerate(states):
             self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)
         self.space = take_block(fastrnn_plan_forward(self.k, &self.l, True))

@@ -11,6 +11,7 @@ import numpy as np
 from fastrnn.backends import _kernels, _memory, _rows, reference, threads
 from fastrnn.backends._kernels import threads_for
 from fastrnn.cells import ALL_STEPS, steps_taken
+from fastrnn.options import limit
 
 threads.followed_by(_kernels.set_threads)
 _kernels.set_cpus(threads.cpus_beside_openmp())
@@ -28,8 +29,10 @@ _UPDATE_WORK = 30
 @functools.cache
 def _spec(cell, gates):
     """A cell's kernels, for a gate order."""
-    number, order = _kernels.cells.index(cell.kernel), tuple(map(gates.index, cell.gates))
-    return _kernels.Spec(number, order, cell, ALL_STEPS)
+    numbers = map(_kernels.cells.index, (cell.kernel, cell.kernel.removesuffix("_options")))
+    with_vectors = [gate for gate in gates if gate in cell.vectors]
+    orders = tuple(map(gates.index, cell.gates)), tuple(map(with_vectors.index, cell.vectors))
+    return _kernels.Spec(*numbers, *orders, cell, ALL_STEPS)
 
 
 # ---- recurrent layers ----------------------------------------------------------------------------
@@ -100,10 +103,11 @@ def prepare(cell, weights, training):
 
 def stream(cell, weights, states, checked):
     """An object that steps the states, in place; checked is Stream's."""
-    Wx, Wh, b, bh, _, transposed, packed = weights
+    Wx, Wh, b, bh, _, transposed, packed, options, vectors = weights
     if packed is None or not packed.are_of(Wx, Wh, b, bh, transposed):
         packed = prepare(cell, weights, False)
-    return _kernels.Stream(_spec(cell, weights.gates), packed, tuple(states), checked)
+    spec = _spec(cell, weights.gates)
+    return _kernels.Stream(spec, packed, tuple(states), checked, options, vectors)
 
 
 def chain(streams, w, b, checked):
@@ -151,6 +155,15 @@ def softmax_loss(x, y, weight, scale):
     # An exponential counts as 30 operations.
     _rows.softmax(x, y, weight, scale, threads_for(30 * x.size), losses, dx)
     return scale * float(losses.sum()), dx
+
+
+# ---- dropout -------------------------------------------------------------------------------------
+
+
+def drop(a, seed, kind, first_row, p, out):
+    if a.size:
+        n = threads_for(_UPDATE_WORK * a.size)
+        _rows.drop(a, seed, kind, first_row, limit(p), 1 / (1 - p), n, out)
 
 
 # ---- update rules --------------------------------------------------------------------------------

@@ -13,20 +13,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.backends import reference_options as otherwise
+from fastrnn.backends.reference_options import How, sigmoid
 from fastrnn.cells import ALL_STEPS, Weights, batch_first, laid_out, steps_taken
-
-
-def sigmoid(x):
-    """1 / (1 + exp(-x)) without overflow."""
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
-
+from fastrnn.options import below
 
 # ---- the cells -----------------------------------------------------------------------------------
 
 
 class Equations(NamedTuple):
-    """One step of a cell. a is x Wx + b; order, where the gates lie.
+    """One step of a cell. a is x Wx + b; order, where the gates lie. Of cells with options each
+    function has one parameter more, how, and step_backward one result more, the gradients of the
+    vectors, where there are any.
 
     step(a, states, Wh, bh, order) -> states, saved: after the step, and what else backward needs.
     step_backward(dstates, before, after, saved, Wh, order) -> da, du, dstates: the gradients of a,
@@ -281,7 +279,25 @@ EQUATIONS = {
     "min_lstm_positive": _min_lstm(_positive, _positive_slope),
     "ind_rnn": Equations(_ind_rnn, _ind_rnn_backward, _h_alone),
     "ind_rnn_tanh": Equations(_ind_rnn_tanh, _ind_rnn_tanh_backward, _h_alone),
+    "rnn_options": Equations(otherwise.rnn, otherwise.rnn_backward, otherwise.h_alone),
+    "lstm_options": Equations(otherwise.lstm, otherwise.lstm_backward, otherwise.h_alone),
+    "gru_options": Equations(otherwise.gru, otherwise.gru_backward, otherwise.h_alone),
+    "gru_original_options": Equations(
+        otherwise.gru_original, otherwise.gru_backward, otherwise.gru_original_starts
+    ),
 }
+
+
+def _how(cell, options, vectors, order, random, shape):
+    """What the equations get beside their arguments, as a function of the step."""
+    if options is None:
+        return lambda t: ()
+    gates = [gate for gate in order if gate in cell.vectors]
+    parts = [] if vectors is None else np.split(vectors, len(gates))
+    by_gate = dict(zip(gates, parts, strict=vectors is not None))
+    relu = cell.constants.get("nonlinearity") == "relu"
+    how = How(options, by_gate, relu, random, shape)
+    return lambda t: (how._replace(step=t),)
 
 
 def _as_columns(W, transposed):
@@ -309,9 +325,12 @@ def _recurrent_gradient(du, starts, Wh, transposed):
 
 
 def _cache(cell, x, initial, weights, kept, last, steps):
-    Wx, Wh, _, bh, gates, transposed, packed = weights
-    fields = {"x": x, "Wx": Wx, cell.recurrent: Wh, "bias": bh is not None, "gates": gates}
-    fields |= {"transposed": transposed, "packed": packed, **steps._asdict(), **cell.constants}
+    fields = weights._asdict() | {
+        "x": x,
+        cell.recurrent: weights.Wh,
+        "bias": weights.bh is not None,
+    }
+    fields |= steps._asdict() | cell.constants | {cell.vectors_name: weights.vectors}
     fields |= zip(cell.initial_fields, initial, strict=True)
     fields |= zip(cell.kept_fields, kept, strict=True)
     fields |= zip(cell.last_fields, last, strict=True)
@@ -321,15 +340,16 @@ def _cache(cell, x, initial, weights, kept, last, steps):
 def _unpacked(cell, args, rest):
     """x, the states before, and the Weights."""
     n = 1 + len(cell.states)
-    return args[0], args[1:n], Weights(*args[n:], *rest)
+    return args[0], args[1:n], Weights(*args[n : n + 4], *rest, *args[n + 4 :])
 
 
 def step_forward(cell, args, rest, training):
     """args: x, the states before, Wx, Wh, b, bh; rest: of Weights."""
     x, states, weights = _unpacked(cell, args, rest)
-    Wx, Wh, b, bh, order, transposed, _ = weights
+    Wx, Wh, b, bh, order, transposed, _, options, vectors = weights
     Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
-    after, saved = EQUATIONS[cell.kernel].step(x @ Wx + b, states, Wh, bh, order)
+    how = _how(cell, options, vectors, order, training, states[0].shape)
+    after, saved = EQUATIONS[cell.kernel].step(x @ Wx + b, states, Wh, bh, order, *how(0))
     if not training:
         return *after, cell.nothing_kept
     last = [None] * len(after)
@@ -340,12 +360,14 @@ def step_backward(cell, dstates, cache):
     equations, order = EQUATIONS[cell.kernel], cell.order_of(cache)
     before, saved = cell.initial_states(cache), cell.kept_beside(cache)
     Wh = _as_columns(cell.recurrent_of(cache), cache.transposed)
-    da, du, dbefore = equations.step_backward(
-        dstates, before, cell.kept_states(cache), saved, Wh, order
+    vectors = getattr(cache, cell.vectors_name, None)
+    how = _how(cell, cell.options_of(cache), vectors, order, True, cache.h0.shape)(0)
+    da, du, dbefore, *dvectors = equations.step_backward(
+        dstates, before, cell.kept_states(cache), saved, Wh, order, *how
     )
-    starts = equations.starts(before[0], saved, order)
+    starts = equations.starts(before[0], saved, order, *how)
     dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, Wh, cache.transposed)
-    return dx, dbefore, *weights
+    return dx, dbefore, *weights, None if vectors is None else dvectors[0].sum(axis=0)
 
 
 # ---- all steps -----------------------------------------------------------------------------------
@@ -404,8 +426,9 @@ def _inputs(x, index, lengths):
 
 def forward(cell, args, rest, steps, training, return_sequence):
     x, initial, weights = _unpacked(cell, args, rest)
-    Wx, Wh, b, bh, order, transposed, _ = weights
+    Wx, Wh, b, bh, order, transposed, _, options, vectors = weights
     Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
+    how = _how(cell, options, vectors, order, training, initial[0].shape)
     time = steps.lengths, steps.reverse
     a = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time) @ Wx + b
     reset = _resets_in_order(batch_first(steps.reset, steps), *time)
@@ -420,7 +443,7 @@ def forward(cell, args, rest, steps, training, return_sequence):
             states = [
                 np.where(reset[:, t], s, state) for s, state in zip(anew, states, strict=True)
             ]
-        after, beside = EQUATIONS[cell.kernel].step(a[:, t], states, Wh, bh, order)
+        after, beside = EQUATIONS[cell.kernel].step(a[:, t], states, Wh, bh, order, *how(t))
         values = *after[: len(kept)], *beside[: len(saved)]
         for array, value in zip((*kept, *saved), values, strict=True):
             array[:, t] = value
@@ -459,11 +482,18 @@ def backward(cell, dh, dlast, cache, onto=None):
     columns = len(cell.gates) * dh.shape[2]
     da, du = (np.empty((*dh.shape[:2], columns), dh.dtype) for _ in "au")
     dinitial = [np.zeros_like(cache.h0) for _ in first]
+    vectors = getattr(cache, cell.vectors_name, None)
+    how = _how(cell, cell.options_of(cache), vectors, order, True, cache.h0.shape)
+    dvectors = None if vectors is None else np.zeros((*dh.shape[:2], len(vectors)), dh.dtype)
 
     def step(t, dnext_h, *others):
         at = ([v[:, t] for v in arrays] for arrays in (before, after, saved))
         dstates = [dh[:, t] + dnext_h, *others]
-        da[:, t], du[:, t], dbefore = equations.step_backward(dstates, *at, Wh, order)
+        da[:, t], du[:, t], dbefore, *beside = equations.step_backward(
+            dstates, *at, Wh, order, *how(t)
+        )
+        if vectors is not None:
+            dvectors[:, t] = beside[0]
         if reset is None:
             return dbefore
         for d, into in zip(dbefore, dinitial, strict=True):
@@ -479,7 +509,7 @@ def backward(cell, dh, dlast, cache, onto=None):
 
     x = batch_first(cache.x, cache)
     x = _in_order(_inputs(x, cache.index, cache.lengths), *time)
-    starts = equations.starts(before[0], saved, order)
+    starts = equations.starts(before[0], saved, order, *how(0))
     da, du, *starts = (_in_order(a, cache.lengths, False) for a in (da, du, *starts))
     dx, *weights = _product_gradients(da, du, x, starts, cache.Wx, Wh, transposed)
     dx = laid_out(_in_order(dx, *time), cache)
@@ -488,6 +518,9 @@ def backward(cell, dh, dlast, cache, onto=None):
         dx = word_embedding_backward(dx[taken], cache.index[taken], None, False, len(cache.x))
     if not getattr(cache, "bias", False):  # one gradient of one bias
         weights[-1] = None
+    if vectors is not None:
+        dvectors = _in_order(dvectors, cache.lengths, False).sum(axis=(0, 1))
+    weights.append(dvectors)
     if onto is not None:
         for into, d in zip(onto, weights, strict=True):
             if into is not None:
@@ -552,6 +585,17 @@ def softmax_loss(x, y, weight, scale):
     loss = losses.sum(where=weight != 0, dtype=np.float64)
     dx[weight == 0] = 0
     return scale * float(loss), dx
+
+
+# ---- dropout -------------------------------------------------------------------------------------
+
+
+def drop(a, seed, kind, first_row, p, out):
+    """a (rows, repeats, columns) but for what is dropped with probability p, alike in all repeats,
+    into out."""
+    rows, _, columns = a.shape
+    dropped = below(seed, kind, p, range(first_row, first_row + rows), columns)
+    out[...] = np.where(dropped[:, None], 0, a * a.dtype.type(1 / (1 - p)))
 
 
 # ---- update rules --------------------------------------------------------------------------------

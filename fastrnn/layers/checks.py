@@ -176,14 +176,15 @@ def of_forward(cell: Cell, transposed: bool) -> Forward:
 def of_step_cache(cell: Cell, transposed: bool) -> Signature:
     """The arrays of a step's cache."""
     states = dict.fromkeys(cell.initial_fields, "N H")
-    return signature(x="N D", **states, **_weights(cell, transposed), **_kept(cell, "N"))
+    weights = _weights(cell, transposed) | _vectors(cell)
+    return signature(x="N D", **states, **weights, **_kept(cell, "N"))
 
 
 @functools.cache
 def of_cache(cell: Cell, transposed: bool, kind: str) -> Signature:
     """The arrays of a sequence's cache, of a layout or indexed."""
     last = dict.fromkeys(cell.last_fields, "N H")
-    weights = _weights(cell, transposed)
+    weights = _weights(cell, transposed) | _vectors(cell)
     axes = "N T" if kind == "indexed" else _INPUTS[kind].removesuffix(" D")
     kept = _kept(cell, axes)
     return signature(x=_INPUTS[kind], **_initial(cell), **weights, **kept, **last)
@@ -220,7 +221,11 @@ def _weights(cell: Cell, transposed: bool) -> dict[str, str]:
 def _all_weights(cell: Cell, transposed: bool) -> dict[str, str]:
     nothing = {} if cell.recurrent else {"Wh": "?"}
     biases = {"b": _gates(cell), "bh": f"{_gates(cell)}?"}
-    return _weights(cell, transposed) | nothing | biases
+    return _weights(cell, transposed) | nothing | biases | _vectors(cell)
+
+
+def _vectors(cell: Cell) -> dict[str, str]:
+    return {cell.vectors_name: f"{_times(len(cell.vectors))}?"} if cell.vectors else {}
 
 
 def gate_order(cell: Cell, gates: str) -> str:

@@ -1,11 +1,12 @@
 """Cells with fewer products: MGU, minGRU, minLSTM and IndRNN, forward, and back-propagation through
 time.
 
-Letters, keywords, caches and errors are those of fastrnn.layers.recurrent. Of a minGRU, minLSTM and
-IndRNN no unit of h reaches another one: x Wx is one product over all steps, and threads share rows
-or units without waiting for each other. The steps are then taken one after the other, O(T) work
-that hardly counts beside x Wx. A parallel scan, which the paper on the first two has for GPUs, would
-be more work, and its roundings would depend on T.
+Letters, keywords, caches and errors are those of fastrnn.layers.recurrent.
+
+Of a minGRU, minLSTM and IndRNN no unit of h reaches another one: x Wx is one product over all steps,
+and threads share rows or units without waiting for each other. The steps are then taken one after
+the other, O(T) work that hardly counts beside x Wx. A parallel scan, which the paper on the first
+two has for GPUs, would be more work, and its roundings would depend on T.
 
 Formulas: Zhou et al. (2016), Minimal gated unit for recurrent neural networks; Feng et al. (2024),
 Were RNNs all we needed?; Li et al. (2018), Independently recurrent neural network.
@@ -66,7 +67,7 @@ def mgu_step_backward(
     Inputs: dnext_h (N, H), cache of mgu_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 2*H), dWh (H, 2*H), db (2*H,).
     """
-    dx, (dprev_h,), *weights, _ = step_backward(MGU, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, _, _ = step_backward(MGU, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, *weights
 
 
@@ -114,7 +115,7 @@ def mgu_backward(
     mgu_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 2*H), dWh (H, 2*H), db (2*H,).
     """
-    dx, (dh0,), *weights, _ = backward(MGU, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), *weights, _, _ = backward(MGU, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights
 
 
@@ -153,7 +154,7 @@ def min_gru_step_backward(
     Inputs: dnext_h (N, H), cache of min_gru_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 2*H), db (2*H,).
     """
-    dx, (dprev_h,), dWx, _, db, _ = step_backward(MIN_GRU, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), dWx, _, db, *_ = step_backward(MIN_GRU, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, dWx, db
 
 
@@ -201,7 +202,7 @@ def min_gru_backward(
     min_gru_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 2*H), db (2*H,).
     """
-    dx, (dh0,), dWx, _, db, _ = backward(MIN_GRU, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), dWx, _, db, *_ = backward(MIN_GRU, dh, (dhT,), cache, backend=backend)
     return dx, dh0, dWx, db
 
 
@@ -240,7 +241,7 @@ def min_lstm_step_backward(
     Inputs: dnext_h (N, H), cache of min_lstm_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), db (3*H,).
     """
-    dx, (dprev_h,), dWx, _, db, _ = step_backward(MIN_LSTM, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), dWx, _, db, *_ = step_backward(MIN_LSTM, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, dWx, db
 
 
@@ -288,7 +289,7 @@ def min_lstm_backward(
     min_lstm_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), db (3*H,).
     """
-    dx, (dh0,), dWx, _, db, _ = backward(MIN_LSTM, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), dWx, _, db, *_ = backward(MIN_LSTM, dh, (dhT,), cache, backend=backend)
     return dx, dh0, dWx, db
 
 
@@ -325,7 +326,7 @@ def ind_rnn_step_backward(
     Inputs: dnext_h (N, H), cache of ind_rnn_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, H), du (H,), db (H,).
     """
-    dx, (dprev_h,), *weights, _ = step_backward(IND_RNN, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, _, _ = step_backward(IND_RNN, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, *weights
 
 
@@ -373,5 +374,5 @@ def ind_rnn_backward(
     ind_rnn_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), du (H,), db (H,).
     """
-    dx, (dh0,), *weights, _ = backward(IND_RNN, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), *weights, _, _ = backward(IND_RNN, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights

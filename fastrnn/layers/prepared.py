@@ -21,7 +21,7 @@ class Own(NamedTuple):
     record: Cell
     expected: checks.Forward
     arrays: tuple[np.ndarray | None, ...]
-    rest: tuple[str, bool, object]
+    rest: tuple[str, bool, object, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class PreparedWeights:
         if hasattr(module, "prepare"):  # the reference reads weights as they lie
             packed = module.prepare(record, Weights(*arrays, *rest), self.training)
         forward = checks.of_forward(record, self.transposed)
-        self._set("own", Own(record, forward, arrays, (*rest, packed)))
+        self._set("own", Own(record, forward, arrays, (*rest, packed, None)))
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)

@@ -59,8 +59,9 @@ from fastrnn.cells import (
     RNNCache,
     form_of,
 )
-from fastrnn.layers import checks
+from fastrnn.layers import checks, otherwise
 from fastrnn.layers.prepared import PreparedWeights
+from fastrnn.options import Options
 
 GATES = {name: len(cell.gates) for name, cell in STANDARD.items()}
 
@@ -76,7 +77,7 @@ def _form(cell, gates, transposed, reset_after, nonlinearity):
     """The record of a cell as the keywords say, what it expects, the rest of Weights."""
     reset_after = checks.flag("reset_after", reset_after)
     cell = form_of(cell.name, reset_after=reset_after, nonlinearity=nonlinearity)
-    rest = checks.gate_order(cell, gates), checks.flag("transposed", transposed), None
+    rest = checks.gate_order(cell, gates), checks.flag("transposed", transposed), None, None
     return cell, checks.of_forward(cell, transposed), rest
 
 
@@ -97,24 +98,47 @@ def _of_weights(cell, args, gates, transposed, reset_after=True, nonlinearity="t
         return *_form.__wrapped__(cell, *form), args
 
 
+def _otherwise(cell, args, rest, options, vectors):
+    """What _of_weights returns, of the cell with options."""
+    record = otherwise.record_of(cell)
+    args = (*args, vectors) if record.vectors else args
+    rest = *rest[:3], otherwise.options_of(record, options)
+    return record, checks.of_forward(record, rest[1]), rest, args
+
+
+def _dropped(cell, args, rest, steps, backend):
+    """args and rest with what dropout leaves of x and Wh."""
+    x, *states, Wx, Wh, b, bh = args[: len(cell.states) + 5]
+    order, transposed, packed, options = rest
+    x = otherwise.dropped_x(x, steps, options, len(states[0]), backend)
+    left = otherwise.dropped_weights(Wh, cell, order, transposed, options, backend)
+    args = x, *states, Wx, left, b, bh, *args[len(cell.states) + 5 :]
+    return args, (order, transposed, packed if left is Wh else None, options)
+
+
 def step_forward(
     cell: Cell,
     args: tuple[np.ndarray | None, ...],
     form: tuple,
     training: bool,
     *,
+    beside: tuple[Options | None, np.ndarray | None] | None = None,
     backend: str | None = None,
 ) -> tuple:
     """One time step of any cell, as its own function has it.
 
     Inputs: args, x, the states before, Wx, Wh, b, bh; form, gates, transposed, reset_after,
-    nonlinearity.
+    nonlinearity; beside, options and the cell's vectors, or None for neither.
     Returns: the states after, the cell's cache.
     """
     cell, expected, rest, args = _of_weights(cell, args, *form)
+    if beside is not None:
+        cell, expected, rest, args = _otherwise(cell, args, rest, *beside)
     args = checks.arrays(expected.step, args)
     if training is not True and training is not False:
         training = checks.flag("training", training)
+    if beside is not None and training:
+        args, rest = _dropped(cell, args, rest, ALL_STEPS, backend)
     return get_backend(backend).step_forward(cell, args, rest, training)
 
 
@@ -123,13 +147,25 @@ def step_backward(
 ) -> tuple:
     """Gradients of one time step of any cell; dstates, of the states after it.
 
-    Returns: dx, a tuple of those of the states before, dWx, dWh, db, and dbh or None.
+    Returns: dx, a tuple of those of the states before, dWx, dWh, db, and dbh and that of the
+    vectors or None.
     """
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, True, cache)
     after = zip(cell.states, dstates, cell.kept_states(cache), strict=True)
     dstates = [checks.gradient(f"dnext_{name}", d, state) for name, d, state in after]
-    return get_backend(backend).step_backward(cell, dstates, cache)
+    gradients = get_backend(backend).step_backward(cell, dstates, cache)
+    plain = cell.options_of(cache) is None
+    return gradients if plain else _through_dropout(cell, gradients, cache, backend)
+
+
+def _through_dropout(cell, gradients, cache, backend):
+    """The gradients of x and Wh from those of what dropout left of them."""
+    dx, dstates, dWx, dWh, *others = gradients
+    order, options = cell.order_of(cache), cache.options
+    dx = otherwise.dropped_x(dx, cache, options, len(cache.h0), backend)
+    dWh = otherwise.dropped_weights(dWh, cell, order, cache.transposed, options, backend)
+    return dx, dstates, dWx, dWh, *others
 
 
 def forward(
@@ -140,15 +176,19 @@ def forward(
     training: bool,
     return_sequence: bool,
     *,
+    beside: tuple[Options | None, np.ndarray | None] | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, tuple]:
     """All time steps of any cell, as its own function has them.
 
     Inputs: args, x, the initial states, Wx, Wh, b, bh; form, gates, transposed, reset_after,
-    nonlinearity; steps, the fields of Steps.
+    nonlinearity; steps, the fields of Steps; beside, options and the cell's vectors, or None for
+    neither.
     Returns: h, the cell's cache.
     """
     cell, expected, rest, args = _of_weights(cell, args, *form)
+    if beside is not None:
+        cell, expected, rest, args = _otherwise(cell, args, rest, *beside)
     lengths, reverse, index, reset, reset_to, layout = steps
     layout = checks.layout(layout)
     args = checks.arrays(expected.sequence[layout if index is None else "indexed"], args)
@@ -161,6 +201,8 @@ def forward(
         training = checks.flag("training", training)
     if return_sequence is not True and return_sequence is not False:
         return_sequence = checks.flag("return_sequence", return_sequence)
+    if beside is not None and training:
+        args, rest = _dropped(cell, args, rest, steps, backend)
     return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
 
@@ -181,11 +223,11 @@ def backward(
     whole sequence; but not with index, and with another backend than "cython" to roundings.
 
     Inputs: dh (N, T, H) or None; dlast, the gradients (N, H) or None of all last states; cache of
-    the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, which go on in place from
-    what they hold: C-contiguous, of the weights' shapes, zeros at first. If an exception of a
-    signal ends the call, they mean nothing.
+    the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, of an lstm with peepholes
+    theirs, which go on in place from what they hold: C-contiguous, of the weights' shapes, zeros at
+    first. If an exception of a signal ends the call, they mean nothing.
     Returns: dx (N, T, D), a tuple of the gradients (N, H) of all initial states, dWx, dWh, db, and
-    dbh or None.
+    dbh and that of the vectors or None.
     """
     if not isinstance(dlast, tuple | list):
         raise TypeError(f"dlast: expected a tuple, got {type(dlast).__name__}")
@@ -199,11 +241,21 @@ def backward(
     dlast = [checks.optional_gradient(f"d{name}", d, getattr(cache, name)) for name, d in last]
     if onto is not None:
         onto = _checked_onto(cell, onto, cache)
-    return get_backend(backend).backward(cell, dh, dlast, cache, onto)
+    module = get_backend(backend)
+    if cell.options_of(cache) is None:
+        return module.backward(cell, dh, dlast, cache, onto)
+    if onto is None or cache.options.dropout_weights == 0:
+        gradients = module.backward(cell, dh, dlast, cache, onto)
+        return _through_dropout(cell, gradients, cache, backend)
+    alone = onto[0], np.zeros_like(onto[1]), *onto[2:]
+    gradients = module.backward(cell, dh, dlast, cache, alone)
+    gradients = _through_dropout(cell, gradients, cache, backend)
+    onto[1][...] += gradients[3]
+    return *gradients[:2], *onto
 
 
 def _checked_onto(cell, onto, cache):
-    """dWx, db, and dWh and dbh or None."""
+    """dWx, dWh, db, and dbh and the vectors' or None."""
     if not isinstance(onto, tuple | list):
         raise TypeError(f"onto: expected a tuple, got {type(onto).__name__}")
     shapes, of_h = {"dWx": cache.Wx.shape}, f"d{cell.recurrent}"
@@ -212,16 +264,28 @@ def _checked_onto(cell, onto, cache):
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
     if getattr(cache, "bias", False):
         shapes |= {"dbh": shapes["db"]}
+    if (vectors := getattr(cache, cell.vectors_name, None)) is not None:
+        shapes |= {f"d{cell.vectors_name}": vectors.shape}
     if len(onto) != len(shapes):
         raise ValueError(f"onto: expected {', '.join(shapes)}, got {len(onto)} of them")
     for (name, shape), d in zip(shapes.items(), onto, strict=True):
         checks.written(name, d, shape, cache.x.dtype)
     given = dict(zip(shapes, onto, strict=True))
-    return tuple(given.get(name) for name in ("dWx", of_h, "db", "dbh"))
+    names = "dWx", of_h, "db", "dbh", f"d{cell.vectors_name}"
+    return tuple(given.get(name) for name in names)
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
+    own = checks.is_of(cell.cache, cache) and cache.x is not None
+    if own and cell.options_of(cache) is not None:
+        record = otherwise.record_of(_plain_form_of_cache(cell, cache))
+        otherwise.options_of(record, cache.options)
+        return record
+    return _plain_form_of_cache(cell, cache)
+
+
+def _plain_form_of_cache(cell, cache):
     if not cell.constants or not checks.is_of(cell.cache, cache) or cache.x is None:
         return cell
     if "nonlinearity" in cell.constants:
@@ -249,6 +313,7 @@ def rnn_step_forward(
     nonlinearity: str = "tanh",
     transposed: bool = False,
     training: bool = True,
+    options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, RNNCache]:
     """One time step: next_h = tanh(x Wx + prev_h Wh + b).
@@ -258,7 +323,8 @@ def rnn_step_forward(
     Returns: next_h (N, H), cache for rnn_step_backward.
     """
     args, form = (x, prev_h, Wx, Wh, b, None), ("h", transposed, True, nonlinearity)
-    return step_forward(RNN, args, form, training, backend=backend)
+    beside = None if options is None else (options, None)
+    return step_forward(RNN, args, form, training, beside=beside, backend=backend)
 
 
 def rnn_step_backward(
@@ -269,7 +335,7 @@ def rnn_step_backward(
     Inputs: dnext_h (N, H), cache of rnn_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    dx, (dprev_h,), *weights, _ = step_backward(RNN, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, _, _ = step_backward(RNN, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, *weights
 
 
@@ -290,6 +356,7 @@ def rnn_forward(
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
+    options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, RNNCache]:
     """All time steps of a vanilla RNN: h_t = tanh(x_t Wx + h_{t-1} Wh + b).
@@ -301,7 +368,10 @@ def rnn_forward(
     """
     args, steps = (x, h0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
     form = "h", transposed, True, nonlinearity
-    return forward(RNN, args, form, steps, training, return_sequence, backend=backend)
+    beside = None if options is None else (options, None)
+    return forward(
+        RNN, args, form, steps, training, return_sequence, beside=beside, backend=backend
+    )
 
 
 def rnn_backward(
@@ -317,7 +387,7 @@ def rnn_backward(
     rnn_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    dx, (dh0,), *weights, _ = backward(RNN, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), *weights, _, _ = backward(RNN, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights
 
 
@@ -335,6 +405,8 @@ def lstm_step_forward(
     gates: str = "ifog",
     transposed: bool = False,
     training: bool = True,
+    peepholes: np.ndarray | None = None,
+    options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, LSTMCache]:
     """One time step: with a = x Wx + prev_h Wh + b, i, f, o = sigmoid(a_i, a_f, a_o) and
@@ -345,8 +417,9 @@ def lstm_step_forward(
     "iofg" (ONNX); transposed, training: see fastrnn.layers.recurrent.
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
-    args = x, prev_h, prev_c, Wx, Wh, b, None
-    return step_forward(LSTM, args, (gates, transposed), training, backend=backend)
+    args, form = (x, prev_h, prev_c, Wx, Wh, b, None), (gates, transposed)
+    beside = None if options is None and peepholes is None else (options, peepholes)
+    return step_forward(LSTM, args, form, training, beside=beside, backend=backend)
 
 
 def lstm_step_backward(
@@ -356,10 +429,11 @@ def lstm_step_backward(
 
     Inputs: dnext_h (N, H), dnext_c (N, H), cache of lstm_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dprev_c (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the
-    gates in the order of the forward pass.
+    gates in the order of the forward pass; and dpeepholes (3*H,) where peepholes were given.
     """
-    dx, dstates, *weights, _ = step_backward(LSTM, (dnext_h, dnext_c), cache, backend=backend)
-    return dx, *dstates, *weights
+    dstates = dnext_h, dnext_c
+    dx, dstates, *weights, _, dpeepholes = step_backward(LSTM, dstates, cache, backend=backend)
+    return dx, *dstates, *weights, *_given(dpeepholes)
 
 
 def lstm_forward(
@@ -380,6 +454,8 @@ def lstm_forward(
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
+    peepholes: np.ndarray | None = None,
+    options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, LSTMCache]:
     """All time steps of an LSTM from h0 and c0; the step is lstm_step_forward's.
@@ -392,8 +468,10 @@ def lstm_forward(
     and cache.cT (N, H) the last states.
     """
     args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
+    form = gates, transposed
+    beside = None if options is None and peepholes is None else (options, peepholes)
     return forward(
-        LSTM, args, (gates, transposed), steps, training, return_sequence, backend=backend
+        LSTM, args, form, steps, training, return_sequence, beside=beside, backend=backend
     )
 
 
@@ -410,10 +488,16 @@ def lstm_backward(
     Inputs: dh (N, T, H), the gradient of every h_t from outside the recurrence; cache of
     lstm_forward; dhT and dcT (N, H), the gradients of cache.hT and cache.cT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the gates in the order
-    of the forward pass; and dc0 (N, H) where c0 was given.
+    of the forward pass; and dc0 (N, H) and dpeepholes (3*H,) where c0 and peepholes were given.
     """
-    dx, (dh0, dc0), *weights, _ = backward(LSTM, dh, (dhT, dcT), cache, backend=backend)
-    return (dx, dh0, *weights) if cache.c0 is None else (dx, dh0, *weights, dc0)
+    gradients = backward(LSTM, dh, (dhT, dcT), cache, backend=backend)
+    dx, (dh0, dc0), *weights, _, dpeepholes = gradients
+    dc0 = None if cache.c0 is None else dc0
+    return dx, dh0, *weights, *_given(dc0, dpeepholes)
+
+
+def _given(*gradients):
+    return [d for d in gradients if d is not None]
 
 
 # ---- GRU -----------------------------------------------------------------------------------------
@@ -431,6 +515,7 @@ def gru_step_forward(
     reset_after: bool = True,
     transposed: bool = False,
     training: bool = True,
+    options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
     """One time step: with a = x Wx + b and u = prev_h Wh + bh, r, z = sigmoid(a_r + u_r,
@@ -443,8 +528,9 @@ def gru_step_forward(
     fastrnn.layers.recurrent.
     Returns: next_h (N, H), cache for gru_step_backward.
     """
-    args = x, prev_h, Wx, Wh, b, bh
-    return step_forward(GRU, args, (gates, transposed, reset_after), training, backend=backend)
+    args, form = (x, prev_h, Wx, Wh, b, bh), (gates, transposed, reset_after)
+    beside = None if options is None else (options, None)
+    return step_forward(GRU, args, form, training, beside=beside, backend=backend)
 
 
 def gru_step_backward(
@@ -456,7 +542,7 @@ def gru_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dprev_h,), *weights, dbh = step_backward(GRU, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, dbh, _ = step_backward(GRU, (dnext_h,), cache, backend=backend)
     return (dx, dprev_h, *weights, dbh) if cache.bias else (dx, dprev_h, *weights)
 
 
@@ -479,6 +565,7 @@ def gru_forward(
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
+    options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
     """All time steps of a GRU; the step is gru_step_forward's.
@@ -491,7 +578,10 @@ def gru_forward(
     """
     args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, transposed, reset_after
-    return forward(GRU, args, form, steps, training, return_sequence, backend=backend)
+    beside = None if options is None else (options, None)
+    return forward(
+        GRU, args, form, steps, training, return_sequence, beside=beside, backend=backend
+    )
 
 
 def gru_backward(
@@ -508,5 +598,5 @@ def gru_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dh0,), *weights, dbh = backward(GRU, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), *weights, dbh, _ = backward(GRU, dh, (dhT,), cache, backend=backend)
     return (dx, dh0, *weights, dbh) if cache.bias else (dx, dh0, *weights)

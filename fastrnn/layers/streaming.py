@@ -13,8 +13,9 @@ import numpy as np
 
 from fastrnn.backends import current_backend, get_backend
 from fastrnn.cells import Cell, Weights
-from fastrnn.layers import checks
+from fastrnn.layers import checks, otherwise
 from fastrnn.layers.prepared import PreparedWeights, prepare
+from fastrnn.options import Options
 
 _COMPILED = ("step", "steps")
 _MADE = ("_stepper", *_COMPILED)  # by _start
@@ -88,7 +89,8 @@ class Stream(_Stepping):
     function, weights prepared once, no memory allocated by a step with out=.
 
     Inputs: cell, Wx (D, G*H), Wh (H, G*H), b (G*H,), gates, bh, reset_after, nonlinearity,
-    transposed, backend: as prepare has them; or cell and the result of prepare alone; batch N.
+    transposed, backend: as prepare has them; or cell and the result of prepare alone; batch N;
+    peepholes (3*H,), for the lstm, and options, as with training=False.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
@@ -108,6 +110,8 @@ class Stream(_Stepping):
         reset_after: bool = True,
         nonlinearity: str | None = None,
         transposed: bool = False,
+        peepholes: np.ndarray | None = None,
+        options: Options | None = None,
         backend: str | None = None,
     ) -> None:
         batch = checks.count("batch", batch)
@@ -120,6 +124,7 @@ class Stream(_Stepping):
         record = Wx.own.record
         D, H = Wx.Wx.shape[Wx.transposed], len(Wx.b) // len(record.gates)
         self._weights, self._backend = Wx, current_backend() if backend is None else backend
+        self._beside = otherwise.beside(Wx.own.record, Wx.Wh, peepholes, options)
         self._input_shape, self._output_shape = (batch, D), (batch, H)
         try:
             self._state = {name: np.zeros((batch, H), Wx.b.dtype) for name in record.states}
@@ -130,8 +135,9 @@ class Stream(_Stepping):
     def _made(self):
         own, module = self._weights.own, get_backend(self._backend)
         make = getattr(module, "stream", None) or partial(_Stepper, module)
-        weights = Weights(*own.arrays, *own.rest)
-        return make(own.record, weights, self._state.values(), self._checked)
+        weights = Weights(*own.arrays, *own.rest)._replace(**self._beside)
+        record = otherwise.record_of(own.record) if self._beside else own.record
+        return make(record, weights, self._state.values(), self._checked)
 
     @property
     def _dtype(self):
@@ -311,8 +317,9 @@ class _Stepper:
         return out
 
     def _take(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:
-        args = x, *self._states, *self._weights[:4]
-        *after, _ = self._backend.step_forward(self._cell, args, self._weights[4:], False)
+        beside = self._weights[8:] if self._cell.vectors else ()
+        args = x, *self._states, *self._weights[:4], *beside
+        *after, _ = self._backend.step_forward(self._cell, args, self._weights[4:8], False)
         for state, new in zip(self._states, after, strict=True):
             state[...] = new
         h[...] = after[0]

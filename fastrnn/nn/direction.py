@@ -107,7 +107,7 @@ def backward(
     """
     if onto is not None:
         onto = tuple(d for d in onto if d is not None)
-    dx, dinitial, *weights = recurrent.backward(
+    dx, dinitial, *weights, _ = recurrent.backward(
         form.record, dh, dlast, cache, onto=onto, backend=backend
     )
     return dx, dinitial, Weights(*weights)

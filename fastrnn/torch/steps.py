@@ -21,7 +21,7 @@ from fastrnn.torch import formulas, tensors, threads
 def _about(step):
     """The record of its cell, and the rest of Weights."""
     record = form_of(step.cell, nonlinearity=step.nonlinearity)
-    return record, ("ifgo" if step.cell == "lstm" else record.gates, True, None)
+    return record, ("ifgo" if step.cell == "lstm" else record.gates, True, None, None)
 
 
 class Step(NamedTuple):
@@ -54,7 +54,7 @@ class Step(NamedTuple):
     def backward(self, cache, *dstates):
         dstates = [np.zeros_like(cache.h) if d is None else d for d in dstates]
         gradients = recurrent.step_backward(NAMES[self.cell], dstates, cache)
-        dx, dstates, dw_ih, dw_hh, db, dbh = gradients
+        dx, dstates, dw_ih, dw_hh, db, dbh, _ = gradients
         dh, dc = (*dstates, None)[:2]
         return dx, dh, dc, dw_ih, dw_hh, db, db.copy() if dbh is None else dbh
 

@@ -3,7 +3,7 @@
 
 INLINE V FN(ind_rnn_sum)(const FN(block) *b, idx k, idx rank, idx u, const idx n)
 {
-    return FN(gate_x)(b, k, 0) + FN(vector)(b, 0, u, n) * FN(h_prev)(b, rank, u);
+    return FN(gate_x)(b, k, 0) + FN(diagonal)(b, u, n) * FN(h_prev)(b, rank, u);
 }
 
 INLINE void FN(ind_rnn_activate_n)(const FN(block) *b, idx u, const idx n)
@@ -21,7 +21,7 @@ INLINE void FN(ind_rnn_tanh_activate_n)(const FN(block) *b, idx u, const idx n)
 INLINE void FN(ind_rnn_store)(const FN(block) *b, idx rank, idx u, V da, const idx n)
 {
     FN(store_dgate)(b, rank, 0, u, da, n);
-    FN(store)(FN(dstate)(b, 0, rank, u), da * FN(vector)(b, 0, u, n));
+    FN(store)(FN(dstate)(b, 0, rank, u), da * FN(diagonal)(b, u, n));
 }
 
 INLINE void FN(ind_rnn_differentiate_n)(const FN(block) *b, idx u, const idx n)
@@ -51,7 +51,7 @@ INLINE void FN(ind_rnn_tanh_differentiate_n)(const FN(block) *b, idx u, const id
         .phases = 1,                                                                              \
         .forward = {{.activate = FN(cell##_activate)}},                                           \
         .backward = {{.differentiate = FN(cell##_differentiate)}},                                \
-        .vectors = 1,                                                                             \
+        .diagonal = 1,                                                                            \
     };
 
 IND_RNN(ind_rnn)

@@ -32,7 +32,7 @@ INLINE void FN(mgu_differentiate_n)(const FN(block) *b, idx u, const idx n)
         const V f = FN(saved_gate)(b, rank, 0, u, n), candidate = FN(saved_gate)(b, rank, 1, u, n);
         FN(store_dgate)(b, rank, 0, u, dh * (candidate - h_prev), n);
         FN(store_dgate)(b, rank, 1, u, dh * f * (1 - candidate * candidate), n);
-        FN(store_operand)(b, rank, u, f * h_prev, n);
+        FN(store_operand)(b, OF_SCRATCH, rank, u, f * h_prev, n);
         FN(store)(FN(dstate)(b, 0, rank, u), dh * (1 - f));
     }
 }

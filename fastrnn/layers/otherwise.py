@@ -1,0 +1,132 @@
+"""Cells with options: what is checked, and what is done to x and Wh before a backend and to their
+gradients after it."""
+
+import functools
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn.backends import get_backend
+from fastrnn.cells import WITH_OPTIONS, Cell, steps_taken
+from fastrnn.layers import checks
+from fastrnn.options import DROPOUT_WEIGHTS, DROPOUT_X, Options
+
+_PROBABILITIES = (
+    *("zoneout_h", "zoneout_c", "dropout_x", "dropout_h", "dropout_candidate", "dropout_weights"),
+)
+_POSITIVE = "clip", "clip_gradient", "hard_sigmoid", "cap"
+_COUNTS = "seed", "first_step"
+
+
+def record_of(cell: Cell) -> Cell:
+    """The record with options of a plain cell, or itself."""
+    return WITH_OPTIONS.get(cell.kernel, cell)
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _checked(record, options):
+    for name, value in options._asdict().items():
+        if name not in record.options and value != Options._field_defaults[name]:
+            raise ValueError(f"{name}: expected nothing for {_named(record)}, got {value!r}")
+        if name in _PROBABILITIES:
+            checks.probability(name, value)
+        elif name in _POSITIVE and value is not None:
+            number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+            if not number or not 0 < value < np.inf:
+                raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+        elif name in _COUNTS:
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if not whole or not 0 <= value < 2**64:
+                raise ValueError(f"{name}: expected an integer in [0, 2**64), got {value!r}")
+    return options._replace(**{name: int(getattr(options, name)) for name in _COUNTS})
+
+
+def _named(record):
+    return " ".join(
+        [record.name, *(f"{name}={value!r}" for name, value in record.constants.items())]
+    )
+
+
+def options_of(record: Cell, options: Options | None) -> Options:
+    """Checked; of None those of the plain cell.
+
+    Raises TypeError for what is no Options, ValueError for a value out of range or of another cell.
+    """
+    if options is None:
+        return Options()
+    if not record.options:
+        raise TypeError(f"options: expected nothing for {record.name}")
+    if type(options) is not Options or len(options) != len(Options._fields):
+        raise TypeError(f"options: expected fastrnn.Options, got {type(options).__name__}")
+    try:
+        return _checked(record, options)
+    except TypeError:  # what cannot be hashed is no number
+        return _checked.__wrapped__(record, options)
+
+
+def beside(
+    cell: Cell, Wh: np.ndarray, vectors: np.ndarray | None, options: Options | None
+) -> dict[str, object]:
+    """Options and vectors as fields of Weights, copied; nothing where there are none.
+
+    Raises what options_of raises, ValueError for a shape, TypeError for a dtype or another cell's.
+    """
+    record = record_of(cell)
+    if vectors is None:
+        return {} if options is None else {"options": options_of(record, options)}
+    if not record.vectors:
+        raise TypeError(f"peepholes: expected nothing for {record.name}")
+    name, shape = record.vectors_name, (len(record.vectors) * min(Wh.shape),)
+    vectors = checks.gradient_of(name, vectors, shape, Wh.dtype).copy()
+    return {"options": options_of(record, options), "vectors": vectors}
+
+
+def dropped_x(
+    x: np.ndarray, steps: NamedTuple, options: Options, N: int, backend: str | None
+) -> np.ndarray:
+    """What dropout leaves of x, or of its gradient.
+
+    Raises ValueError with an index: a row of the table may be dropped for one row of the batch
+    alone.
+    """
+    p = options.dropout_x
+    if p == 0:
+        return x
+    if steps.index is not None:
+        raise ValueError(f"dropout_x: expected 0 with an index, got {p}")
+    out = np.empty_like(x)
+    for a, to in zip(*(_by_rows(a, steps, N) for a in (x, out)), strict=True):
+        get_backend(backend).drop(a, options.seed, DROPOUT_X, 0, p, to)
+    return out
+
+
+def _by_rows(x, steps, N):
+    """Views (rows, repeats, D) of an array of steps, which begin with row 0."""
+    if x.ndim == 3:
+        return [x if steps.layout == "batch_first" else x.swapaxes(0, 1)]
+    if steps.layout != "packed":
+        return [x[:, None]]
+    taken = steps_taken((N, steps.lengths.max(initial=0)), steps.lengths).sum(axis=0)
+    return np.split(x[:, None], np.cumsum(taken)[:-1])
+
+
+def dropped_weights(
+    Wh: np.ndarray,
+    cell: Cell,
+    order: str,
+    transposed: bool,
+    options: Options,
+    backend: str | None,
+) -> np.ndarray:
+    """What dropout leaves of Wh, or of its gradient: the same weights in any order of the gates."""
+    p = options.dropout_weights
+    if p == 0:
+        return Wh
+    out = np.empty_like(Wh)
+    H, sides = min(Wh.shape), (W if transposed else W.T for W in (Wh, out))
+    for gate, a, to in zip(order, *(np.split(W, len(order)) for W in sides), strict=True):
+        first = cell.gates.index(gate) * H
+        views = a[:, None], to[:, None]
+        get_backend(backend).drop(views[0], options.seed, DROPOUT_WEIGHTS, first, p, views[1])
+    return out
