@@ -173,9 +173,7 @@ class MinGRUCache(NamedTuple):
     h0: np.ndarray  # (N, H)
     Wx: np.ndarray  # (D, 2*H)
     h: np.ndarray  # (N, T, H)
-    activations: (
-        np.ndarray
-    )  # (N, T, 2*H): sigmoid and the nonlinearity applied, in the order of gates
+    activations: np.ndarray  # (N, T, 2*H): sigmoid, nonlinearity applied, in the order of gates
     nonlinearity: str
     hT: np.ndarray | None = None  # (N, H), last hidden state
     lengths: np.ndarray | None = None
@@ -194,9 +192,7 @@ class MinLSTMCache(NamedTuple):
     h0: np.ndarray  # (N, H)
     Wx: np.ndarray  # (D, 3*H)
     h: np.ndarray  # (N, T, H)
-    activations: (
-        np.ndarray
-    )  # (N, T, 3*H): sigmoid and the nonlinearity applied, in the order of gates
+    activations: np.ndarray  # (N, T, 3*H): sigmoid, nonlinearity applied, in the order of gates
     nonlinearity: str
     hT: np.ndarray | None = None  # (N, H), last hidden state
     lengths: np.ndarray | None = None

@@ -3,10 +3,10 @@ time.
 
 Letters, keywords, caches and errors are those of fastrnn.layers.recurrent.
 
-Of a minGRU, minLSTM and IndRNN no unit of h reaches another one: x Wx is one product over all steps,
-and threads share rows or units without waiting for each other. The steps are then taken one after
-the other, O(T) work that hardly counts beside x Wx. A parallel scan, which the paper on the first
-two has for GPUs, would be more work, and its roundings would depend on T.
+Of a minGRU, minLSTM and IndRNN no unit of h reaches another one: x Wx is one product over all
+steps, and threads share rows or units without waiting for each other. The steps are then taken one
+after the other, O(T) work that hardly counts beside x Wx. A parallel scan, which the paper on the
+first two has for GPUs, would be more work, and its roundings would depend on T.
 
 Formulas: Zhou et al. (2016), Minimal gated unit for recurrent neural networks; Feng et al. (2024),
 Were RNNs all we needed?; Li et al. (2018), Independently recurrent neural network.
