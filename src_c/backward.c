@@ -236,22 +236,22 @@ static idx next_chunk(const layer *l, idx t1, idx capacity)
     return t0;
 }
 
-static void add_grads(const kernel_table *k, weight_grad_list *list, idx rows, int threads)
-{
-    for (idx job = 0; job < list->jobs; job++)
-        list->job[job].rows = rows;
-    team_run(k->transpose_rows, list, threads, 0);
-    team_run(k->weight_grad, list, threads, 0);
-    for (idx job = 0; job < list->jobs; job++)
-        list->job[job].accumulate = 1;
-}
-
 static void add_vector_grads(const kernel_table *k, vector_grad_list *list, idx rows, int threads)
 {
     for (idx job = 0; job < list->jobs; job++)
         list->job[job].rows = rows;
     if (list->jobs)
         team_run(k->vector_grad, list, threads, 0);
+    for (idx job = 0; job < list->jobs; job++)
+        list->job[job].accumulate = 1;
+}
+
+static void add_grads(const kernel_table *k, weight_grad_list *list, idx rows, int threads)
+{
+    for (idx job = 0; job < list->jobs; job++)
+        list->job[job].rows = rows;
+    team_run(k->transpose_rows, list, threads, 0);
+    team_run(k->weight_grad, list, threads, 0);
     for (idx job = 0; job < list->jobs; job++)
         list->job[job].accumulate = 1;
 }

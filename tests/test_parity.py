@@ -539,8 +539,9 @@ def test_nan_in_x_spreads_in_its_row_and_to_the_weights(cell, shape, implementat
     operands = draw(LAYERS[cell], rng, dtype, *shape)
     expected = run(LAYERS[cell], operands)
     expected["cache.x"] = spoilt(operands, "x", (1, 1, 3))["x"]
-    for name in {"out_0", "cache.h", "cache.c", "cache.activations"} & set(expected):
-        expected[name][1, 1:] = np.nan
+    for name in ("out_0", "cache.h", "cache.c", "cache.activations"):
+        if expected.get(name) is not None:
+            expected[name][1, 1:] = np.nan
     if expected.get("cache.candidate") is not None:
         expected["cache.candidate"][1, 2:] = np.nan  # of the state before
     for name in {"out_1", "cache.hT", "cache.cT", "dx", "dh0"} & set(expected):
