@@ -475,10 +475,10 @@ cdef class Spec:
 
     def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index, bint dbh_wanted,
                  tuple onto) -> tuple:
-        """New arrays dx, dinitial (a tuple), dWx, dWh or None, db, and dbh and dvectors or None. dh (N,
-        T, H), or (N, H) of a step, and dlast (N, H) each may be None, for zeros; x and index: the cache's, or
-        the rows of them that are read; onto: None, or the last five, which go on from what they
-        hold."""
+        """New arrays dx, dinitial (a tuple), dWx, dWh or None, db, and dbh and dvectors or None. dh
+        (N, T, H), or (N, H) of a step, and dlast (N, H) each may be None, for zeros; x and index: the
+        cache's, or the rows of them that are read; onto: None, or the last five, which go on from what
+        they hold."""
         cdef int kind = PyArray_TYPE(x), s, n = 1 + self.states
         cdef layer l
         cdef ndarray Wx = self.of_cache(cache, ARGS + n), Wh = self.of_cache(cache, ARGS + n + 1)
