@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import NAMES
+from fastrnn.cells import STANDARD
 from fastrnn.layers import checks
 from fastrnn.nn.modules import GRU, LSTM, RNN, Recurrent
 from fastrnn.options import Options
 from fastrnn.weights import ORDERS, reorder_params
 
-CELLS = {len(cell.gates): name for name, cell in NAMES.items()}
+CELLS = {len(cell.gates): name for name, cell in STANDARD.items()}
 
 
 class Untold(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastrnn.cells import NAMES
+from fastrnn.cells import STANDARD
 from fastrnn.layers import checks
 from fastrnn.nn.modules import Recurrent
 from fastrnn.nn.state_dict import in_layers
@@ -91,7 +91,7 @@ class Graph:
         if outputs is None:
             outputs = [f"{name}_{n}" for name in ("Y", "Y_h", *(["Y_c"] if cell == "lstm" else []))]
         own = (weights.get(name, "") for name in "WRB")  # an empty name is one that is left out
-        initial = [*initial] or [""] * len(NAMES[cell].states)
+        initial = [*initial] or [""] * len(STANDARD[cell].states)
         inputs = [x, *own, lengths, *initial, weights.get("P", "")]
         while not inputs[-1]:
             inputs.pop()
@@ -152,7 +152,7 @@ def _in_predictions(
     if nonlinearity == "relu":
         attributes["activations"] = ["Relu"] * directions
     if (slope := options.hard_sigmoid) is not None:
-        candidates = ["Tanh"] * len(NAMES[cell].states)
+        candidates = ["Tanh"] * len(STANDARD[cell].states)
         attributes["activations"] = ["HardSigmoid", *candidates] * directions
         attributes["activation_alpha"] = [float(slope)] * directions
         attributes["activation_beta"] = [0.5] * directions
