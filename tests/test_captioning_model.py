@@ -7,6 +7,7 @@ import pytest
 
 from fastrnn.captioning import CaptioningRNN, decode, decode_captions
 from fastrnn.gradcheck import eval_numerical_gradient, rel_error
+from fastrnn.nn.single import CELLS
 
 WORDS = ["<NULL>", "<START>", "<END>", "<UNK>", "a", "cat", "dog", "sat"]
 WORD_TO_IDX = {word: i for i, word in enumerate(WORDS)}
@@ -53,8 +54,14 @@ def test_gradients_are_as_exact_as_the_notebook_says(backend):
         assert rel_error(numerical, grads[name]) < 5e-6  # "errors around 5e-6 or less"
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("dropped", [{}, {"dropout": 0.4}, {"zoneout": 0.3, **RECURRENT}], ids=str)
+@pytest.mark.parametrize(
+    ("cell", "dropped"),
+    [
+        *((cell, {"zoneout": 0.3, **RECURRENT}) for cell in ("rnn", "lstm", "gru")),
+        *((cell, dropped) for cell in CELLS for dropped in ({}, {"dropout": 0.4})),
+    ],
+    ids=str,
+)
 def test_gradients_are_the_derivatives_of_the_loss(rng, backend, cell, dropped):
     """Also under dropout, whose masks a seed repeats; central differences of a loss of 10 are good
     to 1e-10, gradients are of the order of 1."""
@@ -115,6 +122,7 @@ def test_dropout_keeps_the_expected_input(rng):
         ({"cell_type": "gru2"}, "cell_type: expected one of"),
         ({"dropout": 1.0}, r"dropout: expected a probability in \[0, 1\), got 1.0"),
         ({"zoneout": 1.5}, r"zoneout: expected a probability in \[0, 1\), got 1.5"),
+        ({"cell_type": "mgu", "zoneout": 0.1}, "zoneout: expected 0 of mgu, which has none"),
         ({"recurrent_dropout": "a"}, "recurrent_dropout: expected a probability"),
         ({"word_to_idx": {"a": 0}}, "word_to_idx: expected an entry for <NULL>"),
     ],
@@ -201,11 +209,15 @@ def test_greedy_is_the_likeliest_word_each_time(rng, backend):
         talking &= words != WORD_TO_IDX["<END>"]
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("zoneout", [0.0, 0.3])
-def test_steps_say_what_the_sequence_scores(rng, backend, cell, zoneout):
+@pytest.mark.parametrize(
+    ("cell", "given"),
+    [*((cell, {}) for cell in CELLS)]
+    + [(cell, {"zoneout": 0.3, **RECURRENT}) for cell in ("rnn", "lstm", "gru")],
+    ids=str,
+)
+def test_steps_say_what_the_sequence_scores(rng, backend, cell, given):
     """Teacher forcing through step() gives the loss that loss() computes over the sequence."""
-    model = small_model(cell, backend, zoneout=zoneout, **RECURRENT)
+    model = small_model(cell, backend, **given)
     features = rng.standard_normal((4, 6))
     captions = rng.integers(4, len(WORDS), size=(4, 6))
     state, total = model.initial_state(features), 0.0

@@ -507,7 +507,7 @@ def test_onnxruntime_classifies_texts_alike(name, lengths, tmp_path):
         assert_close(probabilities, model.predict_proba(texts), TWIN["float32"])
 
 
-def test_zoneout_is_not_written(tmp_path):
+def test_zoneout_and_cells_that_onnx_has_not_are_not_written(tmp_path):
     """Nor half a captioner."""
     given = {"hidden_dim": 4, "embedding_dim": 3, "epochs": 1, "random_state": 0}
     estimator = TextClassifier("gru", zoneout=0.1, **given)
@@ -515,6 +515,10 @@ def test_zoneout_is_not_written(tmp_path):
     words = {word: i for i, word in enumerate(["<NULL>", "<START>", "<END>"])}
     for model in (estimator, CaptioningRNN(words, cell_type="lstm", zoneout=0.1)):
         with pytest.raises(ValueError, match="^zoneout_h: expected 0, got 0.1: ONNX has no zone"):
+            model.to_onnx(tmp_path / "model")
+    estimator = TextClassifier("min_gru", **given).fit(TEXTS, [*map(len, TEXTS)])
+    for model in (estimator, CaptioningRNN(words, cell_type="min_gru")):
+        with pytest.raises(ValueError, match=r"^cell: expected one of \['rnn', 'lstm', 'gru'\]"):
             model.to_onnx(tmp_path / "model")
     assert not [*tmp_path.iterdir()]
 

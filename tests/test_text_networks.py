@@ -35,12 +35,15 @@ V, C, W, H = 9, 3, 3, 4
 PLAIN = {"pooling": "last", "bidirectional": False, "ngrams": 1, "min_count": 1}
 PLAIN |= dict.fromkeys(["dropout", "embedding_dropout", "word_dropout", "weight_decay"], 0.0)
 SMALL = PLAIN | {"embedding_dim": W, "hidden_dim": H, "embedding_scale": 1.0}
+MINIMAL = "mgu", "min_gru", "min_lstm", "ind_rnn"
 NETWORKS = {
     "bow": {"model": "bow"},
     "avg": {"model": "avg"},
     "rnn": {"model": "rnn"},
     "lstm": {"model": "lstm"},
     "gru": {"model": "gru"},
+    **{name: {"model": name} for name in MINIMAL},
+    "min_gru_both": {"model": "min_gru", "bidirectional": True, "pooling": "last+max"},
     "rnn_max": {"model": "rnn", "pooling": "max"},
     "lstm_both": {"model": "lstm", "bidirectional": True},
     "gru_mean": {"model": "gru", "pooling": "mean"},
@@ -50,7 +53,7 @@ NETWORKS = {
         "pooling": "last+mean+max",
     },
 }
-RECURRENT = [name for name in NETWORKS if name not in ("bow", "avg")]
+OF_TORCH = [name for name, own in NETWORKS.items() if own["model"] in ("rnn", "lstm", "gru")]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -164,7 +167,13 @@ def test_ragged_batches_are_lists_of_lists(lists, data):
 
 LENGTHS = [2, 0, 4, 1]
 WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0])
-DROPPED = {"dropout": 0.4, "embedding_dropout": 0.3, "word_dropout": 0.3, "recurrent_dropout": 0.3}
+DROPPED = {"dropout": 0.4, "embedding_dropout": 0.3, "word_dropout": 0.3}
+
+
+def dropped_of(name, **others):
+    """What may be dropped in a network, and others if its cells have options."""
+    options = NETWORKS[name]["model"] not in MINIMAL
+    return DROPPED | ({"recurrent_dropout": 0.3, **others} if options else {})
 
 
 def assert_gradients_are_derivatives(network, sentences, y, weights=None, seed=None):
@@ -184,7 +193,7 @@ def assert_gradients_are_derivatives(network, sentences, y, weights=None, seed=N
 @pytest.mark.parametrize("dropped", [False, True])
 def test_gradients_are_the_derivatives_of_the_loss(name, dropped, backend, rng):
     """Also under dropout, whose masks a seed repeats."""
-    network = network_of(name, **(DROPPED | {"zoneout": 0.2} if dropped else {}))
+    network = network_of(name, **(dropped_of(name, zoneout=0.2) if dropped else {}))
     sentences, y = draw_sentences(LENGTHS, rng), rng.integers(C, size=4)
     grads = assert_gradients_are_derivatives(
         network, sentences, y, WEIGHTS if dropped else None, 3 if dropped else None
@@ -193,7 +202,7 @@ def test_gradients_are_the_derivatives_of_the_loss(name, dropped, backend, rng):
     assert isinstance(grads["W_embed"], RowGradient)
 
 
-@pytest.mark.parametrize("name", [*RECURRENT[:3], "avg"])
+@pytest.mark.parametrize("name", [*OF_TORCH[:3], "avg"])
 def test_frozen_vectors_have_no_gradient(name, backend, rng):
     network = network_of(name, freeze=True, embeddings="vectors.txt")
     sentences, y = draw_sentences(LENGTHS, rng), rng.integers(C, size=4)
@@ -245,7 +254,10 @@ def test_sentence_without_words_scores_the_bias(name, backend):
 @pytest.mark.parametrize("lengths", [[5], [3, 0, 2]], ids=str)
 @every_network
 def test_loss_modifies_nothing_that_it_was_given(name, lengths, backend, rng):
-    network, sentences = network_of(name, **DROPPED), draw_sentences(lengths, rng, lowest=1)
+    network, sentences = (
+        network_of(name, **dropped_of(name)),
+        draw_sentences(lengths, rng, lowest=1),
+    )
     before = [a.copy() for a in (*sentences, *network.params.values())]
     network.loss(sentences, rng.integers(C, size=len(lengths)), None, np.random.default_rng(0))
     for a, b in zip((*sentences, *network.params.values()), before, strict=True):
@@ -305,7 +317,7 @@ def as_in_torch(name, w, cell):
     return reorder(w, *(ORDERS[library][cell] for library in ("fastrnn", "pytorch"))).T
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", OF_TORCH)
 def test_scores_and_gradients_are_those_of_torch(name, backend, rng):
     network, cell = network_of(name), NETWORKS[name]["model"]
     twin = Twin(cell, network.encoder.bidirectional, network.encoder.poolings)
@@ -351,7 +363,7 @@ def test_backends_give_the_same_loss_and_gradients(name, dtype, rng):
     sentences, y = draw_sentences([3, 0, 17, 1, 6], rng), rng.integers(C, size=5)
     results = []
     for backend in ("numpy", "cython"):
-        network = network_of(name, dtype=dtype.name, backend=backend, **DROPPED)
+        network = network_of(name, dtype=dtype.name, backend=backend, **dropped_of(name))
         results.append(dense_gradients(network, sentences, y, None, np.random.default_rng(0)))
     (loss, grads), (other_loss, other_grads) = results
     assert other_loss == pytest.approx(loss, rel=TWIN[dtype.name])
@@ -388,7 +400,7 @@ def test_dropout_keeps_the_expected_value(rng, dtype):
 @every_network
 def test_nothing_is_dropped_in_prediction(name, backend, rng):
     sentences = draw_sentences(LENGTHS, rng)
-    network, dropping = network_of(name), network_of(name, **DROPPED)
+    network, dropping = network_of(name), network_of(name, **dropped_of(name))
     assert_same_bits(dropping.scores(sentences), network.scores(sentences))
     y = rng.integers(C, size=4)
     assert dropping.loss(sentences, y)[0] == network.loss(sentences, y)[0]
@@ -565,6 +577,16 @@ def test_wrong_setting_is_refused_before_any_training(name, value):
     with pytest.raises(ValueError) as caught:
         Training({name: value}, *CORPUS, CLASSES)
     assert str(caught.value).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("model", MINIMAL)
+@pytest.mark.parametrize("name", ["zoneout", "recurrent_dropout"])
+def test_cells_without_options_refuse_them(model, name):
+    with pytest.raises(
+        ValueError, match=f"^{name}: expected 0 of {model}, which has none, got 0.1"
+    ):
+        complete({"model": model, name: 0.1})
+    complete({"model": "bow", name: 0.1})  # which is no cell
 
 
 def test_unknown_setting_is_refused():

@@ -11,13 +11,11 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
-from fastrnn.layers import checks, dense, losses, recurrent
+from fastrnn.layers import checks, dense, losses
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
-from fastrnn.layers.recurrent import GATES
-from fastrnn.nn import stack
+from fastrnn.nn import direction, single, stack
 from fastrnn.nn.graphs import Graph, write
-from fastrnn.nn.regularised import in_pass, regularised
 from fastrnn.nn.stack import Form, Weights
 from fastrnn.weights import Layer
 
@@ -27,14 +25,11 @@ SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doub
 
 def shapes(V: int, D: int, W: int, H: int, cell_type: str) -> dict[str, tuple[int, ...]]:
     """Of a captioner's parameters."""
-    G = GATES[cell_type]
     return {
         "W_proj": (D, H),
         "b_proj": (H,),
         "W_embed": (V, W),
-        "Wx": (W, G * H),
-        "Wh": (H, G * H),
-        "b": (G * H,),
+        **single.shapes(cell_type, W, H),
         "W_vocab": (H, V),
         "b_vocab": (V,),
     }
@@ -46,16 +41,18 @@ class CaptioningRNN:
     goes in and scores for the next word come out.
 
     Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
-    input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm" or "gru"; dtype; dropout, the
-    probability of dropping a word vector's or a hidden state's element in training; zoneout, that
-    of a unit to stay as it was a word before, in h and of an lstm in c (in sampling the mean of
-    both; Krueger et al. 2017); recurrent_dropout, of h before its product with Wh, the same units
-    at every word of a caption (Gal and Ghahramani 2016); backend (None: the current one); seed of
-    the initial parameters; params, to have in their place.
+    input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm", "gru", "mgu", "min_gru",
+    "min_lstm" or "ind_rnn"; dtype; dropout, the probability of dropping a word vector's or a hidden
+    state's element in training; zoneout, that of a unit to stay as it was a word before, in h and
+    of an lstm in c (in sampling the mean of both; Krueger et al. 2017); recurrent_dropout, of h
+    before its product with Wh, the same units at every word of a caption (Gal and Ghahramani 2016),
+    both of rnn, lstm and gru; backend (None: the current one); seed of the initial parameters;
+    params, to have in their place.
 
     Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
     Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
-    or 3 (gru, gates r z n).
+    or 3 (gru, gates r z n), and so on as fastrnn's functions have them: a min_gru and a min_lstm
+    have no Wh, an ind_rnn has u (H,).
     Raises ValueError for a parameter out of range.
     """
 
@@ -75,8 +72,8 @@ class CaptioningRNN:
         seed: int | None = None,
         params: dict[str, np.ndarray] | None = None,
     ) -> None:
-        if cell_type not in GATES:
-            raise ValueError(f"cell_type: expected one of {[*GATES]}, got {cell_type!r}")
+        if cell_type not in single.CELLS:
+            raise ValueError(f"cell_type: expected one of {[*single.CELLS]}, got {cell_type!r}")
         if NULL not in word_to_idx:
             raise ValueError(f"word_to_idx: expected an entry for {NULL}")
         self.word_to_idx = dict(word_to_idx)
@@ -86,12 +83,15 @@ class CaptioningRNN:
         self.dropout = checks.probability("dropout", dropout)
         self.zoneout = checks.probability("zoneout", zoneout)
         self.recurrent_dropout = checks.probability("recurrent_dropout", recurrent_dropout)
+        single.form(cell_type, zoneout, recurrent_dropout)  # refuses what the cell has not
         self.backend = backend
         rng = np.random.default_rng(seed)
 
         def initial(name: str, shape: tuple[int, ...]) -> np.ndarray:
             if name.startswith("b"):
                 return np.zeros(shape, dtype)
+            if name == "u":
+                return rng.random(shape).astype(dtype)  # Li et al. 2018
             scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
             return (scale * rng.standard_normal(shape)).astype(dtype)
 
@@ -103,8 +103,7 @@ class CaptioningRNN:
     @property
     def form(self) -> Form:
         """Of its one layer."""
-        options = regularised(self.cell_type, self.zoneout, self.recurrent_dropout)
-        return Form(self.cell_type, options=options)
+        return single.form(self.cell_type, self.zoneout, self.recurrent_dropout)
 
     # ---- training ------------------------------------------------------------------------------
 
@@ -140,7 +139,7 @@ class CaptioningRNN:
         h0, proj_cache = dense.affine_forward(features, p["W_proj"], p["b_proj"])
         x, embed_cache = dense.word_embedding_forward(words_in, p["W_embed"])
         x, x_mask = self._drop(x, rng)
-        form, weights = in_pass(self.form, rng, training), Weights(p["Wx"], p["Wh"], p["b"])
+        form, weights = single.in_pass(self.form, rng, training), single.weights(p)
         initial = h0[None], *[None] * (len(form.record.states) - 1)
         h, _, cell_cache = stack.forward(form, [[weights]], x, initial, training=training)
         h, h_mask = self._drop(h, rng)
@@ -158,7 +157,7 @@ class CaptioningRNN:
         if h_mask is not None:
             dh *= h_mask
         dx, ((dh0,), *_), ((of_cell,),) = stack.backward(self.form, dh, None, cell_cache)
-        grads |= {name: getattr(of_cell, name) for name in ("Wx", "Wh", "b")}
+        grads |= single.named(self.cell_type, of_cell)
         if x_mask is not None:
             dx *= x_mask
         grads["W_embed"] = dense.word_embedding_backward(dx, embed_cache)
@@ -188,12 +187,11 @@ class CaptioningRNN:
         Returns: scores (M, V), state after the step.
         """
         p = self.params
-        cell = (p["Wx"], p["Wh"], p["b"]) if weights is None else (weights,)
+        form = single.in_pass(self.form, None, training=False)
+        cell = single.weights(p) if weights is None else Weights(weights)
         with use_backend(self.backend):
             x, _ = dense.word_embedding_forward(words, p["W_embed"])
-            step = getattr(recurrent, f"{self.cell_type}_step_forward")
-            options = in_pass(self.form, None, training=False).options
-            *state, _ = step(x, *state, *cell, training=False, options=options)
+            state, _ = direction.step(form, cell, x, state, False)
             scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
         return scores, tuple(state)
 
@@ -232,7 +230,7 @@ class CaptioningRNN:
             graph.add("Unsqueeze", a, time)
             for a in (graph.add("Gather", p["W_embed"], "words"), *states)
         )
-        layer = Layer(p["Wx"], p["Wh"], p["b"])
+        layer = Layer(*single.weights(p)[:3])
         _, *after = graph.recurrent(
             self.cell_type, x, [layer], options=self.form.options, initial=before
         )
@@ -282,8 +280,7 @@ class CaptioningRNN:
         if random:
             choose = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
 
-        p = self.params
-        weights = prepare(self.cell_type, p["Wx"], p["Wh"], p["b"], backend=self.backend)
+        weights = prepare(self.cell_type, *single.weights(self.params)[:3], backend=self.backend)
         step = partial(self.step, weights=weights)
 
         def say(rows: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from fastrnn.captioning.plots import plot_curves
 from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
 from fastrnn.captioning.training import CaptioningSolver, generated_bleu
 from fastrnn.captioning.vocabulary import decode_captions
-from fastrnn.layers.recurrent import GATES
+from fastrnn.nn.single import CELLS
 from fastrnn.optim import RULES
 from fastrnn.plots import gallery
 from fastrnn.printing import printable
@@ -53,7 +53,7 @@ DEFAULTS = {
     "seed": 0,
 }
 KINDS = {
-    "cell": one_of(*GATES),
+    "cell": one_of(*CELLS),
     "backend": one_of(None, "numpy", "cython"),
     "update_rule": one_of(*RULES),
     **dict.fromkeys(("dropout", "zoneout", "recurrent_dropout"), SHARE),

@@ -13,7 +13,7 @@ import numpy as np
 from fastrnn import runs, storage
 from fastrnn.captioning.model import CaptioningRNN, shapes
 from fastrnn.captioning.vocabulary import check_indices
-from fastrnn.layers.recurrent import GATES
+from fastrnn.nn.single import CELLS
 from fastrnn.settings import OBJECT, SHARE, TEXT, check, integer, mapped, one_of
 
 MODEL = "model.safetensors"
@@ -27,7 +27,7 @@ KINDS = {
 # Of a model, as run.json has it.
 MODEL_KINDS = {
     **dict.fromkeys(("input_dim", "wordvec_dim", "hidden_dim"), integer(1)),
-    "cell_type": one_of(*GATES),
+    "cell_type": one_of(*CELLS),
     "dtype": one_of("float32", "float64"),
     **dict.fromkeys(("dropout", "zoneout", "recurrent_dropout"), SHARE),
 }

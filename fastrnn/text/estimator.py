@@ -26,7 +26,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     X is a sequence of strings (list, array, pandas Series), y their labels. A parameter that is
     None takes the model's tuned default (settings.OF_MODEL), or that of all (settings.SETTINGS).
 
-    model           "bow", "avg", "rnn", "lstm" or "gru"
+    model           "bow", "avg", "rnn", "lstm", "gru", "mgu", "min_gru", "min_lstm" or "ind_rnn"
     tokenizer       "space": tokens are separated by white space; "words": lower-cased words and
                     punctuation marks
     ngrams          longest runs of tokens that count as words, of bow and avg
@@ -35,7 +35,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     embedding_dim   size of random word vectors
     embedding_scale standard deviation of the word vectors before training
     freeze          keep the word vectors as they are
-    hidden_dim      hidden units a direction, of rnn, lstm, gru
+    hidden_dim      hidden units a direction, of recurrent networks
     bidirectional   read the text backwards too
     pooling         "last", "mean", "max" of the states over time, or several joined by +
     dropout         of the features; embedding_dropout, of elements of the word vectors;
