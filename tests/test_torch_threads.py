@@ -101,7 +101,9 @@ def test_forks_and_workers_in_either_order_of_imports(order):
     assert len({sums[i] for i in (0, 1, 2, 4)}) == 1
 
 
-needs_borrowed = pytest.mark.skipif(not threads.borrow(), reason="torch's threads cannot be had here")
+needs_borrowed = pytest.mark.skipif(
+    not threads.borrow(), reason="torch's threads cannot be had here"
+)
 
 BORROW = '''
 import ctypes, os, sys, threading

@@ -1,6 +1,7 @@
 """Whose threads compute: torch's own, which are at hand, or else as many of fastrnn's."""
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,10 @@ def borrow() -> bool:
 
 
 def _openmp_entries():
-    """Where _ENTRIES of the OpenMP library that torch uses are; None where it has none of them."""
+    """Where _ENTRIES of the OpenMP library that torch uses are; None where it has none of them, as
+    outside Linux."""
+    if sys.platform != "linux":
+        return None
     # What was preloaded comes before what torch was linked with.
     for path in None, torch._C.__file__:
         library = ctypes.CDLL(path)
@@ -55,8 +59,8 @@ def _openmp_entries():
 
 def _is_forked():
     """Whether this process may miss threads of its parent's, for which OpenMP would wait."""
-    stat = Path("/proc/self/stat")
-    return stat.exists() and bool(int(stat.read_text().rpartition(")")[2].split()[6]) & _FORKED)
+    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2]
+    return bool(int(after_name.split()[6]) & _FORKED)
 
 
 borrow()
