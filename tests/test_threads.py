@@ -109,6 +109,21 @@ def test_work_decides_how_many_threads():
     assert [_kernels.threads_for(n * 2e6) for n in (0, 1, 1.9, 2, 3, 100)] == [1, 1, 1, 2, 3, 3]
 
 
+def test_packing_counts_among_the_work(rng):
+    x, h, c, Wx, Wh, b = (
+        rng.standard_normal(shape, np.float32)
+        for shape in ((8, 512), (8, 128), (8, 128), (512, 512), (128, 512), 512)
+    )
+    fastrnn.set_num_threads(4)
+    prepared = fastrnn.prepare("lstm", Wx, Wh, b)
+    found = []
+    for weights in ((prepared,), (Wx, Wh, b)):
+        _kernels.most_parts()
+        fastrnn.lstm_step_forward(x, h, c, *weights)
+        found.append(_kernels.most_parts())
+    assert found == [2, 4]
+
+
 @pytest.mark.parametrize("n", [0, -1, 1.0, True, "2", None])
 def test_number_of_threads_is_a_positive_integer(n):
     before = fastrnn.get_num_threads()
