@@ -14,8 +14,9 @@ enum {
     /* With few rows memory is the limit: an operation takes as long as so many with many rows, and
        two caches hold weights that one does not. */
     VECTOR_COST = 6,
-    /* To pack a weight takes as long as so many operations. */
-    PACK_COST = 60,
+    /* To pack a weight counts as so many operations. It takes as long as a hundred; but where it is all
+       that a call does, that is a step of 50 us, beside a busy process a second thread costs more. */
+    PACK_COST = 12,
     /* Below so many rows a thread it may pay to share the units. */
     UNITS_ROWS = 64,
     /* A stage of a meeting (barrier.h) takes as long as so many vectors of Wh: a quarter of a
