@@ -40,16 +40,14 @@ def compute(
     """The results, with a gradient where one is wanted of any of the tensors; arrays are theirs."""
     if is_differentiated(tensors):
         return _Differentiable.apply(computation, arrays, *tensors)
-    operations = threads.operations_of(arrays)
-    results, _ = threads.run(computation.forward, False, *arrays, operations=operations)
+    results, _ = threads.run(computation.forward, False, *arrays)
     return tuple(map(torch.from_numpy, results))
 
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx, computation, given, *tensors):
-        ctx.operations = threads.operations_of(given)
-        run = threads.run(computation.forward, True, *given, operations=ctx.operations)
+        run = threads.run(computation.forward, True, *given)
         results, cache = run
         outputs = tuple(map(torch.from_numpy, results))
         # All that is kept goes through save_for_backward: torch sees there what was changed since,
@@ -70,7 +68,7 @@ class _Differentiable(torch.autograd.Function):
             return None, None, *gradients_by_torch(ctx.computation, inputs, wanted, douts)
         cache = _put_together(ctx.cache, arrays(ctx.saved_tensors))
         run = ctx.computation.backward, cache, *arrays(douts)
-        gradients = threads.run(*run, operations=2 * ctx.operations)
+        gradients = threads.run(*run)
         return (
             None,
             None,
