@@ -475,6 +475,12 @@ def test_arrays_are_the_tensors_memory_with_and_without_the_extension():
             torch.randn([1] * 9),
         ):
             assert plain((x, other)) is None or other.dim() == 9
+    cell = nn.GRUCell(D, H, bias=False)
+    del cell._parameters["weight_hh"]
+    cell.weight_hh = x
+    for members in (tensors.members, tensors._members):
+        weight, other, bias = members(cell, ("weight_ih", "weight_hh", "bias_hh"))
+        assert weight is cell.weight_ih and other is x and bias is None
     for every in (tensors.arrays, tensors._arrays):
         index, flags, none = every([torch.arange(3), torch.tensor([True]), None])
         assert (index.dtype, flags.dtype, none) == (np.int64, bool, None)

@@ -46,8 +46,8 @@ cdef bint are_alike(ndarray a, ndarray b):
 
 
 cdef class Sums:
-    """Of the weights' gradients in one backward pass: of steps by kernels, as arrays dWx, dWh, db and
-    dbh or None; of others, as tensors. None as long as there are none."""
+    """Of the weights' gradients in one backward pass: of steps by kernels, as arrays dWx, dWh, db,
+    dbh or None, and what else the kernels go on from; of others, as tensors. None: none so far."""
     cdef object __weakref__
     cdef tuple arrays
     cdef list tensors
@@ -70,7 +70,7 @@ cdef class Sums:
     cdef list all(self):
         """A tensor a weight, or None."""
         if self.arrays is not None:
-            dWx, dWh, db, dbh = self.arrays
+            dWx, dWh, db, dbh = self.arrays[:4]
             dbh = db.copy() if dbh is None else dbh  # b was the sum of both
             self.add([from_numpy(d) for d in (dWx, dWh, db, dbh)])
             self.arrays = None
