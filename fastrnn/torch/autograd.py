@@ -63,7 +63,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *douts):
         wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or is_observed() or any(map(_is_batch, douts)):
+        if torch.is_grad_enabled() or is_observed() or any(map(is_batch, douts)):
             inputs = ctx.saved_tensors[: ctx.count]
             return None, None, *gradients_by_torch(ctx.computation, inputs, wanted, douts)
         cache = _put_together(ctx.cache, arrays(ctx.saved_tensors))
@@ -91,6 +91,8 @@ def gradients_by_torch(
         inputs = [t if t is None else t.view_as(t) for t in inputs]
         outputs = computation.reference(*inputs)
     given = [(out, dout) for out, dout in zip(outputs, douts, strict=True) if dout is not None]
+    if not given:
+        return [None] * len(inputs)
     of = [t for t, want in zip(inputs, wanted, strict=True) if want]
     gradients = iter(
         torch.autograd.grad(
@@ -104,7 +106,7 @@ def gradients_by_torch(
     return [next(gradients) if want else None for want in wanted]
 
 
-def _is_batch(dout):
+def is_batch(dout: Tensor | None) -> bool:
     """Whether it is many gradients, of torch.autograd.grad with is_grads_batched."""
     return dout is not None and torch._C._functorch.is_legacy_batchedtensor(dout)
 
