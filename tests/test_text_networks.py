@@ -669,7 +669,7 @@ def together_of(models):
     return models[0].vocabulary, CLASSES, networks, models[0].settings
 
 
-@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru"])
+@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru", *MINIMAL])
 def test_models_learn(model):
     given = {"model": model, "epochs": 25, "lr_decay": 1.0}
     given |= dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), 0.0)

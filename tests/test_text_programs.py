@@ -210,7 +210,7 @@ def test_options_reach_the_settings(capsys, tmp_path, files, undrawn):
     assert SETTINGS.keys() - options == unsettable.keys()
 
 
-@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru"])
+@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru", "min_gru", "ind_rnn"])
 def test_every_model_trains_draws_and_predicts(capsys, tmp_path, files, model):
     out = tmp_path / "run"
     done(capsys, "train", files[0], "--model", model, "--class-weight", "balanced",

@@ -200,8 +200,8 @@ class CaptioningRNN:
 
         initial.onnx takes features (N, D) and returns h (N, H) and of an lstm c, initial_state's;
         step.onnx takes words (N,), int64, h and c, and returns scores (N, V), next_h and next_c,
-        step's. N may be any. Raises ValueError for zoneout, which ONNX has not, OSError where they
-        cannot be written.
+        step's. N may be any. Raises ValueError for zoneout and for a cell that ONNX has not,
+        OSError where they cannot be written.
         """
         folder, initial, step = Path(folder), self._initial_graph(), self._step_graph()
         folder.mkdir(parents=True, exist_ok=True)

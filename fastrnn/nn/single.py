@@ -5,6 +5,7 @@ Letters: D input, H hidden, G gates.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from fastrnn.options import Options
 CELLS = tuple(NAMES)
 
 
+@lru_cache(maxsize=64)
 def form(
     cell: str, zoneout: float = 0.0, recurrent_dropout: float = 0.0, bidirectional: bool = False
 ) -> Form:
@@ -41,7 +43,9 @@ def in_pass(form: Form, rng: np.random.Generator | None, training: bool = True) 
     drawn from rng (None: nothing is dropped, no state is kept); in predictions zoneout alone acts.
     """
     options = form.options
-    if options is None or (training and rng is None):
+    if options is None:
+        return form
+    if training and rng is None:
         return form._replace(options=None)
     if not training:
         return form if options.zoneout_h else form._replace(options=None)

@@ -24,6 +24,7 @@ from fastrnn.text import pooling
 from fastrnn.text.vocabulary import Sentences
 
 Params = dict[str, np.ndarray]
+Random = np.random.Generator | None
 
 
 class Bag(NamedTuple):
@@ -48,13 +49,7 @@ class Bag(NamedTuple):
         """Initial parameters; the vector of unknown words is 0."""
         return {"W_embed": _word_vectors(V, self.dim, self.scale, rng)}
 
-    def forward(
-        self,
-        params: Params,
-        sentences: Sentences,
-        rng: np.random.Generator | None,
-        training: bool = True,
-    ):
+    def forward(self, params: Params, sentences: Sentences, rng: Random, training: bool = True):
         if rng is not None and self.word_dropout:
             kept = rng.random(len(sentences.words), dtype=np.float32) >= self.word_dropout
             sentences = sentences.keep(kept)
@@ -141,13 +136,7 @@ class Recurrent(NamedTuple):
             return [Weights(params[f"cell_{d}"]) for d in self.directions]
         return [single.weights(params, f"_{d}") for d in self.directions]
 
-    def forward(
-        self,
-        params: Params,
-        sentences: Sentences,
-        rng: np.random.Generator | None,
-        training: bool = True,
-    ):
+    def forward(self, params: Params, sentences: Sentences, rng: Random, training: bool = True):
         x, steps, rows, mask = self._read(params, sentences, rng)
         layer, form = self._layer(params), single.in_pass(self.form, rng, training)
         h0 = np.zeros((len(sentences.lengths), self.hidden), x.dtype)
@@ -164,7 +153,7 @@ class Recurrent(NamedTuple):
         features = features[0] if len(features) == 1 else np.concatenate(features, axis=1)
         return features, (rows, mask, cells, pooled)
 
-    def _read(self, params: Params, sentences: Sentences, rng: np.random.Generator | None):
+    def _read(self, params: Params, sentences: Sentences, rng: Random):
         """The vectors of the words, how a layer reads them, which words they are of, and the
         mask."""
         W_embed, words = params["W_embed"], sentences.words
