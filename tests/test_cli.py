@@ -244,9 +244,22 @@ def test_settings_of_cells_go_with_the_run(capsys, data, tmp_path):
     assert call(capsys, "caption", "train", data, "--out", tmp_path / "a", *QUICK, *given)[0] == 0
     model = run.read_run(tmp_path / "a").model
     assert (model.cell_type, model.zoneout, model.recurrent_dropout) == ("gru", 0.25, 0.5)
-    code, _, err = call(capsys, "caption", "train", data, "--out", tmp_path / "b", "--zoneout", "1")
-    assert (code, err) == (1, "fastrnn: zoneout: expected a number in [0, 1), got 1.0\n")
-    assert not (tmp_path / "b/run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--zoneout", "1"], "zoneout: expected a number in [0, 1), got 1.0"),
+        (
+            ["--cell", "mgu", "--recurrent-dropout", "0.1"],
+            "recurrent_dropout: expected 0 of mgu, which has none, got 0.1",
+        ),
+    ],
+)
+def test_settings_that_cells_have_not_are_refused(capsys, tmp_path, given, message):
+    code, _, err = call(capsys, "caption", "train", "--out", tmp_path / "run", *given)
+    assert (code, err) == (1, f"fastrnn: {message}\n")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_runs_of_versions_without_zoneout_are_read(capsys, trained, tmp_path):

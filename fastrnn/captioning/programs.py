@@ -16,6 +16,7 @@ from fastrnn.captioning.plots import plot_curves
 from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
 from fastrnn.captioning.training import CaptioningSolver, generated_bleu
 from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.nn import single
 from fastrnn.nn.single import CELLS
 from fastrnn.optim import RULES
 from fastrnn.plots import gallery
@@ -175,6 +176,7 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> I
     out = runs.new("caption", out, [CHECKPOINT])
     settings = DEFAULTS | ({} if data else SCENES_DEFAULTS) | settings
     check(settings, KINDS)
+    single.form(settings["cell"], settings["zoneout"], settings["recurrent_dropout"])
     job = None if data is None else Job(out, data.resolve(), settings)
     with runs.at_work(out):
         runs.new("caption", out, [CHECKPOINT])  # another process may have been quicker
