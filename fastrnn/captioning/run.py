@@ -82,10 +82,11 @@ def read_settings(folder: Path) -> dict:
     content = runs.read(folder, "caption", KINDS)
     with storage.named(folder / runs.RUN, "a run of caption train"):
         check_indices(content["word_to_idx"])
-        model = EARLIER | content["model"]
-        content["model"] = {name: model[name] for name in MODEL_KINDS}
+        for name, value in EARLIER.items():
+            content["model"].setdefault(name, value)
+            content["settings"].setdefault(name, value)
+        content["model"] = {name: content["model"][name] for name in MODEL_KINDS}
         check(content["model"], MODEL_KINDS)
-        content["settings"] = EARLIER | content["settings"]
     return content
 
 
