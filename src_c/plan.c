@@ -54,7 +54,7 @@ static double step_cost(idx rows, double vectors)
    but all meet after every step, which beside a busy process takes up to a time slice each. */
 static int prefers_units(const kernel_table *k, const problem *p, int threads, int lasting)
 {
-    const size_t bytes = p->cell->gates * p->H * p->H * k->real_size;
+    const size_t bytes = recurrent_work(p) * k->real_size;
     const double vectors = (double)bytes / (k->lanes * k->real_size);
     if (threads == 1 || (!lasting && team_is_oversubscribed()))
         return 0;
@@ -77,7 +77,7 @@ static plan plan_of(const kernel_table *k, const problem *p, int packed, int las
 /* Operations of the two products, over all steps. */
 static double work(const problem *p)
 {
-    return 2. * p->N * p->T * (p->D + p->H) * p->cell->gates * p->H;
+    return 2. * p->N * p->T * ((double)p->D * p->cell->gates * p->H + recurrent_work(p));
 }
 
 plan fastrnn_plan_of_forward(const kernel_table *k, const layer *l, int lasting)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import WITH_OPTIONS, Cell, steps_taken
+from fastrnn.cells import PROJECTED, WITH_OPTIONS, Cell, steps_taken
 from fastrnn.layers import checks
 from fastrnn.options import DROPOUT_WEIGHTS, DROPOUT_X, Options, below, many_below, scales
 
@@ -18,9 +18,14 @@ _POSITIVE = "clip", "clip_gradient", "hard_sigmoid", "cap"
 _COUNTS = "seed", "first_step"
 
 
-def record_of(cell: Cell) -> Cell:
-    """The record with options of a plain cell, or itself."""
-    return WITH_OPTIONS.get(cell.kernel, cell)
+def record_of(cell: Cell, projected: bool = False) -> Cell:
+    """The record with options of a plain cell, and with a projection; or itself.
+
+    Raises TypeError for a cell that has no projection.
+    """
+    if projected and not cell.projection and cell.kernel not in PROJECTED:
+        raise TypeError(f"projection: expected nothing for {cell.name}")
+    return (PROJECTED if projected else WITH_OPTIONS).get(cell.kernel, cell)
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -63,7 +68,7 @@ def options_of(record: Cell, options: Options | None) -> Options:
 
 
 def beside(
-    cell: Cell, Wh: np.ndarray, vectors: np.ndarray | None, options: Options | None
+    cell: Cell, b: np.ndarray, vectors: np.ndarray | None, options: Options | None
 ) -> dict[str, object]:
     """Options and vectors as fields of Weights, copied; nothing where there are none.
 
@@ -71,11 +76,12 @@ def beside(
     """
     record = record_of(cell)
     if vectors is None:
-        return {} if options is None else {"options": options_of(record, options)}
+        plain = options is None and not cell.projection
+        return {} if plain else {"options": options_of(record, options)}
     if not record.vectors:
         raise TypeError(f"peepholes: expected nothing for {record.name}")
-    name, shape = record.vectors_name, (len(record.vectors) * min(Wh.shape),)
-    vectors = checks.gradient_of(name, vectors, shape, Wh.dtype).copy()
+    name, shape = record.vectors_name, (len(record.vectors) * len(b) // len(record.gates),)
+    vectors = checks.gradient_of(name, vectors, shape, b.dtype).copy()
     return {"options": options_of(record, options), "vectors": vectors}
 
 
@@ -105,8 +111,8 @@ def dropped_weights(
     p = options.dropout_weights
     if p == 0:
         return Wh
-    H = Wh.shape[1 if transposed else 0]
-    mask = scales(many_below(options, DROPOUT_WEIGHTS, p, len(cell.gates) * H * H), p, Wh.dtype)
-    mask = mask.reshape(len(cell.gates), H, H)[[cell.gates.index(gate) for gate in order]]
-    mask = mask.reshape(-1, H)  # as transposed weights lie
+    P = Wh.shape[1 if transposed else 0]
+    mask = scales(many_below(options, DROPOUT_WEIGHTS, p, Wh.size), p, Wh.dtype)
+    mask = mask.reshape(len(cell.gates), -1, P)[[cell.gates.index(gate) for gate in order]]
+    mask = mask.reshape(-1, P)  # as transposed weights lie
     return Wh * (mask if transposed else mask.T)

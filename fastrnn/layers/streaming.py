@@ -90,8 +90,9 @@ class Stream(_Stepping):
 
     Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), or the result of
     prepare alone; batch N; gates, for the lstm and the gru; bh (3*H,) and reset_after, for the gru;
-    nonlinearity, for the rnn; transposed, for Wx (G*H, D) and Wh (G*H, H); peepholes (3*H,), for
-    the lstm, and options, as with training=False; backend.
+    nonlinearity, for the rnn; transposed, for Wx (G*H, D) and Wh (G*H, H); for the lstm peepholes
+    (3*H,) and projection (H, P), with which h has P columns; options, as with training=False;
+    backend.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
@@ -112,6 +113,7 @@ class Stream(_Stepping):
         nonlinearity: str = "tanh",
         transposed: bool = False,
         peepholes: np.ndarray | None = None,
+        projection: np.ndarray | None = None,
         options: Options | None = None,
         backend: str | None = None,
     ) -> None:
@@ -119,16 +121,18 @@ class Stream(_Stepping):
         given = {"bh": bh, "gates": gates, "transposed": transposed}
         given |= {"reset_after": reset_after, "nonlinearity": nonlinearity}
         if type(Wx) is PreparedWeights:
-            Wx.check_alone(cell, Wh, b, **given)
+            Wx.check_alone(cell, Wh, b, **given, projection=projection)
         else:
-            Wx = prepare(cell, Wx, Wh, b, **given, backend=backend)
-        D, H = (W.shape[Wx.transposed] for W in (Wx.Wx, Wx.Wh))
+            Wx = prepare(cell, Wx, Wh, b, **given, projection=projection, backend=backend)
+        D, P = (W.shape[Wx.transposed] for W in (Wx.Wx, Wx.Wh))
         self._weights, self._backend = Wx, current_backend() if backend is None else backend
-        self._beside = otherwise.beside(Wx.own.record, Wx.Wh, peepholes, options)
-        self._input_shape, self._output_shape = (batch, D), (batch, H)
-        states = Wx.own.record.states
+        self._beside = otherwise.beside(Wx.own.record, Wx.b, peepholes, options)
+        self._input_shape, self._output_shape = (batch, D), (batch, P)
+        record, widths = Wx.own.record, {"P": P, "H": len(Wx.b) // len(Wx.own.record.gates)}
+        shapes = [(batch, widths[axis]) for axis in record.state_axes]
         try:
-            self._state = {name: np.zeros((batch, H), Wx.Wh.dtype) for name in states}
+            states = zip(record.states, shapes, strict=True)
+            self._state = {name: np.zeros(shape, Wx.Wh.dtype) for name, shape in states}
         except ValueError:  # of more bytes than can be counted
             raise MemoryError(f"batch: no memory for states of {batch} rows") from None
         self._start()
@@ -136,7 +140,8 @@ class Stream(_Stepping):
     def _made(self):
         own, module = self._weights.own, get_backend(self._backend)
         make = getattr(module, "stream", None) or partial(_Stepper, module)
-        weights = Weights(*own.arrays, *own.rest)._replace(**self._beside)
+        weights = Weights(*own.arrays, *own.rest, projection=self._weights.projection)
+        weights = weights._replace(**self._beside)
         record = otherwise.record_of(own.record) if self._beside else own.record
         return make(record, weights, self._state.values(), self._checked)
 
@@ -318,7 +323,7 @@ class _Stepper:
         return out
 
     def _take(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:
-        beside = self._weights[8:] if self._cell.vectors else ()
+        beside = self._weights[8 : 8 + len(self._cell.beside)]
         args = x, *self._states, *self._weights[:4], *beside
         *after, _ = self._backend.step_forward(self._cell, args, self._weights[4:8], False)
         for state, new in zip(self._states, after, strict=True):
