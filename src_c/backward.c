@@ -161,6 +161,8 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     space->dgates_next = take(a, p->N, space->dgates_stride * real);
     for (int i = 0; i < OPERANDS; i++)
         space->operands[i] = wants_operand(l, i) ? take(a, c->capacity, space->operand_stride * real) : 0;
+    if (drops(p, DROPOUT_H))
+        space->scales_h = take(a, p->N, space->stride * real);
     space->z = l->plan.packed ? 0 : take(a, l->plan.threads, space->stride * real);
     space->flags = take(a, l->plan.threads * FLAG_STRIDE, sizeof(int));
     c->dtable = take(a, table, space->dgates_stride * real);

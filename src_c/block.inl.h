@@ -21,6 +21,8 @@ typedef struct {
     idx x_offsets[MAX_GATES]; /* of the gates of the cell in a row of x */
     idx offsets[MAX_GATES];   /* and in a row of saved gates, of their gradients */
     const options *options;
+    const REAL *scales_h; /* what h is multiplied with before Wh; NULL: nothing is dropped */
+    idx scales_stride;
     const idx *sorted_indices;
     idx step;
     /* Forward */

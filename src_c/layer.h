@@ -90,7 +90,7 @@ enum { BATCH_FIRST, TIME_FIRST, PACKED };
 enum { ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, MASKS };
 
 /* What formulas that know of options do otherwise. At random, unit u of row n is dropped, or keeps its
-   old state, at step t where the 32 bits that philox.h has for (kind, n, first_step + t, u) are below
+   old state, at step t where the 16 bits that philox.h has for (kind, n, first_step + t, u) are below
    below[kind]; else states are mixed by their probabilities, and nothing is dropped. */
 typedef struct {
     const void *vectors;     /* [vectors, H], or NULL: 0 */
@@ -164,12 +164,12 @@ typedef struct {
 
 /* Work space forward, over the steps t0..t1. States are [N, stride] by rank, stride being at least H
    rounded up to two vectors; the first is there twice, read and written in turns, and so is dropped_h,
-   where it is wanted. gates_x, x Wx + b, has room for gates_x_rows rows of a share of batch rows, or of all by_units, or of the table; or,
-   of each row of a batch whose weights are read as they lie, for itself and for h Wh
-   [2, GH + lanes]. */
+   h times scales_h, where it is wanted. gates_x, x Wx + b, has room for gates_x_rows rows of a share
+   of batch rows, or of all by_units, or of the table; or, of each row of a batch whose weights are
+   read as they lie, for itself and for h Wh [2, GH + lanes]. */
 typedef struct {
     idx t0, t1, stride, gates_x_rows;
-    void *states[MAX_STATES], *dropped_h, *scratch[MAX_SCRATCH], *gates_x;
+    void *states[MAX_STATES], *dropped_h, *scales_h, *scratch[MAX_SCRATCH], *gates_x;
     const void **x_rows; /* [parts, gates_x_rows] */
     int *flags;          /* [parts, FLAG_STRIDE], 0: see barrier.h */
 } forward_workspace;
@@ -182,6 +182,7 @@ typedef struct {
     idx t0, t1, from, to, stride, dgates_stride, operand_stride;
     void *dstates[MAX_STATES], *dgates, *dgates_next;
     void *operands[OPERANDS]; /* [.., operand_stride]; NULL: not wanted */
+    void *scales_h;           /* [N, stride], likewise */
     void *z; /* [parts, stride]: where weights are read as they lie */
     int *flags;
 } backward_workspace;

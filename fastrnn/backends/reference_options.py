@@ -11,7 +11,6 @@ from fastrnn.options import (
     ZONEOUT_H,
     Options,
     below,
-    scales,
 )
 
 
@@ -33,7 +32,7 @@ class How(NamedTuple):
 
     def _below(self, kind, p, v):
         step = 0 if kind == DROPOUT_H else self.options.first_step + self.step
-        return below(self.options, kind, p, len(v), v.shape[-1], step)
+        return below(self.options.seed, kind, p, range(len(v)), v.shape[-1], step)
 
     def _drop(self, kind, p, v):
         if not self.random or p == 0:
@@ -41,7 +40,7 @@ class How(NamedTuple):
         dropped = self._below(kind, p, v)
         if v.ndim == 3:  # at all steps
             dropped = dropped[:, None]
-        return np.where(dropped, 0, v * scales(False, p, v.dtype))
+        return np.where(dropped, 0, v * v.dtype.type(1 / (1 - p)))
 
     def dropped_h(self, h):
         """What of h reaches Wh; backward, what of its gradient comes back."""

@@ -119,13 +119,13 @@ def _checked(cell, expected, args, rest):
     return args
 
 
-def _dropped(cell, args, rest, steps):
+def _dropped(cell, args, rest, steps, backend):
     """args and rest with what dropout leaves of x and Wh."""
     n = len(cell.states) + 5
     x, *states, Wx, Wh, b, bh = args[:n]
     order, transposed, packed, options = rest
-    x = otherwise.dropped_x(x, steps, options, len(states[0]))
-    left = otherwise.dropped_weights(Wh, cell, order, transposed, options)
+    x = otherwise.dropped_x(x, steps, options, len(states[0]), backend)
+    left = otherwise.dropped_weights(Wh, cell, order, transposed, options, backend)
     args = x, *states, Wx, left, b, bh, *args[n:]
     return args, (order, transposed, packed if left is Wh else None, options)
 
@@ -153,7 +153,7 @@ def step_forward(
     if training is not True and training is not False:
         training = checks.flag("training", training)
     if cell.options and training:
-        args, rest = _dropped(cell, args, rest, ALL_STEPS)
+        args, rest = _dropped(cell, args, rest, ALL_STEPS, backend)
     return get_backend(backend).step_forward(cell, args, rest, training)
 
 
@@ -170,15 +170,15 @@ def step_backward(
     after = zip(cell.states, dstates, cell.kept_states(cache), strict=True)
     dstates = [checks.gradient(f"dnext_{name}", d, state) for name, d, state in after]
     gradients = get_backend(backend).step_backward(cell, dstates, cache)
-    return gradients if cache.options is None else _through_dropout(cell, gradients, cache)
+    return gradients if cache.options is None else _through_dropout(cell, gradients, cache, backend)
 
 
-def _through_dropout(cell, gradients, cache):
+def _through_dropout(cell, gradients, cache, backend):
     """The gradients of x and Wh from those of what dropout left of them."""
     dx, dstates, dWx, dWh, *others = gradients
     order, options = cell.order_of(cache), cache.options
-    dx = otherwise.dropped_x(dx, cache, options, len(cache.h0))
-    dWh = otherwise.dropped_weights(dWh, cell, order, cache.transposed, options)
+    dx = otherwise.dropped_x(dx, cache, options, len(cache.h0), backend)
+    dWh = otherwise.dropped_weights(dWh, cell, order, cache.transposed, options, backend)
     return dx, dstates, dWx, dWh, *others
 
 
@@ -217,7 +217,7 @@ def forward(
     if return_sequence is not True and return_sequence is not False:
         return_sequence = checks.flag("return_sequence", return_sequence)
     if cell.options and training:
-        args, rest = _dropped(cell, args, rest, steps)
+        args, rest = _dropped(cell, args, rest, steps, backend)
     return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
 
@@ -260,9 +260,11 @@ def backward(
     if cache.options is None:
         return module.backward(cell, dh, dlast, cache, onto)
     if onto is None or cache.options.dropout_weights == 0:
-        return _through_dropout(cell, module.backward(cell, dh, dlast, cache, onto), cache)
+        gradients = module.backward(cell, dh, dlast, cache, onto)
+        return _through_dropout(cell, gradients, cache, backend)
     alone = onto[0], np.zeros_like(onto[1]), *onto[2:]
-    gradients = _through_dropout(cell, module.backward(cell, dh, dlast, cache, alone), cache)
+    gradients = module.backward(cell, dh, dlast, cache, alone)
+    gradients = _through_dropout(cell, gradients, cache, backend)
     onto[1][...] += gradients[3]
     return *gradients[:2], *onto
 
@@ -273,7 +275,7 @@ def _checked_onto(cell, onto, cache):
         raise TypeError(f"onto: expected a tuple, got {type(onto).__name__}")
     shapes = {"dWx": cache.Wx.shape, "dWh": cache.Wh.shape}
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
-    if bias := getattr(cache, "bias", False):
+    if getattr(cache, "bias", False):
         shapes |= {"dbh": shapes["db"]}
     beside = {name: getattr(cache, name) for name in cell.beside}
     shapes |= {f"d{name}": a.shape for name, a in beside.items() if a is not None}
@@ -433,7 +435,8 @@ def lstm_step_forward(
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
     args, form = (x, prev_h, prev_c, Wx, Wh, b, None), (gates, transposed)
-    beside = None if options is peepholes is projection is None else (options, peepholes, projection)
+    plain = options is peepholes is projection is None
+    beside = None if plain else (options, peepholes, projection)
     return step_forward(LSTM, args, form, training, beside=beside, backend=backend)
 
 
@@ -489,7 +492,8 @@ def lstm_forward(
     """
     args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, transposed
-    beside = None if options is peepholes is projection is None else (options, peepholes, projection)
+    plain = options is peepholes is projection is None
+    beside = None if plain else (options, peepholes, projection)
     return forward(
         LSTM, args, form, steps, training, return_sequence, beside=beside, backend=backend
     )

@@ -105,8 +105,8 @@ def backward(
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Weights]:
     """Gradients of forward.
 
-    Inputs: dh (N, T, P) and dlast like the last states, None for zeros; onto, gradients of the weights to go
-    on from, in place.
+    Inputs: dh (N, T, P) and dlast like the last states, None for zeros; onto, gradients of the
+    weights to go on from, in place.
     Returns: dx like x, those of the initial states, those of the weights.
     """
     if onto is not None:
