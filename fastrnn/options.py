@@ -27,6 +27,11 @@ class Options(NamedTuple):
     seed: int = 0  # in [0, 2**64)
     first_step: int = 0  # of a piece of a sequence, the steps taken before it
 
+    def __repr__(self) -> str:
+        usual = self._field_defaults
+        said = (f"{k}={v!r}" for k, v in self._asdict().items() if v != usual[k])
+        return f"Options({', '.join(said)})"
+
 
 # Kinds of masks; the first four are the kernels', in their order.
 ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, DROPOUT_X, DROPOUT_WEIGHTS = range(6)

@@ -235,7 +235,8 @@ def backward(
 
     From the last piece to the first, each from the states that the piece before it has left and
     with what the piece after it returned as dlast, the gradients have the bits of one call for the
-    whole sequence; but not with index, and with another backend than "cython" to roundings.
+    whole sequence; but not with index, of Wh not with dropout_weights, and with another backend
+    than "cython" to roundings.
 
     Inputs: dh (N, T, H) or None; dlast, the gradients (N, H) or None of all last states; cache of
     the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, of an lstm with peepholes
