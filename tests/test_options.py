@@ -150,7 +150,8 @@ def test_inference_needs_the_memory_of_its_result(return_sequence):
 
 def transposed_twin(layer, operands):
     """The same layer and operands with the weights the other way round."""
-    turned = {name: np.ascontiguousarray(operands[name].T) for name in ("Wx", "Wh")}
+    names = [name for name in ("Wx", "Wh", "projection") if name in operands]
+    turned = {name: np.ascontiguousarray(operands[name].T) for name in names}
     return without(layer, "transposed"), operands | turned
 
 
@@ -164,8 +165,10 @@ def test_transposed_weights_give_the_same_bits(
     operands = draw(layer, rng, dtype, *shape)
     fastrnn.set_num_threads(2)
     actual, expected = run(layer, operands), run(*transposed_twin(layer, operands))
-    for key in ("dWx", "dWh", "cache.Wx", "cache.Wh"):
-        actual[key] = np.ascontiguousarray(actual[key].T)
+    for name in ("Wx", "Wh", "projection"):
+        for key in (f"d{name}", f"cache.{name}"):
+            if actual.get(key) is not None:
+                actual[key] = np.ascontiguousarray(actual[key].T)
     expected["cache.transposed"] = True
     if implementation == "numpy":
         assert_results(assert_close, actual, expected, tolerance=TWIN[dtype.name])
@@ -346,13 +349,16 @@ def test_altered_cache_is_refused(change, exception, text, backend, rng):
 
 def prepared_in_place_of(layer, operands, **keywords):
     """Operands in which prepared weights stand for Wx, Wh and b, and the keywords that remain."""
-    names = ("Wx", "Wh", "b", "bh")
+    names = ("Wx", "Wh", "b", "bh", "projection")
     held = ("gates", "reset_after", "nonlinearity", "transposed")
     options = {key: value for key, value in layer.keywords.items() if key in held}
     arrays = {key: operands[key] for key in names if key in operands}
     cell = layer.function.removesuffix("_step")
     weights = fastrnn.prepare(
-        cell, *list(arrays.values())[:3], bh=arrays.get("bh"), **options, **keywords
+        *(cell, *list(arrays.values())[:3]),
+        **{key: a for key, a in arrays.items() if key in ("bh", "projection")},
+        **options,
+        **keywords,
     )
     rest = {key: a for key, a in operands.items() if key not in names}
     return rest, weights, {k: v for k, v in layer.keywords.items() if k not in held}
@@ -522,6 +528,7 @@ def test_records_mirror_the_specs_of_the_kernels():
             "saves_gates": "activations" in cell.saved,
             "saves_extra": len(cell.saved) > 1,
             "vectors": len(cell.vectors),
+            "projection": cell.projection,
         }
 
 

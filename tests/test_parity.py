@@ -315,7 +315,12 @@ def test_table_without_rows(name, implementation, dtype, rng):
     operands = draw(layer, rng, dtype, 3, 4, 7, 5)
     index, x = operands.pop("index"), operands["x"][:0]
     h, cache = getattr(fastrnn, f"{layer.function}_forward")(
-        x, *list(operands.values())[1:5], index=index, lengths=[0, 0, 0], **layer.keywords
+        x,
+        *list(operands.values())[1:5],
+        index=index,
+        lengths=[0, 0, 0],
+        **{name: a for name, a in operands.items() if name == "projection"},
+        **layer.keywords,
     )
     assert not h.any()
     dx, dh0, *weights = getattr(fastrnn, f"{layer.function}_backward")(h, cache)

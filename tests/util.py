@@ -67,7 +67,7 @@ class Layer(NamedTuple):
 
 
 # Operands that are passed by name.
-BY_NAME = ("c0", "bh", "lengths", "index", "reset")
+BY_NAME = ("c0", "bh", "lengths", "index", "reset", "projection")
 
 
 def _layer(
@@ -99,20 +99,21 @@ GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 def _cell(function: str, *by_name: str, last_states: bool = True, **keywords: object) -> Layer:
     """A cell, as "lstm" or "lstm_step", with these of its keywords."""
-    cell = function.removesuffix("_step")
+    cell, P = function.removesuffix("_step"), "P" if "projection" in by_name else "H"
     if function == cell:
-        operands = {"x": "U D" if "index" in by_name else "N T D", "h0": "N H"}
+        operands = {"x": "U D" if "index" in by_name else "N T D", "h0": f"N {P}"}
         outputs = {"rnn": ("hT",), "lstm": ("hT", "cT"), "gru": ("hT",)}[cell]
     else:
         states = {"rnn": ("prev_h",), "lstm": ("prev_h", "prev_c"), "gru": ("prev_h",)}[cell]
-        operands = {"x": "N D"} | dict.fromkeys(states, "N H")
+        operands = {"x": "N D"} | dict.fromkeys(states, "N H") | {"prev_h": f"N {P}"}
         outputs = ()
     columns = f"{GATES[cell]}*H"
     if keywords.get("transposed"):
-        operands |= {"Wx": f"{columns} D", "Wh": f"{columns} H", "b": columns}
+        operands |= {"Wx": f"{columns} D", "Wh": f"{columns} {P}", "b": columns}
     else:
-        operands |= {"Wx": f"D {columns}", "Wh": f"H {columns}", "b": columns}
+        operands |= {"Wx": f"D {columns}", "Wh": f"{P} {columns}", "b": columns}
     optional = {"c0": "N H", "bh": columns, "lengths": "N", "index": "N T", "reset": "N T"}
+    optional["projection"] = "P H" if keywords.get("transposed") else "H P"
     operands |= {name: optional[name] for name in by_name}
     return _layer(function, operands, keywords, outputs if last_states else ())
 
@@ -207,6 +208,19 @@ LAYERS = {
     "gru_reset_initial_index": _cell("gru", "index", "reset", reset_to="initial"),
     "gru_original_reset_bh_lengths": _cell("gru", "bh", "lengths", "reset", reset_after=False),
     "gru_original_reset_initial": _cell("gru", "reset", reset_after=False, reset_to="initial"),
+    "lstm_projected": _cell("lstm", "projection"),
+    "lstm_projected_step": _cell("lstm_step", "projection"),
+    "lstm_projected_transposed_ifgo_step": _cell(
+        "lstm_step", "projection", transposed=True, gates="ifgo"
+    ),
+    "lstm_projected_c0_lengths_reverse": _cell("lstm", "c0", "lengths", "projection", reverse=True),
+    "lstm_projected_transposed_index_lengths": _cell(
+        "lstm", "lengths", "index", "projection", transposed=True
+    ),
+    "lstm_projected_reset_initial_c0_lengths": _cell(
+        "lstm", "c0", "lengths", "reset", "projection", reset_to="initial"
+    ),
+    "lstm_projected_fico_reset_index": _cell("lstm", "index", "reset", "projection", gates="fico"),
     "affine": _layer("affine", {"x": "N D", "w": "D M", "b": "M"}),
     "affine_of_images": _layer("affine", {"x": "N T D", "w": "T*D M", "b": "M"}),
     "temporal_affine": _layer("temporal_affine", {"x": "N T D", "w": "D M", "b": "M"}),
@@ -230,8 +244,10 @@ def differentiable(operands: Iterable[str]) -> list[str]:
 
 
 def draw(layer: Layer, rng, dtype, N: int, T: int, D: int, H: int) -> dict[str, np.ndarray]:
-    """Random operands by name, weights over the root of their fan-in. M = U = V = H and W = D."""
-    sizes = {"N": N, "T": T, "D": D, "W": D, "4": 4, "3": 3, "1": 1}
+    """Random operands by name, weights over the root of their fan-in. M = U = V = H and W = D; P is
+    half of H, which with a projection is one more."""
+    H += "projection" in layer.operands
+    sizes = {"N": N, "T": T, "D": D, "W": D, "P": H // 2, "4": 4, "3": 3, "1": 1}
     sizes |= dict.fromkeys("HMUV", H)
 
     def operand(name: str, axes: list[str]) -> np.ndarray:
@@ -254,7 +270,7 @@ def draw(layer: Layer, rng, dtype, N: int, T: int, D: int, H: int) -> dict[str, 
         if name == "real_mask":
             return rng.random(shape).astype(dtype)
         fan_in = shape[-1 if layer.keywords.get("transposed") else 0]
-        scale = 1 / math.sqrt(fan_in) if name in ("Wx", "Wh", "w", "W") else 1
+        scale = 1 / math.sqrt(fan_in) if name in ("Wx", "Wh", "w", "W", "projection") else 1
         return (scale * rng.standard_normal(shape)).astype(dtype)
 
     return {name: operand(name, axes.split()) for name, axes in layer.operands.items()}
