@@ -446,7 +446,7 @@ def test_remade_prepared_weights_are_prepared_and_read_only(name, remake, traini
     for key in ("Wx", "Wh", "b", "bh"):
         a = getattr(twin, key)
         assert a is None or (not a.flags.writeable and a.flags.owndata)
-    packed, arrays = twin.own.rest[2], (twin.Wx, twin.Wh, twin.b, twin.bh)
+    packed, arrays = twin.own.rest[2], (twin.Wx, twin.Wh, twin.b, twin.bh, twin.projection)
     assert packed is None if backend == "numpy" else packed.are_of(*arrays, twin.transposed)
 
 

@@ -228,7 +228,8 @@ def step_forward(cell, args, rest, training):
 def _beside(cell, cache):
     """The vectors, and the projection (H, P), or None."""
     vectors = getattr(cache, cell.vectors_name, None)
-    return vectors, _as_columns(getattr(cache, "projection", None), cache.transposed)
+    projection = cache.projection if cell.projection else None
+    return vectors, _as_columns(projection, cache.transposed)
 
 
 def step_backward(cell, dstates, cache):
