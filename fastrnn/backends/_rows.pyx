@@ -174,7 +174,7 @@ def update(int rule,
 
 # ---- dropout -------------------------------------------------------------------------------------
 
-def drop(real[:, :, :] a,   # IN  (rows, repeats, columns), of any strides
+def drop(const real[:, :, :] a,  # IN  (rows, repeats, columns), of any strides
          seed,
          int kind,
          idx first_row,

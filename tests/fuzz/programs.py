@@ -36,19 +36,25 @@ def public_functions() -> dict[str, Callable]:
 
 GATES = {"rnn": "1", "lstm": "4", "gru": "3"}
 STATES = {"rnn": "h", "lstm": "hc", "gru": "h"}
+AXES = {"h": "N P", "c": "N H"}
 ORDERS = {"lstm": ("ifog", "fico", "ifgo", "iofg"), "gru": ("rzn", "zrn")}
 WEIGHTS = ("Wx", "Wh", "b", "gates", "bh", "reset_after", "nonlinearity", "transposed")
+WEIGHTS += ("projection",)
 
 
 def weights_of(draw: Draw, cell: str) -> dict[str, object]:
-    """Those of WEIGHTS that the cell has, with or without what may be left out."""
+    """Those of WEIGHTS that the cell has, with or without what may be left out; h has P columns."""
     columns, given = f"{GATES[cell]}*H", draw.some(0.3, transposed=lambda: draw.chance(0.8))
     if cell == "rnn":
         given |= draw.some(0.5, nonlinearity=lambda: draw.pick(("tanh", "relu")))
         # Infinities that no tanh ends cancel or not by the order of a sum.
         draw.special &= given.get("nonlinearity") != "relu"
-    for name, rows in (("Wx", "D"), ("Wh", "H")):
-        axes = f"{columns} {rows}" if given.get("transposed") else f"{rows} {columns}"
+    draw.sizes["P"], matrices = draw.sizes["H"], [("Wx", "D", columns), ("Wh", "P", columns)]
+    if cell == "lstm" and draw.sizes["H"] > 1 and draw.chance(0.3):
+        draw.sizes["P"] = draw.number(1, draw.sizes["H"] - 1)
+        matrices.append(("projection", "H", "P"))
+    for name, rows, across in matrices:
+        axes = f"{across} {rows}" if given.get("transposed") else f"{rows} {across}"
         given[name] = draw.weights(axes, draw.sizes[rows])
     given["b"] = draw.reals(columns)
     if cell in ORDERS:
@@ -59,14 +65,56 @@ def weights_of(draw: Draw, cell: str) -> dict[str, object]:
     return given
 
 
+def options_of(draw: Draw, cell: str, nonlinearity: str, indexed: bool) -> fastrnn.Options:
+    """Some of those that the cell has."""
+
+    def p():
+        return draw.pick((0.0, 0.1, 0.5, 0.9))
+
+    kinds = dict.fromkeys(("zoneout_h", "dropout_h", "dropout_weights"), p)
+    kinds |= {
+        "clip": lambda: draw.pick((0.5, 2.0, 20)),
+        "clip_gradient": lambda: draw.pick((0.1, 1)),
+    }
+    kinds |= {
+        "seed": lambda: draw.pick((0, 1, 2**63, 2**64 - 1)),
+        "first_step": lambda: draw.number(0, 9),
+    }
+    if not indexed:
+        kinds["dropout_x"] = p
+    if cell != "rnn":
+        kinds |= {"dropout_candidate": p, "hard_sigmoid": lambda: draw.pick((0.2, 1 / 6))}
+    if cell == "lstm":
+        kinds["zoneout_c"] = p
+    if nonlinearity == "relu":
+        kinds["cap"] = lambda: draw.pick((0.5, 20.0))
+    given = draw.some(0.25, **kinds)
+    if draw.chance(0.05):
+        given = draw.spoilt(given)
+    return fastrnn.Options(**given)
+
+
+def beside_weights(
+    draw: Draw, cell: str, given: dict[str, object], indexed: bool
+) -> dict[str, object]:
+    """Options and peepholes."""
+    nonlinearity = given.get("nonlinearity", "tanh")
+    beside = draw.some(0.25, options=lambda: options_of(draw, cell, nonlinearity, indexed))
+    if cell == "lstm":
+        beside |= draw.some(0.25, peepholes=lambda: draw.reals("3*H"))
+    return beside
+
+
 def _cell(draw, name):
     cell, step = name.removesuffix("_step"), name.endswith("_step")
     given = weights_of(draw, cell) | draw.some(0.4, training=lambda: draw.chance(0.5))
     indexed = not step and draw.chance(0.25)
+    given |= beside_weights(draw, cell, given, indexed)
     if step:
-        given |= {f"prev_{s}": draw.reals("N H") for s in STATES[cell]}
+        given |= {f"prev_{s}": draw.reals(AXES[s]) for s in STATES[cell]}
     else:
-        given |= {f"{s}0": draw.reals("N H") for s in STATES[cell] if s == "h" or draw.chance(0.5)}
+        some = [s for s in STATES[cell] if s == "h" or draw.chance(0.5)]
+        given |= {f"{s}0": draw.reals(AXES[s]) for s in some}
         given |= draw.some(
             0.3,
             lengths=lambda: draw.integers(draw.shape("N"), draw.sizes["T"] + 1),
@@ -122,7 +170,7 @@ OPERANDS = {
     "embedding_bag": _embedding_bag,
 }
 # Of the gradients that backward functions take; dout is like out.
-GRADIENTS = {"dh": "N T H", "dhT": "N H", "dcT": "N H", "dnext_h": "N H", "dnext_c": "N H"}
+GRADIENTS = {"dh": "N T P", "dhT": "N P", "dcT": "N H", "dnext_h": "N P", "dnext_c": "N H"}
 
 
 def _out_shape(draw, name, given):
@@ -136,7 +184,7 @@ def _douts(draw, name, backward, given):
     douts = {}
     gradients = dict(GRADIENTS)
     if "layout" in given:
-        gradients["dh"] = *given["x"].shape[:-1], draw.sizes["H"]
+        gradients["dh"] = *given["x"].shape[:-1], draw.sizes["P"]
     for parameter, about in inspect.signature(backward).parameters.items():
         if parameter == "dout":
             douts[parameter] = draw.reals(_out_shape(draw, name, given))
@@ -270,11 +318,17 @@ def stream(draw: Draw, name: str) -> Run:
     draw.sizes["N"], chained = max(draw.sizes["N"], 1), name == "Chain"
     layers = _streams(draw, draw.number(1, 3) if chained else 1)
     links = _links(draw) if chained else {}
-    cells, columns = [given["cell"] for given, _ in layers], "M" if "head" in links else "H"
+    cells, columns = (
+        [(given["cell"], P) for given, *_, P in layers],
+        "M" if "head" in links else "P",
+    )
     actions = [_action(draw, name, cells, columns) for _ in range(draw.number(1, 5))]
 
     def run(backend: str, jitter: Jitter) -> Results:
-        made = [_stream(jitter(given), prepared, backend) for given, prepared in layers]
+        made = [
+            _stream(jitter(given), prepared, jitter(beside), backend)
+            for given, prepared, beside, _ in layers
+        ]
         if chained:
             given = {key: _moved(value, jitter) for key, value in links.items()}
             made = fastrnn.Chain(**({"streams": made} | given))
@@ -301,18 +355,19 @@ def stream(draw: Draw, name: str) -> Run:
 
 
 def _streams(draw, count):
-    """The arguments of so many streams that fit each other, and whether they are prepared."""
+    """The arguments of so many streams that fit each other, whether they are prepared, and P."""
     D, layers = draw.sizes["D"], []
     for _ in range(count):
         cell = draw.pick(sorted(GATES))
         given = {"cell": cell} | weights_of(draw, cell)
+        beside = beside_weights(draw, cell, given, False)
         if draw.sizes["N"] > 1 or draw.chance(0.5):
             given["batch"] = draw.sizes["N"]
         if draw.chance(0.1):
             given = draw.spoilt(given)
-        draw.note("Stream", given)
-        layers.append((given, draw.chance(0.3)))
-        draw.sizes["D"] = draw.sizes["H"]
+        draw.note("Stream", given | beside)
+        layers.append((given, draw.chance(0.3), beside, draw.sizes["P"]))
+        draw.sizes["D"] = draw.sizes["P"]
     draw.sizes["D"] = D
     return layers
 
@@ -321,7 +376,7 @@ def _links(draw):
     """The other arguments of a chain, or one in place of its streams."""
     links = {}
     if draw.chance(0.5):
-        head = {"w": draw.weights("H M", draw.sizes["H"]), "b": draw.reals("M")}
+        head = {"w": draw.weights("P M", draw.sizes["P"]), "b": draw.reals("M")}
         links["head"] = tuple((draw.spoilt(head) if draw.chance(0.1) else head).values())
     given = links | {"streams": _STREAMS}
     if draw.chance(0.1):
@@ -334,13 +389,13 @@ def _moved(value, jitter):
     return tuple(map(jitter, value)) if isinstance(value, tuple) else value
 
 
-def _stream(args, prepared, backend):
+def _stream(args, prepared, beside, backend):
     if not prepared:
-        return fastrnn.Stream(**args, backend=backend)
+        return fastrnn.Stream(**args, **beside, backend=backend)
     args = dict(args)
     batch = {key: args.pop(key) for key in ("batch",) if key in args}
     weights = fastrnn.prepare(**args, backend=backend)
-    return fastrnn.Stream(args["cell"], weights, **batch, backend=backend)
+    return fastrnn.Stream(args["cell"], weights, **batch, **beside, backend=backend)
 
 
 def _action(draw, name, cells, columns):
@@ -357,12 +412,17 @@ def _action(draw, name, cells, columns):
         draw.note(f"{name}.reset", given)
         return method, lambda stream, jitter: (stream.reset(**given), stream)
     if method == "state":
-        states = [{s: draw.reals("N H") for s in STATES.get(str(cell), "h")} for cell in cells]
+        states = [_state(draw, *cell) for cell in cells]
         if draw.chance(0.3):
             states[-1] = draw.spoilt(states[-1])
         return method, lambda stream, jitter: (_set_state(stream, jitter, states), stream)
     copied = draw.pick(COPIES)
     return method, lambda stream, jitter: (None, copied(stream))
+
+
+def _state(draw, cell, P):
+    widths = {"h": P, "c": draw.sizes["H"]}
+    return {s: draw.reals((draw.sizes["N"], widths[s])) for s in STATES.get(str(cell), "h")}
 
 
 def _set_state(stream, jitter, states):
