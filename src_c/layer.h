@@ -30,7 +30,8 @@ enum { C_BEFORE, BY_NEW_C };
 /* One product of a step and the formulas that follow it: `left` times the gates of Wh from `gate`
    on. The first `continued` of them go on from x Wx + b, the others start from bh. Only the first
    phase may continue, and not where it has one gate of several, whose vectors lie otherwise.
-   projects, of the last phase alone: scratch[0] times Whr, which has the units of h. */
+   projects, of the last phase alone: scratch[0] times Whr, which has the units of h. gates == 0:
+   formulas without a product. */
 typedef struct {
     int left, projects;
     idx gate, gates, continued;
@@ -44,7 +45,7 @@ typedef struct {
     int within_step, projects;
     struct {
         idx block, gate, gates;
-    } piece[MAX_PIECES]; /* they end at gates == 0 */
+    } piece[MAX_PIECES]; /* they end at gates == 0; without any, what arrives is dstates[0] */
     epilogue *differentiate;
 } backward_phase;
 
@@ -68,13 +69,20 @@ struct cell_spec {
     idx phases;
     forward_phase forward[MAX_PHASES];
     backward_phase backward[MAX_PHASES];
-    weight_block weights[MAX_PIECES]; /* they end at gates == 0 */
-    idx vectors;                      /* parameters of one number a unit */
+    weight_block weights[MAX_PIECES]; /* they end at gates == 0; none: no product */
+    int diagonal;                     /* Wh is [H]: gate 0 has that times h before the step */
+    idx vectors;                      /* other parameters of one number a unit */
     struct {
         idx gate; /* whose gradient it is made of, and what that is multiplied with */
         int factor;
     } vector[MAX_VECTORS];
 };
+
+/* Whether a unit of h reaches others: threads that share units then have to meet. */
+static inline int has_product(const cell_spec *c)
+{
+    return c->weights[0].gates > 0;
+}
 
 /* What is wrong with a spec; NULL: nothing. The front asks before it uses any. */
 const char *fastrnn_spec_error(const cell_spec *);
@@ -120,13 +128,14 @@ typedef struct {
     const options *options;             /* NULL, but where the cell's formulas read them */
 } problem;
 
-/* Wx [D,GH], Wh [P,GH], Whr [H,P], or transposed [GH,D], [GH,P], [P,H]; biases [GH], bh or NULL. */
+/* Wx [D,GH], Wh [P,GH], Whr [H,P], or transposed [GH,D], [GH,P], [P,H]; Wh may be diagonal [H], or
+   NULL; biases [GH], bh or NULL. */
 typedef struct {
     const void *Wx, *Wh, *Whr, *b, *bh;
     int transposed;
 } weights;
 
-/* The same as panels. Forward's hold the biases. NULL: not packed. */
+/* The same as panels. Forward's hold the biases. NULL: not packed, or no product. */
 typedef struct {
     const void *Wx, *Wh[MAX_PHASES]; /* Wh: the gates of each forward phase, or Whr */
     const void *Wx_T, *Wh_T, *Whr_T; /* backward: the transposes */
@@ -236,12 +245,6 @@ static inline idx depth_backward(const problem *p, const backward_phase *phase)
 static inline int has_gates(const cell_spec *c, const backward_phase *phase)
 {
     return phase->projects == is_projected(c);
-}
-
-/* Multiply-adds of a row's step but for x Wx. */
-static inline double recurrent_work(const problem *p)
-{
-    return (double)p->P * p->H * (p->cell->gates + is_projected(p->cell));
 }
 
 /* Whether masks of a kind are drawn. */

@@ -1,4 +1,5 @@
 #include "panels.h"
+#include "plan.h"
 #include "team.h"
 #include <string.h>
 
@@ -25,6 +26,8 @@ void place_forward_panels(arena *a, const kernel_table *k, layer *l, pack_list *
     for (idx i = 0; i < cell->phases; i++) {
         const forward_phase *const phase = &cell->forward[i];
         const idx row = phase->projects ? p->P : cell->gates * p->H;
+        if (!phase->gates)
+            continue;
         job.gates = phase->gates, job.columns = units_forward(p, phase);
         for (idx g = 0; g < job.gates; g++)
             job.offsets[g] = phase->projects ? 0 : p->offsets[phase->gate + g];
@@ -43,7 +46,7 @@ void place_backward_panels(arena *a, const kernel_table *k, layer *l, pack_list 
     const idx depths[] = {gates, gates, p->P};
     const void *const sources[] = {l->weights.Wx, l->weights.Wh, l->weights.Whr};
     const void **const places[] = {&l->panels.Wx_T, &l->panels.Wh_T, &l->panels.Whr_T};
-    for (int i = 0; i < 2 + is_projected(p->cell); i++) {
+    for (int i = 0; i < 1 + has_product(p->cell) + is_projected(p->cell); i++) {
         const idx K = depths[i];
         void *const packed = take_panels(a, k, K, 1, columns[i]);
         *places[i] = packed;

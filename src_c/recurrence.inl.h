@@ -30,7 +30,7 @@ static FN(share) FN(share_of)(const layer *l, int *flags, idx part, idx parts)
     if (l->plan.by_units) {
         sh.rank = 0;
         sh.stride = 1;
-        sh.flags = flags;
+        sh.flags = has_product(l->problem.cell) ? flags : 0;
     }
     return sh;
 }
@@ -82,6 +82,7 @@ static void FN(start_block)(const layer *l, FN(share) *sh)
     FN(block) *const b = &sh->block;
     *b = (FN(block)){.stride = sh->stride, .H = p->H, .P = p->P, .saved_gates = l->kept.gates,
                      .saved_extra = l->kept.extra, .gates_stride = p->cell->gates * p->H,
+                     .diagonal = p->cell->diagonal ? l->weights.Wh : 0,
                      .reset = p->reset, .reset_to_initial = p->reset_to_initial,
                      .dh = l->gradients.dh, .sorted_indices = l->time.sorted_indices,
                      .options = p->options,
@@ -224,6 +225,24 @@ INLINE const REAL *FN(left_of)(const forward_phase *phase, const FN(block) *b)
     return phase->left == SCRATCH ? b->scratch[0] : b->dropped_prev;
 }
 
+/* The rows r..r+m of the share, and where x Wx + b of its units lies: the rows from first on of
+   gates_x, or those of the table. */
+INLINE FN(block) *FN(block_with_x)(const layer *l, FN(share) *sh, idx first, idx r, idx m,
+                                   idx *x_rows)
+{
+    const idx G = l->problem.cell->gates, *const index = l->problem.index;
+    const idx x_row = G * UNIT_VECTORS(G) * LANES, panel = l->forward.gates_x_rows * x_row;
+    FN(block) *const b = FN(block_of)(sh, r, m);
+    for (EACH_ROW(b))
+        x_rows[k] = index ? index[b->rows[rank]] : first + r + k;
+    b->x = FN(gates_x_of)(l, sh);
+    b->x_stride = x_row;
+    b->x_rows = x_rows;
+    b->x_unit[0] = UNIT_VECTORS(G) == 1 ? panel : LANES;
+    b->x_unit[1] = UNIT_VECTORS(G) == 1 ? panel : panel - LANES;
+    return b;
+}
+
 /* One phase of step t for panels q..end of the rows r..r+m of the share, whose x Wx + b are the
    rows from first on of gates_x. The formulas follow several tiles at once: with few rows the chain
    of one vector of units is all waiting. */
@@ -231,15 +250,12 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
                            idx first, idx r, idx m, idx q, idx end)
 {
     const idx G = l->problem.cell->gates, K = depth_forward(&l->problem, phase);
-    const idx *const index = l->problem.index;
     const idx unit_vectors = UNIT_VECTORS(phase->gates), width = unit_vectors * LANES;
     const idx NV = phase->gates * unit_vectors, x_vectors = UNIT_VECTORS(G);
     const idx x_row = G * x_vectors * LANES, group = MAX(1, Z_VECTORS / (m * NV));
-    const REAL *const x = FN(gates_x_of)(l, sh);
-    FN(block) *const b = FN(block_of)(sh, r, m);
     idx x_rows[MAX_ROWS(2)];
-    for (EACH_ROW(b))
-        x_rows[k] = index ? index[b->rows[rank]] : first + r + k;
+    FN(block) *const b = FN(block_with_x)(l, sh, first, r, m, x_rows);
+    const REAL *const x = b->x;
     REAL z[Z_VECTORS * (VEC_BYTES / sizeof(REAL))];
     FN(tile) tile = {.K = K, .a_row = sh->stride * b->state_stride,
                      .a = FN(left_of)(phase, b) + b->rank * b->state_stride,
@@ -248,10 +264,6 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
                      .start_panel = l->forward.gates_x_rows * x_row, .out_panel = NV * LANES};
     b->z = z;
     b->z_unit = NV * LANES / unit_vectors;
-    b->x_stride = x_row;
-    b->x_rows = x_rows;
-    b->x_unit[0] = x_vectors == 1 ? tile.start_panel : LANES;
-    b->x_unit[1] = x_vectors == 1 ? tile.start_panel : tile.start_panel - LANES;
     for (idx begin = q; begin < end; begin += group) {
         const idx n = MIN(group, end - begin), unit = begin * width;
         tile.out_row = b->z_stride = n * NV * LANES;
@@ -284,6 +296,18 @@ static void FN(recur)(const layer *l, const forward_phase *phase, FN(share) *sh,
             FN(recur_rows)(l, phase, sh, t, first, r, m, begin + FN(cut)(panels, at, count),
                            begin + FN(cut)(panels, at + 1, count));
         }
+    }
+}
+
+/* A phase without a product. */
+static void FN(recur_formulas)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t,
+                               idx first)
+{
+    const idx R = FN(own)(sh, batch_size(l, t)), blocks = FN(cuts)(R, MAX_ROWS(2));
+    idx x_rows[MAX_ROWS(2)];
+    for (idx block = 0; block < blocks; block++) {
+        const idx r = FN(cut)(R, block, blocks), m = FN(cut)(R, block + 1, blocks) - r;
+        FN(activate)(l, phase, FN(block_with_x)(l, sh, first, r, m, x_rows), t, sh->u0, sh->u1);
     }
 }
 
@@ -347,7 +371,7 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
 {
     static const idx zero;
     const problem *const p = &l->problem;
-    const int separate = p->cell->forward[0].continued < p->cell->gates;
+    const int separate = has_product(p->cell) && p->cell->forward[0].continued < p->cell->gates;
     const idx size = p->cell->gates * p->H + LANES;
     FN(block) *const b = &sh->block;
     b->x_rows = &zero;
@@ -374,7 +398,7 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
         if (phase->projects) {
             memset(z + sh->u0, 0, CEIL_DIV(sh->u1 - sh->u0, LANES) * LANES * sizeof(REAL));
             FN(add_columns)(l, sh->u0, sh->u1 - sh->u0, z, left, l->weights.Whr, p->H, p->P);
-        } else {
+        } else if (phase->gates) {
             FN(add_gates)(l, sh, phase->gate, phase->gates, z, left, l->weights.Wh,
                           depth_forward(p, phase));
         }
@@ -431,10 +455,12 @@ static void FN(forward)(const void *args, idx part, idx parts)
         sh.block.dropped_prev = dropped ? dropped + (t & 1) * size : sh.block.h_prev;
         for (idx i = 0; i < cell->phases; i++) {
             FN(share_units)(l, &sh, units_forward(&l->problem, &cell->forward[i]));
-            if (l->plan.packed)
+            if (!l->plan.packed)
+                FN(recur_unpacked)(l, &cell->forward[i], &sh, t);
+            else if (cell->forward[i].gates)
                 FN(recur)(l, &cell->forward[i], &sh, t, first);
             else
-                FN(recur_unpacked)(l, &cell->forward[i], &sh, t);
+                FN(recur_formulas)(l, &cell->forward[i], &sh, t, first);
             if (t + 1 < t1 || i + 1 < cell->phases)
                 FN(meet)(&sh);
         }
@@ -456,14 +482,15 @@ INLINE REAL *FN(dgates_of)(const layer *l, idx t)
 /* Where the step after t began anew, nothing goes back to t: what came in z and in the gradients of
    the other states, of the states first..end, is taken out, and is that of the initial states if these
    were the new ones. */
-static void FN(cut_at_resets)(const layer *l, const FN(block) *b, idx first, idx end, idx t, idx u)
+static void FN(cut_at_resets)(const layer *l, const FN(block) *b, idx first, idx end, idx t, REAL *z,
+                              idx u)
 {
     const idx n = b->units - u;
     for (EACH_ROW(b)) {
         if (!is_reset(l, t + 1, rank))
             continue;
         for (idx s = first; s < end; s++) {
-            REAL *const from = s ? FN(dstate)(b, s, rank, u) : b->z + k * b->z_stride;
+            REAL *const from = s ? FN(dstate)(b, s, rank, u) : z + k * b->z_stride;
             REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->units + u;
             if (l->problem.reset_to_initial)
                 FN(store_n)(to, FN(load_n)(to, n) + FN(load)(from), n);
@@ -494,21 +521,23 @@ static void FN(drop_gradient)(const FN(block) *b, REAL *z, idx u)
     }
 }
 
-/* The formulas of a step, or what is before the first one, for the vector of units from u on. */
+/* The formulas of a step, or what is before the first one, for the units u..end, whose vectors of z
+   lie one after the other. */
 INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(block) *b, idx t,
-                              REAL *z, idx u)
+                              REAL *z, idx u, idx end)
 {
     const cell_spec *const cell = l->problem.cell;
-    const idx first = phase->projects ? 1 : 0, end = has_gates(cell, phase) ? cell->states : 1;
+    const idx first = phase->projects ? 1 : 0, states = has_gates(cell, phase) ? cell->states : 1;
+    const int cuts = l->problem.reset && (!phase->within_step || phase->projects);
+    for (idx at = u; drops(&l->problem, DROPOUT_H) && !phase->within_step && at < end; at += LANES)
+        FN(drop_gradient)(b, z + at - u, at);
+    for (idx at = u; cuts && at < end; at += LANES)
+        FN(cut_at_resets)(l, b, first, states, t, z + at - u, at);
     b->z = z;
-    if (drops(&l->problem, DROPOUT_H) && !phase->within_step)
-        FN(drop_gradient)(b, z, u);
-    if (l->problem.reset && (!phase->within_step || phase->projects))
-        FN(cut_at_resets)(l, b, first, end, t, u);
-    if (t < 0)
-        FN(leave)(l, b, first, end, u);
-    else
-        phase->differentiate(b, u, 1);
+    if (t >= 0)
+        phase->differentiate(b, u, CEIL_DIV(end - u, LANES));
+    for (idx at = u; t < 0 && at < end; at += LANES, b->z += LANES)
+        FN(leave)(l, b, first, states, at);
 }
 
 /* What the formulas are going to read of what forward saved, for the units of a panel: each row's lies
@@ -545,6 +574,7 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
     const int alone = phase->within_step || drops(&l->problem, DROPOUT_H);
     REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
     FN(block) *const b = FN(block_of)(sh, r, m);
+    b->z_stride = 2 * LANES;
     FN(tile) tile = {.a_row = sh->stride * b->dgates_stride, .b_panel = PANEL_SIZE(K, 2 * LANES),
                      .started = 2, .out = z, .out_row = 2 * LANES, .out_panel = m * 2 * LANES};
     for (idx panel = q, done = 1; panel < end; panel += done) {
@@ -565,9 +595,10 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
             tile.start_row = tile.out_row;
             tile.start_panel = tile.out_panel;
         }
-        for (idx v = 0; v < 2 * done && panel * 2 * LANES + v * LANES < sh->units; v++)
-            FN(differentiate)(l, phase, b, t, z + v / 2 * tile.out_panel + v % 2 * LANES,
-                              panel * 2 * LANES + v * LANES);
+        for (idx i = 0; i < done; i++) {
+            const idx u = (panel + i) * 2 * LANES;
+            FN(differentiate)(l, phase, b, t, z + i * tile.out_panel, u, MIN(sh->units, u + 2 * LANES));
+        }
     }
 }
 
@@ -592,8 +623,19 @@ static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(sh
         else
             FN(add_transposed_product)(z + sh->u0, a, W + sh->u0 * ld + row, ld, K, units);
     }
-    for (idx u = sh->u0; u < sh->u1; u += LANES)
-        FN(differentiate)(l, phase, b, t, z + u, u);
+    FN(differentiate)(l, phase, b, t, z + sh->u0, sh->u0, sh->u1);
+}
+
+/* A phase without a product. */
+static void FN(step_formulas)(const layer *l, const backward_phase *phase, FN(share) *sh, idx t)
+{
+    const idx R = FN(own)(sh, batch_size(l, t)), blocks = FN(cuts)(R, MAX_ROWS(2));
+    for (idx block = 0; block < blocks; block++) {
+        const idx r = FN(cut)(R, block, blocks), m = FN(cut)(R, block + 1, blocks) - r;
+        FN(block) *const b = FN(block_of)(sh, r, m);
+        b->z_stride = sh->stride * b->dstate_stride;
+        FN(differentiate)(l, phase, b, t, FN(dstate)(b, 0, b->rank, sh->u0), sh->u0, sh->u1);
+    }
 }
 
 /* One phase of step t; t == -1 stands for what is before the first step. */
@@ -605,6 +647,10 @@ static void FN(step_backward)(const layer *l, const backward_phase *phase, FN(sh
     const idx present = FN(own)(sh, batch_size(l, t));
     const idx continuing = phase->within_step ? present : FN(own)(sh, batch_size(l, t + 1));
     const REAL *const A = FN(dgates_of)(l, phase->within_step ? t : t + 1);
+    if (!phase->piece[0].gates) {
+        FN(step_formulas)(l, phase, sh, t);
+        return;
+    }
     for (idx row = 0; row < present && !l->plan.packed; row++)
         FN(step_unpacked)(l, phase, sh, t, row < continuing ? A : 0, row);
     for (idx i = 0; i < count && l->plan.packed; i++) {
@@ -633,8 +679,9 @@ static void FN(leave_all)(const layer *l, FN(share) *sh)
         return;
     FN(share_units)(l, sh, l->problem.H);
     FN(block) *const b = FN(block_of)(sh, 0, FN(own)(sh, l->problem.N));
-    for (idx u = sh->u0; u < sh->u1; u += LANES)
-        FN(differentiate)(l, &cell->backward[cell->phases - 1], b, -1, 0, u);
+    if (b->m)
+        FN(differentiate)(l, &cell->backward[cell->phases - 1], b, -1,
+                          FN(dstate)(b, 1, b->rank, sh->u0), sh->u0, sh->u1);
 }
 
 /* The steps from..to. */
@@ -645,7 +692,7 @@ static void FN(backward)(const void *args, idx part, idx parts)
     const backward_workspace *const space = &l->backward;
     FN(share) sh = FN(share_of)(l, space->flags, part, parts);
     FN(start_block)(l, &sh);
-    sh.block.z_stride = 2 * LANES;
+    sh.block.z_unit = LANES;
     sh.block.scales_h = space->scales_h;
     sh.block.scales_stride = space->stride;
     for (idx s = 0; s < cell->states && space->to == l->time.steps; s++) {
@@ -668,7 +715,7 @@ static void FN(backward)(const void *args, idx part, idx parts)
     }
     if (space->from == 0)
         FN(leave_all)(l, &sh);
-    if (space->from == 0 || space->from > space->t0)
+    if (space->from == 0 || space->from > space->t0 || !has_product(cell))
         return;
     const REAL *const from = FN(dgates_of)(l, space->t0);
     for (idx rank = part; rank < batch_size(l, space->t0); rank += parts)

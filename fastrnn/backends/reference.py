@@ -3,7 +3,9 @@
 It is not made fast, it takes what the layers have checked, and it is what every compiled kernel is
 tested against. Equations: the course notes on RNN and LSTM captioning, from which the default gate
 order i f o g comes; Hochreiter and Schmidhuber (1997) with the forget gate of Gers et al. (2000);
-the GRU of Cho et al. (2014), and the one of PyTorch and Keras that resets after the product.
+the GRU of Cho et al. (2014), and the one of PyTorch and Keras that resets after the product; the
+MGU of Zhou et al. (2016), the minGRU and the minLSTM of Feng et al. (2024), the IndRNN of Li et al.
+(2018).
 """
 
 from collections.abc import Callable
@@ -28,6 +30,7 @@ class Equations(NamedTuple):
     step_backward(dstates, before, after, saved, Wh, order) -> da, du, dstates: the gradients of a,
     of the product with Wh, and of the states before.
     starts(prev_h, saved, order): what multiplies the column blocks of Wh, as many as there are.
+    Wh is what multiplies h, if anything: of an IndRNN a vector.
     """
 
     step: Callable
@@ -146,12 +149,136 @@ def _gru_original_starts(prev_h, saved, order):
     return [prev_h, prev_h, _r_and_z(rz, order)[0] * prev_h]
 
 
+def _in_turn(a, order, gates):
+    """Each gate's columns, by its place in `gates`."""
+    parts = dict(zip(order, np.split(a, len(order), axis=-1), strict=True))
+    return [parts[gate] for gate in gates]
+
+
+def _as_they_lie(order, **parts):
+    return np.concatenate([parts[gate] for gate in order], axis=-1)
+
+
+def _mgu(a, states, Wh, bh, order):
+    (prev_h,) = states
+    (a_f, a_n), (W_f, W_n) = (_in_turn(v, order, "fn") for v in (a, Wh))
+    f = sigmoid(a_f + prev_h @ W_f)
+    n = np.tanh(a_n + (f * prev_h) @ W_n)
+    return [(1 - f) * prev_h + f * n], [_as_they_lie(order, f=f, n=n)]
+
+
+def _mgu_backward(dstates, before, after, saved, Wh, order):
+    (dh,), (prev_h,) = dstates, before
+    (f, n), (W_f, W_n) = (_in_turn(v, order, "fn") for v in (saved[0], Wh))
+    dn = dh * f * (1 - n**2)
+    dkept = dn @ W_n.T  # of f prev_h
+    df = (dh * (n - prev_h) + dkept * prev_h) * f * (1 - f)
+    da = _as_they_lie(order, f=df, n=dn)
+    return da, da, [dh * (1 - f) + dkept * f + df @ W_f.T]
+
+
+def _mgu_starts(prev_h, saved, order):
+    f, _ = _in_turn(saved[0], order, "fn")
+    return [f * prev_h if gate == "n" else prev_h for gate in order]
+
+
+def _linear(a):
+    return a
+
+
+def _linear_slope(n):
+    return np.ones_like(n)
+
+
+def _positive(a):
+    return np.where(a >= 0, a + 0.5, sigmoid(a))
+
+
+def _positive_slope(n):
+    return np.where(n >= 0.5, 1, n * (1 - n))
+
+
+def _without_product(prev_h, saved, order):
+    return []
+
+
+def _min_gru(g, slope):
+    """With n = g(a_n), and the derivative of g by what it is."""
+
+    def step(a, states, Wh, bh, order):
+        (prev_h,), (a_z, a_n) = states, _in_turn(a, order, "zn")
+        z, n = sigmoid(a_z), g(a_n)
+        return [(1 - z) * prev_h + z * n], [_as_they_lie(order, z=z, n=n)]
+
+    def step_backward(dstates, before, after, saved, Wh, order):
+        (dh,), (prev_h,), (z, n) = dstates, before, _in_turn(saved[0], order, "zn")
+        da = _as_they_lie(order, z=dh * (n - prev_h) * z * (1 - z), n=dh * z * slope(n))
+        return da, da, [dh * (1 - z)]
+
+    return Equations(step, step_backward, _without_product)
+
+
+def _parts_of_sum(f, i):
+    """f / (f + i) and i / (f + i); halves where both are 0."""
+    least = np.finfo(f.dtype).tiny
+    total = f + i + 2 * least
+    return (f + least) / total, (i + least) / total
+
+
+def _min_lstm(g, slope):
+    """As _min_gru."""
+
+    def step(a, states, Wh, bh, order):
+        (prev_h,), (a_f, a_i, a_n) = states, _in_turn(a, order, "fin")
+        f, i, n = sigmoid(a_f), sigmoid(a_i), g(a_n)
+        old, new = _parts_of_sum(f, i)
+        return [old * prev_h + new * n], [_as_they_lie(order, f=f, i=i, n=n)]
+
+    def step_backward(dstates, before, after, saved, Wh, order):
+        (dh,), (prev_h,), (f, i, n) = dstates, before, _in_turn(saved[0], order, "fin")
+        old, new = _parts_of_sum(f, i)
+        d = dh * (prev_h - n) * old * new
+        da = _as_they_lie(order, f=d * (1 - f), i=-d * (1 - i), n=dh * new * slope(n))
+        return da, da, [dh * old]
+
+    return Equations(step, step_backward, _without_product)
+
+
+def _ind_rnn(a, states, u, bh, order):
+    (prev_h,) = states
+    return [np.maximum(a + u * prev_h, 0)], []
+
+
+def _ind_rnn_backward(dstates, before, after, saved, u, order):
+    (dh,), (h,) = dstates, after
+    da = np.where(h <= 0, 0, dh)
+    return da, da, [da * u]
+
+
+def _ind_rnn_tanh(a, states, u, bh, order):
+    (prev_h,) = states
+    return [np.tanh(a + u * prev_h)], []
+
+
+def _ind_rnn_tanh_backward(dstates, before, after, saved, u, order):
+    (dh,), (h,) = dstates, after
+    da = dh * (1 - h**2)
+    return da, da, [da * u]
+
+
 EQUATIONS = {
     "rnn": Equations(_rnn, _rnn_backward, _h_alone),
     "rnn_relu": Equations(_rnn_relu, _rnn_relu_backward, _h_alone),
     "lstm": Equations(_lstm, _lstm_backward, _h_alone),
     "gru": Equations(_gru, _gru_backward, _h_alone),
     "gru_original": Equations(_gru_original, _gru_backward, _gru_original_starts),
+    "mgu": Equations(_mgu, _mgu_backward, _mgu_starts),
+    "min_gru": _min_gru(_linear, _linear_slope),
+    "min_gru_positive": _min_gru(_positive, _positive_slope),
+    "min_lstm": _min_lstm(_linear, _linear_slope),
+    "min_lstm_positive": _min_lstm(_positive, _positive_slope),
+    "ind_rnn": Equations(_ind_rnn, _ind_rnn_backward, _h_alone),
+    "ind_rnn_tanh": Equations(_ind_rnn_tanh, _ind_rnn_tanh_backward, _h_alone),
     "rnn_options": Equations(otherwise.rnn, otherwise.rnn_backward, otherwise.h_alone),
     "lstm_options": Equations(otherwise.lstm, otherwise.lstm_backward, otherwise.h_alone),
     "gru_options": Equations(otherwise.gru, otherwise.gru_backward, otherwise.h_alone),
@@ -184,21 +311,32 @@ def _projection_gradient(left, right, transposed):
     return np.ascontiguousarray(_as_columns(left.T @ right, transposed))
 
 
-def _product_gradients(da, du, x, starts, Wx, transposed):
+def _product_gradients(da, du, x, starts, Wx, Wh, transposed):
     """Gradients of x, Wx, Wh, b, bh from da and du, those of the two products."""
     dx = da @ _as_columns(Wx, transposed).T
     da, du, x, *starts = (a.reshape(-1, a.shape[-1]) for a in (da, du, x, *starts))
+    dWx = np.ascontiguousarray(_as_columns(x.T @ da, transposed))
+    dWh = None if Wh is None else _recurrent_gradient(du, starts, Wh, transposed)
+    return dx, dWx, dWh, da.sum(axis=0), du.sum(axis=0)
+
+
+def _recurrent_gradient(du, starts, Wh, transposed):
+    if Wh.ndim == 1:
+        return (starts[0] * du).sum(axis=0)
     blocks = zip(starts, np.split(du, len(starts), axis=1), strict=True)
     dWh = np.concatenate([start.T @ block for start, block in blocks], axis=1)
-    dW = [np.ascontiguousarray(_as_columns(d, transposed)) for d in (x.T @ da, dWh)]
-    return dx, *dW, da.sum(axis=0), du.sum(axis=0)
+    return np.ascontiguousarray(_as_columns(dWh, transposed))
 
 
 # ---- one step ------------------------------------------------------------------------------------
 
 
 def _cache(cell, x, initial, weights, kept, last, steps):
-    fields = weights._asdict() | {"x": x, "bias": weights.bh is not None}
+    fields = weights._asdict() | {
+        "x": x,
+        cell.recurrent: weights.Wh,
+        "bias": weights.bh is not None,
+    }
     fields |= steps._asdict() | cell.constants | {cell.vectors_name: weights.vectors}
     fields |= zip(cell.initial_fields, initial, strict=True)
     fields |= zip(cell.kept_fields, kept, strict=True)
@@ -235,14 +373,14 @@ def _beside(cell, cache):
 def step_backward(cell, dstates, cache):
     equations, order = EQUATIONS[cell.kernel], cell.order_of(cache)
     before, saved = cell.initial_states(cache), cell.kept_beside(cache)
-    Wh = _as_columns(cache.Wh, cache.transposed)
+    Wh = _as_columns(cell.recurrent_of(cache), cache.transposed)
     vectors, projection = _beside(cell, cache)
-    how = _how(cell, cache.options, vectors, projection, order, True)(0)
+    how = _how(cell, cell.options_of(cache), vectors, projection, order, True)(0)
     da, du, dbefore, *beside = equations.step_backward(
         dstates, before, cell.kept_states(cache), saved, Wh, order, *how
     )
     starts = equations.starts(before[0], saved, order, *how)
-    dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, cache.transposed)
+    dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, Wh, cache.transposed)
     dvectors = None if vectors is None else beside[0].sum(axis=0)
     dprojection = None
     if projection is not None:
@@ -289,9 +427,9 @@ def _or_zeros(a, like):
     return np.zeros_like(like) if a is None else a
 
 
-def _widths(cell, Wh):
-    """Those of the states; Wh (P, G*H)."""
-    sizes = {"P": len(Wh), "H": Wh.shape[1] // len(cell.gates)}
+def _widths(cell, H, projection):
+    """Those of the states."""
+    sizes = {"H": H, "P": H if projection is None else projection.shape[1]}
     return [sizes[axis] for axis in cell.state_axes]
 
 
@@ -323,7 +461,8 @@ def forward(cell, args, rest, steps, training, return_sequence):
     time = steps.lengths, steps.reverse
     a = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time) @ Wx + b
     reset = _resets_in_order(batch_first(steps.reset, steps), *time)
-    shape, widths, H = a.shape[:2], _widths(cell, Wh), len(b) // len(cell.gates)
+    shape, H = a.shape[:2], len(b) // len(cell.gates)
+    widths = _widths(cell, H, projection)
     first = _all_or_zeros(initial, widths, len(a), a.dtype)
     anew = _starts_of(first, steps.reset_to)
     kept = [np.empty((*shape, width), a.dtype) for width in widths[: None if training else 1]]
@@ -360,21 +499,22 @@ def _before(states, first, reset, anew):
 def backward(cell, dh, dlast, cache, onto=None):
     equations, order, transposed = EQUATIONS[cell.kernel], cell.order_of(cache), cache.transposed
     time = cache.lengths, cache.reverse
-    Wh = _as_columns(cache.Wh, transposed)
+    Wh = _as_columns(cell.recurrent_of(cache), transposed)
     reset = _resets_in_order(batch_first(cache.reset, cache), *time)
     dh = _in_order(batch_first(_or_zeros(dh, cache.h), cache), *time)
     after, saved = (
         [_in_order(batch_first(v, cache), *time) for v in arrays]
         for arrays in (cell.kept_states(cache), cell.kept_beside(cache))
     )
-    widths = _widths(cell, Wh)
+    vectors, projection = _beside(cell, cache)
+    H = cache.Wx.shape[0 if transposed else 1] // len(cell.gates)
+    widths = _widths(cell, H, projection)
     first = _all_or_zeros(cell.initial_states(cache), widths, len(dh), dh.dtype)
     anew = _starts_of(first, cache.reset_to)
     before = [_before(*v, reset, s) for *v, s in zip(after, first, anew, strict=True)]
-    da, du = (np.empty((*dh.shape[:2], Wh.shape[1]), dh.dtype) for _ in "au")
+    da, du = (np.empty((*dh.shape[:2], len(cell.gates) * H), dh.dtype) for _ in "au")
     dinitial = [np.zeros_like(state) for state in first]
-    vectors, projection = _beside(cell, cache)
-    how = _how(cell, cache.options, vectors, projection, order, True)
+    how = _how(cell, cell.options_of(cache), vectors, projection, order, True)
     dvectors = None if vectors is None else np.zeros((*dh.shape[:2], len(vectors)), dh.dtype)
     sides = [] if projection is None else [np.zeros_like(a) for a in (after[1], dh)]
 
@@ -405,7 +545,7 @@ def backward(cell, dh, dlast, cache, onto=None):
     x = _in_order(_inputs(x, cache.index, cache.lengths), *time)
     starts = equations.starts(before[0], saved, order, *how(0))
     da, du, *starts = (_in_order(a, cache.lengths, False) for a in (da, du, *starts))
-    dx, *weights = _product_gradients(da, du, x, starts, cache.Wx, transposed)
+    dx, *weights = _product_gradients(da, du, x, starts, cache.Wx, Wh, transposed)
     dx = laid_out(_in_order(dx, *time), cache)
     if cache.index is not None:
         taken = steps_taken(cache.index.shape, cache.lengths)

@@ -220,14 +220,15 @@ def _gates(cell: Cell) -> str:
 
 def _weights(cell: Cell, transposed: bool) -> dict[str, str]:
     gates, width = _gates(cell), cell.state_axes[0]
-    if transposed:
-        return {"Wx": f"{gates} D", "Wh": f"{gates} {width}"}
-    return {"Wx": f"D {gates}", "Wh": f"{width} {gates}"}
+    of_h = {"Wh": f"{gates} {width}" if transposed else f"{width} {gates}", "u": "H"}
+    shapes = {"Wx": f"{gates} D" if transposed else f"D {gates}"}
+    return shapes | {name: shape for name, shape in of_h.items() if name == cell.recurrent}
 
 
 def _all_weights(cell: Cell, transposed: bool) -> dict[str, str]:
+    nothing = {} if cell.recurrent else {"Wh": "?"}
     biases = {"b": _gates(cell), "bh": f"{_gates(cell)}?"}
-    return _weights(cell, transposed) | biases | _beside(cell, transposed)
+    return _weights(cell, transposed) | nothing | biases | _beside(cell, transposed)
 
 
 def _beside(cell: Cell, transposed: bool) -> dict[str, str]:

@@ -60,6 +60,8 @@ def options_of(record: Cell, options: Options | None) -> Options:
     """
     if options is None:
         return Options()
+    if not record.options:
+        raise TypeError(f"options: expected nothing for {record.name}")
     if type(options) is not Options or len(options) != len(Options._fields):
         raise TypeError(f"options: expected fastrnn.Options, got {type(options).__name__}")
     try:

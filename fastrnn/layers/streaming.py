@@ -1,7 +1,7 @@
 """One step after the other with the state kept inside, for inputs that arrive one by one.
 
-Letters: N batch (streams side by side), T steps, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru),
-C columns of a dense head.
+Letters: N batch (streams side by side), T steps, D input, H hidden, G gates (1 rnn and ind_rnn,
+2 mgu and min_gru, 3 gru and min_lstm, 4 lstm), C columns of a dense head.
 """
 
 import copy
@@ -88,11 +88,10 @@ class Stream(_Stepping):
     """A recurrent cell that remembers its state from step to step: same bits as the sequence
     function, weights prepared once, no memory allocated by a step with out=.
 
-    Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), or the result of
-    prepare alone; batch N; gates, for the lstm and the gru; bh (3*H,) and reset_after, for the gru;
-    nonlinearity, for the rnn; transposed, for Wx (G*H, D) and Wh (G*H, H); for the lstm peepholes
-    (3*H,) and projection (H, P), with which h has P columns; options, as with training=False;
-    backend.
+    Inputs: cell, Wx (D, G*H), Wh (H, G*H), b (G*H,), gates, bh, reset_after, nonlinearity,
+    transposed, projection, backend: as prepare has them; or cell and the result of prepare alone;
+    batch N; peepholes (3*H,), for the lstm, and options, as with training=False. h has P columns
+    with a projection.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
@@ -110,7 +109,7 @@ class Stream(_Stepping):
         gates: str | None = None,
         bh: np.ndarray | None = None,
         reset_after: bool = True,
-        nonlinearity: str = "tanh",
+        nonlinearity: str | None = None,
         transposed: bool = False,
         peepholes: np.ndarray | None = None,
         projection: np.ndarray | None = None,
@@ -124,15 +123,16 @@ class Stream(_Stepping):
             Wx.check_alone(cell, Wh, b, **given, projection=projection)
         else:
             Wx = prepare(cell, Wx, Wh, b, **given, projection=projection, backend=backend)
-        D, P = (W.shape[Wx.transposed] for W in (Wx.Wx, Wx.Wh))
+        record, dtype = Wx.own.record, Wx.b.dtype
+        D, H = Wx.Wx.shape[Wx.transposed], len(Wx.b) // len(record.gates)
+        P = Wx.Wh.shape[Wx.transposed] if record.projection else H
         self._weights, self._backend = Wx, current_backend() if backend is None else backend
-        self._beside = otherwise.beside(Wx.own.record, Wx.b, peepholes, options)
+        self._beside = otherwise.beside(record, Wx.b, peepholes, options)
         self._input_shape, self._output_shape = (batch, D), (batch, P)
-        record, widths = Wx.own.record, {"P": P, "H": len(Wx.b) // len(Wx.own.record.gates)}
-        shapes = [(batch, widths[axis]) for axis in record.state_axes]
+        shapes = [(batch, {"P": P, "H": H}[axis]) for axis in record.state_axes]
         try:
             states = zip(record.states, shapes, strict=True)
-            self._state = {name: np.zeros(shape, Wx.Wh.dtype) for name, shape in states}
+            self._state = {name: np.zeros(shape, dtype) for name, shape in states}
         except ValueError:  # of more bytes than can be counted
             raise MemoryError(f"batch: no memory for states of {batch} rows") from None
         self._start()
@@ -147,7 +147,7 @@ class Stream(_Stepping):
 
     @property
     def _dtype(self):
-        return self._weights.Wh.dtype
+        return self._weights.b.dtype
 
     def __getstate__(self):
         return super().__getstate__() | {"_state": self.state}
