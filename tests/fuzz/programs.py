@@ -344,10 +344,8 @@ def stream(draw: Draw, name: str) -> Run:
     draw.sizes["N"], chained = max(draw.sizes["N"], 1), name == "Chain"
     layers = _streams(draw, draw.number(1, 3) if chained else 1)
     links = _links(draw) if chained else {}
-    cells, columns = (
-        [(given["cell"], P) for given, *_, P in layers],
-        "M" if "head" in links else "P",
-    )
+    cells = [(given["cell"], P) for given, *_, P in layers]
+    columns = "M" if "head" in links else "P"
     actions = [_action(draw, name, cells, columns) for _ in range(draw.number(1, 5))]
 
     def run(backend: str, jitter: Jitter) -> Results:
