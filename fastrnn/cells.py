@@ -20,7 +20,7 @@ class Weights(NamedTuple):
     """The weights of a cell as a call gets them."""
 
     Wx: np.ndarray  # (D, G*H), transposed (G*H, D)
-    Wh: np.ndarray  # (H, G*H), transposed (G*H, H)
+    Wh: np.ndarray  # (P, G*H), transposed (G*H, P); P is H but with a projection
     b: np.ndarray  # (G*H,)
     bh: np.ndarray | None = None  # (G*H,); None stands for zeros
     gates: str = ""  # as a permutation of the cell's
@@ -28,6 +28,7 @@ class Weights(NamedTuple):
     packed: object = None  # what a backend's prepare made of them
     options: Options | None = None
     vectors: np.ndarray | None = None  # (len(cell.vectors)*H,)
+    projection: np.ndarray | None = None  # (H, P), transposed (P, H)
 
 
 class Steps(NamedTuple):
@@ -104,15 +105,15 @@ class RNNCache(NamedTuple):
 
 class LSTMCache(NamedTuple):
     x: np.ndarray  # (N, T, D)
-    h0: np.ndarray  # (N, H)
+    h0: np.ndarray  # (N, P); P is H but with a projection
     c0: np.ndarray | None  # (N, H); None stands for zeros
     Wx: np.ndarray  # (D, 4*H)
-    Wh: np.ndarray  # (H, 4*H)
-    h: np.ndarray  # (N, T, H)
+    Wh: np.ndarray  # (P, 4*H)
+    h: np.ndarray  # (N, T, P)
     c: np.ndarray  # (N, T, H), all cell states
     activations: np.ndarray  # (N, T, 4*H), sigmoid and tanh applied, in the order of gates
     gates: str  # i, f, o, g as they lie in Wx, Wh, b, activations
-    hT: np.ndarray | None = None  # (N, H), last hidden state
+    hT: np.ndarray | None = None  # (N, P), last hidden state
     cT: np.ndarray | None = None  # (N, H), last cell state
     lengths: np.ndarray | None = None
     reverse: bool = False
@@ -120,9 +121,10 @@ class LSTMCache(NamedTuple):
     reset: np.ndarray | None = None
     reset_to: str = "zeros"
     layout: str = "batch_first"
-    transposed: bool = False  # Wx is (4*H, D), Wh (4*H, H)
+    transposed: bool = False  # Wx is (4*H, D), Wh (4*H, P), projection (P, H)
     packed: object = None
     peepholes: np.ndarray | None = None  # (3*H,)
+    projection: np.ndarray | None = None  # (H, P)
     options: Options | None = None
 
 
@@ -244,6 +246,17 @@ class Cell:
     options: tuple[str, ...] = ()  # of Options, those that its formulas know
     vectors: str = ""  # the gates that have a parameter of one number a unit, as formulas have them
     vectors_name: str = ""  # of all of them, and the field of the cache
+    projection: bool = False  # h is a product more, of P units in place of H
+
+    @cached_property
+    def beside(self) -> tuple[str, ...]:
+        """Fields of the cache: the parameters beside Wx, Wh, b and bh."""
+        return (self.vectors_name,) * bool(self.vectors) + ("projection",) * self.projection
+
+    @cached_property
+    def state_axes(self) -> tuple[str, ...]:
+        """The width of each state: H or P."""
+        return tuple("P" if self.projection and state == "h" else "H" for state in self.states)
 
     @cached_property
     def form(self) -> dict[str, object]:
@@ -432,9 +445,12 @@ WITH_OPTIONS = {
     "gru_original": replace(GRU_ORIGINAL, kernel="gru_original_options", options=_GATED),
 }
 
+# The same with a projection.
+PROJECTED = {"lstm": replace(WITH_OPTIONS["lstm"], kernel="lstm_projected", projection=True)}
+
 # By kernel; those that users choose by name, whose variants have keywords; and of these the ones
 # that PyTorch, Keras and ONNX have, too.
-CELLS = {cell.kernel: cell for cell in (*_PLAIN, *WITH_OPTIONS.values())}
+CELLS = {cell.kernel: cell for cell in (*_PLAIN, *WITH_OPTIONS.values(), *PROJECTED.values())}
 NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU, MGU, MIN_GRU, MIN_LSTM, IND_RNN)}
 STANDARD = {name: NAMES[name] for name in ("rnn", "lstm", "gru")}
 # The keywords that choose a variant, as they are of a cell that has but one.

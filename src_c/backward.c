@@ -15,6 +15,13 @@ typedef struct {
     const void *const *rows;
 } left_side;
 
+/* Where the gradients of some columns of a matrix [.., row] go, and of their bias, if it is wanted. */
+typedef struct {
+    void *W;
+    idx row, column;
+    void *bias;
+} right_side;
+
 /* What the chunks of time work with beside the layer. */
 typedef struct {
     idx capacity; /* rows of a chunk */
@@ -31,33 +38,33 @@ static char *columns(const kernel_table *k, void *a, idx column)
     return a ? (char *)a + column * k->real_size : 0; /* NULL in a dry run */
 }
 
-/* Adds C = left^T dgates of `count` columns to the list, and dbias = the sum of dgates, where it is
+/* Adds C = left^T dgates of `count` columns to the list, and to.bias = the sum of dgates, where it is
    wanted; with transposed weights C^T, and the sum as a product with a side of ones. Returns C's
    place. same: the place of a product that has transposed its left side, or more of it, already; or
    -1. */
 static int add_grad(arena *a, const kernel_table *k, const layer *l, weight_grad_list *list, idx rows,
-                    const idx *order, left_side left, const void *dgates, idx count, void *dW,
-                    idx column, void *dbias, int same)
+                    const idx *order, left_side left, const void *dgates, idx count, right_side to,
+                    int same)
 {
     static const float one_f32 = 1;
     static const double one_f64 = 1;
-    const idx G = l->problem.cell->gates, stride = l->backward.dgates_stride;
+    const idx stride = l->backward.dgates_stride;
     weight_grad_args job = {.rows = rows, .order = order, .accumulate = l->gradients.accumulate,
                             .same_blocks = same >= 0};
-    if (l->weights.transposed && dbias)
+    if (l->weights.transposed && to.bias)
         list->job[list->jobs++] = (weight_grad_args){
-            .rows = rows, .K = 1, .columns = count, .b_row = stride, .B = dgates, .C = dbias,
+            .rows = rows, .K = 1, .columns = count, .b_row = stride, .B = dgates, .C = to.bias,
             .A = k->real_size == sizeof one_f64 ? (const void *)&one_f64 : &one_f32,
             .c_row = count, .order = order, .accumulate = l->gradients.accumulate,
             .blocks = take_blocks(a, k, 1, rows)};
     if (l->weights.transposed) {
         job.K = count, job.A = dgates, job.a_row = stride;
         job.columns = left.features, job.B = left.first, job.b_row = left.row, job.b_rows = left.rows;
-        job.C = columns(k, dW, column * left.features), job.c_row = left.features;
+        job.C = columns(k, to.W, to.column * left.features), job.c_row = left.features;
     } else {
         job.K = left.features, job.A = left.first, job.a_row = left.row, job.a_rows = left.rows;
-        job.columns = count, job.B = dgates, job.b_row = stride, job.dbias = dbias;
-        job.C = columns(k, dW, column), job.c_row = G * l->problem.H;
+        job.columns = count, job.B = dgates, job.b_row = stride, job.dbias = to.bias;
+        job.C = columns(k, to.W, to.column), job.c_row = to.row;
     }
     job.blocks = same >= 0 ? list->job[same].blocks : take_blocks(a, k, job.K, rows);
     list->job[list->jobs] = job;
@@ -68,7 +75,8 @@ static int add_grad(arena *a, const kernel_table *k, const layer *l, weight_grad
 static left_side side_of(const layer *l, const chunks *c, int operand)
 {
     const void *const rows = l->backward.operands[operand];
-    return (left_side){.features = l->problem.H, .row = l->backward.operand_stride, .first = rows,
+    const idx units = operand == DROPPED_H ? l->problem.P : l->problem.H;
+    return (left_side){.features = units, .row = l->backward.operand_stride, .first = rows,
                        .rows = rows ? 0 : c->h_rows};
 }
 
@@ -104,7 +112,7 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
     c->grads = c->of_table = (weight_grad_list){.panels = take_grad_panels(a, k, l->plan.threads)};
     int before = add_grad(a, k, l, table ? &c->of_table : &c->grads, table ? table : c->capacity,
                           table ? 0 : c->order, x, table ? c->dtable : l->backward.dgates, G * H,
-                          d->dWx, 0, d->db, -1);
+                          (right_side){d->dWx, G * H, 0, d->db}, -1);
     /* Transposed, the left sides are columns of dgates, and Wx's has them all. */
     for (const weight_block *w = p->cell->weights; w < p->cell->weights + MAX_PIECES && w->gates; w++) {
         const idx to = first_column(l, w->gate, w->gates);
@@ -114,9 +122,14 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
                                                : !first && w->left == w[-1].left;
         before = add_grad(a, k, l, &c->grads, c->capacity, c->order,
                           w->left == SCRATCH ? scratch : h, columns(k, l->backward.dgates, from),
-                          w->gates * H, d->dWh, to, d->dbh ? columns(k, d->dbh, to) : 0,
+                          w->gates * H,
+                          (right_side){d->dWh, G * H, to, d->dbh ? columns(k, d->dbh, to) : 0},
                           same ? before : -1);
     }
+    if (is_projected(p->cell))
+        add_grad(a, k, l, &c->grads, c->capacity, c->order, scratch,
+                 columns(k, l->backward.dgates, block_column(l, G, 1)), p->P,
+                 (right_side){d->dWhr, p->P, 0, 0}, -1);
 }
 
 /* A chunk has so many rows that the products of the gradients are deep; all of a step stay together. */
@@ -145,7 +158,7 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     l->time = take_schedule(a, p);
     c->capacity = chunk_rows(k, p);
     space->stride = padded_stride(k, p->H);
-    space->dgates_stride = padded_stride(k, p->cell->gradient_blocks * p->H);
+    space->dgates_stride = padded_stride(k, gradient_columns(p));
     space->operand_stride = padded_stride(k, p->H);
     for (idx s = 0; s < p->cell->states; s++)
         space->dstates[s] = take(a, p->N, space->stride * real);
@@ -194,7 +207,7 @@ static const void *state_before(const kernel_table *k, const layer *l, const chu
                                 idx rank)
 {
     const problem *const p = &l->problem;
-    const size_t size = p->H * k->real_size;
+    const size_t size = units_of_state(p, s) * k->real_size;
     const int reset = p->reset && p->reset[row_of(l, t, rank)];
     if (t > 0 && !reset)
         return (const char *)l->kept.states[s] + row_of(l, t - 1, rank) * size;
@@ -261,7 +274,7 @@ static int run_chunk(const kernel_table *k, layer *l, long long *due)
 {
     backward_workspace *const space = &l->backward;
     const problem *const p = &l->problem;
-    const idx at_once = undisturbed(2. * p->N * recurrent_rows(p) * p->cell->gates * p->H);
+    const idx at_once = undisturbed(2. * p->N * recurrent_work(p));
     space->from = space->t1;
     do {
         if (is_interrupted(due))
@@ -317,7 +330,6 @@ int fastrnn_backward(const kernel_table *k, layer *l, void *memory)
 {
     const problem *const p = &l->problem;
     const gradients *const d = &l->gradients;
-    const size_t row = p->H * k->real_size;
     arena a = {.memory = memory};
     pack_list list;
     chunks c;
@@ -325,10 +337,10 @@ int fastrnn_backward(const kernel_table *k, layer *l, void *memory)
     place_backward(&a, k, l, &c, &list);
     run_packs(k, &list, l->plan.threads);
     sort_batch(p, &l->time);
-    memset(c.zeros, 0, row);
+    memset(c.zeros, 0, p->H * k->real_size);
     if (!p->index)
         clear_past_lengths(p, d->dx, p->D * k->real_size);
     for (idx s = 0; p->reset && p->reset_to_initial && s < p->cell->states; s++)
-        memset(d->dinitial[s], 0, p->N * row);
+        memset(d->dinitial[s], 0, p->N * units_of_state(p, s) * k->real_size);
     return run_chunks(k, l, &c);
 }

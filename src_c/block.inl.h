@@ -10,6 +10,7 @@
    users see by row of their arrays. */
 typedef struct {
     idx rank, stride, m, H;
+    idx P, units; /* of h, and of the phase */
     const idx *rows, *previous_rows; /* of this step and of the one before by rank; NULL: it has none */
     REAL *z;                         /* the product */
     const REAL *x;                   /* x Wx + b, of row k: + x_rows[k] * x_stride */
@@ -43,6 +44,11 @@ typedef struct {
 #define EACH_ROW(b)                                                   \
     idx k = 0, rank = (b)->rank; k < (b)->m; k++, rank += (b)->stride
 
+INLINE idx FN(width)(const FN(block) *b, idx s)
+{
+    return s ? b->H : b->P;
+}
+
 /* An epilogue over `count` vectors of units from the body name_n(b, u, n), which is made twice: for
    whole vectors there is no call in it that GCC would have to save vectors for. The block is copied,
    so that it cannot be what the stores write to. */
@@ -65,10 +71,10 @@ typedef struct {
 #define EACH_UNIT(name)                                               \
     for (idx i = 0, at = u; i < count; i++, at += LANES) {            \
         FN(move_to_unit)(&b, block, i);                               \
-        if (b.H - at >= LANES)                                        \
+        if (b.units - at >= LANES)                                    \
             FN(name##_n)(&b, at, LANES);                              \
         else                                                          \
-            FN(name##_n)(&b, at, b.H - at);                           \
+            FN(name##_n)(&b, at, b.units - at);                       \
     }
 
 INLINE void FN(move_to_unit)(FN(block) *b, const FN(block) *first, idx i)
@@ -135,7 +141,7 @@ INLINE void FN(save_extra)(const FN(block) *b, idx rank, idx u, V v, idx n)
 INLINE void FN(save_state)(const FN(block) *b, idx s, idx rank, idx u, V v, idx n)
 {
     if (b->saved_states[s])
-        FN(store_n)(b->saved_states[s] + b->rows[rank] * b->H + u, v, n);
+        FN(store_n)(b->saved_states[s] + b->rows[rank] * FN(width)(b, s) + u, v, n);
 }
 
 /* h after the step, for the next step and for backward. */
@@ -159,7 +165,7 @@ INLINE V FN(saved_extra)(const FN(block) *b, idx rank, idx u, idx n)
 
 INLINE V FN(saved_state)(const FN(block) *b, idx s, idx rank, idx u, idx n)
 {
-    return FN(load_n)(b->saved_states[s] + b->rows[rank] * b->H + u, n);
+    return FN(load_n)(b->saved_states[s] + b->rows[rank] * FN(width)(b, s) + u, n);
 }
 
 /* State s from which the step started. */
@@ -167,10 +173,10 @@ INLINE V FN(state_before)(const FN(block) *b, idx s, idx rank, idx u, idx n)
 {
     const int reset = b->reset && b->reset[b->rows[rank]];
     if (b->previous_rows && !reset)
-        return FN(load_n)(b->saved_states[s] + b->previous_rows[rank] * b->H + u, n);
+        return FN(load_n)(b->saved_states[s] + b->previous_rows[rank] * FN(width)(b, s) + u, n);
     if (!b->initial[s] || (reset && !b->reset_to_initial))
         return (V){0};
-    return FN(load_n)(b->initial[s] + b->sorted_indices[rank] * b->H + u, n);
+    return FN(load_n)(b->initial[s] + b->sorted_indices[rank] * FN(width)(b, s) + u, n);
 }
 
 /* What a product has left: the gradient of h from later steps, or, in a phase within the step, of
@@ -184,7 +190,7 @@ INLINE V FN(arriving)(const FN(block) *b, idx k)
 INLINE V FN(dh)(const FN(block) *b, idx k, idx rank, idx u, idx n)
 {
     const V later = FN(arriving)(b, k);
-    return b->dh ? later + FN(load_n)(b->dh + b->rows[rank] * b->H + u, n) : later;
+    return b->dh ? later + FN(load_n)(b->dh + b->rows[rank] * b->P + u, n) : later;
 }
 
 /* The gradient of state s but for what a product makes of the gates': of s >= 1 first that of the

@@ -75,19 +75,21 @@ void fastrnn_forward_setup(const kernel_table *k, layer *l, void *memory)
 static void copy_last_states(const kernel_table *k, const layer *l)
 {
     const problem *const p = &l->problem;
-    const size_t row = p->H * k->real_size, stride = l->forward.stride * k->real_size;
-    for (idx s = 0; s < p->cell->states; s++)
+    const size_t stride = l->forward.stride * k->real_size;
+    for (idx s = 0; s < p->cell->states; s++) {
+        const size_t row = units_of_state(p, s) * k->real_size;
         for (idx rank = 0; l->kept.last[s] && rank < p->N; rank++) {
             const idx n = l->time.sorted_indices[rank];
             const idx at = rank + (s ? 0 : (length_of(p, n) & 1) * p->N);
             memcpy((char *)l->kept.last[s] + n * row,
                    (const char *)l->forward.states[s] + at * stride, row);
         }
+    }
 }
 
 static double step_flops(const problem *p)
 {
-    return 2. * p->N * ((p->index ? 0 : p->D) + recurrent_rows(p)) * p->cell->gates * p->H;
+    return 2. * p->N * ((p->index ? 0. : p->D) * p->cell->gates * p->H + recurrent_work(p));
 }
 
 int fastrnn_forward_run(const kernel_table *k, layer *l)
@@ -116,7 +118,7 @@ int fastrnn_forward(const kernel_table *k, layer *l, void *memory)
     const size_t row = p->H * k->real_size;
     fastrnn_forward_setup(k, l, memory);
     for (idx s = 0; s < p->cell->states; s++)
-        clear_past_lengths(p, l->kept.states[s], row);
+        clear_past_lengths(p, l->kept.states[s], units_of_state(p, s) * k->real_size);
     clear_past_lengths(p, l->kept.gates, p->cell->gates * row);
     clear_past_lengths(p, l->kept.extra, row);
     return fastrnn_forward_run(k, l);

@@ -85,7 +85,7 @@ enum {
     MAX_GATES = 4,
     MAX_DEPTH = 512,   /* rows of a panel that one tile reads */
     GRAD_PANELS = 4,   /* panels of weight_grad that share a pass over a block of features */
-    MAX_PACKS = 5,     /* products of one call whose B is packed */
+    MAX_PACKS = 6,     /* products of one call whose B is packed */
     MAX_GRADS = 6,     /* gradients of weights of one call */
     MAX_VECTORS = 3,   /* parameters of one number a unit */
 };

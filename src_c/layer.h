@@ -30,17 +30,19 @@ enum { C_BEFORE, BY_NEW_C };
 /* One product of a step and the formulas that follow it: `left` times the gates of Wh from `gate`
    on. The first `continued` of them go on from x Wx + b, the others start from bh. Only the first
    phase may continue, and not where it has one gate of several, whose vectors lie otherwise.
-   gates == 0: formulas without a product. */
+   projects, of the last phase alone: scratch[0] times Whr, which has the units of h. gates == 0:
+   formulas without a product. */
 typedef struct {
-    int left;
+    int left, projects;
     idx gate, gates, continued;
     epilogue *activate;
 } forward_phase;
 
 /* The same backward: gradients of the gates (of the step after, or within_step of this one) from
-   block on times Wh^T of the gates from `gate` on, summed over the pieces. */
+   block on times Wh^T of the gates from `gate` on, summed over the pieces. projects: the block past
+   the gates, the gradient of h, times Whr^T. */
 typedef struct {
-    int within_step;
+    int within_step, projects;
     struct {
         idx block, gate, gates;
     } piece[MAX_PIECES]; /* they end at gates == 0; without any, what arrives is dstates[0] */
@@ -62,7 +64,7 @@ struct cell_spec {
     idx scratch;           /* arrays [N, H] that one phase leaves to the next */
     int saves_gates;       /* activated gates are kept for backward: they are not states themselves */
     int saves_extra;       /* and one array [N,T,H] more */
-    idx gradient_blocks;   /* of H columns: gates, and what reaches bh but not b */
+    idx gradient_blocks;   /* of H columns: gates, and what reaches bh but not b; or h, of P */
     int operand;           /* backward leaves OF_SCRATCH */
     idx phases;
     forward_phase forward[MAX_PHASES];
@@ -115,9 +117,10 @@ typedef struct {
 typedef struct {
     const cell_spec *cell;
     idx N, T, D, H, table;
+    idx P;                              /* units of h: H but for a cell that projects, then at most H */
     idx offsets[MAX_GATES];             /* of gates in Wx, Wh, b, activated gates, gradients */
     const void *x;                      /* [N,T,D], or [table,D] */
-    const void *initial[MAX_STATES];    /* [N,H]; NULL: 0 */
+    const void *initial[MAX_STATES];    /* [N,H], h [N,P]; NULL: 0 */
     const idx *lengths, *index;         /* [N] [N,T]; NULL: T, x as it is */
     const unsigned char *reset;         /* [N,T]: the state starts anew before that step; or NULL */
     int reverse, layout;                /* PACKED: lengths fall */
@@ -125,33 +128,33 @@ typedef struct {
     const options *options;             /* NULL, but where the cell's formulas read them */
 } problem;
 
-/* Wx [D,GH] and Wh [H,GH], or transposed [GH,D] and [GH,H], or diagonal [H], or NULL; biases [GH],
-   bh or NULL. */
+/* Wx [D,GH], Wh [P,GH], Whr [H,P], or transposed [GH,D], [GH,P], [P,H]; Wh may be diagonal [H], or
+   NULL; biases [GH], bh or NULL. */
 typedef struct {
-    const void *Wx, *Wh, *b, *bh;
+    const void *Wx, *Wh, *Whr, *b, *bh;
     int transposed;
 } weights;
 
 /* The same as panels. Forward's hold the biases. NULL: not packed, or no product. */
 typedef struct {
-    const void *Wx, *Wh[MAX_PHASES]; /* Wh: the gates of each forward phase */
-    const void *Wx_T, *Wh_T;         /* backward: the transposes */
+    const void *Wx, *Wh[MAX_PHASES]; /* Wh: the gates of each forward phase, or Whr */
+    const void *Wx_T, *Wh_T, *Whr_T; /* backward: the transposes */
 } panels;
 
 /* What forward leaves. NULL: not wanted. */
 typedef struct {
-    void *states[MAX_STATES]; /* [N,T,H] */
+    void *states[MAX_STATES]; /* [N,T,H], h [N,T,P] */
     void *gates, *extra;      /* [N,T,GH], activated; [N,T,H] */
-    void *last[MAX_STATES];   /* [N,H]: h_n, c_n, after a row's last step */
+    void *last[MAX_STATES];   /* [N,H], h [N,P]: h_n, c_n, after a row's last step */
 } activations;
 
 /* dh, dlast: what comes from outside, NULL: 0. The others are results. */
 typedef struct {
     const void *dh, *dlast[MAX_STATES];
     void *dx, *dinitial[MAX_STATES];
-    void *dWx, *dWh, *db, *dbh; /* of the shapes of the weights; dbh or NULL */
-    void *vectors;              /* [vectors, H] or NULL */
-    int accumulate;             /* these five go on from what they hold */
+    void *dWx, *dWh, *dWhr, *db, *dbh; /* of the shapes of the weights; dWhr and dbh or NULL */
+    void *vectors;                     /* [vectors, H] or NULL */
+    int accumulate;                    /* these six go on from what they hold */
 } gradients;
 
 /* How a call is cut. */
@@ -205,6 +208,45 @@ struct layer {
     backward_workspace backward;
 };
 
+/* Whether h is what a phase projects. */
+static inline int is_projected(const cell_spec *c)
+{
+    return c->forward[c->phases - 1].projects;
+}
+
+/* Units of a state, and of what a phase computes. */
+static inline idx units_of_state(const problem *p, idx s)
+{
+    return s ? p->H : p->P;
+}
+
+static inline idx units_forward(const problem *p, const forward_phase *phase)
+{
+    return phase->projects ? p->P : p->H;
+}
+
+static inline idx units_backward(const problem *p, const backward_phase *phase)
+{
+    return phase->within_step ? p->H : p->P;
+}
+
+/* Over how many numbers a phase sums, pieces taken together. */
+static inline idx depth_forward(const problem *p, const forward_phase *phase)
+{
+    return phase->left == SCRATCH ? p->H : p->P;
+}
+
+static inline idx depth_backward(const problem *p, const backward_phase *phase)
+{
+    return phase->projects ? p->P : p->cell->gates * p->H;
+}
+
+/* Whether a phase has the formulas of the gates, and of all states but h. */
+static inline int has_gates(const cell_spec *c, const backward_phase *phase)
+{
+    return phase->projects == is_projected(c);
+}
+
 /* Whether masks of a kind are drawn. */
 static inline int drops(const problem *p, int kind)
 {
@@ -241,6 +283,12 @@ static inline idx first_column(const layer *l, idx g, idx count)
 static inline idx block_column(const layer *l, idx block, idx count)
 {
     return block < l->problem.cell->gates ? first_column(l, block, count) : block * l->problem.H;
+}
+
+/* Of all blocks of gates' gradients. */
+static inline idx gradient_columns(const problem *p)
+{
+    return (p->cell->gradient_blocks - is_projected(p->cell)) * p->H + is_projected(p->cell) * p->P;
 }
 
 /* ---- what the front calls -------------------------------------------------------------------- */

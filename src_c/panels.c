@@ -1,4 +1,5 @@
 #include "panels.h"
+#include "plan.h"
 #include "team.h"
 #include <string.h>
 
@@ -21,15 +22,18 @@ void place_forward_panels(arena *a, const kernel_table *k, layer *l, pack_list *
     memcpy(job.offsets, p->offsets, sizeof job.offsets);
     job.packed = (void *)l->panels.Wx;
     add_pack(list, job);
-    job.K = p->H, job.source = w->Wh, job.bias = w->bh, job.second_bias = 0;
-    job.ld = w->transposed ? p->H : cell->gates * p->H;
+    job.second_bias = 0;
     for (idx i = 0; i < cell->phases; i++) {
-        job.gates = cell->forward[i].gates;
-        if (!job.gates)
+        const forward_phase *const phase = &cell->forward[i];
+        const idx row = phase->projects ? p->P : cell->gates * p->H;
+        if (!phase->gates)
             continue;
+        job.gates = phase->gates, job.columns = units_forward(p, phase);
         for (idx g = 0; g < job.gates; g++)
-            job.offsets[g] = p->offsets[cell->forward[i].gate + g];
-        job.packed = take_panels(a, k, p->H, job.gates, p->H);
+            job.offsets[g] = phase->projects ? 0 : p->offsets[phase->gate + g];
+        job.K = depth_forward(p, phase), job.ld = w->transposed ? job.K : row;
+        job.source = phase->projects ? w->Whr : w->Wh, job.bias = phase->projects ? NULL : w->bh;
+        job.packed = take_panels(a, k, job.K, job.gates, job.columns);
         l->panels.Wh[i] = job.packed;
         add_pack(list, job);
     }
@@ -37,10 +41,13 @@ void place_forward_panels(arena *a, const kernel_table *k, layer *l, pack_list *
 
 void place_backward_panels(arena *a, const kernel_table *k, layer *l, pack_list *list)
 {
-    const idx columns[] = {l->problem.D, l->problem.H}, K = l->problem.cell->gates * l->problem.H;
-    const void *const sources[] = {l->weights.Wx, l->weights.Wh};
-    const void **const places[] = {&l->panels.Wx_T, &l->panels.Wh_T};
-    for (int i = 0; i < 1 + has_product(l->problem.cell); i++) {
+    const problem *const p = &l->problem;
+    const idx columns[] = {p->D, p->P, p->H}, gates = p->cell->gates * p->H;
+    const idx depths[] = {gates, gates, p->P};
+    const void *const sources[] = {l->weights.Wx, l->weights.Wh, l->weights.Whr};
+    const void **const places[] = {&l->panels.Wx_T, &l->panels.Wh_T, &l->panels.Whr_T};
+    for (int i = 0; i < 1 + has_product(p->cell) + is_projected(p->cell); i++) {
+        const idx K = depths[i];
         void *const packed = take_panels(a, k, K, 1, columns[i]);
         *places[i] = packed;
         add_pack(list, (pack_args){.K = K, .columns = columns[i], .gates = 1, .source = sources[i],
@@ -79,5 +86,5 @@ void fastrnn_pack(const kernel_table *k, layer *l, int training, void *memory)
     pack_list list;
     list.jobs = 0;
     place_panels(&a, k, l, training, &list);
-    run_packs(k, &list, team_threads_for((double)(p->D + p->H) * p->cell->gates * p->H));
+    run_packs(k, &list, team_threads_for((double)p->D * p->cell->gates * p->H + recurrent_work(p)));
 }

@@ -7,7 +7,7 @@
 /* Where the panels of forward's products lie, and, added to the list, how they are filled. */
 void place_forward_panels(arena *, const kernel_table *, layer *, pack_list *);
 
-/* The same of backward's, which are of the transposes: [GH, D] and [GH, H]. */
+/* The same of backward's, which are of the transposes: [GH, D], [GH, P] and [P, H]. */
 void place_backward_panels(arena *, const kernel_table *, layer *, pack_list *);
 
 void run_packs(const kernel_table *, const pack_list *, int threads);

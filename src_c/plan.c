@@ -67,8 +67,8 @@ static double meeting_cost(int threads)
    step reads Wx like Wh. */
 static int prefers_units(const kernel_table *k, const problem *p, int threads, int lasting)
 {
-    const size_t rows = p->H + (p->T == 1 ? p->D : 0);
-    const size_t bytes = rows * p->cell->gates * p->H * k->real_size;
+    const double of_x = p->T == 1 ? (double)p->D * p->cell->gates * p->H : 0;
+    const size_t bytes = (of_x + recurrent_work(p)) * k->real_size;
     const double vectors = (double)bytes / (k->lanes * k->real_size);
     if (!has_product(p->cell)) /* nobody meets */
         return p->N < 2 * threads && CEIL_DIV(p->H, 2 * k->lanes) >= MIN(p->N, threads);
@@ -93,7 +93,7 @@ static plan plan_of(const kernel_table *k, const problem *p, int packed, int las
 /* Operations: the two products over all steps, so many times, and packing the weights. */
 static double work(const problem *p, int times, int packs)
 {
-    const double weights = (double)(p->D + recurrent_rows(p)) * p->cell->gates * p->H;
+    const double weights = (double)p->D * p->cell->gates * p->H + recurrent_work(p);
     return (2. * times * p->N * p->T + packs * PACK_COST) * weights;
 }
 

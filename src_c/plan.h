@@ -31,7 +31,13 @@ enum {
 /* Rows of Wh; or, without a product, of as much work as the formulas. */
 static inline idx recurrent_rows(const problem *p)
 {
-    return has_product(p->cell) ? p->H : FORMULA_ROWS;
+    return has_product(p->cell) ? p->P : FORMULA_ROWS;
+}
+
+/* Multiply-adds of a row's step but for x Wx. */
+static inline double recurrent_work(const problem *p)
+{
+    return (double)p->H * (recurrent_rows(p) * p->cell->gates + is_projected(p->cell) * p->P);
 }
 
 plan fastrnn_plan_of_forward(const kernel_table *, const layer *, int lasting);

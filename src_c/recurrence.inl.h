@@ -15,10 +15,10 @@ INLINE idx FN(cuts)(idx n, idx size)
 
 /* ---- which rows and units a part computes ---------------------------------------------------- */
 
-/* The ranks rank, rank + stride, ... and the units u0..u1. Ranks are dealt in turn, since the
+/* The ranks rank, rank + stride, ... and the units u0..u1 of all. Ranks are dealt in turn, since the
    longest rows come first. */
 typedef struct {
-    idx part, parts, rank, stride, u0, u1;
+    idx part, parts, rank, stride, u0, u1, units;
     int stage; /* of meetings, see barrier.h */
     int *flags;
     FN(block) block; /* the one at hand */
@@ -26,16 +26,25 @@ typedef struct {
 
 static FN(share) FN(share_of)(const layer *l, int *flags, idx part, idx parts)
 {
-    const idx H = l->problem.H, blocks = CEIL_DIV(H, 2 * LANES);
-    FN(share) sh = {.part = part, .parts = parts, .rank = part, .stride = parts, .u1 = H};
+    FN(share) sh = {.part = part, .parts = parts, .rank = part, .stride = parts};
     if (l->plan.by_units) {
         sh.rank = 0;
         sh.stride = 1;
-        sh.u0 = MIN(H, blocks * part / parts * 2 * LANES);
-        sh.u1 = MIN(H, blocks * (part + 1) / parts * 2 * LANES);
         sh.flags = has_product(l->problem.cell) ? flags : 0;
     }
     return sh;
+}
+
+/* Shares so many units, of a state or of a phase. */
+INLINE void FN(share_units)(const layer *l, FN(share) *sh, idx units)
+{
+    const idx blocks = CEIL_DIV(units, 2 * LANES);
+    sh->units = sh->block.units = sh->u1 = units;
+    sh->u0 = 0;
+    if (l->plan.by_units) {
+        sh->u0 = MIN(units, blocks * sh->part / sh->parts * 2 * LANES);
+        sh->u1 = MIN(units, blocks * (sh->part + 1) / sh->parts * 2 * LANES);
+    }
 }
 
 /* How many of the ranks below n are in the share. */
@@ -55,11 +64,12 @@ INLINE void FN(meet)(FN(share) *sh)
 static void FN(load_states)(const layer *l, const FN(share) *sh, const REAL *from, int heed_reset,
                             REAL *to, idx stride)
 {
-    const idx H = l->problem.H, end = sh->u1 == H ? CEIL_DIV(H, 2 * LANES) * 2 * LANES : sh->u1;
+    const idx units = sh->units;
+    const idx end = sh->u1 == units ? CEIL_DIV(units, 2 * LANES) * 2 * LANES : sh->u1;
     const int zero = heed_reset && l->problem.reset && !l->problem.reset_to_initial;
     for (idx rank = sh->rank; rank < l->problem.N; rank += sh->stride) {
-        const REAL *const row = from ? from + l->time.sorted_indices[rank] * H : 0;
-        const idx given = row && !(zero && is_reset(l, 0, rank)) ? H : 0;
+        const REAL *const row = from ? from + l->time.sorted_indices[rank] * units : 0;
+        const idx given = row && !(zero && is_reset(l, 0, rank)) ? units : 0;
         for (idx u = sh->u0; u < end; u += LANES)
             FN(store)(to + rank * stride + u, u < given ? FN(load_n)(row + u, given - u) : (V){0});
     }
@@ -70,7 +80,7 @@ static void FN(start_block)(const layer *l, FN(share) *sh)
 {
     const problem *const p = &l->problem;
     FN(block) *const b = &sh->block;
-    *b = (FN(block)){.stride = sh->stride, .H = p->H, .saved_gates = l->kept.gates,
+    *b = (FN(block)){.stride = sh->stride, .H = p->H, .P = p->P, .saved_gates = l->kept.gates,
                      .saved_extra = l->kept.extra, .gates_stride = p->cell->gates * p->H,
                      .diagonal = p->cell->diagonal ? l->weights.Wh : 0,
                      .reset = p->reset, .reset_to_initial = p->reset_to_initial,
@@ -132,17 +142,19 @@ static void FN(drop_initial)(const layer *l, FN(share) *sh, REAL *to)
         }
 }
 
-/* States of the block that start anew before the step after t. */
-static void FN(reset_states)(const layer *l, const FN(block) *b, idx t, idx u)
+/* The states first..end of the block, which a phase has written, start anew before the step after t
+   where there is a reset. */
+static void FN(reset_states)(const layer *l, const FN(block) *b, idx first, idx end, idx t, idx u)
 {
     const problem *const p = &l->problem;
+    const idx units = b->units;
     for (EACH_ROW(b)) {
         if (!is_reset(l, t + 1, rank))
             continue;
-        for (idx s = 0; s < p->cell->states; s++) {
+        for (idx s = first; s < end; s++) {
             const REAL *const from = p->reset_to_initial ? b->initial[s] : 0;
             const idx at = rank * b->state_stride + u;
-            const V v = from ? FN(load_n)(from + b->sorted_indices[rank] * b->H + u, b->H - u) : (V){0};
+            const V v = from ? FN(load_n)(from + b->sorted_indices[rank] * units + u, units - u) : (V){0};
             FN(store)((s ? b->states[s] : b->h_next) + at, v);
             if (s == 0 && b->dropped_next)
                 FN(store)(b->dropped_next + at, FN(dropped_h)(b, rank, u, v));
@@ -155,9 +167,13 @@ INLINE void FN(activate)(const layer *l, const forward_phase *phase, const FN(bl
                          idx end)
 {
     const cell_spec *const cell = l->problem.cell;
+    const forward_phase *const last = &cell->forward[cell->phases - 1];
     phase->activate(b, u, CEIL_DIV(end - u, LANES));
-    for (; l->problem.reset && phase == &cell->forward[cell->phases - 1] && u < end; u += LANES)
-        FN(reset_states)(l, b, t, u);
+    if (!l->problem.reset || phase < last - last->projects)
+        return;
+    const idx first_state = phase->projects || !last->projects ? 0 : 1;
+    for (; u < end; u += LANES)
+        FN(reset_states)(l, b, first_state, phase->projects ? 1 : cell->states, t, u);
 }
 
 /* Where x Wx + b of a share, or of the table, lies: [panels, gates_x_rows, x_row]. */
@@ -233,7 +249,7 @@ INLINE FN(block) *FN(block_with_x)(const layer *l, FN(share) *sh, idx first, idx
 static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t,
                            idx first, idx r, idx m, idx q, idx end)
 {
-    const idx G = l->problem.cell->gates, H = l->problem.H;
+    const idx G = l->problem.cell->gates, K = depth_forward(&l->problem, phase);
     const idx unit_vectors = UNIT_VECTORS(phase->gates), width = unit_vectors * LANES;
     const idx NV = phase->gates * unit_vectors, x_vectors = UNIT_VECTORS(G);
     const idx x_row = G * x_vectors * LANES, group = MAX(1, Z_VECTORS / (m * NV));
@@ -241,9 +257,9 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
     FN(block) *const b = FN(block_with_x)(l, sh, first, r, m, x_rows);
     const REAL *const x = b->x;
     REAL z[Z_VECTORS * (VEC_BYTES / sizeof(REAL))];
-    FN(tile) tile = {.K = H, .a_row = sh->stride * b->state_stride,
+    FN(tile) tile = {.K = K, .a_row = sh->stride * b->state_stride,
                      .a = FN(left_of)(phase, b) + b->rank * b->state_stride,
-                     .b_panel = PANEL_SIZE(H, NV * LANES), .started = phase->continued * unit_vectors,
+                     .b_panel = PANEL_SIZE(K, NV * LANES), .started = phase->continued * unit_vectors,
                      .start_rows = x_rows, .start_row = x_row,
                      .start_panel = l->forward.gates_x_rows * x_row, .out_panel = NV * LANES};
     b->z = z;
@@ -259,7 +275,7 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
             done = FN(run_tile)(&tile, m, NV, begin + n - panel, Z_VECTORS * LANES);
         }
         b->x = x + (unit - sh->u0) / (x_vectors * LANES) * tile.start_panel;
-        FN(activate)(l, phase, b, t, unit, MIN(H, unit + n * width));
+        FN(activate)(l, phase, b, t, unit, MIN(sh->units, unit + n * width));
     }
 }
 
@@ -271,7 +287,8 @@ static void FN(recur)(const layer *l, const forward_phase *phase, FN(share) *sh,
     const idx NV = phase->gates * unit_vectors, R = FN(own)(sh, batch_size(l, t));
     const idx blocks = FN(cuts)(R, MAX_ROWS(NV));
     const idx begin = sh->u0 / width, panels = CEIL_DIV(sh->u1, width) - begin;
-    const idx count = FN(cuts)(panels * l->problem.H * NV * VEC_BYTES, fastrnn_caches.block_bytes);
+    const idx K = depth_forward(&l->problem, phase);
+    const idx count = FN(cuts)(panels * K * NV * VEC_BYTES, fastrnn_caches.block_bytes);
     for (idx i = 0; i < count; i++) {
         const idx at = t & 1 ? count - 1 - i : i;
         for (idx block = 0; block < blocks; block++) {
@@ -294,28 +311,27 @@ static void FN(recur_formulas)(const layer *l, const forward_phase *phase, FN(sh
     }
 }
 
-/* z += a W in columns of the gates from `column` on, W [K, GH] as it lies, or transposed. */
+/* z += a W in columns from `column` on, W [K, ld] as it lies, or transposed. */
 INLINE void FN(add_columns)(const layer *l, idx column, idx columns, REAL *z, const REAL *a,
-                            const REAL *W, idx K)
+                            const REAL *W, idx K, idx ld)
 {
     if (l->weights.transposed)
         FN(add_transposed_product)(z + column, a, W + column * K, K, K, columns);
     else
-        FN(add_vector_product)(z + column, a, W + column, l->problem.cell->gates * l->problem.H, K,
-                               columns);
+        FN(add_vector_product)(z + column, a, W + column, ld, K, columns);
 }
 
 /* The gates g..g+count in the share: those of whole gates lie together. */
 static void FN(add_gates)(const layer *l, const FN(share) *sh, idx g, idx count, REAL *z,
                           const REAL *a, const REAL *W, idx K)
 {
-    const idx units = sh->u1 - sh->u0;
+    const idx units = sh->u1 - sh->u0, ld = l->problem.cell->gates * l->problem.H;
     if (units == l->problem.H) {
-        FN(add_columns)(l, first_column(l, g, count), count * units, z, a, W, K);
+        FN(add_columns)(l, first_column(l, g, count), count * units, z, a, W, K, ld);
         return;
     }
     for (idx i = g; i < g + count; i++)
-        FN(add_columns)(l, l->problem.offsets[i] + sh->u0, units, z, a, W, K);
+        FN(add_columns)(l, l->problem.offsets[i] + sh->u0, units, z, a, W, K, ld);
 }
 
 /* Where h Wh of a row starts: from x Wx + b, or, of the gates that do not continue it, from bh. */
@@ -349,7 +365,8 @@ static void FN(project_unpacked)(const layer *l, const FN(share) *sh, const REAL
 }
 
 /* Too few rows to pay for packing: the same sums with Wx and Wh as they lie. Of each row gates_x
-   holds x Wx + b and, where some gates do not continue it, h Wh: [2, G H + LANES]. */
+   holds x Wx + b and, where some gates do not continue it, h Wh, or what is projected:
+   [2, G H + LANES]. */
 static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t)
 {
     static const idx zero;
@@ -362,11 +379,12 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
     for (idx g = 0; g < p->cell->gates; g++)
         b->x_offsets[g] = p->offsets[g];
     for (idx i = 0; i < phase->gates; i++)
-        b->z_offsets[i] = p->offsets[phase->gate + i];
+        b->z_offsets[i] = phase->projects ? 0 : p->offsets[phase->gate + i];
     for (idx r = 0; r < FN(own)(sh, batch_size(l, t)); r++) {
         FN(block_of)(sh, r, 1);
         REAL *const x = (REAL *)l->forward.gates_x + b->rank * 2 * size;
-        REAL *const z = separate ? x + size : x;
+        REAL *const z = separate || phase->projects ? x + size : x;
+        const REAL *const left = FN(left_of)(phase, b) + b->rank * b->state_stride;
         if (phase == p->cell->forward) {
             if (sh->u1 == p->H) { /* the last vector of units reads so far */
                 memset(x + size - LANES, 0, LANES * sizeof(REAL));
@@ -377,9 +395,13 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
             if (separate)
                 FN(start_unpacked)(l, sh, x, z);
         }
-        if (phase->gates)
-            FN(add_gates)(l, sh, phase->gate, phase->gates, z,
-                          FN(left_of)(phase, b) + b->rank * b->state_stride, l->weights.Wh, p->H);
+        if (phase->projects) {
+            memset(z + sh->u0, 0, CEIL_DIV(sh->u1 - sh->u0, LANES) * LANES * sizeof(REAL));
+            FN(add_columns)(l, sh->u0, sh->u1 - sh->u0, z, left, l->weights.Whr, p->H, p->P);
+        } else if (phase->gates) {
+            FN(add_gates)(l, sh, phase->gate, phase->gates, z, left, l->weights.Wh,
+                          depth_forward(p, phase));
+        }
         b->z = z + sh->u0;
         b->x = x + sh->u0;
         FN(activate)(l, phase, b, t, sh->u0, sh->u1);
@@ -407,16 +429,19 @@ static void FN(forward)(const void *args, idx part, idx parts)
     REAL *const dropped = l->forward.dropped_h;
     FN(share) sh = FN(share_of)(l, l->forward.flags, part, parts);
     FN(start_block)(l, &sh);
-    for (idx s = 0; s < cell->states && t0 == 0; s++)
-        FN(load_states)(l, &sh, l->problem.initial[s], 1, l->forward.states[s], l->forward.stride);
     sh.block.scales_h = l->forward.scales_h;
     sh.block.scales_stride = l->forward.stride;
-    if (dropped && t0 == 0) {
-        FN(draw_scales)(l, &sh, l->forward.scales_h);
-        FN(drop_initial)(l, &sh, dropped);
+    for (idx s = 0; s < cell->states && t0 == 0; s++) {
+        FN(share_units)(l, &sh, units_of_state(&l->problem, s));
+        FN(load_states)(l, &sh, l->problem.initial[s], 1, l->forward.states[s], l->forward.stride);
+        if (s == 0 && dropped) {
+            FN(draw_scales)(l, &sh, l->forward.scales_h);
+            FN(drop_initial)(l, &sh, dropped);
+        }
     }
     FN(meet)(&sh);
     for (idx t = t0, end = t0, first = 0; t < t1; t++) {
+        FN(share_units)(l, &sh, l->problem.H);
         if (t == end) {
             end = in_chunks ? FN(chunk_end)(l, &sh, t) : t1;
             first = 0;
@@ -429,6 +454,7 @@ static void FN(forward)(const void *args, idx part, idx parts)
         sh.block.dropped_next = dropped ? dropped + (~t & 1) * size : 0;
         sh.block.dropped_prev = dropped ? dropped + (t & 1) * size : sh.block.h_prev;
         for (idx i = 0; i < cell->phases; i++) {
+            FN(share_units)(l, &sh, units_forward(&l->problem, &cell->forward[i]));
             if (!l->plan.packed)
                 FN(recur_unpacked)(l, &cell->forward[i], &sh, t);
             else if (cell->forward[i].gates)
@@ -454,16 +480,18 @@ INLINE REAL *FN(dgates_of)(const layer *l, idx t)
 }
 
 /* Where the step after t began anew, nothing goes back to t: what came in z and in the gradients of
-   the other states is taken out, and is that of the initial states if these were the new ones. */
-static void FN(cut_at_resets)(const layer *l, const FN(block) *b, idx t, REAL *z, idx u)
+   the other states, of the states first..end, is taken out, and is that of the initial states if these
+   were the new ones. */
+static void FN(cut_at_resets)(const layer *l, const FN(block) *b, idx first, idx end, idx t, REAL *z,
+                              idx u)
 {
-    const idx n = b->H - u;
+    const idx n = b->units - u;
     for (EACH_ROW(b)) {
         if (!is_reset(l, t + 1, rank))
             continue;
-        for (idx s = 0; s < l->problem.cell->states; s++) {
+        for (idx s = first; s < end; s++) {
             REAL *const from = s ? FN(dstate)(b, s, rank, u) : z + k * b->z_stride;
-            REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->H + u;
+            REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->units + u;
             if (l->problem.reset_to_initial)
                 FN(store_n)(to, FN(load_n)(to, n) + FN(load)(from), n);
             FN(store)(from, (V){0});
@@ -471,14 +499,14 @@ static void FN(cut_at_resets)(const layer *l, const FN(block) *b, idx t, REAL *z
     }
 }
 
-/* Before the first step: the gradients of the initial states. */
-static void FN(leave)(const layer *l, const FN(block) *b, idx u)
+/* Before the first step: the gradients of the initial states first..end. */
+static void FN(leave)(const layer *l, const FN(block) *b, idx first, idx end, idx u)
 {
     const int add = l->problem.reset && l->problem.reset_to_initial;
-    const idx n = b->H - u;
+    const idx n = b->units - u;
     for (EACH_ROW(b))
-        for (idx s = 0; s < l->problem.cell->states; s++) {
-            REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->H + u;
+        for (idx s = first; s < end; s++) {
+            REAL *const to = (REAL *)l->gradients.dinitial[s] + b->sorted_indices[rank] * b->units + u;
             const V d = FN(load)(s ? FN(dstate)(b, s, rank, u) : b->z + k * b->z_stride);
             FN(store_n)(to, add ? FN(load_n)(to, n) + d : d, n);
         }
@@ -498,34 +526,38 @@ static void FN(drop_gradient)(const FN(block) *b, REAL *z, idx u)
 INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(block) *b, idx t,
                               REAL *z, idx u, idx end)
 {
+    const cell_spec *const cell = l->problem.cell;
+    const idx first = phase->projects ? 1 : 0, states = has_gates(cell, phase) ? cell->states : 1;
+    const int cuts = l->problem.reset && (!phase->within_step || phase->projects);
     for (idx at = u; drops(&l->problem, DROPOUT_H) && !phase->within_step && at < end; at += LANES)
         FN(drop_gradient)(b, z + at - u, at);
-    for (idx at = u; l->problem.reset && !phase->within_step && at < end; at += LANES)
-        FN(cut_at_resets)(l, b, t, z + at - u, at);
+    for (idx at = u; cuts && at < end; at += LANES)
+        FN(cut_at_resets)(l, b, first, states, t, z + at - u, at);
     b->z = z;
     if (t >= 0)
         phase->differentiate(b, u, CEIL_DIV(end - u, LANES));
     for (idx at = u; t < 0 && at < end; at += LANES, b->z += LANES)
-        FN(leave)(l, b, at);
+        FN(leave)(l, b, first, states, at);
 }
 
 /* What the formulas are going to read of what forward saved, for the units of a panel: each row's lies
    elsewhere, and a tile takes as long as it takes to come. */
-INLINE void FN(expect)(const FN(block) *b, const cell_spec *cell, idx u)
+INLINE void FN(expect)(const FN(block) *b, const cell_spec *cell, const backward_phase *phase, idx u)
 {
-    const idx lines = MIN(2 * LANES, b->H - u) * sizeof(REAL);
+    const idx lines = MIN(2 * LANES, b->units - u) * sizeof(REAL);
+    const idx gates = has_gates(cell, phase) ? cell->gates : 0, first = phase->projects ? 1 : 0;
     for (EACH_ROW(b)) {
         const idx row = b->rows[rank];
         for (idx at = 0; at < lines; at += ALIGNMENT) {
             const idx unit = u + at / sizeof(REAL);
-            for (idx g = 0; b->saved_gates && g < cell->gates; g++)
+            for (idx g = 0; b->saved_gates && g < gates; g++)
                 __builtin_prefetch(b->saved_gates + row * b->gates_stride + b->offsets[g] + unit);
             if (b->saved_extra)
                 __builtin_prefetch(b->saved_extra + row * b->H + unit);
-            if (b->dh)
-                __builtin_prefetch(b->dh + row * b->H + unit);
-            for (idx s = 0; b->previous_rows && s < cell->states; s++)
-                __builtin_prefetch(b->saved_states[s] + b->previous_rows[rank] * b->H + unit);
+            if (b->dh && !phase->projects)
+                __builtin_prefetch(b->dh + row * b->P + unit);
+            for (idx s = first; b->previous_rows && gates && s < cell->states; s++)
+                __builtin_prefetch(b->saved_states[s] + b->previous_rows[rank] * FN(width)(b, s) + unit);
         }
     }
 }
@@ -536,7 +568,9 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
                           const REAL *A, idx r, idx m, idx q, idx end)
 {
     static const REAL zeros[2 * VEC_BYTES / sizeof(REAL)];
-    const idx H = l->problem.H, K = l->problem.cell->gates * H, stride = l->backward.stride;
+    const idx H = l->problem.H, K = depth_backward(&l->problem, phase);
+    const idx stride = l->backward.stride;
+    const REAL *const panels = phase->projects ? l->panels.Whr_T : l->panels.Wh_T;
     const int alone = phase->within_step || drops(&l->problem, DROPOUT_H);
     REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
     FN(block) *const b = FN(block_of)(sh, r, m);
@@ -548,14 +582,14 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
         tile.start_row = alone ? 0 : sh->stride * stride;
         tile.start_panel = alone ? 0 : 2 * LANES;
         if (t >= 0)
-            FN(expect)(b, l->problem.cell, panel * 2 * LANES);
+            FN(expect)(b, l->problem.cell, phase, panel * 2 * LANES);
         for (idx i = 0; i < MAX_PIECES && phase->piece[i].gates; i++) {
             const idx gates = phase->piece[i].gates;
             const idx column = block_column(l, phase->piece[i].block, gates);
-            tile.K = A ? gates * H : 0;
+            const idx row = phase->projects ? 0 : first_column(l, phase->piece[i].gate, gates);
+            tile.K = !A ? 0 : phase->projects ? K : gates * H;
             tile.a = A ? A + b->rank * b->dgates_stride + column : 0;
-            tile.b = (const REAL *)l->panels.Wh_T + panel * tile.b_panel
-                + first_column(l, phase->piece[i].gate, gates) * 2 * LANES;
+            tile.b = panels + panel * tile.b_panel + row * 2 * LANES;
             done = FN(run_tile)(&tile, m, 2, end - panel, ACCUMULATORS * LANES);
             tile.start = z;
             tile.start_row = tile.out_row;
@@ -563,7 +597,7 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
         }
         for (idx i = 0; i < done; i++) {
             const idx u = (panel + i) * 2 * LANES;
-            FN(differentiate)(l, phase, b, t, z + i * tile.out_panel, u, MIN(H, u + 2 * LANES));
+            FN(differentiate)(l, phase, b, t, z + i * tile.out_panel, u, MIN(sh->units, u + 2 * LANES));
         }
     }
 }
@@ -572,21 +606,22 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
 static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(share) *sh, idx t,
                               const REAL *A, idx r)
 {
-    const idx H = l->problem.H, ld = l->problem.cell->gates * H, units = sh->u1 - sh->u0;
+    const idx H = l->problem.H, ld = depth_backward(&l->problem, phase), units = sh->u1 - sh->u0;
     REAL *const z = (REAL *)l->backward.z + sh->part * l->backward.stride;
-    const REAL *const Wh = l->weights.Wh;
+    const REAL *const W = phase->projects ? l->weights.Whr : l->weights.Wh;
     FN(block) *const b = FN(block_of)(sh, r, 1);
     memset(z, 0, l->backward.stride * sizeof(REAL));
     if (!phase->within_step && !drops(&l->problem, DROPOUT_H))
         memcpy(z + sh->u0, b->dstates[0] + b->rank * b->dstate_stride + sh->u0, units * sizeof(REAL));
     for (idx i = 0; A && i < MAX_PIECES && phase->piece[i].gates; i++) {
-        const idx gates = phase->piece[i].gates, row = first_column(l, phase->piece[i].gate, gates);
+        const idx gates = phase->piece[i].gates, K = phase->projects ? ld : gates * H;
+        const idx row = phase->projects ? 0 : first_column(l, phase->piece[i].gate, gates);
         const REAL *const a = A + b->rank * b->dgates_stride
             + block_column(l, phase->piece[i].block, gates);
         if (l->weights.transposed)
-            FN(add_vector_product)(z + sh->u0, a, Wh + row * H + sh->u0, H, gates * H, units);
+            FN(add_vector_product)(z + sh->u0, a, W + row * sh->units + sh->u0, sh->units, K, units);
         else
-            FN(add_transposed_product)(z + sh->u0, a, Wh + sh->u0 * ld + row, ld, gates * H, units);
+            FN(add_transposed_product)(z + sh->u0, a, W + sh->u0 * ld + row, ld, K, units);
     }
     FN(differentiate)(l, phase, b, t, z + sh->u0, sh->u0, sh->u1);
 }
@@ -606,7 +641,7 @@ static void FN(step_formulas)(const layer *l, const backward_phase *phase, FN(sh
 /* One phase of step t; t == -1 stands for what is before the first step. */
 static void FN(step_backward)(const layer *l, const backward_phase *phase, FN(share) *sh, idx t)
 {
-    const idx K = l->problem.cell->gates * l->problem.H, end = CEIL_DIV(sh->u1, 2 * LANES);
+    const idx K = depth_backward(&l->problem, phase), end = CEIL_DIV(sh->u1, 2 * LANES);
     const idx begin = sh->u0 / (2 * LANES), panels = end - begin;
     const idx count = FN(cuts)(panels * K * 2 * VEC_BYTES, fastrnn_caches.block_bytes);
     const idx present = FN(own)(sh, batch_size(l, t));
@@ -633,6 +668,22 @@ static void FN(step_backward)(const layer *l, const backward_phase *phase, FN(sh
     }
 }
 
+/* What is before the first step. Of the states that a phase that projects has, no product is left. */
+static void FN(leave_all)(const layer *l, FN(share) *sh)
+{
+    const cell_spec *const cell = l->problem.cell;
+    FN(move_block)(l, &sh->block, -1);
+    FN(share_units)(l, sh, l->problem.P);
+    FN(step_backward)(l, cell->backward, sh, -1);
+    if (!is_projected(cell))
+        return;
+    FN(share_units)(l, sh, l->problem.H);
+    FN(block) *const b = FN(block_of)(sh, 0, FN(own)(sh, l->problem.N));
+    if (b->m)
+        FN(differentiate)(l, &cell->backward[cell->phases - 1], b, -1,
+                          FN(dstate)(b, 1, b->rank, sh->u0), sh->u0, sh->u1);
+}
+
 /* The steps from..to. */
 static void FN(backward)(const void *args, idx part, idx parts)
 {
@@ -642,12 +693,14 @@ static void FN(backward)(const void *args, idx part, idx parts)
     FN(share) sh = FN(share_of)(l, space->flags, part, parts);
     FN(start_block)(l, &sh);
     sh.block.z_unit = LANES;
-    for (idx s = 0; s < cell->states && space->to == l->time.steps; s++)
-        FN(load_states)(l, &sh, l->gradients.dlast[s], 0, space->dstates[s], space->stride);
     sh.block.scales_h = space->scales_h;
     sh.block.scales_stride = space->stride;
-    if (space->scales_h && space->to == l->time.steps)
-        FN(draw_scales)(l, &sh, space->scales_h);
+    for (idx s = 0; s < cell->states && space->to == l->time.steps; s++) {
+        FN(share_units)(l, &sh, units_of_state(&l->problem, s));
+        FN(load_states)(l, &sh, l->gradients.dlast[s], 0, space->dstates[s], space->stride);
+        if (s == 0 && space->scales_h)
+            FN(draw_scales)(l, &sh, space->scales_h);
+    }
     for (idx t = space->to - 1; t >= space->from; t--) {
         FN(move_block)(l, &sh.block, t);
         sh.block.dgates = FN(dgates_of)(l, t);
@@ -655,14 +708,13 @@ static void FN(backward)(const void *args, idx part, idx parts)
             sh.block.operands[i] = space->operands[i] ? (REAL *)space->operands[i]
                 + (l->time.offsets[t] - l->time.offsets[space->t0]) * space->operand_stride : 0;
         for (idx i = 0; i < cell->phases; i++) {
+            FN(share_units)(l, &sh, units_backward(&l->problem, &cell->backward[i]));
             FN(step_backward)(l, &cell->backward[i], &sh, t);
             FN(meet)(&sh);
         }
     }
-    if (space->from == 0) {
-        FN(move_block)(l, &sh.block, -1);
-        FN(step_backward)(l, &cell->backward[0], &sh, -1);
-    }
+    if (space->from == 0)
+        FN(leave_all)(l, &sh);
     if (space->from == 0 || space->from > space->t0 || !has_product(cell))
         return;
     const REAL *const from = FN(dgates_of)(l, space->t0);

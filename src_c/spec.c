@@ -12,6 +12,15 @@ static int matched(const cell_spec *c, idx block, idx gate, idx gates)
         && (block < c->gates ? block == gate : within(block, gates, c->gradient_blocks));
 }
 
+static int may_project(const cell_spec *c, idx i)
+{
+    const forward_phase *const f = &c->forward[i];
+    const backward_phase *const b = &c->backward[i];
+    return i > 0 && i == c->phases - 1 && f->left == SCRATCH && f->gates == 1 && b->within_step
+        && b->piece[0].block == c->gates && b->piece[0].gates == 1 && b->piece[1].gates == 0
+        && c->gradient_blocks == c->gates + 1 && c->operand;
+}
+
 const char *fastrnn_spec_error(const cell_spec *c)
 {
     idx covered = 0, products = 0;
@@ -31,6 +40,8 @@ const char *fastrnn_spec_error(const cell_spec *c)
             return "continued: gates that cannot go on from x Wx + b";
         if (f->left == SCRATCH && !c->scratch)
             return "a phase that multiplies no scratch";
+        if (f->projects != b->projects || (f->projects && !may_project(c, i)))
+            return "projects: not the last phase, of scratch and back of the block past the gates";
         for (idx j = 0; j < MAX_PIECES && b->piece[j].gates; j++)
             if (!matched(c, b->piece[j].block, b->piece[j].gate, b->piece[j].gates))
                 return "a piece of gates that there are not";

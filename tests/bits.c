@@ -83,13 +83,14 @@ static problem draw_problem(const kernel_table *k, const cell_spec *cell, shape 
 {
     const idx steps = s.N * s.T;
     problem p = {.options = &plain, .cell = cell, .N = s.N, .T = s.T, .D = s.D, .H = s.H,
+                 .P = is_projected(cell) ? CEIL_DIV(s.H, 2) : s.H,
                  .table = options & INDEX ? TABLE : s.N, .reverse = !!(options & REVERSE),
                  .reset_to_initial = !!(options & INITIAL)};
     for (idx g = 0; g < cell->gates; g++)
         p.offsets[g] = g * s.H;
     p.x = reals(k, (options & INDEX ? TABLE : steps) * s.D, 1);
     for (idx i = 0; i < cell->states; i++)
-        p.initial[i] = reals(k, s.N * s.H, 1);
+        p.initial[i] = reals(k, s.N * units_of_state(&p, i), 1);
     if (options & INDEX)
         p.index = indices(steps, TABLE);
     if (options & LENGTHS)
@@ -108,8 +109,8 @@ static layer forward(const kernel_table *k, const problem *p, const weights *w)
     const idx outer = p->N * p->T, H = p->H, real = k->real_size;
     layer l = {.problem = *p, .weights = *w};
     for (idx s = 0; s < p->cell->states; s++) {
-        l.kept.states[s] = block(outer * H * real);
-        l.kept.last[s] = block(p->N * H * real);
+        l.kept.states[s] = block(outer * units_of_state(p, s) * real);
+        l.kept.last[s] = block(p->N * units_of_state(p, s) * real);
     }
     if (p->cell->saves_gates)
         l.kept.gates = block(outer * p->cell->gates * H * real);
@@ -129,11 +130,12 @@ static layer backward(const kernel_table *k, const layer *after, const void *dh,
     layer l = {.problem = *p, .weights = after->weights, .kept = after->kept};
     l.gradients = (gradients){.dh = dh, .dx = block(rows * p->D * real),
                               .dWx = block(p->D * columns * real),
-                              .dWh = block(p->H * columns * real), .db = block(columns * real),
+                              .dWh = block(p->P * columns * real), .db = block(columns * real),
+                              .dWhr = is_projected(p->cell) ? block(p->H * p->P * real) : 0,
                               .dbh = after->weights.bh ? block(columns * real) : 0};
     for (idx s = 0; s < p->cell->states; s++) {
         l.gradients.dlast[s] = dlast[s];
-        l.gradients.dinitial[s] = block(p->N * p->H * real);
+        l.gradients.dinitial[s] = block(p->N * units_of_state(p, s) * real);
     }
     const size_t space = fastrnn_plan_backward(k, &l);
     fastrnn_backward(k, &l, block(space));
@@ -143,32 +145,35 @@ static layer backward(const kernel_table *k, const layer *after, const void *dh,
 static void run_cell(const kernel_table *k, const cell_spec *cell, shape s, int options)
 {
     const idx columns = cell->gates * s.H, outer = s.N * s.T;
-    const idx of_h = has_product(cell) ? s.H * columns : cell->diagonal ? s.H : 0;
     const size_t real = k->real_size;
     used = 0;
     seed = 1 + options;
     const problem p = draw_problem(k, cell, s, options);
+    const idx of_h = has_product(cell) ? p.P * columns : cell->diagonal ? s.H : 0;
+    const idx projection = is_projected(cell) ? s.H * p.P : 0;
     const int two_biases = options & BH && has_product(cell);
-    const weights w = {.Wx = reals(k, s.D * columns, s.D), .Wh = reals(k, of_h, s.H),
+    const weights w = {.Wx = reals(k, s.D * columns, s.D), .Wh = reals(k, of_h, p.P),
+                       .Whr = reals(k, projection, s.H),
                        .b = reals(k, columns, 1), .bh = two_biases ? reals(k, columns, 1) : 0,
                        .transposed = !!(options & TRANSPOSED)};
-    void *const dh = reals(k, outer * s.H, 1);
-    void *const dlast[MAX_STATES] = {reals(k, s.N * s.H, 1), reals(k, s.N * s.H, 1)};
+    void *const dh = reals(k, outer * p.P, 1);
+    void *const dlast[MAX_STATES] = {reals(k, s.N * p.P, 1), reals(k, s.N * s.H, 1)};
     const layer f = forward(k, &p, &w), b = backward(k, &f, dh, dlast);
     const gradients *const d = &b.gradients;
     printf("%s f%d (%d,%d,%d,%d) %d:", cell->name, (int)real * 8, (int)s.N, (int)s.T, (int)s.D,
            (int)s.H, options);
-    print("h", f.kept.states[0], outer * s.H * real);
+    print("h", f.kept.states[0], outer * p.P * real);
     print("c", f.kept.states[1], outer * s.H * real);
     print("gates", f.kept.gates, outer * columns * real);
     print("extra", f.kept.extra, outer * s.H * real);
-    print("hT", f.kept.last[0], s.N * s.H * real);
+    print("hT", f.kept.last[0], s.N * p.P * real);
     print("cT", f.kept.last[1], s.N * s.H * real);
     print("dx", d->dx, (p.index ? TABLE : outer) * s.D * real);
-    print("dh0", d->dinitial[0], s.N * s.H * real);
+    print("dh0", d->dinitial[0], s.N * p.P * real);
     print("dc0", d->dinitial[1], s.N * s.H * real);
     print("dWx", d->dWx, s.D * columns * real);
     print("dWh", d->dWh, of_h * real);
+    print("dWhr", d->dWhr, projection * real);
     print("db", d->db, columns * real);
     print("dbh", d->dbh, columns * real);
     printf("\n");

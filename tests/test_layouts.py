@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from util import LAYERS, SEQUENCES, assert_same_bits, draw, upstream
+from util import BY_NAME, LAYERS, SEQUENCES, assert_same_bits, draw, upstream
 
 import fastrnn
 
@@ -22,7 +22,7 @@ def laid(a, layout, lengths):
 
 def forward(name, operands, **keywords):
     layer = LAYERS[name]
-    by_name = {n: operands[n] for n in ("c0", "bh", "reset", "lengths") if n in operands}
+    by_name = {n: operands[n] for n in BY_NAME if n in operands}
     arrays = [a for n, a in operands.items() if n not in by_name]
     function = getattr(fastrnn, f"{layer.function}_forward")
     return function(*arrays, **by_name, **layer.keywords, **keywords)

@@ -94,7 +94,7 @@ def test_values_and_gradients_are_those_of_torch(
     torch.autograd.backward([ty, *listed(tlast)], [*map(torch.tensor, [dy, *listed(dlast)])])
     dx, grads, dstate = ours.backward(dy, cache, dlast)
 
-    tolerance = TWIN[dtype.name] * (10 if ours.proj_size else 1)  # one matrix product more a step
+    tolerance = TWIN[dtype.name]
     for mine, its in zip([y, *listed(last)], [ty, *listed(tlast)], strict=True):
         assert_close(mine, its.detach().numpy(), tolerance)
     assert_close(dx, tx.grad.numpy(), tolerance)
@@ -146,10 +146,9 @@ def test_the_state_goes_on_where_a_sequence_is_cut(kind, rng):
     y, last, _ = module.forward(x)
     first, state, _ = module.forward(x[:, :3])
     second, state, _ = module.forward(x[:, 3:], state)
-    compare = assert_same_bits if not module.proj_size else lambda a, b: assert_close(a, b, 1e-6)
-    compare(np.concatenate([first, second], axis=1), y)
+    assert_same_bits(np.concatenate([first, second], axis=1), y)
     for a, b in zip(listed(state), listed(last), strict=True):
-        compare(a, b)
+        assert_same_bits(a, b)
 
 
 @pytest.mark.parametrize("gate_order", ["ifog", "fico", "iofg"])
@@ -221,11 +220,12 @@ def test_weights_begin_as_their_scheme_says(kind):
                 assert_close(a.T @ a, np.eye(a.shape[1]), 1e-12)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "projected"])
+@kinds
 @pytest.mark.parametrize("with_head", [False, True])
 def test_a_stream_has_the_bits_of_forward(kind, with_head, backend, dtype, rng):
     module = made(kind, num_layers=3, dtype=dtype)
-    x, head = normal(rng, dtype, T, N, D), (normal(rng, dtype, H, 2), normal(rng, dtype, 2))
+    P = module.output_size
+    x, head = normal(rng, dtype, T, N, D), (normal(rng, dtype, P, 2), normal(rng, dtype, 2))
     expected, _, _ = module.forward(x.swapaxes(0, 1))
     if with_head:
         expected, _ = fastrnn.temporal_affine_forward(expected, *head)
@@ -239,8 +239,6 @@ def test_a_stream_has_the_bits_of_forward(kind, with_head, backend, dtype, rng):
 def test_what_has_no_stream_says_why():
     with pytest.raises(ValueError, match="stream: expected bidirectional=False"):
         nn.LSTM(D, H, bidirectional=True).stream()
-    with pytest.raises(ValueError, match="stream: expected proj_size=0, got 2"):
-        nn.LSTM(D, H, proj_size=2).stream()
     with pytest.raises(ValueError, match="batch: expected an integer of at least 1, got 0"):
         nn.LSTM(D, H).stream(0)
 
@@ -257,9 +255,8 @@ def test_recomputed_gradients_have_the_same_bits(kind, every, backend, dtype, rn
         y, last, cache = module.forward(x, state, checkpoint_every=checkpoint_every, **given)
         dx, grads, first = module.backward(y, cache, last)
         results.append([y, *listed(last), dx, *grads.values(), *listed(first)])
-    exact = backend == "cython" and not module.proj_size  # the others sum in another order
     for a, b in zip(*results, strict=True):
-        if exact:
+        if backend == "cython":  # the other sums in another order
             assert_same_bits(a, b)
         else:
             assert_close(a, b, TWIN[dtype.name])

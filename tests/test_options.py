@@ -152,7 +152,7 @@ def test_inference_needs_the_memory_of_its_result(return_sequence):
 
 def transposed_twin(layer, operands):
     """The same layer and operands with the weights the other way round."""
-    names = [name for name in ("Wx", "Wh") if name in operands]
+    names = [name for name in ("Wx", "Wh", "projection") if name in operands]
     turned = {name: np.ascontiguousarray(operands[name].T) for name in names}
     return without(layer, "transposed"), operands | turned
 
@@ -167,7 +167,8 @@ def test_transposed_weights_give_the_same_bits(
     operands = draw(layer, rng, dtype, *shape)
     fastrnn.set_num_threads(2)
     actual, expected = run(layer, operands), run(*transposed_twin(layer, operands))
-    for key in {"dWx", "dWh", "cache.Wx", "cache.Wh"} & set(actual):
+    names = [name for name in ("Wx", "Wh", "projection") if name in operands]
+    for key in (f"{kind}{name}" for kind in ("d", "cache.") for name in names):
         actual[key] = np.ascontiguousarray(actual[key].T)
     expected["cache.transposed"] = True
     if implementation == "numpy":
@@ -449,7 +450,7 @@ def test_remade_prepared_weights_are_prepared_and_read_only(name, remake, traini
     for key in ("Wx", "Wh", "b", "bh"):
         a = getattr(twin, key)
         assert a is None or (not a.flags.writeable and a.flags.owndata)
-    packed, arrays = twin.own.rest[2], (twin.Wx, twin.Wh, twin.b, twin.bh)
+    packed, arrays = twin.own.rest[2], (twin.Wx, twin.Wh, twin.b, twin.bh, twin.projection)
     assert packed is None if backend == "numpy" else packed.are_of(*arrays, twin.transposed)
 
 
@@ -531,6 +532,7 @@ def test_records_mirror_the_specs_of_the_kernels():
             "saves_gates": "activations" in cell.saved,
             "saves_extra": len(cell.saved) > 1,
             "vectors": len(cell.vectors),
+            "projection": cell.projection,
         }
 
 

@@ -323,6 +323,7 @@ def test_table_without_rows(name, implementation, dtype, rng):
         *(operands[name] for name in ("h0", *weights_of(layer.function))),
         index=index,
         lengths=[0, 0, 0],
+        **{name: a for name, a in operands.items() if name == "projection"},
         **layer.keywords,
     )
     assert not h.any()

@@ -67,9 +67,9 @@ class Layer(NamedTuple):
 
 
 # A cell's weights, each in the place that its functions have for it.
-WEIGHTS = ("Wx", "Wh", "u", "b", "bh")
+WEIGHTS = ("Wx", "Wh", "u", "b", "bh", "projection")
 # Operands that are passed by name.
-BY_NAME = ("c0", "bh", "lengths", "index", "reset")
+BY_NAME = ("c0", "bh", "lengths", "index", "reset", "projection")
 
 
 def _layer(
@@ -101,11 +101,11 @@ GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 COLUMNS = GATES | {"mgu": 2, "min_gru": 2, "min_lstm": 3, "ind_rnn": 1}
 
 
-def weights_of(cell: str, transposed: bool = False) -> dict[str, str]:
+def weights_of(cell: str, transposed: bool = False, P: str = "H") -> dict[str, str]:
     """A cell's weights by name, and their shapes."""
     columns = f"{COLUMNS[cell]}*H"
     of_h = {"min_gru": {}, "min_lstm": {}, "ind_rnn": {"u": "H"}}
-    shapes = {"Wx": f"D {columns}"} | of_h.get(cell, {"Wh": f"H {columns}"}) | {"b": columns}
+    shapes = {"Wx": f"D {columns}"} | of_h.get(cell, {"Wh": f"{P} {columns}"}) | {"b": columns}
     if transposed:
         shapes = {name: " ".join(reversed(shape.split())) for name, shape in shapes.items()}
     return shapes
@@ -113,17 +113,18 @@ def weights_of(cell: str, transposed: bool = False) -> dict[str, str]:
 
 def _cell(function: str, *by_name: str, last_states: bool = True, **keywords: object) -> Layer:
     """A cell, as "lstm" or "lstm_step", with these of its keywords."""
-    cell = function.removesuffix("_step")
+    cell, P = function.removesuffix("_step"), "P" if "projection" in by_name else "H"
     states = ("h", "c") if cell == "lstm" else ("h",)
     if function == cell:
-        operands = {"x": "U D" if "index" in by_name else "N T D", "h0": "N H"}
+        operands = {"x": "U D" if "index" in by_name else "N T D", "h0": f"N {P}"}
         outputs = tuple(f"{state}T" for state in states)
     else:
-        operands = {"x": "N D"} | {f"prev_{state}": "N H" for state in states}
+        operands = {"x": "N D"} | {f"prev_{s}": f"N {P}" if s == "h" else "N H" for s in states}
         outputs = ()
-    operands |= weights_of(cell, keywords.get("transposed", False))
+    operands |= weights_of(cell, keywords.get("transposed", False), P)
     columns = operands["b"]
     optional = {"c0": "N H", "bh": columns, "lengths": "N", "index": "N T", "reset": "N T"}
+    optional["projection"] = "P H" if keywords.get("transposed") else "H P"
     operands |= {name: optional[name] for name in by_name}
     return _layer(function, operands, keywords, outputs if last_states else ())
 
@@ -218,6 +219,19 @@ LAYERS = {
     "gru_reset_initial_index": _cell("gru", "index", "reset", reset_to="initial"),
     "gru_original_reset_bh_lengths": _cell("gru", "bh", "lengths", "reset", reset_after=False),
     "gru_original_reset_initial": _cell("gru", "reset", reset_after=False, reset_to="initial"),
+    "lstm_projected": _cell("lstm", "projection"),
+    "lstm_projected_step": _cell("lstm_step", "projection"),
+    "lstm_projected_transposed_ifgo_step": _cell(
+        "lstm_step", "projection", transposed=True, gates="ifgo"
+    ),
+    "lstm_projected_c0_lengths_reverse": _cell("lstm", "c0", "lengths", "projection", reverse=True),
+    "lstm_projected_transposed_index_lengths": _cell(
+        "lstm", "lengths", "index", "projection", transposed=True
+    ),
+    "lstm_projected_reset_initial_c0_lengths": _cell(
+        "lstm", "c0", "lengths", "reset", "projection", reset_to="initial"
+    ),
+    "lstm_projected_fico_reset_index": _cell("lstm", "index", "reset", "projection", gates="fico"),
     "mgu_nf_transposed_step": _cell("mgu_step", gates="nf", transposed=True),
     "mgu_nf_lengths_reverse": _cell("mgu", "lengths", gates="nf", reverse=True),
     "mgu_transposed_index_reverse": _cell("mgu", "index", transposed=True, reverse=True),
@@ -267,8 +281,9 @@ def differentiable(operands: Iterable[str]) -> list[str]:
 
 def draw(layer: Layer, rng, dtype, N: int, T: int, D: int, H: int) -> dict[str, np.ndarray]:
     """Random operands by name, weights over the root of their fan-in, u over 2. M = U = V = H and
-    W = D."""
-    sizes = {"N": N, "T": T, "D": D, "W": D, "4": 4, "3": 3, "2": 2, "1": 1}
+    W = D; P is half of H, which with a projection is one more."""
+    H += "projection" in layer.operands
+    sizes = {"N": N, "T": T, "D": D, "W": D, "P": H // 2, "4": 4, "3": 3, "2": 2, "1": 1}
     sizes |= dict.fromkeys("HMUV", H)
 
     def operand(name: str, axes: list[str]) -> np.ndarray:
@@ -291,7 +306,8 @@ def draw(layer: Layer, rng, dtype, N: int, T: int, D: int, H: int) -> dict[str, 
         if name == "real_mask":
             return rng.random(shape).astype(dtype)
         fan_in = shape[-1 if layer.keywords.get("transposed") else 0]
-        fan_in = 4 if name == "u" else fan_in if name in ("Wx", "Wh", "w", "W") else 1
+        matrix = name in ("Wx", "Wh", "w", "W", "projection")
+        fan_in = 4 if name == "u" else fan_in if matrix else 1
         return (1 / math.sqrt(fan_in) * rng.standard_normal(shape)).astype(dtype)
 
     return {name: operand(name, axes.split()) for name, axes in layer.operands.items()}

@@ -117,7 +117,7 @@ cdef extern from "layer.h" nogil:
 
     ctypedef struct problem:
         const cell_spec *cell
-        idx N, T, D, H, table
+        idx N, T, D, H, table, P
         idx offsets[1]
         const void *x
         const void *initial[1]
@@ -130,6 +130,7 @@ cdef extern from "layer.h" nogil:
     ctypedef struct weights:
         const void *Wx
         const void *Wh
+        const void *Whr
         const void *b
         const void *bh
         int transposed
@@ -150,6 +151,7 @@ cdef extern from "layer.h" nogil:
         void *dinitial[1]
         void *dWx
         void *dWh
+        void *dWhr
         void *db
         void *dbh
         void *vectors
@@ -165,6 +167,8 @@ cdef extern from "layer.h" nogil:
         activations kept
         gradients gradients
         plan plan
+
+    bint is_projected(const cell_spec *)
 
     const char *fastrnn_spec_error(const cell_spec *)
     size_t fastrnn_panel_bytes(const kernel_table *, const layer *, int training)

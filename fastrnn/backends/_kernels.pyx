@@ -131,6 +131,7 @@ def specs() -> dict[str, dict[str, int]]:
             "saves_gates": tables[0].cells[i].saves_gates,
             "saves_extra": tables[0].cells[i].saves_extra,
             "vectors": tables[0].cells[i].vectors,
+            "projection": is_projected(tables[0].cells[i]),
         }
         for i, name in enumerate(cells)
     }
@@ -193,15 +194,17 @@ cdef inline void *data(ndarray a) noexcept:
 
 
 cdef void set_weights(layer *l, const kernel_table *k, Spec spec, ndarray Wx, ndarray Wh, ndarray b,
-                      ndarray bh, bint transposed) noexcept:
+                      ndarray bh, ndarray Whr, bint transposed) noexcept:
     cdef int g
     memset(l, 0, sizeof(layer))
     l.problem.cell = k.cells[spec.cell]
     l.problem.D = PyArray_DIMS(Wx)[transposed]
     l.problem.H = PyArray_DIMS(Wx)[not transposed] // l.problem.cell.gates
+    l.problem.P = l.problem.H if Whr is None else PyArray_DIMS(Wh)[transposed]
     for g in range(l.problem.cell.gates):
         l.problem.offsets[g] = spec.gate_order[g] * l.problem.H
     l.weights.Wx, l.weights.Wh, l.weights.b, l.weights.bh = data(Wx), data(Wh), data(b), data(bh)
+    l.weights.Whr = data(Whr)
     l.weights.transposed = transposed
 
 
@@ -239,12 +242,12 @@ cdef class Panels:
     cdef const cell_spec *cell
     cdef panels panels
     cdef Block memory
-    cdef ndarray Wx, Wh, b, bh
+    cdef ndarray Wx, Wh, b, bh, Whr
     cdef bint transposed
 
-    cpdef bint are_of(self, Wx, Wh, b, bh, bint transposed):
+    cpdef bint are_of(self, Wx, Wh, b, bh, Whr, bint transposed):
         """Whether they were made of these arrays. Biases count forward: backward there is no b."""
-        return (self.Wx is Wx and self.Wh is Wh and self.transposed == transposed
+        return (self.Wx is Wx and self.Wh is Wh and self.Whr is Whr and self.transposed == transposed
                 and (b is None or (self.b is b and self.bh is bh)))
 
     def __reduce__(self):
@@ -256,14 +259,14 @@ def _no_panels() -> None:
 
 
 cdef const kernel_table *set_call(layer *l, Spec spec, ndarray Wx, ndarray Wh, ndarray b, ndarray bh,
-                                  bint transposed, packed):
+                                  ndarray Whr, bint transposed, packed):
     """The weights, and their panels unless these are of other arrays; the table to run with."""
     cdef bint own = (type(packed) is Panels and (<Panels>packed).k != NULL
                      and (<Panels>packed).k.cells[spec.plain] == (<Panels>packed).cell
-                     and (<Panels>packed).are_of(Wx, Wh, b, bh, transposed))
+                     and (<Panels>packed).are_of(Wx, Wh, b, bh, Whr, transposed))
     cdef const kernel_table *k = (
         (<Panels>packed).k if own else tables[PyArray_TYPE(Wx) == NPY_DOUBLE])
-    set_weights(l, k, spec, Wx, Wh, b, bh, transposed)
+    set_weights(l, k, spec, Wx, Wh, b, bh, Whr, transposed)
     if own:
         l.panels = (<Panels>packed).panels
     return k
@@ -282,6 +285,16 @@ cdef tuple outputs(int n, int ndim, const npy_intp *shape, int kind, void **data
     return made
 
 
+cdef tuple state_arrays(const problem *p, int ndim, npy_intp *shape, int kind, void **data_of):
+    """The same for the states, each of its width in the last axis."""
+    cdef int n = p.cell.states, alike = n if p.P == p.H else 1
+    cdef tuple made
+    shape[ndim - 1] = p.P
+    made = outputs(alike, ndim, shape, kind, data_of)
+    shape[ndim - 1] = p.H
+    return made if alike == n else made + outputs(n - alike, ndim, shape, kind, data_of + alike)
+
+
 cdef object usual = "batch_first"
 LAYOUTS = {usual: BATCH_FIRST, "time_first": TIME_FIRST, "packed": PACKED}
 
@@ -293,15 +306,15 @@ cdef enum:
     BRIEF = 5000
     # What a cache is made of, each at its place among the sources of Spec.cache_of; of states and
     # what is saved beside them, as many as layer.h has.
-    ARGS = 0       # x, the states before, Wx, Wh, b, bh, vectors
-    REST = 8       # gates, transposed, packed, options
-    KEPT = 12
-    LAST = 16
-    STEPS = 18
-    BIAS = 24
-    CONSTANT = 25
-    NOTHING = 26
-    SOURCES = 27
+    ARGS = 0       # x, the states before, Wx, Wh, b, bh, vectors, projection
+    REST = 9       # gates, transposed, packed, options
+    KEPT = 13
+    LAST = 17
+    STEPS = 19
+    BIAS = 25
+    CONSTANT = 26
+    NOTHING = 27
+    SOURCES = 28
     MAX_FIELDS = 24
 
 
@@ -322,6 +335,7 @@ cdef class Spec:
     all_steps: its Steps by default.
     """
     cdef int cell, plain, states
+    cdef bint projected
     cdef idx gate_order[MAX_GATES]
     cdef idx vector_order[MAX_VECTORS]
     cdef type cache
@@ -342,13 +356,12 @@ cdef class Spec:
             self.gate_order[i] = place
         sources = {"bias": BIAS}
         args = ("x", *record.initial_fields, "Wx", record.recurrent)
-        vectors = (record.vectors_name,) if record.vectors else ()
-        for names, first in ((args, ARGS), (vectors, ARGS + len(args) + 2),
+        for names, first in ((args, ARGS), (record.beside, ARGS + len(args) + 2),
                              (("gates", "transposed", "packed", "options"), REST),
                              (record.kept_fields, KEPT), (record.last_fields, LAST),
                              (all_steps._fields, STEPS), (tuple(record.constants), CONSTANT)):
             sources.update(zip(names, range(first, first + len(names))))
-        self.record, self.states = record, len(record.states)
+        self.record, self.states, self.projected = record, len(record.states), record.projection
         self.cache, self.constant = record.cache, next(iter(record.constants.values()), None)
         self.fields = len(self.cache._fields)
         for i in range(SOURCES):
@@ -401,7 +414,7 @@ cdef class Spec:
         cdef layer l
         cdef const kernel_table *k = set_call(
             &l, self, <ndarray>args[n], <ndarray>args[n + 1], <ndarray>args[n + 2],
-            <ndarray>args[n + 3], rest[1], rest[2])
+            <ndarray>args[n + 3], self.projection_of(args, n + 5), rest[1], rest[2])
         cdef const cell_spec *cell = l.problem.cell
         cdef options how
         cdef npy_intp shape[3]
@@ -419,17 +432,20 @@ cdef class Spec:
             self.set_options(&how, rest[3], args[n + 4] if cell.vectors else None, training)
             l.problem.options = &how
 
+        if training or step:
+            kept = state_arrays(&l.problem, axes + 1, shape, kind, l.kept.states)
+        else:
+            shape[axes] = l.problem.P
+            kept = outputs(return_sequence, axes + 1, shape, kind, l.kept.states)
         shape[axes] = l.problem.H
-        kept = outputs(cell.states if training or step else return_sequence, axes + 1, shape, kind,
-                       l.kept.states)
         if training and cell.saves_extra:
             saved = outputs(1, axes + 1, shape, kind, &l.kept.extra)
         if training and cell.saves_gates:
             shape[axes] *= cell.gates
             saved = outputs(1, axes + 1, shape, kind, &l.kept.gates) + saved
         if not step:
-            shape[0], shape[1] = l.problem.N, l.problem.H
-            last = outputs(cell.states, 2, shape, kind, l.kept.last)
+            shape[0] = l.problem.N
+            last = state_arrays(&l.problem, 2, shape, kind, l.kept.last)
         size = fastrnn_plan_forward(k, &l, False)
         if l.plan.threads > 1 or not 0 < size <= <size_t>(SMALL - ALIGNMENT):
             space = take_block(size)
@@ -460,6 +476,9 @@ cdef class Spec:
             return h, self.only_last(last)
         return h, self.cache_of(args, rest, kept, saved, last, <tuple>steps)
 
+    cdef inline ndarray projection_of(self, tuple args, int place):
+        return args[place] if self.projected else None
+
     cdef int set_options(self, options *to, given, ndarray vectors, bint training) except -1:
         cdef double[MASKS] p
         cdef int i
@@ -485,20 +504,21 @@ cdef class Spec:
 
     def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index, bint dbh_wanted,
                  tuple onto) -> tuple:
-        """New arrays dx, dinitial (a tuple), dWx, dWh or None, db, and dbh and dvectors or None. dh
-        (N, T, H), or (N, H) of a step, and dlast (N, H) each may be None, for zeros; x and index: the
-        cache's, or the rows of them that are read; onto: None, or the last five, which go on from what
+        """New arrays dx, dinitial (a tuple), dWx, dWh or None, db, and dbh, dvectors and dWhr or None.
+        dh (N, T, P), or (N, P) of a step, and dlast each may be None, for zeros; x and index: the
+        cache's, or the rows of them that are read; onto: None, or the last six, which go on from what
         they hold."""
         cdef int kind = PyArray_TYPE(x), s, n = 1 + self.states
         cdef layer l
         cdef ndarray Wx = self.of_cache(cache, ARGS + n), Wh = self.of_cache(cache, ARGS + n + 1)
+        cdef ndarray Whr = self.of_cache(cache, ARGS + n + 5) if self.projected else None
         cdef const kernel_table *k = set_call(
-            &l, self, Wx, Wh, None, None, self.of_cache(cache, REST + 1),
+            &l, self, Wx, Wh, None, None, Whr, self.of_cache(cache, REST + 1),
             self.of_cache(cache, REST + 2))
         cdef const cell_spec *cell = l.problem.cell
         cdef npy_intp shape[2]
         cdef options how
-        cdef ndarray dx, dWx, dWh = None, db, dbh = None, vectors = None, dvectors = None
+        cdef ndarray dx, dWx, dWh = None, db, dbh = None, vectors = None, dvectors = None, dWhr = None
         cdef tuple dinitial
         cdef Block space
         cdef int interrupted
@@ -530,32 +550,34 @@ cdef class Spec:
                 dbh = empty(1, shape, kind)
             if vectors is not None:
                 dvectors = empty(1, PyArray_DIMS(vectors), kind)
+            if Whr is not None:
+                dWhr = empty(2, PyArray_DIMS(Whr), kind)
         else:
-            dWx, dWh, db, dbh, dvectors = onto
+            dWx, dWh, db, dbh, dvectors, dWhr = onto
             l.gradients.accumulate = True
-        shape[0], shape[1] = l.problem.N, l.problem.H
-        dinitial = outputs(cell.states, 2, shape, kind, l.gradients.dinitial)
+        shape[0] = l.problem.N
+        dinitial = state_arrays(&l.problem, 2, shape, kind, l.gradients.dinitial)
         l.gradients.dx, l.gradients.dWx, l.gradients.dWh = data(dx), data(dWx), data(dWh)
         l.gradients.db, l.gradients.dbh = data(db), data(dbh)
-        l.gradients.vectors = data(dvectors)
+        l.gradients.vectors, l.gradients.dWhr = data(dvectors), data(dWhr)
         space = take_block(fastrnn_plan_backward(k, &l))
         with nogil:
             interrupted = fastrnn_backward(k, &l, space.memory)
         check_interrupt(interrupted)
-        return dx, dinitial, dWx, dWh, db, dbh, dvectors
+        return dx, dinitial, dWx, dWh, db, dbh, dvectors, dWhr
 
-    def pack(self, ndarray Wx, ndarray Wh, ndarray b, ndarray bh, bint transposed,
+    def pack(self, ndarray Wx, ndarray Wh, ndarray b, ndarray bh, ndarray Whr, bint transposed,
              bint training) -> Panels:
         """Panels of the kernels in use now; with training, those of backward too."""
         cdef Panels p = Panels.__new__(Panels)
         cdef layer l
         p.k = tables[PyArray_TYPE(Wx) == NPY_DOUBLE]
-        set_weights(&l, p.k, self, Wx, Wh, b, bh, transposed)
+        set_weights(&l, p.k, self, Wx, Wh, b, bh, Whr, transposed)
         p.memory = take_block(fastrnn_panel_bytes(p.k, &l, training))
         with nogil:
             fastrnn_pack(p.k, &l, training, p.memory.memory)
         p.cell, p.panels, p.transposed = l.problem.cell, l.panels, transposed
-        p.Wx, p.Wh, p.b, p.bh = Wx, Wh, b, bh
+        p.Wx, p.Wh, p.b, p.bh, p.Whr = Wx, Wh, b, bh, Whr
         return p
 
 
@@ -666,7 +688,7 @@ cdef class Stepper:
         shape[0], shape[1] = PyArray_DIMS(x)[0], self.shape[0]
         try:
             for i in range(self.count):
-                shape[2] = self.links[i].l.problem.H
+                shape[2] = self.links[i].l.problem.P
                 h = out if self.links[i].h == NULL else empty(3, shape, self.kind)
                 run_steps_of(&self.links[i], x, h, reset)
                 x = h
@@ -725,7 +747,8 @@ cdef class Stream(Stepper):
         self.vectors = vectors
         self.packed, self.states, self.checked = packed, states, checked
         self.kind, self.k = PyArray_TYPE(h), packed.k
-        set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.transposed)
+        set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.Whr,
+                    packed.transposed)
         self.shape[0], self.shape[1] = PyArray_DIMS(h)[0], PyArray_DIMS(h)[1]
         self.l.problem.N, self.l.problem.T = self.shape[0], 1
         self.l.panels = packed.panels
@@ -736,7 +759,7 @@ cdef class Stream(Stepper):
             self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)
         self.space = take_block(fastrnn_plan_forward(self.k, &self.l, True))
         self.brief = self.l.plan.threads == 1 and (
-            self.shape[0] * (self.l.problem.D + self.shape[1]) * self.shape[1] < BRIEF)
+            self.shape[0] * (self.l.problem.D + self.shape[1]) * self.l.problem.H < BRIEF)
         fastrnn_forward_setup(self.k, &self.l, self.space.memory)
         self.own.k, self.own.l, self.own.busy, self.own.h = self.k, &self.l, &self.busy, NULL
         self.links, self.count, self.head.K = &self.own, 1, 0

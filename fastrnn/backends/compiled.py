@@ -98,13 +98,14 @@ def _rows_read(x, index, lengths):
 
 def prepare(cell, weights, training):
     """The weights as the kernels in use now read them."""
-    return _spec(cell, weights[4]).pack(*weights[:4], weights[5], training)
+    Whr = weights.projection
+    return _spec(cell, weights.gates).pack(*weights[:4], Whr, weights.transposed, training)
 
 
 def stream(cell, weights, states, checked):
     """An object that steps the states, in place; checked is Stream's."""
-    Wx, Wh, b, bh, _, transposed, packed, options, vectors = weights
-    if packed is None or not packed.are_of(Wx, Wh, b, bh, transposed):
+    Wx, Wh, b, bh, _, transposed, packed, options, vectors, Whr = weights
+    if packed is None or not packed.are_of(Wx, Wh, b, bh, Whr, transposed):
         packed = prepare(cell, weights, False)
     spec = _spec(cell, weights.gates)
     return _kernels.Stream(spec, packed, tuple(states), checked, options, vectors)

@@ -23,8 +23,8 @@ from fastrnn.options import below
 
 class Equations(NamedTuple):
     """One step of a cell. a is x Wx + b; order, where the gates lie. Of cells with options each
-    function has one parameter more, how, and step_backward one result more, the gradients of the
-    vectors, where there are any.
+    function has one parameter more, how, and step_backward more results: the gradients of the
+    vectors, where there are any, and both sides of a projection's.
 
     step(a, states, Wh, bh, order) -> states, saved: after the step, and what else backward needs.
     step_backward(dstates, before, after, saved, Wh, order) -> da, du, dstates: the gradients of a,
@@ -285,10 +285,11 @@ EQUATIONS = {
     "gru_original_options": Equations(
         otherwise.gru_original, otherwise.gru_backward, otherwise.gru_original_starts
     ),
+    "lstm_projected": Equations(otherwise.lstm, otherwise.lstm_backward, otherwise.h_alone),
 }
 
 
-def _how(cell, options, vectors, order, random, shape):
+def _how(cell, options, vectors, projection, order, random):
     """What the equations get beside their arguments, as a function of the step."""
     if options is None:
         return lambda t: ()
@@ -296,12 +297,18 @@ def _how(cell, options, vectors, order, random, shape):
     parts = [] if vectors is None else np.split(vectors, len(gates))
     by_gate = dict(zip(gates, parts, strict=vectors is not None))
     relu = cell.constants.get("nonlinearity") == "relu"
-    how = How(options, by_gate, relu, random, shape)
+    how = How(options, by_gate, projection, relu, random)
     return lambda t: (how._replace(step=t),)
 
 
 def _as_columns(W, transposed):
     return W.T if transposed and W is not None else W
+
+
+def _projection_gradient(left, right, transposed):
+    """From both sides of it at all steps."""
+    left, right = (a.reshape(-1, a.shape[-1]) for a in (left, right))
+    return np.ascontiguousarray(_as_columns(left.T @ right, transposed))
 
 
 def _product_gradients(da, du, x, starts, Wx, Wh, transposed):
@@ -346,9 +353,9 @@ def _unpacked(cell, args, rest):
 def step_forward(cell, args, rest, training):
     """args: x, the states before, Wx, Wh, b, bh; rest: of Weights."""
     x, states, weights = _unpacked(cell, args, rest)
-    Wx, Wh, b, bh, order, transposed, _, options, vectors = weights
-    Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
-    how = _how(cell, options, vectors, order, training, states[0].shape)
+    Wx, Wh, b, bh, order, transposed, _, options, vectors, projection = weights
+    Wx, Wh, projection = (_as_columns(W, transposed) for W in (Wx, Wh, projection))
+    how = _how(cell, options, vectors, projection, order, training)
     after, saved = EQUATIONS[cell.kernel].step(x @ Wx + b, states, Wh, bh, order, *how(0))
     if not training:
         return *after, cell.nothing_kept
@@ -356,18 +363,29 @@ def step_forward(cell, args, rest, training):
     return *after, _cache(cell, x, states, weights, (*after, *saved), last, ALL_STEPS)
 
 
+def _beside(cell, cache):
+    """The vectors, and the projection (H, P), or None."""
+    vectors = getattr(cache, cell.vectors_name, None)
+    projection = cache.projection if cell.projection else None
+    return vectors, _as_columns(projection, cache.transposed)
+
+
 def step_backward(cell, dstates, cache):
     equations, order = EQUATIONS[cell.kernel], cell.order_of(cache)
     before, saved = cell.initial_states(cache), cell.kept_beside(cache)
     Wh = _as_columns(cell.recurrent_of(cache), cache.transposed)
-    vectors = getattr(cache, cell.vectors_name, None)
-    how = _how(cell, cell.options_of(cache), vectors, order, True, cache.h0.shape)(0)
-    da, du, dbefore, *dvectors = equations.step_backward(
+    vectors, projection = _beside(cell, cache)
+    how = _how(cell, cell.options_of(cache), vectors, projection, order, True)(0)
+    da, du, dbefore, *beside = equations.step_backward(
         dstates, before, cell.kept_states(cache), saved, Wh, order, *how
     )
     starts = equations.starts(before[0], saved, order, *how)
     dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, Wh, cache.transposed)
-    return dx, dbefore, *weights, None if vectors is None else dvectors[0].sum(axis=0)
+    dvectors = None if vectors is None else beside[0].sum(axis=0)
+    dprojection = None
+    if projection is not None:
+        dprojection = _projection_gradient(*beside[1:], cache.transposed)
+    return dx, dbefore, *weights, dvectors, dprojection
 
 
 # ---- all steps -----------------------------------------------------------------------------------
@@ -409,6 +427,17 @@ def _or_zeros(a, like):
     return np.zeros_like(like) if a is None else a
 
 
+def _widths(cell, H, projection):
+    """Those of the states."""
+    sizes = {"H": H, "P": H if projection is None else projection.shape[1]}
+    return [sizes[axis] for axis in cell.state_axes]
+
+
+def _all_or_zeros(states, widths, N, dtype):
+    pairs = zip(states, widths, strict=True)
+    return [np.zeros((N, width), dtype) if a is None else a for a, width in pairs]
+
+
 def _starts_of(initial, reset_to):
     """From what the states start anew."""
     return initial if reset_to == "initial" else [np.zeros_like(state) for state in initial]
@@ -426,16 +455,17 @@ def _inputs(x, index, lengths):
 
 def forward(cell, args, rest, steps, training, return_sequence):
     x, initial, weights = _unpacked(cell, args, rest)
-    Wx, Wh, b, bh, order, transposed, _, options, vectors = weights
-    Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
-    how = _how(cell, options, vectors, order, training, initial[0].shape)
+    Wx, Wh, b, bh, order, transposed, _, options, vectors, projection = weights
+    Wx, Wh, projection = (_as_columns(W, transposed) for W in (Wx, Wh, projection))
+    how = _how(cell, options, vectors, projection, order, training)
     time = steps.lengths, steps.reverse
     a = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time) @ Wx + b
     reset = _resets_in_order(batch_first(steps.reset, steps), *time)
-    shape, H = a.shape[:2], initial[0].shape[1]
-    first = [_or_zeros(state, initial[0]) for state in initial]
+    shape, H = a.shape[:2], len(b) // len(cell.gates)
+    widths = _widths(cell, H, projection)
+    first = _all_or_zeros(initial, widths, len(a), a.dtype)
     anew = _starts_of(first, steps.reset_to)
-    kept = [np.empty((*shape, H), a.dtype) for _ in (first if training else first[:1])]
+    kept = [np.empty((*shape, width), a.dtype) for width in widths[: None if training else 1]]
     saved = [np.empty((*shape, n * H), a.dtype) for n in cell.saved.values() if training]
 
     def step(t, *states):
@@ -476,15 +506,17 @@ def backward(cell, dh, dlast, cache, onto=None):
         [_in_order(batch_first(v, cache), *time) for v in arrays]
         for arrays in (cell.kept_states(cache), cell.kept_beside(cache))
     )
-    first = [_or_zeros(state, cache.h0) for state in cell.initial_states(cache)]
+    vectors, projection = _beside(cell, cache)
+    H = cache.Wx.shape[0 if transposed else 1] // len(cell.gates)
+    widths = _widths(cell, H, projection)
+    first = _all_or_zeros(cell.initial_states(cache), widths, len(dh), dh.dtype)
     anew = _starts_of(first, cache.reset_to)
     before = [_before(*v, reset, s) for *v, s in zip(after, first, anew, strict=True)]
-    columns = len(cell.gates) * dh.shape[2]
-    da, du = (np.empty((*dh.shape[:2], columns), dh.dtype) for _ in "au")
-    dinitial = [np.zeros_like(cache.h0) for _ in first]
-    vectors = getattr(cache, cell.vectors_name, None)
-    how = _how(cell, cell.options_of(cache), vectors, order, True, cache.h0.shape)
+    da, du = (np.empty((*dh.shape[:2], len(cell.gates) * H), dh.dtype) for _ in "au")
+    dinitial = [np.zeros_like(state) for state in first]
+    how = _how(cell, cell.options_of(cache), vectors, projection, order, True)
     dvectors = None if vectors is None else np.zeros((*dh.shape[:2], len(vectors)), dh.dtype)
+    sides = [] if projection is None else [np.zeros_like(a) for a in (after[1], dh)]
 
     def step(t, dnext_h, *others):
         at = ([v[:, t] for v in arrays] for arrays in (before, after, saved))
@@ -494,13 +526,15 @@ def backward(cell, dh, dlast, cache, onto=None):
         )
         if vectors is not None:
             dvectors[:, t] = beside[0]
+        for side, value in zip(sides, beside[1:], strict=bool(sides)):
+            side[:, t] = value
         if reset is None:
             return dbefore
         for d, into in zip(dbefore, dinitial, strict=True):
             into += np.where(reset[:, t], d, 0)
         return [np.where(reset[:, t], 0, d) for d in dbefore]
 
-    last = [_or_zeros(d, cache.h0) for d in dlast]
+    last = _all_or_zeros(dlast, widths, len(dh), dh.dtype)
     back_to_first = _scan(step, last, reversed(_times(dh)), cache.lengths)
     if cache.reset_to != "initial":
         dinitial = back_to_first
@@ -520,7 +554,11 @@ def backward(cell, dh, dlast, cache, onto=None):
         weights[-1] = None
     if vectors is not None:
         dvectors = _in_order(dvectors, cache.lengths, False).sum(axis=(0, 1))
-    weights.append(dvectors)
+    dprojection = None
+    if projection is not None:
+        sides = (_in_order(side, cache.lengths, False) for side in sides)
+        dprojection = _projection_gradient(*sides, transposed)
+    weights += [dvectors, dprojection]
     if onto is not None:
         for into, d in zip(onto, weights, strict=True):
             if into is not None:

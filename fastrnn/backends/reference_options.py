@@ -25,20 +25,19 @@ class How(NamedTuple):
 
     options: Options
     vectors: dict[str, np.ndarray]  # (H,) by gate; none: zeros
+    projection: np.ndarray | None  # (H, P)
     relu: bool
     random: bool  # masks are drawn
-    shape: tuple[int, int]  # (N, H)
     step: int = 0
 
-    def _below(self, kind, p):
+    def _below(self, kind, p, v):
         step = 0 if kind == DROPOUT_H else self.options.first_step + self.step
-        rows, width = self.shape
-        return below(self.options.seed, kind, p, range(rows), width, step)
+        return below(self.options.seed, kind, p, range(len(v)), v.shape[-1], step)
 
     def _drop(self, kind, p, v):
         if not self.random or p == 0:
             return v
-        dropped = self._below(kind, p)
+        dropped = self._below(kind, p, v)
         if v.ndim == 3:  # at all steps
             dropped = dropped[:, None]
         return np.where(dropped, 0, v * v.dtype.type(1 / (1 - p)))
@@ -59,18 +58,25 @@ class How(NamedTuple):
         if p == 0:
             return after
         if self.random:
-            return np.where(self._below(kind, p), before, after)
+            return np.where(self._below(kind, p, after), before, after)
         return before.dtype.type(p) * before + before.dtype.type(1 - p) * after
 
     def zoneout_gradient(self, s, d):
         """Gradients of what formulas made of a state, and of what stays of the one before."""
         kind, p = self._zoneout(s)
-        stays = self._below(kind, p) if p else np.zeros(d.shape, bool)
+        stays = self._below(kind, p, d) if p else np.zeros(d.shape, bool)
         return np.where(stays, 0, d), np.where(stays, d, 0)
 
     def times(self, gate, v):
         """What a gate gets of a state by its vector."""
         return v * self.vectors[gate] if self.vectors else np.zeros_like(v)
+
+    def projected(self, h):
+        return h if self.projection is None else h @ self.projection
+
+    def unprojected(self, dh):
+        """The gradient of what was projected."""
+        return dh if self.projection is None else dh @ self.projection.T
 
     def _clipped(self, a):
         clip = self.options.clip
@@ -147,7 +153,8 @@ def lstm(a, states, Wh, bh, order, how):
     c = f * prev_c + i * how.dropped_candidate(g)
     o = how.gate(a["o"] + how.times("o", c))
     s = {"i": i, "f": f, "o": o, "g": g}
-    after = [how.zoneout(0, prev_h, o * np.tanh(c)), how.zoneout(1, prev_c, c)]
+    h = how.projected(o * np.tanh(c))
+    after = [how.zoneout(0, prev_h, h), how.zoneout(1, prev_c, c)]
     return after, [np.concatenate([s[gate] for gate in order], axis=1)]
 
 
@@ -158,8 +165,9 @@ def lstm_backward(dstates, before, after, saved, Wh, order, how):
     c = f * prev_c + i * how.dropped_candidate(g)
     tanh_c = np.tanh(c)
     (dh, dprev_h), (dc, dprev_c) = (how.zoneout_gradient(n, d) for n, d in enumerate((dh, dc)))
-    do = how.gate_gradient(dh * tanh_c, o)
-    dc = dc + dh * o * (1 - tanh_c**2) + how.times("o", do)
+    dout = how.unprojected(dh)
+    do = how.gate_gradient(dout * tanh_c, o)
+    dc = dc + dout * o * (1 - tanh_c**2) + how.times("o", do)
     di = how.gate_gradient(dc * how.dropped_candidate(g), i)
     df = how.gate_gradient(dc * prev_c, f)
     dg = how.candidate_gradient(how.dropped_candidate(dc * i), g)
@@ -169,7 +177,7 @@ def lstm_backward(dstates, before, after, saved, Wh, order, how):
     of_vectors = {"i": di * prev_c, "f": df * prev_c, "o": do * c}
     dvectors = [of_vectors[gate] for gate in order if gate in of_vectors]
     dprev_h = dprev_h + how.dropped_h(da @ Wh.T)
-    return da, da, [dprev_h, dprev_c], np.concatenate(dvectors, axis=1)
+    return da, da, [dprev_h, dprev_c], np.concatenate(dvectors, axis=1), o * tanh_c, dh
 
 
 def _split(a, order):

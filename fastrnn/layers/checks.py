@@ -165,7 +165,8 @@ class Forward(NamedTuple):
 def of_forward(cell: Cell, transposed: bool) -> Forward:
     """Signatures of a cell's forward functions."""
     weights = _all_weights(cell, transposed)
-    before = {f"prev_{state}": "N H" for state in cell.states}
+    axes = zip(cell.states, cell.state_axes, strict=True)
+    before = {f"prev_{state}": f"N {width}" for state, width in axes}
     return Forward(
         signature(x="N D", **before, **weights),
         {kind: signature(x=axes, **_initial(cell), **weights) for kind, axes in _INPUTS.items()},
@@ -175,16 +176,16 @@ def of_forward(cell: Cell, transposed: bool) -> Forward:
 @functools.cache
 def of_step_cache(cell: Cell, transposed: bool) -> Signature:
     """The arrays of a step's cache."""
-    states = dict.fromkeys(cell.initial_fields, "N H")
-    weights = _weights(cell, transposed) | _vectors(cell)
+    states = _states(cell, cell.initial_fields)
+    weights = _weights(cell, transposed) | _beside(cell, transposed)
     return signature(x="N D", **states, **weights, **_kept(cell, "N"))
 
 
 @functools.cache
 def of_cache(cell: Cell, transposed: bool, kind: str) -> Signature:
     """The arrays of a sequence's cache, of a layout or indexed."""
-    last = dict.fromkeys(cell.last_fields, "N H")
-    weights = _weights(cell, transposed) | _vectors(cell)
+    last = _states(cell, cell.last_fields)
+    weights = _weights(cell, transposed) | _beside(cell, transposed)
     axes = "N T" if kind == "indexed" else _INPUTS[kind].removesuffix(" D")
     kept = _kept(cell, axes)
     return signature(x=_INPUTS[kind], **_initial(cell), **weights, **kept, **last)
@@ -194,13 +195,19 @@ def of_cache(cell: Cell, transposed: bool, kind: str) -> Signature:
 _INPUTS = {"batch_first": "N T D", "time_first": "T N D", "packed": "U D", "indexed": "U D"}
 
 
+def _states(cell: Cell, names: Sequence[str], axes: str = "N") -> dict[str, str]:
+    pairs = zip(names, cell.state_axes, strict=True)
+    return {name: f"{axes} {width}" for name, width in pairs}
+
+
 def _initial(cell: Cell) -> dict[str, str]:
-    return dict.fromkeys(cell.initial_fields, "N H?") | {"h0": "N H"}
+    states = _states(cell, cell.initial_fields)
+    return {name: f"{axes}?" for name, axes in states.items()} | {"h0": states["h0"]}
 
 
 def _kept(cell: Cell, axes: str) -> dict[str, str]:
-    widths = dict.fromkeys(cell.states, 1) | cell.saved
-    return {name: f"{axes} {_times(n)}" for name, n in widths.items()}
+    saved = {name: f"{axes} {_times(n)}" for name, n in cell.saved.items()}
+    return _states(cell, cell.states, axes) | saved
 
 
 def _times(n: int) -> str:
@@ -212,8 +219,8 @@ def _gates(cell: Cell) -> str:
 
 
 def _weights(cell: Cell, transposed: bool) -> dict[str, str]:
-    gates = _gates(cell)
-    of_h = {"Wh": f"{gates} H" if transposed else f"H {gates}", "u": "H"}
+    gates, width = _gates(cell), cell.state_axes[0]
+    of_h = {"Wh": f"{gates} {width}" if transposed else f"{width} {gates}", "u": "H"}
     shapes = {"Wx": f"{gates} D" if transposed else f"D {gates}"}
     return shapes | {name: shape for name, shape in of_h.items() if name == cell.recurrent}
 
@@ -221,11 +228,24 @@ def _weights(cell: Cell, transposed: bool) -> dict[str, str]:
 def _all_weights(cell: Cell, transposed: bool) -> dict[str, str]:
     nothing = {} if cell.recurrent else {"Wh": "?"}
     biases = {"b": _gates(cell), "bh": f"{_gates(cell)}?"}
-    return _weights(cell, transposed) | nothing | biases | _vectors(cell)
+    return _weights(cell, transposed) | nothing | biases | _beside(cell, transposed)
 
 
-def _vectors(cell: Cell) -> dict[str, str]:
-    return {cell.vectors_name: f"{_times(len(cell.vectors))}?"} if cell.vectors else {}
+def _beside(cell: Cell, transposed: bool) -> dict[str, str]:
+    axes = {cell.vectors_name: f"{_times(len(cell.vectors))}?"} if cell.vectors else {}
+    if cell.projection:
+        axes["projection"] = "P H" if transposed else "H P"
+    return axes
+
+
+def narrower(projection: np.ndarray, transposed: bool) -> None:
+    """Raises ValueError unless a projection (H, P) has P below H: the kernels count on it."""
+    H, P = projection.shape[::-1] if transposed else projection.shape
+    if P >= H:
+        shape = "(P, H)" if transposed else "(H, P)"
+        raise ValueError(
+            f"projection: expected shape {shape} with P below H = {H}, got {projection.shape}"
+        )
 
 
 def gate_order(cell: Cell, gates: str) -> str:
@@ -521,6 +541,8 @@ def recurrent_cache(cell: Cell, step: bool, cache: NamedTuple) -> NamedTuple:
     checked = arrays(expected, given)
     if checked is not given and not all(map(operator.is_, checked, given)):
         cache = cache._replace(**dict(zip(expected.names, checked, strict=True)))
+    if cell.projection:
+        narrower(cache.projection, transposed)
     _reset_to(cache.reset_to)
     in_order = cache.reverse is False and cache.lengths is cache.index is cache.reset is None
     if in_order and cache.layout in (("batch_first",) if step else ("batch_first", "time_first")):

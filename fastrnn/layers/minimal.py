@@ -67,7 +67,7 @@ def mgu_step_backward(
     Inputs: dnext_h (N, H), cache of mgu_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 2*H), dWh (H, 2*H), db (2*H,).
     """
-    dx, (dprev_h,), *weights, _, _ = step_backward(MGU, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, _, _, _ = step_backward(MGU, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, *weights
 
 
@@ -115,7 +115,7 @@ def mgu_backward(
     mgu_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 2*H), dWh (H, 2*H), db (2*H,).
     """
-    dx, (dh0,), *weights, _, _ = backward(MGU, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), *weights, _, _, _ = backward(MGU, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights
 
 
@@ -326,7 +326,7 @@ def ind_rnn_step_backward(
     Inputs: dnext_h (N, H), cache of ind_rnn_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, H), du (H,), db (H,).
     """
-    dx, (dprev_h,), *weights, _, _ = step_backward(IND_RNN, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, _, _, _ = step_backward(IND_RNN, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, *weights
 
 
@@ -374,5 +374,5 @@ def ind_rnn_backward(
     ind_rnn_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), du (H,), db (H,).
     """
-    dx, (dh0,), *weights, _, _ = backward(IND_RNN, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), *weights, _, _, _ = backward(IND_RNN, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights

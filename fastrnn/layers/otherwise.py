@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn.backends import get_backend
-from fastrnn.cells import WITH_OPTIONS, Cell, steps_taken
+from fastrnn.cells import PROJECTED, WITH_OPTIONS, Cell, steps_taken
 from fastrnn.layers import checks
 from fastrnn.options import DROPOUT_WEIGHTS, DROPOUT_X, Options
 
@@ -19,9 +19,14 @@ _POSITIVE = "clip", "clip_gradient", "hard_sigmoid", "cap"
 _COUNTS = "seed", "first_step"
 
 
-def record_of(cell: Cell) -> Cell:
-    """The record with options of a plain cell, or itself."""
-    return WITH_OPTIONS.get(cell.kernel, cell)
+def record_of(cell: Cell, projected: bool = False) -> Cell:
+    """The record with options of a plain cell, and with a projection; or itself.
+
+    Raises TypeError for a cell that has no projection.
+    """
+    if projected and not cell.projection and cell.kernel not in PROJECTED:
+        raise TypeError(f"projection: expected nothing for {cell.name}")
+    return (PROJECTED if projected else WITH_OPTIONS).get(cell.kernel, cell)
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -66,7 +71,7 @@ def options_of(record: Cell, options: Options | None) -> Options:
 
 
 def beside(
-    cell: Cell, Wh: np.ndarray, vectors: np.ndarray | None, options: Options | None
+    cell: Cell, b: np.ndarray, vectors: np.ndarray | None, options: Options | None
 ) -> dict[str, object]:
     """Options and vectors as fields of Weights, copied; nothing where there are none.
 
@@ -74,11 +79,12 @@ def beside(
     """
     record = record_of(cell)
     if vectors is None:
-        return {} if options is None else {"options": options_of(record, options)}
+        plain = options is None and not cell.projection
+        return {} if plain else {"options": options_of(record, options)}
     if not record.vectors:
         raise TypeError(f"peepholes: expected nothing for {record.name}")
-    name, shape = record.vectors_name, (len(record.vectors) * min(Wh.shape),)
-    vectors = checks.gradient_of(name, vectors, shape, Wh.dtype).copy()
+    name, shape = record.vectors_name, (len(record.vectors) * len(b) // len(record.gates),)
+    vectors = checks.gradient_of(name, vectors, shape, b.dtype).copy()
     return {"options": options_of(record, options), "vectors": vectors}
 
 
@@ -124,9 +130,9 @@ def dropped_weights(
     if p == 0:
         return Wh
     out = np.empty_like(Wh)
-    H, sides = min(Wh.shape), (W if transposed else W.T for W in (Wh, out))
+    sides = (W if transposed else W.T for W in (Wh, out))
     for gate, a, to in zip(order, *(np.split(W, len(order)) for W in sides), strict=True):
-        first = cell.gates.index(gate) * H
+        first = cell.gates.index(gate) * len(a)
         views = a[:, None], to[:, None]
         get_backend(backend).drop(views[0], options.seed, DROPOUT_WEIGHTS, first, p, views[1])
     return out

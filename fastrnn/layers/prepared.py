@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn.backends import get_backend
 from fastrnn.cells import FORM, NAMES, Cell, Weights, form_of
-from fastrnn.layers import checks
+from fastrnn.layers import checks, otherwise
 
 
 class Own(NamedTuple):
@@ -42,6 +42,7 @@ class PreparedWeights:
     transposed: bool
     training: bool  # for backward passes, too
     nonlinearity: str = "tanh"  # of cells that have several
+    projection: np.ndarray | None = None  # (H, P), transposed (P, H); Wh is (P, G*H) then
     backend: InitVar[str | None] = None
     own: Own = field(init=False, repr=False)
 
@@ -55,16 +56,24 @@ class PreparedWeights:
             self._set(name, checks.flag(name, getattr(self, name)))
         record = form_of(self.cell, **{name: getattr(self, name) for name in FORM})
         checks.known_order(record, self.gates)
+        if self.projection is not None:
+            record = otherwise.record_of(record, True)
         expected = checks.of_weights(record, self.transposed)
-        given = self.Wx, self.Wh, self.b, self.bh
+        own = self.Wx, self.Wh, self.b, self.bh
+        given = own if self.projection is None else (*own, None, self.projection)
         arrays = tuple(map(_read_only_copy, checks.arrays(expected, given)))
-        for name, a in zip(("Wx", "Wh", "b", "bh"), arrays, strict=True):
+        own = arrays[:4]
+        for name, a in zip(("Wx", "Wh", "b", "bh"), own, strict=True):
             self._set(name, a)
+        if self.projection is not None:
+            checks.narrower(arrays[-1], self.transposed)
+            self._set("projection", arrays[-1])
         rest, module, packed = (self.gates, self.transposed), get_backend(backend), None
         if hasattr(module, "prepare"):  # the reference reads weights as they lie
-            packed = module.prepare(record, Weights(*arrays, *rest), self.training)
+            weights = Weights(*own, *rest, projection=self.projection)
+            packed = module.prepare(record, weights, self.training)
         forward = checks.of_forward(record, self.transposed)
-        self._set("own", Own(record, forward, arrays, (*rest, packed, None)))
+        self._set("own", Own(record, forward, own, (*rest, packed, None)))
 
     def _set(self, name, value):
         object.__setattr__(self, name, value)
@@ -79,6 +88,7 @@ class PreparedWeights:
         transposed: bool = False,
         reset_after: bool = True,
         nonlinearity: str | None = None,
+        projection: None = None,
     ) -> None:
         """Raises TypeError unless these are weights of that cell and come without what they hold;
         the keywords as they are by default are none."""
@@ -86,6 +96,7 @@ class PreparedWeights:
             raise TypeError(f"Wx: expected weights prepared for {cell}, got those of {self.cell}")
         given = {"Wh": Wh, "b": b, "bh": bh, "gates": gates, "transposed": transposed}
         given |= {"reset_after": reset_after, "nonlinearity": nonlinearity}
+        given |= {"projection": projection}
         nothing = NAMES[cell].form | {"gates": NAMES[cell].gates, "transposed": False}
         for name, value in given.items():
             default = nothing.get(name)
@@ -114,24 +125,26 @@ def prepare(
     reset_after: bool = True,
     nonlinearity: str | None = None,
     transposed: bool = False,
+    projection: np.ndarray | None = None,
     training: bool = False,
     backend: str | None = None,
 ) -> PreparedWeights:
     """Weights of a cell, copied and laid out for the kernels: pass the result in place of Wx, and
-    leave out Wh, b and the keywords gates, bh, reset_after, nonlinearity and transposed, which it
-    holds.
+    leave out Wh, b and the keywords gates, bh, reset_after, nonlinearity, transposed and
+    projection, which it holds.
 
     Inputs: cell, "rnn", "lstm", "gru", "mgu", "min_gru", "min_lstm" or "ind_rnn"; Wx (D, G*H),
     Wh (H, G*H), b (G*H,), with transposed Wx (G*H, D) and Wh (G*H, H); of an ind_rnn u (H,) in
     place of Wh, of a min_gru or min_lstm None; gates and nonlinearity, of cells that have several
     (None: as their functions have them by default); bh (3*H,) and reset_after, for the gru;
-    training, whether backward passes will follow, for which the weights are laid out too.
+    projection (H, P), transposed (P, H), of an lstm, whose Wh then is (P, 4*H); training, whether
+    backward passes will follow, for which the weights are laid out too.
     Raises ValueError for an unknown cell or a shape, TypeError for a dtype.
     """
     record = form_of(cell)
     order = checks.gate_order(record, record.gates if gates is None else gates)
     nonlinearity = record.form["nonlinearity"] if nonlinearity is None else nonlinearity
     return PreparedWeights(
-        *(cell, Wx, Wh, b, bh, order, reset_after, transposed, training, nonlinearity),
+        *(cell, Wx, Wh, b, bh, order, reset_after, transposed, training, nonlinearity, projection),
         backend=backend,
     )

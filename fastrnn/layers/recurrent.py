@@ -98,21 +98,34 @@ def _of_weights(cell, args, gates, transposed, reset_after=True, nonlinearity="t
         return *_form.__wrapped__(cell, *form), args
 
 
-def _otherwise(cell, args, rest, options, vectors):
-    """What _of_weights returns, of the cell with options."""
-    record = otherwise.record_of(cell)
-    args = (*args, vectors) if record.vectors else args
+def _otherwise(cell, args, rest, weights, options=None, vectors=None, projection=None):
+    """What _of_weights returns, of the cell with options; weights: Wx, or prepared ones."""
+    if type(weights) is PreparedWeights:
+        if projection is not None:
+            raise TypeError("projection: expected nothing with prepared weights, which hold it")
+        projection = weights.projection
+    record = otherwise.record_of(cell, projection is not None)
+    beside = (vectors,) * bool(record.vectors) + (projection,) * record.projection
     rest = *rest[:3], otherwise.options_of(record, options)
-    return record, checks.of_forward(record, rest[1]), rest, args
+    return record, checks.of_forward(record, rest[1]), rest, args + beside
+
+
+def _checked(cell, expected, args, rest):
+    """args as kernels take them."""
+    args = checks.arrays(expected, args)
+    if cell.projection:
+        checks.narrower(args[-1], rest[1])
+    return args
 
 
 def _dropped(cell, args, rest, steps, backend):
     """args and rest with what dropout leaves of x and Wh."""
-    x, *states, Wx, Wh, b, bh = args[: len(cell.states) + 5]
+    n = len(cell.states) + 5
+    x, *states, Wx, Wh, b, bh = args[:n]
     order, transposed, packed, options = rest
     x = otherwise.dropped_x(x, steps, options, len(states[0]), backend)
     left = otherwise.dropped_weights(Wh, cell, order, transposed, options, backend)
-    args = x, *states, Wx, left, b, bh, *args[len(cell.states) + 5 :]
+    args = x, *states, Wx, left, b, bh, *args[n:]
     return args, (order, transposed, packed if left is Wh else None, options)
 
 
@@ -122,22 +135,23 @@ def step_forward(
     form: tuple,
     training: bool,
     *,
-    beside: tuple[Options | None, np.ndarray | None] | None = None,
+    beside: tuple | None = None,
     backend: str | None = None,
 ) -> tuple:
     """One time step of any cell, as its own function has it.
 
     Inputs: args, x, the states before, Wx, Wh, b, bh; form, gates, transposed, reset_after,
-    nonlinearity; beside, options and the cell's vectors, or None for neither.
+    nonlinearity; beside, options, the cell's vectors and the projection, or None for none of them.
     Returns: the states after, the cell's cache.
     """
+    weights = args[-4]
     cell, expected, rest, args = _of_weights(cell, args, *form)
-    if beside is not None:
-        cell, expected, rest, args = _otherwise(cell, args, rest, *beside)
-    args = checks.arrays(expected.step, args)
+    if beside is not None or cell.projection:
+        cell, expected, rest, args = _otherwise(cell, args, rest, weights, *beside or ())
+    args = _checked(cell, expected.step, args, rest)
     if training is not True and training is not False:
         training = checks.flag("training", training)
-    if beside is not None and training:
+    if cell.options and training:
         args, rest = _dropped(cell, args, rest, ALL_STEPS, backend)
     return get_backend(backend).step_forward(cell, args, rest, training)
 
@@ -147,8 +161,8 @@ def step_backward(
 ) -> tuple:
     """Gradients of one time step of any cell; dstates, of the states after it.
 
-    Returns: dx, a tuple of those of the states before, dWx, dWh, db, and dbh and that of the
-    vectors or None.
+    Returns: dx, a tuple of those of the states before, dWx, dWh, db, and dbh and those of the
+    vectors and the projection or None.
     """
     cell = _form_of_cache(cell, cache)
     cache = checks.recurrent_cache(cell, True, cache)
@@ -176,22 +190,23 @@ def forward(
     training: bool,
     return_sequence: bool,
     *,
-    beside: tuple[Options | None, np.ndarray | None] | None = None,
+    beside: tuple | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, tuple]:
     """All time steps of any cell, as its own function has them.
 
     Inputs: args, x, the initial states, Wx, Wh, b, bh; form, gates, transposed, reset_after,
-    nonlinearity; steps, the fields of Steps; beside, options and the cell's vectors, or None for
-    neither.
+    nonlinearity; steps, the fields of Steps; beside, options, the cell's vectors and the
+    projection, or None for none of them.
     Returns: h, the cell's cache.
     """
+    weights = args[-4]
     cell, expected, rest, args = _of_weights(cell, args, *form)
-    if beside is not None:
-        cell, expected, rest, args = _otherwise(cell, args, rest, *beside)
+    if beside is not None or cell.projection:
+        cell, expected, rest, args = _otherwise(cell, args, rest, weights, *beside or ())
     lengths, reverse, index, reset, reset_to, layout = steps
     layout = checks.layout(layout)
-    args = checks.arrays(expected.sequence[layout if index is None else "indexed"], args)
+    args = _checked(cell, expected.sequence[layout if index is None else "indexed"], args, rest)
     plain = type(reset_to) is str and reset_to == "zeros"  # an array would compare its elements
     if plain and layout == "batch_first" and reverse is False and lengths is index is reset is None:
         steps = ALL_STEPS
@@ -201,7 +216,7 @@ def forward(
         training = checks.flag("training", training)
     if return_sequence is not True and return_sequence is not False:
         return_sequence = checks.flag("return_sequence", return_sequence)
-    if beside is not None and training:
+    if cell.options and training:
         args, rest = _dropped(cell, args, rest, steps, backend)
     return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
@@ -225,10 +240,10 @@ def backward(
 
     Inputs: dh (N, T, H) or None; dlast, the gradients (N, H) or None of all last states; cache of
     the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, of an lstm with peepholes
-    theirs, which go on in place from what they hold: C-contiguous, of the weights' shapes, zeros at
-    first. If an exception of a signal ends the call, they mean nothing.
+    or a projection theirs, which go on in place from what they hold: C-contiguous, of the weights'
+    shapes, zeros at first. If an exception of a signal ends the call, they mean nothing.
     Returns: dx (N, T, D), a tuple of the gradients (N, H) of all initial states, dWx, dWh, db, and
-    dbh and that of the vectors or None.
+    dbh and those of the vectors and the projection or None.
     """
     if not isinstance(dlast, tuple | list):
         raise TypeError(f"dlast: expected a tuple, got {type(dlast).__name__}")
@@ -256,7 +271,7 @@ def backward(
 
 
 def _checked_onto(cell, onto, cache):
-    """dWx, dWh, db, and dbh and the vectors' or None."""
+    """dWx, dWh, db, and dbh and those of the vectors and the projection or None."""
     if not isinstance(onto, tuple | list):
         raise TypeError(f"onto: expected a tuple, got {type(onto).__name__}")
     shapes, of_h = {"dWx": cache.Wx.shape}, f"d{cell.recurrent}"
@@ -265,14 +280,14 @@ def _checked_onto(cell, onto, cache):
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
     if getattr(cache, "bias", False):
         shapes |= {"dbh": shapes["db"]}
-    if (vectors := getattr(cache, cell.vectors_name, None)) is not None:
-        shapes |= {f"d{cell.vectors_name}": vectors.shape}
+    beside = {name: getattr(cache, name) for name in cell.beside}
+    shapes |= {f"d{name}": a.shape for name, a in beside.items() if a is not None}
     if len(onto) != len(shapes):
         raise ValueError(f"onto: expected {', '.join(shapes)}, got {len(onto)} of them")
     for (name, shape), d in zip(shapes.items(), onto, strict=True):
         checks.written(name, d, shape, cache.x.dtype)
     given = dict(zip(shapes, onto, strict=True))
-    names = "dWx", of_h, "db", "dbh", f"d{cell.vectors_name}"
+    names = "dWx", of_h, "db", "dbh", f"d{cell.vectors_name}", "dprojection"
     return tuple(given.get(name) for name in names)
 
 
@@ -280,7 +295,8 @@ def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
     own = checks.is_of(cell.cache, cache) and cache.x is not None
     if own and cell.options_of(cache) is not None:
-        record = otherwise.record_of(_plain_form_of_cache(cell, cache))
+        projected = getattr(cache, "projection", None) is not None
+        record = otherwise.record_of(_plain_form_of_cache(cell, cache), projected)
         otherwise.options_of(record, cache.options)
         return record
     return _plain_form_of_cache(cell, cache)
@@ -336,7 +352,7 @@ def rnn_step_backward(
     Inputs: dnext_h (N, H), cache of rnn_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    dx, (dprev_h,), *weights, _, _ = step_backward(RNN, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, _, _, _ = step_backward(RNN, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, *weights
 
 
@@ -388,7 +404,7 @@ def rnn_backward(
     rnn_forward; dhT (N, H), the gradient of cache.hT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, H), dWh (H, H), db (H,).
     """
-    dx, (dh0,), *weights, _, _ = backward(RNN, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), *weights, _, _, _ = backward(RNN, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights
 
 
@@ -407,19 +423,23 @@ def lstm_step_forward(
     transposed: bool = False,
     training: bool = True,
     peepholes: np.ndarray | None = None,
+    projection: np.ndarray | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, LSTMCache]:
     """One time step: with a = x Wx + prev_h Wh + b, i, f, o = sigmoid(a_i, a_f, a_o) and
-    g = tanh(a_g), next_c = f prev_c + i g and next_h = o tanh(next_c).
+    g = tanh(a_g), next_c = f prev_c + i g and next_h = o tanh(next_c), with a projection
+    (o tanh(next_c)) projection.
 
     Inputs: x (N, D), prev_h (N, H), prev_c (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); gates, the
     order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo" (PyTorch) or
-    "iofg" (ONNX); transposed, training: see fastrnn.layers.recurrent.
+    "iofg" (ONNX); transposed, training: see fastrnn.layers.recurrent; projection (H, P), transposed
+    (P, H), P below H: Wh then is (P, 4*H), and h has P columns.
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
     args, form = (x, prev_h, prev_c, Wx, Wh, b, None), (gates, transposed)
-    beside = None if options is None and peepholes is None else (options, peepholes)
+    plain = options is peepholes is projection is None
+    beside = None if plain else (options, peepholes, projection)
     return step_forward(LSTM, args, form, training, beside=beside, backend=backend)
 
 
@@ -430,11 +450,14 @@ def lstm_step_backward(
 
     Inputs: dnext_h (N, H), dnext_c (N, H), cache of lstm_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dprev_c (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the
-    gates in the order of the forward pass; and dpeepholes (3*H,) where peepholes were given.
+    gates in the order of the forward pass; and dpeepholes (3*H,) and dprojection (H, P) where
+    peepholes and a projection were given.
     """
     dstates = dnext_h, dnext_c
-    dx, dstates, *weights, _, dpeepholes = step_backward(LSTM, dstates, cache, backend=backend)
-    return dx, *dstates, *weights, *_given(dpeepholes)
+    dx, dstates, *weights, _, dpeepholes, dprojection = step_backward(
+        LSTM, dstates, cache, backend=backend
+    )
+    return dx, *dstates, *weights, *_given(dpeepholes, dprojection)
 
 
 def lstm_forward(
@@ -456,6 +479,7 @@ def lstm_forward(
     training: bool = True,
     return_sequence: bool = True,
     peepholes: np.ndarray | None = None,
+    projection: np.ndarray | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, LSTMCache]:
@@ -464,13 +488,15 @@ def lstm_forward(
     Inputs: x (N, T, D), h0 (N, H), Wx (D, 4*H), Wh (H, 4*H), b (4*H,); c0 (N, H), zeros where it is
     None; gates, the order in which the gates lie in Wx, Wh and b: "ifog", "fico" (f i c~ o), "ifgo"
     (PyTorch) or "iofg" (ONNX); lengths (N,), reverse, index (N, T), reset (N, T), reset_to,
-    layout, transposed, training, return_sequence: see fastrnn.layers.recurrent.
+    layout, transposed, training, return_sequence: see fastrnn.layers.recurrent; projection (H, P):
+    see lstm_step_forward.
     Returns: h (N, T, H), cache for lstm_backward; cache.c (N, T, H) holds all cell states, cache.hT
     and cache.cT (N, H) the last states.
     """
     args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, transposed
-    beside = None if options is None and peepholes is None else (options, peepholes)
+    plain = options is peepholes is projection is None
+    beside = None if plain else (options, peepholes, projection)
     return forward(
         LSTM, args, form, steps, training, return_sequence, beside=beside, backend=backend
     )
@@ -489,12 +515,13 @@ def lstm_backward(
     Inputs: dh (N, T, H), the gradient of every h_t from outside the recurrence; cache of
     lstm_forward; dhT and dcT (N, H), the gradients of cache.hT and cache.cT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the gates in the order
-    of the forward pass; and dc0 (N, H) and dpeepholes (3*H,) where c0 and peepholes were given.
+    of the forward pass; and dc0 (N, H), dpeepholes (3*H,) and dprojection (H, P) where c0,
+    peepholes and a projection were given.
     """
     gradients = backward(LSTM, dh, (dhT, dcT), cache, backend=backend)
-    dx, (dh0, dc0), *weights, _, dpeepholes = gradients
+    dx, (dh0, dc0), *weights, _, dpeepholes, dprojection = gradients
     dc0 = None if cache.c0 is None else dc0
-    return dx, dh0, *weights, *_given(dc0, dpeepholes)
+    return dx, dh0, *weights, *_given(dc0, dpeepholes, dprojection)
 
 
 def _given(*gradients):
@@ -543,7 +570,7 @@ def gru_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dprev_h,), *weights, dbh, _ = step_backward(GRU, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, dbh, _, _ = step_backward(GRU, (dnext_h,), cache, backend=backend)
     return (dx, dprev_h, *weights, dbh) if cache.bias else (dx, dprev_h, *weights)
 
 
@@ -599,5 +626,5 @@ def gru_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dh0,), *weights, dbh, _ = backward(GRU, dh, (dhT,), cache, backend=backend)
+    dx, (dh0,), *weights, dbh, _, _ = backward(GRU, dh, (dhT,), cache, backend=backend)
     return (dx, dh0, *weights, dbh) if cache.bias else (dx, dh0, *weights)

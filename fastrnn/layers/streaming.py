@@ -89,8 +89,9 @@ class Stream(_Stepping):
     function, weights prepared once, no memory allocated by a step with out=.
 
     Inputs: cell, Wx (D, G*H), Wh (H, G*H), b (G*H,), gates, bh, reset_after, nonlinearity,
-    transposed, backend: as prepare has them; or cell and the result of prepare alone; batch N;
-    peepholes (3*H,), for the lstm, and options, as with training=False.
+    transposed, projection, backend: as prepare has them; or cell and the result of prepare alone;
+    batch N; peepholes (3*H,), for the lstm, and options, as with training=False. h has P columns
+    with a projection.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
@@ -111,6 +112,7 @@ class Stream(_Stepping):
         nonlinearity: str | None = None,
         transposed: bool = False,
         peepholes: np.ndarray | None = None,
+        projection: np.ndarray | None = None,
         options: Options | None = None,
         backend: str | None = None,
     ) -> None:
@@ -118,16 +120,19 @@ class Stream(_Stepping):
         given = {"bh": bh, "gates": gates, "transposed": transposed}
         given |= {"reset_after": reset_after, "nonlinearity": nonlinearity}
         if type(Wx) is PreparedWeights:
-            Wx.check_alone(cell, Wh, b, **given)
+            Wx.check_alone(cell, Wh, b, **given, projection=projection)
         else:
-            Wx = prepare(cell, Wx, Wh, b, **given, backend=backend)
-        record = Wx.own.record
+            Wx = prepare(cell, Wx, Wh, b, **given, projection=projection, backend=backend)
+        record, dtype = Wx.own.record, Wx.b.dtype
         D, H = Wx.Wx.shape[Wx.transposed], len(Wx.b) // len(record.gates)
+        P = Wx.Wh.shape[Wx.transposed] if record.projection else H
         self._weights, self._backend = Wx, current_backend() if backend is None else backend
-        self._beside = otherwise.beside(Wx.own.record, Wx.Wh, peepholes, options)
-        self._input_shape, self._output_shape = (batch, D), (batch, H)
+        self._beside = otherwise.beside(record, Wx.b, peepholes, options)
+        self._input_shape, self._output_shape = (batch, D), (batch, P)
+        shapes = [(batch, {"P": P, "H": H}[axis]) for axis in record.state_axes]
         try:
-            self._state = {name: np.zeros((batch, H), Wx.b.dtype) for name in record.states}
+            states = zip(record.states, shapes, strict=True)
+            self._state = {name: np.zeros(shape, dtype) for name, shape in states}
         except ValueError:  # of more bytes than can be counted
             raise MemoryError(f"batch: no memory for states of {batch} rows") from None
         self._start()
@@ -135,7 +140,8 @@ class Stream(_Stepping):
     def _made(self):
         own, module = self._weights.own, get_backend(self._backend)
         make = getattr(module, "stream", None) or partial(_Stepper, module)
-        weights = Weights(*own.arrays, *own.rest)._replace(**self._beside)
+        weights = Weights(*own.arrays, *own.rest, projection=self._weights.projection)
+        weights = weights._replace(**self._beside)
         record = otherwise.record_of(own.record) if self._beside else own.record
         return make(record, weights, self._state.values(), self._checked)
 
@@ -317,7 +323,7 @@ class _Stepper:
         return out
 
     def _take(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:
-        beside = self._weights[8:] if self._cell.vectors else ()
+        beside = self._weights[8 : 8 + len(self._cell.beside)]
         args = x, *self._states, *self._weights[:4], *beside
         *after, _ = self._backend.step_forward(self._cell, args, self._weights[4:8], False)
         for state, new in zip(self._states, after, strict=True):

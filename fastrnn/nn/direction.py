@@ -54,11 +54,11 @@ class Weights(NamedTuple):
     Wh: np.ndarray | None = None  # (P, G*H), transposed (G*H, P)
     b: np.ndarray | None = None  # (G*H,)
     bh: np.ndarray | None = None  # (G*H,), of the gru; None: zeros
-    Whr: np.ndarray | None = None  # (P, H), of an lstm whose h is projected
+    Whr: np.ndarray | None = None  # (H, P), transposed (P, H), of an lstm whose h is projected
     peepholes: np.ndarray | None = None  # (3*H,), of an lstm
 
     def size(self, form: Form) -> tuple[int, np.dtype]:
-        """P of weights without a projection, and their dtype."""
+        """P of the weights, and their dtype."""
         own = self.Wx if isinstance(self.Wx, PreparedWeights) else self
         transposed = own.transposed if own is not self else form.transposed
         return own.Wh.shape[transposed], own.Wh.dtype
@@ -82,16 +82,16 @@ def forward(
     training: bool,
     backend: str | None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], NamedTuple]:
-    """All steps of weights without a projection.
+    """All steps.
 
     Inputs: x (N, T, D) or as steps.layout has it, or with steps.index a table (U, D); initial, None
     for zeros.
-    Returns: h (N, T, H), the last states (N, H) each, the cache for backward.
+    Returns: h (N, T, P), the last states, h (N, P) and of an lstm c (N, H), the cache for backward.
     """
     h0, *others = [None] * len(form.record.states) if initial is None else initial
     if h0 is None:
-        H, dtype = weights.size(form)
-        h0 = np.zeros((batch_of(x, steps), H), dtype)
+        P, dtype = weights.size(form)
+        h0 = np.zeros((batch_of(x, steps), P), dtype)
     args, (keywords, beside) = (x, h0, *others, *weights[:4]), _told(form, weights)
     h, cache = recurrent.forward(
         form.record, args, keywords, steps, training, True, beside=beside, backend=backend
@@ -107,9 +107,9 @@ def step(
     training: bool,
     backend: str | None = None,
 ) -> tuple[tuple[np.ndarray, ...], NamedTuple]:
-    """One step of weights without a projection.
+    """One step.
 
-    Inputs: x (N, D); states (N, H) each.
+    Inputs: x (N, D); states, h (N, P) and of an lstm c (N, H).
     Returns: the states after it, the cache.
     """
     args, (keywords, beside) = (x, *states, *weights[:4]), _told(form, weights)
@@ -125,7 +125,7 @@ def _told(form, weights):
     keywords = form.gates or record.gates, form.transposed, form.reset_after, form.nonlinearity
     if isinstance(weights.Wx, PreparedWeights):  # which hold what the form says
         keywords = record.gates, False, True, record.form["nonlinearity"]
-    beside = form.options, weights.peepholes
+    beside = form.options, weights.peepholes, weights.Whr
     return keywords, None if all(given is None for given in beside) else beside
 
 
@@ -139,13 +139,14 @@ def backward(
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Weights]:
     """Gradients of forward.
 
-    Inputs: dh (N, T, H) and dlast (N, H) each, None for zeros; onto, gradients of the weights to go
-    on from, in place.
+    Inputs: dh (N, T, P) and dlast like the last states, None for zeros; onto, gradients of the
+    weights to go on from, in place.
     Returns: dx like x, those of the initial states, those of the weights.
     """
     if onto is not None:
-        onto = tuple(d for d in onto if d is not None)
-    dx, dinitial, *weights, dvectors = recurrent.backward(
+        in_turn = *onto[:4], onto.peepholes, onto.Whr
+        onto = tuple(d for d in in_turn if d is not None)
+    dx, dinitial, *weights, dvectors, dWhr = recurrent.backward(
         form.record, dh, dlast, cache, onto=onto, backend=backend
     )
-    return dx, dinitial, Weights(*weights, peepholes=dvectors)
+    return dx, dinitial, Weights(*weights, dWhr, dvectors)

@@ -312,22 +312,26 @@ class Recurrent:
         """All layers one step after the other, for inputs that arrive one by one, with the bits of
         forward: see fastrnn.layers.streaming.Chain. The weights are those of now.
 
-        Inputs: batch N; head, w (H, C) and b (C,) of a dense layer on top.
-        Raises ValueError for a stack that is bidirectional or projected, and for a batch or a head
-        that does not fit.
+        Inputs: batch N; head, w (P, C) and b (C,) of a dense layer on top.
+        Raises ValueError for a stack that is bidirectional, and for a batch or a head that does not
+        fit.
         """
         if self.form.bidirectional:
             raise ValueError(
                 "stream: expected bidirectional=False: the direction backwards begins at the end"
             )
-        if self.proj_size:
-            raise ValueError(f"stream: expected proj_size=0, got {self.proj_size}")
         form = self.form
         given = {"gates": form.gates, "transposed": True, "reset_after": form.reset_after}
         given |= {"nonlinearity": form.nonlinearity, "options": form.options}
         given |= {"batch": batch, "backend": self.backend}
         streams = [
-            Stream(form.cell, w.Wx, w.Wh, w.b, bh=w.bh, peepholes=w.peepholes, **given)
+            Stream(
+                *(form.cell, w.Wx, w.Wh, w.b),
+                **given,
+                bh=w.bh,
+                peepholes=w.peepholes,
+                projection=w.Whr,
+            )
             for (w,) in self._weights()
         ]
         return Chain(streams, head)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn.cells import Steps, steps_taken
-from fastrnn.nn import direction, projection
+from fastrnn.nn import direction
 from fastrnn.nn.direction import Form, States, Weights
 
 Layer = Sequence[Weights]  # of a layer: forwards, and backwards in time where there are two
@@ -48,10 +48,9 @@ def layer_forward(
     """
     results = []
     for d, (w, states) in enumerate(zip(weights, initial, strict=True)):
-        run = direction.forward if w.Whr is None else projection.forward
         taken = _backwards(steps) if d else steps
         of = form.of_direction(number + d)
-        results.append(run(of, w, x, states, taken, training, backend))
+        results.append(direction.forward(of, w, x, states, taken, training, backend))
     outputs, lasts, caches = zip(*results, strict=True)
     return list(outputs), list(lasts), caches
 
@@ -94,9 +93,8 @@ def layer_backward(
     """
     results = []
     for d, cache in enumerate(caches):
-        run = projection if isinstance(cache, projection.Cache) else direction
         sums = None if onto is None else onto[d]
-        results.append(run.backward(form, dh[d], dlast[d], cache, sums, backend))
+        results.append(direction.backward(form, dh[d], dlast[d], cache, sums, backend))
     dxs, dinitial, grads = zip(*results, strict=True)
     return dxs[0] if len(dxs) == 1 else dxs[0] + dxs[1], list(dinitial), list(grads)
 

@@ -34,7 +34,7 @@ import_array()
 cdef enum:
     WEIGHTS = 3  # where w_ih, w_hh, b_ih and b_hh begin among the tensors of steps.py
     INPUTS = 7   # how many these are
-    LARGE = 50_000_000  # operations from which on Python sees to torch's threads, see threads.py
+    LARGE = 50_000_000  # operations beside which the longer way takes no time
 
 
 # ---- what steps share ----------------------------------------------------------------------------

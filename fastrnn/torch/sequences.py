@@ -35,15 +35,16 @@ class Sequence(NamedTuple):
     @property
     def is_one(self) -> bool:
         """Whether it is one layer in one direction, without what only nn.stack knows."""
-        return self.form.layers == 1 and not self.form.bidirectional and not self.projected
+        return self.form.layers == 1 and not self.form.bidirectional
 
     def forward(self, training, x, h0, c0, *weights):
         initial = (h0, c0)[: len(self.form.record.states)]
         if self.is_one and self.sizes is None and self.reset is None:
             # A short way, for steps that take hardly longer than the way.
-            b = weights[2:] if self.bias else (None, None)
+            b = weights[2:4] if self.bias else (None, None)
             before = [None if s is None else s[0] for s in initial]
-            w, steps = self._summed(*weights[:2], *b, None), _STEPS[self.layout]
+            w_hr = weights[-1] if self.projected else None
+            w, steps = self._summed(*weights[:2], *b, w_hr), _STEPS[self.layout]
             y, last, cache = direction.forward(self.form, w, x, before, steps, training, None)
             return (y, *(s[None] for s in last)), cache
         lengths, reset = None, None if self.reset is None else self.reset.numpy()

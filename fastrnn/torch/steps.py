@@ -38,7 +38,7 @@ class Step(NamedTuple):
     def backward(self, cache, *dstates):
         dstates = [np.zeros_like(cache.h) if d is None else d for d in dstates]
         gradients = recurrent.step_backward(NAMES[self.cell], dstates, cache)
-        dx, dstates, dw_ih, dw_hh, db, dbh, _ = gradients
+        dx, dstates, dw_ih, dw_hh, db, dbh, *_ = gradients
         dh, dc = (*dstates, None)[:2]
         return dx, dh, dc, dw_ih, dw_hh, db, db.copy() if dbh is None else dbh
 

@@ -2,7 +2,9 @@
    with a = x Wx + b + h_prev Wh + bh
 
    lstm_options: h_prev Wh of what dropout leaves of h_prev, p c_prev or, in a_o, p c added to a, g
-   dropped out, and c and h after zoneout, h of the c before it */
+   dropped out, and c and h after zoneout, h of the c before it
+
+   lstm_projected: the same with h = (o tanh(c)) Whr (Sak et al. 2014) */
 
 /* In two bodies: one chain of gates, c and tanh(c) is too long for the CPU to find the next row's
    work behind it. */
@@ -63,54 +65,74 @@ static const cell_spec FN(lstm) = {
     .weights = {{.gates = 4}},
 };
 
+/* Gates and c; returns o tanh(c). */
+INLINE V FN(lstm_options_step)(const FN(block) *b, idx k, idx rank, idx u, const idx n)
+{
+    REAL *const state = FN(state)(b, 1, rank, u);
+    const V c_prev = FN(load)(state);
+    const V i = FN(gate_of)(b, FN(gate)(b, k, 0) + FN(times_vector)(b, 0, u, c_prev, n));
+    const V f = FN(gate_of)(b, FN(gate)(b, k, 1) + FN(times_vector)(b, 1, u, c_prev, n));
+    const V g = FN(candidate_of)(b, FN(gate)(b, k, 3));
+    const V c = f * c_prev + i * FN(scaled)(g, FN(candidate_scale)(b, rank, u));
+    const V o = FN(gate_of)(b, FN(gate)(b, k, 2) + FN(times_vector)(b, 2, u, c, n));
+    const V kept_c = FN(zoneout)(b, 1, rank, u, c_prev, c);
+    FN(store)(state, kept_c);
+    FN(save_state)(b, 1, rank, u, kept_c, n);
+    FN(save_gate)(b, rank, 0, u, i, n);
+    FN(save_gate)(b, rank, 1, u, f, n);
+    FN(save_gate)(b, rank, 2, u, o, n);
+    FN(save_gate)(b, rank, 3, u, g, n);
+    return o * FN(tanh)(c);
+}
+
 INLINE void FN(lstm_options_activate_n)(const FN(block) *b, idx u, const idx n)
 {
-    for (EACH_ROW(b)) {
-        REAL *const state = FN(state)(b, 1, rank, u);
-        const V c_prev = FN(load)(state);
-        const V i = FN(gate_of)(b, FN(gate)(b, k, 0) + FN(times_vector)(b, 0, u, c_prev, n));
-        const V f = FN(gate_of)(b, FN(gate)(b, k, 1) + FN(times_vector)(b, 1, u, c_prev, n));
-        const V g = FN(candidate_of)(b, FN(gate)(b, k, 3));
-        const V c = f * c_prev + i * FN(scaled)(g, FN(candidate_scale)(b, rank, u));
-        const V o = FN(gate_of)(b, FN(gate)(b, k, 2) + FN(times_vector)(b, 2, u, c, n));
-        const V kept_c = FN(zoneout)(b, 1, rank, u, c_prev, c);
-        FN(store)(state, kept_c);
-        FN(save_state)(b, 1, rank, u, kept_c, n);
-        FN(save_gate)(b, rank, 0, u, i, n);
-        FN(save_gate)(b, rank, 1, u, f, n);
-        FN(save_gate)(b, rank, 2, u, o, n);
-        FN(save_gate)(b, rank, 3, u, g, n);
-        FN(finish_dropped)(b, rank, u, o * FN(tanh)(c), n);
-    }
+    for (EACH_ROW(b))
+        FN(finish_dropped)(b, rank, u, FN(lstm_options_step)(b, k, rank, u, n), n);
 }
 EPILOGUE(lstm_options_activate)
+
+/* d, the gradient of o tanh(c), to those of the gates and of c before; returns o tanh(c). */
+INLINE V FN(lstm_options_differentiate_step)(const FN(block) *b, idx rank, idx u, V d, const idx n)
+{
+    const V i = FN(saved_gate)(b, rank, 0, u, n), f = FN(saved_gate)(b, rank, 1, u, n);
+    const V o = FN(saved_gate)(b, rank, 2, u, n), g = FN(saved_gate)(b, rank, 3, u, n);
+    const V c_prev = FN(state_before)(b, 1, rank, u, n);
+    const V scale = FN(candidate_scale)(b, rank, u);
+    const V used_g = FN(scaled)(g, scale), c = f * c_prev + i * used_g, tanh_c = FN(tanh)(c);
+    REAL *const dstate = FN(dstate)(b, 1, rank, u);
+    V dc_prev;
+    const V do_ = FN(gate_gradient)(b, d * tanh_c, o);
+    const V dc = FN(zoneout_gradient)(b, 1, rank, u, FN(load)(dstate), &dc_prev)
+        + d * o * (1 - tanh_c * tanh_c) + FN(times_vector)(b, 2, u, do_, n);
+    const V di = FN(gate_gradient)(b, dc * used_g, i);
+    const V df = FN(gate_gradient)(b, dc * c_prev, f);
+    const V dg = FN(scaled)(dc * i, scale);
+    FN(store_dgate)(b, rank, 0, u, di, n);
+    FN(store_dgate)(b, rank, 1, u, df, n);
+    FN(store_dgate)(b, rank, 2, u, do_, n);
+    FN(store_dgate)(b, rank, 3, u, FN(candidate_gradient)(b, dg, g), n);
+    FN(store)(dstate, dc_prev + dc * f + FN(times_vector)(b, 0, u, di, n)
+              + FN(times_vector)(b, 1, u, df, n));
+    FN(store_operand)(b, NEW_C, rank, u, c, n);
+    return o * tanh_c;
+}
+
+/* The gradient of h; what goes past the step is left to the state before. */
+INLINE V FN(lstm_options_dh)(const FN(block) *b, idx k, idx rank, idx u, const idx n)
+{
+    V dh_prev;
+    const V dh = FN(zoneout_gradient)(b, 0, rank, u, FN(dh)(b, k, rank, u, n), &dh_prev);
+    FN(store)(FN(dstate)(b, 0, rank, u), dh_prev);
+    FN(store_dropped)(b, rank, u, n);
+    return dh;
+}
 
 INLINE void FN(lstm_options_differentiate_n)(const FN(block) *b, idx u, const idx n)
 {
     for (EACH_ROW(b)) {
-        const V i = FN(saved_gate)(b, rank, 0, u, n), f = FN(saved_gate)(b, rank, 1, u, n);
-        const V o = FN(saved_gate)(b, rank, 2, u, n), g = FN(saved_gate)(b, rank, 3, u, n);
-        const V c_prev = FN(state_before)(b, 1, rank, u, n);
-        const V scale = FN(candidate_scale)(b, rank, u);
-        const V used_g = FN(scaled)(g, scale), c = f * c_prev + i * used_g, tanh_c = FN(tanh)(c);
-        REAL *const dstate = FN(dstate)(b, 1, rank, u);
-        V dh_prev, dc_prev;
-        const V dh = FN(zoneout_gradient)(b, 0, rank, u, FN(dh)(b, k, rank, u, n), &dh_prev);
-        const V do_ = FN(gate_gradient)(b, dh * tanh_c, o);
-        const V dc = FN(zoneout_gradient)(b, 1, rank, u, FN(load)(dstate), &dc_prev)
-            + dh * o * (1 - tanh_c * tanh_c) + FN(times_vector)(b, 2, u, do_, n);
-        const V di = FN(gate_gradient)(b, dc * used_g, i);
-        const V df = FN(gate_gradient)(b, dc * c_prev, f);
-        const V dg = FN(scaled)(dc * i, scale);
-        FN(store_dgate)(b, rank, 0, u, di, n);
-        FN(store_dgate)(b, rank, 1, u, df, n);
-        FN(store_dgate)(b, rank, 2, u, do_, n);
-        FN(store_dgate)(b, rank, 3, u, FN(candidate_gradient)(b, dg, g), n);
-        FN(store)(dstate, dc_prev + dc * f + FN(times_vector)(b, 0, u, di, n)
-                  + FN(times_vector)(b, 1, u, df, n));
-        FN(store)(FN(dstate)(b, 0, rank, u), dh_prev);
-        FN(store_operand)(b, NEW_C, rank, u, c, n);
-        FN(store_dropped)(b, rank, u, n);
+        const V dh = FN(lstm_options_dh)(b, k, rank, u, n);
+        FN(lstm_options_differentiate_step)(b, rank, u, dh, n);
     }
 }
 EPILOGUE(lstm_options_differentiate)
@@ -124,6 +146,58 @@ static const cell_spec FN(lstm_options) = {
     .phases = 1,
     .forward = {{.gates = 4, .continued = 4, .activate = FN(lstm_options_activate)}},
     .backward = {{.piece = {{.gates = 4}}, .differentiate = FN(lstm_options_differentiate)}},
+    .weights = {{.gates = 4}},
+    .vectors = 3,
+    .vector = {{0, C_BEFORE}, {1, C_BEFORE}, {2, BY_NEW_C}},
+};
+
+/* ---- projected ------------------------------------------------------------------------------- */
+
+INLINE void FN(lstm_unprojected_n)(const FN(block) *b, idx u, const idx n)
+{
+    for (EACH_ROW(b))
+        FN(store)(FN(scratch)(b, 0, rank, u), FN(lstm_options_step)(b, k, rank, u, n));
+}
+EPILOGUE(lstm_unprojected)
+
+INLINE void FN(lstm_project_n)(const FN(block) *b, idx u, const idx n)
+{
+    for (EACH_ROW(b))
+        FN(finish_dropped)(b, rank, u, FN(gate)(b, k, 0), n);
+}
+EPILOGUE(lstm_project)
+
+INLINE void FN(lstm_project_differentiate_n)(const FN(block) *b, idx u, const idx n)
+{
+    for (EACH_ROW(b))
+        FN(store_dblock)(b, rank, 4, u, FN(lstm_options_dh)(b, k, rank, u, n), n);
+}
+EPILOGUE(lstm_project_differentiate)
+
+INLINE void FN(lstm_unprojected_differentiate_n)(const FN(block) *b, idx u, const idx n)
+{
+    for (EACH_ROW(b)) {
+        const V d = FN(arriving)(b, k);
+        const V out = FN(lstm_options_differentiate_step)(b, rank, u, d, n);
+        FN(store_operand)(b, OF_SCRATCH, rank, u, out, n);
+    }
+}
+EPILOGUE(lstm_unprojected_differentiate)
+
+static const cell_spec FN(lstm_projected) = {
+    .name = "lstm_projected",
+    .gates = 4,
+    .states = 2,
+    .scratch = 1, /* o tanh(c) */
+    .saves_gates = 1,
+    .gradient_blocks = 5, /* the last: of h */
+    .operand = 1,
+    .phases = 2,
+    .forward = {{.gates = 4, .continued = 4, .activate = FN(lstm_unprojected)},
+                {.left = SCRATCH, .projects = 1, .gates = 1, .activate = FN(lstm_project)}},
+    .backward = {{.piece = {{.gates = 4}}, .differentiate = FN(lstm_project_differentiate)},
+                 {.within_step = 1, .projects = 1, .piece = {{.block = 4, .gates = 1}},
+                  .differentiate = FN(lstm_unprojected_differentiate)}},
     .weights = {{.gates = 4}},
     .vectors = 3,
     .vector = {{0, C_BEFORE}, {1, C_BEFORE}, {2, BY_NEW_C}},

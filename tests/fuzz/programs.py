@@ -37,6 +37,7 @@ def public_functions() -> dict[str, Callable]:
 STANDARD = {"rnn": "1", "lstm": "4", "gru": "3"}
 GATES = STANDARD | {"mgu": "2", "min_gru": "2", "min_lstm": "3", "ind_rnn": "1"}
 STATES = dict.fromkeys(GATES, "h") | {"lstm": "hc"}
+AXES = {"h": "N P", "c": "N H"}
 ORDERS = {
     "lstm": ("ifog", "fico", "ifgo", "iofg"),
     "gru": ("rzn", "zrn"),
@@ -51,19 +52,25 @@ NONLINEARITIES = {
     "ind_rnn": ("relu", "tanh"),
 }
 WEIGHTS = ("Wx", "Wh", "u", "b", "gates", "bh", "reset_after", "nonlinearity", "transposed")
+WEIGHTS += ("projection",)
 
 
 def weights_of(draw: Draw, cell: str) -> dict[str, object]:
-    """Those of WEIGHTS that the cell has, with or without what may be left out."""
+    """Those of WEIGHTS that the cell has, with or without what may be left out; h has P columns."""
     columns, given = f"{GATES[cell]}*H", draw.some(0.3, transposed=lambda: draw.chance(0.8))
     if cell in NONLINEARITIES:
         given |= draw.some(0.5, nonlinearity=lambda: draw.pick(NONLINEARITIES[cell]))
         # Infinities that no tanh ends cancel or not by the order of a sum.
         draw.special &= given.get("nonlinearity", NONLINEARITIES[cell][0]) == "tanh"
-    for name, rows in (("Wx", "D"), ("Wh", "H")):
-        axes = f"{columns} {rows}" if given.get("transposed") else f"{rows} {columns}"
-        if name == "Wx" or cell in STANDARD or cell == "mgu":
-            given[name] = draw.weights(axes, draw.sizes[rows])
+    draw.sizes["P"], matrices = draw.sizes["H"], [("Wx", "D", columns)]
+    if cell == "lstm" and draw.sizes["H"] > 1 and draw.chance(0.3):
+        draw.sizes["P"] = draw.number(1, draw.sizes["H"] - 1)
+        matrices.append(("projection", "H", "P"))
+    if cell in STANDARD or cell == "mgu":
+        matrices.append(("Wh", "P", columns))
+    for name, rows, across in matrices:
+        axes = f"{across} {rows}" if given.get("transposed") else f"{rows} {across}"
+        given[name] = draw.weights(axes, draw.sizes[rows])
     if cell == "ind_rnn":
         given["u"] = draw.weights("H", 9)
     given["b"] = draw.reals(columns)
@@ -123,9 +130,10 @@ def _cell(draw, name):
     indexed = not step and draw.chance(0.25)
     given |= beside_weights(draw, cell, given, indexed)
     if step:
-        given |= {f"prev_{s}": draw.reals("N H") for s in STATES[cell]}
+        given |= {f"prev_{s}": draw.reals(AXES[s]) for s in STATES[cell]}
     else:
-        given |= {f"{s}0": draw.reals("N H") for s in STATES[cell] if s == "h" or draw.chance(0.5)}
+        some = [s for s in STATES[cell] if s == "h" or draw.chance(0.5)]
+        given |= {f"{s}0": draw.reals(AXES[s]) for s in some}
         given |= draw.some(
             0.3,
             lengths=lambda: draw.integers(draw.shape("N"), draw.sizes["T"] + 1),
@@ -181,7 +189,7 @@ OPERANDS = {
     "embedding_bag": _embedding_bag,
 }
 # Of the gradients that backward functions take; dout is like out.
-GRADIENTS = {"dh": "N T H", "dhT": "N H", "dcT": "N H", "dnext_h": "N H", "dnext_c": "N H"}
+GRADIENTS = {"dh": "N T P", "dhT": "N P", "dcT": "N H", "dnext_h": "N P", "dnext_c": "N H"}
 
 
 def _out_shape(draw, name, given):
@@ -195,7 +203,7 @@ def _douts(draw, name, backward, given):
     douts = {}
     gradients = dict(GRADIENTS)
     if "layout" in given:
-        gradients["dh"] = *given["x"].shape[:-1], draw.sizes["H"]
+        gradients["dh"] = *given["x"].shape[:-1], draw.sizes["P"]
     for parameter, about in inspect.signature(backward).parameters.items():
         if parameter == "dout":
             douts[parameter] = draw.reals(_out_shape(draw, name, given))
@@ -336,13 +344,14 @@ def stream(draw: Draw, name: str) -> Run:
     draw.sizes["N"], chained = max(draw.sizes["N"], 1), name == "Chain"
     layers = _streams(draw, draw.number(1, 3) if chained else 1)
     links = _links(draw) if chained else {}
-    cells, columns = [given["cell"] for given, *_ in layers], "M" if "head" in links else "H"
+    cells = [(given["cell"], P) for given, *_, P in layers]
+    columns = "M" if "head" in links else "P"
     actions = [_action(draw, name, cells, columns) for _ in range(draw.number(1, 5))]
 
     def run(backend: str, jitter: Jitter) -> Results:
         made = [
             _stream(jitter(given), prepared, jitter(beside), backend)
-            for given, prepared, beside in layers
+            for given, prepared, beside, _ in layers
         ]
         if chained:
             given = {key: _moved(value, jitter) for key, value in links.items()}
@@ -370,7 +379,7 @@ def stream(draw: Draw, name: str) -> Run:
 
 
 def _streams(draw, count):
-    """The arguments of so many streams that fit each other, and whether they are prepared."""
+    """The arguments of so many streams that fit each other, whether they are prepared, and P."""
     D, layers = draw.sizes["D"], []
     for _ in range(count):
         cell = draw.pick(sorted(GATES))
@@ -381,8 +390,8 @@ def _streams(draw, count):
         if draw.chance(0.1):
             given = draw.spoilt(given)
         draw.note("Stream", given | beside)
-        layers.append((given, draw.chance(0.3), beside))
-        draw.sizes["D"] = draw.sizes["H"]
+        layers.append((given, draw.chance(0.3), beside, draw.sizes["P"]))
+        draw.sizes["D"] = draw.sizes["P"]
     draw.sizes["D"] = D
     return layers
 
@@ -391,7 +400,7 @@ def _links(draw):
     """The other arguments of a chain, or one in place of its streams."""
     links = {}
     if draw.chance(0.5):
-        head = {"w": draw.weights("H M", draw.sizes["H"]), "b": draw.reals("M")}
+        head = {"w": draw.weights("P M", draw.sizes["P"]), "b": draw.reals("M")}
         links["head"] = tuple((draw.spoilt(head) if draw.chance(0.1) else head).values())
     given = links | {"streams": _STREAMS}
     if draw.chance(0.1):
@@ -427,12 +436,17 @@ def _action(draw, name, cells, columns):
         draw.note(f"{name}.reset", given)
         return method, lambda stream, jitter: (stream.reset(**given), stream)
     if method == "state":
-        states = [{s: draw.reals("N H") for s in STATES.get(str(cell), "h")} for cell in cells]
+        states = [_state(draw, *cell) for cell in cells]
         if draw.chance(0.3):
             states[-1] = draw.spoilt(states[-1])
         return method, lambda stream, jitter: (_set_state(stream, jitter, states), stream)
     copied = draw.pick(COPIES)
     return method, lambda stream, jitter: (None, copied(stream))
+
+
+def _state(draw, cell, P):
+    widths = {"h": P, "c": draw.sizes["H"]}
+    return {s: draw.reals((draw.sizes["N"], widths[s])) for s in STATES.get(str(cell), "h")}
 
 
 def _set_state(stream, jitter, states):
