@@ -140,6 +140,7 @@ def test_what_is_saved_comes_back_bit_for_bit(form, dtype, tmp_path):
         ("rnn", {"options": Options(cap=2, clip=np.float32(0.5)), "nonlinearity": "relu"}),
         ("lstm", {"peepholes": True, "gate_order": "fico", "num_layers": 2}),
         ("lstm", {"peepholes": True, "options": Options(zoneout_c=0.5, seed=2**64 - 1)}),
+        ("lstm", {"peepholes": True, "proj_size": 2, "options": Options(clip=0.5)}),
         ("gru", {"options": Options(hard_sigmoid=1 / 6, dropout_x=0.1, first_step=np.int64(3))}),
     ],
 )
