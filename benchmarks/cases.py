@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from fastrnn.captioning.model import GATES
+from fastrnn.layers.recurrent import GATES
 
 Shape = tuple[int, int, int, int]
 

@@ -32,6 +32,7 @@ class Layer(NamedTuple):
     b: Array | None = None  # (G*H,)
     bh: Array | None = None  # (G*H,), of h Wh
     Whr: Array | None = None  # (P, H), the projection of PyTorch's LSTM
+    peepholes: Array | None = None  # (3*H,), of an LSTM, the gates in their order but g
 
 
 def reorder(a: Array, before: str, after: str, axis: int = -1) -> Array:
@@ -55,8 +56,14 @@ def reorder(a: Array, before: str, after: str, axis: int = -1) -> Array:
 
 
 def _turned(layer: Layer, before: str, after: str) -> Layer:
-    *gated, Whr = layer
-    return Layer(*(None if a is None else reorder(a, before, after) for a in gated), Whr)
+    *gated, Whr, p = layer
+    gated = (None if a is None else reorder(a, before, after) for a in gated)
+    return Layer(*gated, Whr, None if p is None else reorder(p, *_peeping(before, after)))
+
+
+def _peeping(*orders: str) -> tuple[str, ...]:
+    """Orders of an LSTM's gates without g, which has no peephole."""
+    return tuple(order.replace("g", "") for order in orders)
 
 
 def _from(library: str, cell: str, layer: Layer, gates: str | None) -> Layer:
@@ -83,7 +90,8 @@ def _ours(cell: str, gates: str | None) -> str:
 # ---- PyTorch -------------------------------------------------------------------------------------
 
 # Of a layer's parameters, in the order of Layer's fields; what follows says which layer.
-TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+# PyTorch has no peepholes: their name is fastrnn.nn's.
+TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole")
 
 
 def from_torch(
@@ -93,14 +101,14 @@ def from_torch(
     bias_ih: Array | None = None,
     bias_hh: Array | None = None,
     weight_hr: Array | None = None,
+    peephole: Array | None = None,
     *,
     gates: str | None = None,
 ) -> Layer:
     """A layer of PyTorch's parameters: weight_ih (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh
-    (G*H,), weight_hr (P, H)."""
-    return _from(
-        "pytorch", cell, Layer(weight_ih.T, weight_hh.T, bias_ih, bias_hh, weight_hr), gates
-    )
+    (G*H,), weight_hr (P, H); peephole (3*H,), which fastrnn.nn has beside them."""
+    layer = Layer(weight_ih.T, weight_hh.T, bias_ih, bias_hh, weight_hr, peephole)
+    return _from("pytorch", cell, layer, gates)
 
 
 def to_torch(cell: str, layer: Layer, *, gates: str | None = None) -> dict[str, Array]:
@@ -113,10 +121,14 @@ def to_torch(cell: str, layer: Layer, *, gates: str | None = None) -> dict[str, 
 def reorder_params(params: Mapping[str, Array], before: str, after: str) -> dict[str, Array]:
     """PyTorch's parameters, by names that begin with TORCH_NAMES, with the gates in another order;
     a projection has none."""
-    return {
-        name: a if name.startswith("weight_hr") else reorder(a, before, after, axis=0)
-        for name, a in params.items()
-    }
+
+    def turned(name, a):
+        if name.startswith("weight_hr"):
+            return a
+        orders = _peeping(before, after) if name.startswith("peephole") else (before, after)
+        return reorder(a, *orders, axis=0)
+
+    return {name: turned(name, a) for name, a in params.items()}
 
 
 # ---- Keras ---------------------------------------------------------------------------------------
@@ -143,10 +155,12 @@ def to_keras(
 ) -> list[np.ndarray]:
     """Keras's weights, as set_weights of its layer takes them; reset_after, the form of the GRU.
 
-    Raises ValueError for a projection, which Keras has not.
+    Raises ValueError for a projection or peepholes, which Keras has not.
     """
     _check_unprojected("Keras", layer)
-    Wx, Wh, b, bh, _ = _to("keras", cell, layer, gates)
+    if layer.peepholes is not None:
+        raise ValueError("peepholes: expected None: Keras has no peepholes")
+    Wx, Wh, b, bh, *_ = _to("keras", cell, layer, gates)
     if b is None:
         return [Wx, Wh]
     bh = np.zeros_like(b) if bh is None else bh
@@ -161,24 +175,26 @@ def from_onnx(
     W: np.ndarray,
     R: np.ndarray,
     B: np.ndarray | None = None,
+    P: np.ndarray | None = None,
     *,
     gates: str | None = None,
 ) -> list[Layer]:
     """The layers, one a direction, of the weights of an ONNX node: W (directions, G*H, D),
-    R (directions, G*H, H), B (directions, 2*G*H)."""
-    half = R.shape[1]
+    R (directions, G*H, H), B (directions, 2*G*H), P (directions, 3*H)."""
+    half, none = R.shape[1], [None] * len(W)
     biases = [(None, None)] * len(W) if B is None else [(b[:half], b[half:]) for b in B]
-    layers = (Layer(w.T, r.T, *b) for w, r, b in zip(W, R, biases, strict=True))
+    parts = zip(W, R, biases, none if P is None else P, strict=True)
+    layers = (Layer(w.T, r.T, *b, peepholes=p) for w, r, b, p in parts)
     return [_from("onnx", cell, layer, gates) for layer in layers]
 
 
 def to_onnx(
     cell: str, layers: Sequence[Layer], *, gates: str | None = None
 ) -> dict[str, np.ndarray]:
-    """The weights W, R, B of an ONNX node, as from_onnx takes them, of one layer a direction; no B
-    where no layer has a bias.
+    """The weights W, R, B, P of an ONNX node, as from_onnx takes them, of one layer a direction; no
+    B where no layer has a bias, no P where they have no peepholes.
 
-    Raises ValueError for a projection, which ONNX has not.
+    Raises ValueError for a projection, which ONNX has not, and for peepholes of some layers alone.
     """
     for layer in layers:
         _check_unprojected("ONNX", layer)
@@ -189,6 +205,11 @@ def to_onnx(
     }
     if any(layer.b is not None for layer in layers):
         weights["B"] = np.stack([_joined(layer) for layer in layers])
+    peepholes = [layer.peepholes for layer in layers if layer.peepholes is not None]
+    if peepholes and len(peepholes) < len(layers):
+        raise ValueError("peepholes: expected those of every layer or of none")
+    if peepholes:
+        weights["P"] = np.stack(peepholes)
     return weights
 
 

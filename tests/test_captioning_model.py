@@ -7,9 +7,11 @@ import pytest
 
 from fastrnn.captioning import CaptioningRNN, decode, decode_captions
 from fastrnn.gradcheck import eval_numerical_gradient, rel_error
+from fastrnn.nn.single import CELLS
 
 WORDS = ["<NULL>", "<START>", "<END>", "<UNK>", "a", "cat", "dog", "sat"]
 WORD_TO_IDX = {word: i for i, word in enumerate(WORDS)}
+RECURRENT = {"recurrent_dropout": 0.3}
 NOTEBOOK_WORDS = {"<NULL>": 0, "cat": 2, "dog": 3}
 
 
@@ -52,15 +54,21 @@ def test_gradients_are_as_exact_as_the_notebook_says(backend):
         assert rel_error(numerical, grads[name]) < 5e-6  # "errors around 5e-6 or less"
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm"])
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_gradients_are_the_derivatives_of_the_loss(rng, backend, cell, dropout):
+@pytest.mark.parametrize(
+    ("cell", "dropped"),
+    [
+        *((cell, {"zoneout": 0.3, **RECURRENT}) for cell in ("rnn", "lstm", "gru")),
+        *((cell, dropped) for cell in CELLS for dropped in ({}, {"dropout": 0.4})),
+    ],
+    ids=str,
+)
+def test_gradients_are_the_derivatives_of_the_loss(rng, backend, cell, dropped):
     """Also under dropout, whose masks a seed repeats; central differences of a loss of 10 are good
     to 1e-10, gradients are of the order of 1."""
-    model = small_model(cell, backend, dropout=dropout)
+    model = small_model(cell, backend, **dropped)
     features, captions = rng.standard_normal((3, 6)), rng.integers(len(WORDS), size=(3, 5))
     loss, grads = model.loss(features, captions, np.random.default_rng(5))
-    assert (loss == model.score(features, captions)) == (dropout == 0)
+    assert (loss == model.score(features, captions)) == (not dropped)
     assert grads.keys() == model.params.keys()
     for name, numerical in numerical_gradients(
         model, lambda: model.loss(features, captions, np.random.default_rng(5))[0]
@@ -113,6 +121,9 @@ def test_dropout_keeps_the_expected_input(rng):
     [
         ({"cell_type": "gru2"}, "cell_type: expected one of"),
         ({"dropout": 1.0}, r"dropout: expected a probability in \[0, 1\), got 1.0"),
+        ({"zoneout": 1.5}, r"zoneout: expected a probability in \[0, 1\), got 1.5"),
+        ({"cell_type": "mgu", "zoneout": 0.1}, "zoneout: expected 0 of mgu, which has none"),
+        ({"recurrent_dropout": "a"}, "recurrent_dropout: expected a probability"),
         ({"word_to_idx": {"a": 0}}, "word_to_idx: expected an entry for <NULL>"),
     ],
 )
@@ -198,10 +209,16 @@ def test_greedy_is_the_likeliest_word_each_time(rng, backend):
         talking &= words != WORD_TO_IDX["<END>"]
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm"])
-def test_steps_say_what_the_sequence_scores(rng, backend, cell):
+@pytest.mark.parametrize(
+    ("cell", "given"),
+    [*((cell, {}) for cell in CELLS)]
+    + [(cell, {"zoneout": 0.3, **RECURRENT}) for cell in ("rnn", "lstm", "gru")],
+    ids=str,
+)
+def test_steps_say_what_the_sequence_scores(rng, backend, cell, given):
     """Teacher forcing through step() gives the loss that loss() computes over the sequence."""
-    model, features = small_model(cell, backend), rng.standard_normal((4, 6))
+    model = small_model(cell, backend, **given)
+    features = rng.standard_normal((4, 6))
     captions = rng.integers(4, len(WORDS), size=(4, 6))
     state, total = model.initial_state(features), 0.0
     for word, target in itertools.pairwise(captions.T):

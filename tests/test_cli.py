@@ -143,10 +143,11 @@ def test_prepare_reports_and_the_run_remembers_the_backbone(capsys, tmp_path):
     assert "11 captions" in text
 
 
-def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path):
+@pytest.mark.parametrize("given", [[], ["--zoneout", "0.1", "--recurrent-dropout", "0.2"]])
+def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, given):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     settings = ["--hidden", "16", "--wordvec", "8", "--batch-size", "5", "--epochs", "6",
-                "--patience", "100"]  # fmt: skip
+                "--patience", "100", *given]  # fmt: skip
     assert call(capsys, "caption", "train", data, "--out", whole, *settings)[0] == 0
     command = [sys.executable, "-m", "fastrnn.cli", "caption", "train", data, "--out", cut]
     process = subprocess.Popen(
@@ -236,6 +237,39 @@ def test_resume_refuses_to_become_another_run(capsys, trained, option):
     assert code == 1
     assert "a resumed run keeps its settings" in err
     assert (trained / "run.json").read_text() == before
+
+
+def test_settings_of_cells_go_with_the_run(capsys, data, tmp_path):
+    given = ["--cell", "gru", "--zoneout", "0.25", "--recurrent-dropout", "0.5"]
+    assert call(capsys, "caption", "train", data, "--out", tmp_path / "a", *QUICK, *given)[0] == 0
+    model = run.read_run(tmp_path / "a").model
+    assert (model.cell_type, model.zoneout, model.recurrent_dropout) == ("gru", 0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--zoneout", "1"], "zoneout: expected a number in [0, 1), got 1.0"),
+        (
+            ["--cell", "mgu", "--recurrent-dropout", "0.1"],
+            "recurrent_dropout: expected 0 of mgu, which has none, got 0.1",
+        ),
+    ],
+)
+def test_settings_that_cells_have_not_are_refused(capsys, tmp_path, given, message):
+    code, _, err = call(capsys, "caption", "train", "--out", tmp_path / "run", *given)
+    assert (code, err) == (1, f"fastrnn: {message}\n")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_runs_of_versions_without_zoneout_are_read(capsys, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    content = storage.read_json(tmp_path / "run/run.json")
+    for settings in (content["model"], content["settings"]):
+        assert settings.pop("zoneout") == settings.pop("recurrent_dropout") == 0
+    (tmp_path / "run/run.json").write_text(json.dumps(content))
+    assert call(capsys, "caption", "evaluate", tmp_path / "run")[0] == 0
+    assert call(capsys, "caption", "train", "--resume", "--out", tmp_path / "run")[0] == 0
 
 
 def test_run_moves_with_its_data_and_resumes_without_a_checkpoint(capsys, tmp_path, monkeypatch):

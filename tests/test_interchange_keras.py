@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from util import TWIN, assert_close, assert_same_bits
 
-from fastrnn import nn
+from fastrnn import Options, nn
 from fastrnn.weights import from_torch, to_keras
 
 N, T, D, H = 3, 6, 5, 4
@@ -50,6 +50,12 @@ FORMS = {{
     "gru_original_without_bias": (L.GRU, {{"reset_after": False, "use_bias": False}}),
     "rnn": (L.SimpleRNN, {{}}),
     "rnn_relu": (L.SimpleRNN, {{"activation": "relu"}}),
+    "lstm_hard": (L.LSTM, {{"recurrent_activation": "hard_sigmoid"}}),
+    "gru_hard": (L.GRU, {{"recurrent_activation": "hard_sigmoid"}}),
+    "gru_original_hard": (
+        L.GRU,
+        {{"recurrent_activation": "hard_sigmoid", "reset_after": False}},
+    ),
 }}
 for name, (kind, keywords) in FORMS.items():
     write(name, layer(kind, **keywords))
@@ -77,7 +83,7 @@ write("nested", model=keras.Model(x_in, y))
 REFUSED = {{
     "linear": layer(L.LSTM, activation="linear"),
     "relu": layer(L.GRU, activation="relu"),
-    "hard": layer(L.LSTM, recurrent_activation="hard_sigmoid"),
+    "hard": layer(L.LSTM, recurrent_activation="hard_silu"),
     "backwards": layer(L.LSTM, go_backwards=True),
     "sum": L.Bidirectional(layer(L.GRU), merge_mode="sum"),
     "different": L.Bidirectional(
@@ -91,9 +97,15 @@ for name, refused in REFUSED.items():
     write("refused_" + name, refused)
 """
 FORMS = ("lstm", "lstm_without_bias", "gru", "gru_original", "gru_original_without_bias")
-FORMS = [name + end for name in (*FORMS, "rnn", "rnn_relu") for end in ("", "_both")]
+FORMS += ("rnn", "rnn_relu", "lstm_hard", "gru_hard", "gru_original_hard")
+FORMS = [name + end for name in FORMS for end in ("", "_both")]
 # What files of weights alone do not say.
-UNTOLD = {"rnn_relu": {"nonlinearity": "relu"}, "gru_original_without": {"reset_after": False}}
+HARD = Options(hard_sigmoid=1 / 6)
+UNTOLD = {
+    "rnn_relu": {"nonlinearity": "relu"},
+    "gru_original_without": {"reset_after": False},
+    **{name: {"options": HARD} for name in ("lstm_hard", "gru_hard", "gru_original_hard")},
+}
 
 OURS = {
     "lstm": (nn.LSTM, {}),
@@ -182,7 +194,7 @@ def test_layers_are_chosen_by_name(suffix, folder):
 REFUSED = {
     "linear": "linear: activation: expected 'tanh', got 'linear'",
     "relu": "relu: activation: expected 'tanh', got 'relu'",
-    "hard": "hard: recurrent_activation: expected 'sigmoid', got 'hard_sigmoid'",
+    "hard": "hard: recurrent_activation: expected 'sigmoid' or 'hard_sigmoid', got 'hard_silu'",
     "backwards": "backwards: go_backwards: expected False, got True",
     "sum": "sum: merge_mode: expected 'concat', got 'sum'",
     "different": "different: activation: expected the same in both directions",
@@ -253,6 +265,28 @@ def test_models_of_keras_2_are_read(config, tmp_path, rng):
     x = rng.standard_normal((N, T, D)).astype("f")
     y = nn.load(tmp_path / "old.h5", layer="words").forward(x)[0]
     assert_close(y, module.forward(x)[0], TWIN["float32"])
+
+
+SLOPES = {"1.2.2": 0.2, "2.4.0": 0.2, "3.0.0-tf": 1 / 6}
+
+
+@pytest.mark.parametrize("version", [*SLOPES, "4.0.0", None])
+def test_a_hard_sigmoid_is_that_of_the_version(version, tmp_path):
+    path = tmp_path / "old.h5"
+    config = config_of_keras_2(recurrent_activation="hard_sigmoid")
+    write_as_keras_2(path, nn.LSTM(D, H, bidirectional=True), config)
+    with h5py.File(path, "r+") as file:
+        if version is not None:
+            file.attrs["keras_version"] = version
+    if version in SLOPES:
+        given = Options(dropout_x=0.1, dropout_h=0.2)
+        expected = given._replace(hard_sigmoid=SLOPES[version])
+        assert nn.load(path, options=given).form.options == expected
+        return
+    with pytest.raises(ValueError) as error:
+        nn.load(path)
+    message = "words: recurrent_activation: expected 'sigmoid' in a file that names no Keras of 1"
+    assert str(error.value).startswith(f"{path}: {message} to 3, got 'hard_sigmoid'")
 
 
 # ---- files that are not what they say ------------------------------------------------------------

@@ -13,7 +13,7 @@ from onnx.backend.test.case.node import gru, lstm, rnn
 from sklearn.exceptions import NotFittedError
 from util import GATES, TWIN, assert_close, assert_same_bits
 
-from fastrnn import nn
+from fastrnn import Options, nn
 from fastrnn.captioning import CaptioningRNN
 from fastrnn.nn.graphs import OPSET
 from fastrnn.nn.onnx import run
@@ -30,6 +30,18 @@ FORMS = {
     "gru_original": ("gru", {"reset_after": False, "num_layers": 2}),
     "lstm_without_bias": ("lstm", {"bias": False}),
     "lstm_in_another_order": ("lstm", {"gate_order": "ifog"}),
+    "lstm_peepholes": ("lstm", {"peepholes": True, "bidirectional": True, "gate_order": "fico"}),
+    "lstm_peepholes_without_bias": ("lstm", {"peepholes": True, "bias": False}),
+    "rnn_clipped": ("rnn", {"options": Options(clip=0.3), "num_layers": 2}),
+    "lstm_hard": (
+        "lstm",
+        {"options": Options(hard_sigmoid=0.25, clip=0.7), "bidirectional": True, "num_layers": 2},
+    ),
+    "gru_hard": ("gru", {"options": Options(hard_sigmoid=0.2), "bidirectional": True}),
+    "gru_original_hard": (
+        "gru",
+        {"options": Options(hard_sigmoid=0.3, clip=1.5), "reset_after": False},
+    ),
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 
@@ -74,10 +86,6 @@ def test_the_standard_has_so_many_node_tests():
 def test_nodes_give_what_the_standard_says(name, backend):
     node, inputs, outputs = NODE_TESTS[name]
     values = dict(zip(filter(None, node.input), inputs, strict=True))
-    if "peephole" in name:
-        with pytest.raises(ValueError, match=r"^\w+: P: expected no peepholes, got 'P'$"):
-            run(node, values)
-        return
     expected = dict(zip(filter(None, node.output), outputs, strict=True))
     results = run(node, values)
     assert results.keys() == expected.keys()
@@ -93,10 +101,11 @@ def start(model):
 
 
 def node_of(operator, rng, directions, **attributes):
-    """A node with all its inputs but P, and arrays for them, with time first."""
+    """A node with all its inputs, and arrays for them, with time first."""
     G, S = GATES[operator.lower()], directions
     shapes = {"X": (T, N, D), "W": (S, G * H, D), "R": (S, G * H, H), "B": (S, 2 * G * H)}
-    shapes |= {"lengths": (N,), "h": (S, N, H)} | ({"c": (S, N, H)} if operator == "LSTM" else {})
+    shapes |= {"lengths": (N,), "h": (S, N, H)}
+    shapes |= {"c": (S, N, H), "P": (S, 3 * H)} if operator == "LSTM" else {}
     values = {name: rng.standard_normal(shape).astype("f") / 2 for name, shape in shapes.items()}
     values["lengths"] = np.array([2, 1, T], np.int32)
     outputs = ["Y", "Y_h", "Y_c"] if operator == "LSTM" else ["Y", "Y_h"]
@@ -114,12 +123,24 @@ def model_of(nodes, inputs, outputs, constants=()):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
 
 
+MODULES_BY_OPERATOR = {cell.upper(): module for cell, module in MODULES.items()}
+# Numbers that are not told are as they are by default; the rest is told in turn.
+HARD = [
+    {},
+    {"activation_alpha": [0.3, 0.1], "activation_beta": [0.5, 0.5]},
+    {"activation_alpha": [0.3], "clip": 1.5},
+]
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 NODES = [
     *(("RNN", {"activations": [a] * 2}) for a in ("Tanh", "Relu")),
     ("RNN", {"activations": ["Relu", "Tanh"]}),
     ("LSTM", {"input_forget": 0}),
     *(("GRU", {"linear_before_reset": after}) for after in (0, 1)),
+    *((operator, {"clip": 0.4}) for operator in MODULES_BY_OPERATOR),
+    ("RNN", {"clip": 0.4, "activations": ["Relu", "Relu"]}),
+    *(("LSTM", {"activations": ["HardSigmoid", "Tanh", "Tanh"] * 2, **own}) for own in HARD),
+    *(("GRU", {"activations": ["hardsigmoid", "tanh"] * 2, **own}) for own in HARD),
+    ("GRU", {"activations": ["Sigmoid", "Tanh", "HardSigmoid", "Tanh"], "activation_alpha": [0.4]}),
 ]
 
 
@@ -127,8 +148,8 @@ NODES = [
 @pytest.mark.parametrize(("operator", "attributes"), NODES, ids=str)
 def test_nodes_give_what_onnxruntime_gives(operator, attributes, direction, rng):
     S = DIRECTIONS[direction]
-    attributes = {k: v[:S] if isinstance(v, list) else v for k, v in attributes.items()}
-    node, values = node_of(operator, rng, S, direction=direction, **attributes)
+    halves = {k: v[: len(v) * S // 2 or 1] for k, v in attributes.items() if isinstance(v, list)}
+    node, values = node_of(operator, rng, S, **attributes | halves | {"direction": direction})
     types = {k: TensorProto.INT32 if k == "lengths" else TensorProto.FLOAT for k in values}
     expected = start(model_of([node], types, node.output)).run(None, values)
     for a, b in zip(run(node, values).values(), expected, strict=True):
@@ -147,17 +168,29 @@ def test_nodes_with_the_batch_first_give_the_same_bits(operator, rng):
 
 
 REFUSED_NODES = [
-    ({"clip": 3.0}, "node: clip: expected None, got 3.0"),
+    ({"clip": 0.0}, "node: clip: expected a number above 0, got 0.0"),
+    ({"clip": float("nan")}, "node: clip: expected a number above 0, got nan"),
     ({"input_forget": 1}, "node: input_forget: expected 0, got 1"),
     ({"layout": 2}, "node: layout: expected 0 or 1, got 2"),
     (
         {"direction": "backward"},
         "node: direction: expected 'forward' or 'reverse' or 'bidirectional', got 'backward'",
     ),
+    *(
+        (
+            {"activations": given},
+            r"node: activations: expected \['Sigmoid or HardSigmoid', 'Tanh', 'Tanh'\], "
+            rf"got \[{', '.join(map(repr, given))}\]",
+        )
+        for given in (["Sigmoid", "HardSigmoid", "Tanh"], ["Affine", "Tanh", "Tanh"], ["Sigmoid"])
+    ),
     (
-        {"activations": ["HardSigmoid", "Tanh", "Tanh"]},
-        r"node: activations: expected \['Sigmoid', 'Tanh', 'Tanh'\], "
-        r"got \['Hardsigmoid', 'Tanh', 'Tanh'\]",
+        {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_beta": [0.25]},
+        "node: activation_beta: expected 0.5 of HardSigmoid, got 0.25",
+    ),
+    (
+        {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [-0.25]},
+        "node: activation_alpha: expected a number above 0, got -0.25",
     ),
     ({"hidden_size": 7}, "node: hidden_size: expected 6 as R has, got 7"),
 ]
@@ -169,6 +202,7 @@ REFUSED_VALUES = [
     ("B", (1, 24), r"node: B: expected shape \(1, 48\), got \(1, 24\)"),
     ("h", (1, N + 1, H), r"node: initial_h: expected shape \(1, 3, 6\), got \(1, 4, 6\)"),
     ("c", (2, N, H), r"node: initial_c: expected shape \(1, 3, 6\), got \(2, 3, 6\)"),
+    ("P", (1, 4 * H), r"node: P: expected shape \(1, 18\), got \(1, 24\)"),
     ("lengths", (N + 1,), r"lengths: expected shape \(3,\), got \(4,\)"),
 ]
 
@@ -256,11 +290,35 @@ def test_what_onnx_has_not_is_not_written(tmp_path):
     path = tmp_path / "model.onnx"
     with pytest.raises(ValueError, match=r"^proj_size: expected 0, got 2: ONNX has no projection$"):
         nn.to_onnx(nn.LSTM(D, H, proj_size=2), path)
+    message = "^zoneout_c: expected 0, got 0.1: ONNX has no zoneout$"
+    with pytest.raises(ValueError, match=message):
+        nn.to_onnx(nn.LSTM(D, H, options=Options(zoneout_c=0.1)), path)
     with pytest.raises(
         TypeError, match=r"^module: expected an RNN, LSTM or GRU of fastrnn.nn, got"
     ):
         nn.to_onnx(object(), path)
     assert not path.exists()
+
+
+def test_what_concerns_training_alone_is_not_written(tmp_path):
+    options = Options(
+        dropout_x=0.2, dropout_h=0.3, dropout_candidate=0.1, clip_gradient=1.0, seed=3
+    )
+    for name, own in (("plain", None), ("options", options)):
+        nn.to_onnx(nn.LSTM(D, H, options=own, seed=0), tmp_path / f"{name}.onnx")
+    written = [(tmp_path / f"{name}.onnx").read_bytes() for name in ("plain", "options")]
+    assert written[0] == written[1]
+    assert nn.load(tmp_path / "plain.onnx", options=options).form.options == options
+
+
+def test_a_capped_relu_is_a_clipped_one(tmp_path, rng):
+    options = Options(cap=0.4, clip=2.0)
+    module = nn.RNN(D, H, nonlinearity="relu", options=options, seed=0)
+    nn.to_onnx(module, tmp_path / "model.onnx")
+    back = nn.load(tmp_path / "model.onnx")
+    assert back.form.options == Options(clip=0.4)
+    x = 2 * rng.standard_normal((N, T, D)).astype("f")
+    assert_close(back.forward(x)[0], module.forward(x)[0], TWIN["float32"])
 
 
 # ---- models of others ----------------------------------------------------------------------------
@@ -423,6 +481,7 @@ TEXTS = ["good film", "bad bad film", "a good plot", "no", "what a bad plot no g
 TEXT_MODELS = {
     **{name: {"model": name} for name in ("bow", "avg", "rnn", "lstm", "gru")},
     "ensemble": {"model": "gru", "ensemble": 2},
+    "dropped": {"model": "lstm", "recurrent_dropout": 0.3},
     "both_mean_max_last": {
         **{"model": "lstm", "bidirectional": True},
         "pooling": "mean+max+last",
@@ -446,6 +505,22 @@ def test_onnxruntime_classifies_texts_alike(name, lengths, tmp_path):
         values |= {"lengths": sentences.lengths.astype(np.int32)} if lengths else {}
         (probabilities,) = session.run(None, values)
         assert_close(probabilities, model.predict_proba(texts), TWIN["float32"])
+
+
+def test_zoneout_and_cells_that_onnx_has_not_are_not_written(tmp_path):
+    """Nor half a captioner."""
+    given = {"hidden_dim": 4, "embedding_dim": 3, "epochs": 1, "random_state": 0}
+    estimator = TextClassifier("gru", zoneout=0.1, **given)
+    estimator.fit(TEXTS, [text.startswith("bad") for text in TEXTS])
+    words = {word: i for i, word in enumerate(["<NULL>", "<START>", "<END>"])}
+    for model in (estimator, CaptioningRNN(words, cell_type="lstm", zoneout=0.1)):
+        with pytest.raises(ValueError, match="^zoneout_h: expected 0, got 0.1: ONNX has no zone"):
+            model.to_onnx(tmp_path / "model")
+    estimator = TextClassifier("min_gru", **given).fit(TEXTS, [*map(len, TEXTS)])
+    for model in (estimator, CaptioningRNN(words, cell_type="min_gru")):
+        with pytest.raises(ValueError, match=r"^cell: expected one of \['rnn', 'lstm', 'gru'\]"):
+            model.to_onnx(tmp_path / "model")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_estimators_write_their_networks(tmp_path):

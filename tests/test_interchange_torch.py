@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import parametrizations
 from util import GATES, TWIN, assert_close, assert_same_bits
 
-from fastrnn import nn, storage
+from fastrnn import Options, nn, storage
 from fastrnn.cells import NAMES
 
 N, T, D, H = 3, 6, 5, 4
@@ -132,6 +132,50 @@ def test_what_is_saved_comes_back_bit_for_bit(form, dtype, tmp_path):
         assert [*back.params] == [*module.params]
         for name, a in module.params.items():
             assert_same_bits(back.params[name], a, name)
+
+
+@pytest.mark.parametrize(
+    ("cell", "keywords"),
+    [
+        ("rnn", {"options": Options(cap=2, clip=np.float32(0.5)), "nonlinearity": "relu"}),
+        ("lstm", {"peepholes": True, "gate_order": "fico", "num_layers": 2}),
+        ("lstm", {"peepholes": True, "options": Options(zoneout_c=0.5, seed=2**64 - 1)}),
+        ("gru", {"options": Options(hard_sigmoid=1 / 6, dropout_x=0.1, first_step=np.int64(3))}),
+    ],
+)
+def test_options_and_peepholes_go_with_the_file(cell, keywords, dtype, tmp_path, rng):
+    module = OURS[cell](D, H, bidirectional=True, dtype=dtype, seed=0, **keywords)
+    nn.save(module, tmp_path / "model.safetensors")
+    back = nn.load(tmp_path / "model.safetensors", options=Options(clip=9.0))  # which it says
+    assert back.form == module.form
+    assert [*back.params] == [*module.params]
+    x = rng.standard_normal((N, T, D)).astype(dtype)
+    assert_same_bits(back.forward(x)[0], module.forward(x)[0])
+
+
+def test_peepholes_come_with_a_state_dict_and_options_with_the_call(tmp_path, rng):
+    module = nn.LSTM(D, H, peepholes=True, options=Options(zoneout_h=0.3), seed=0)
+    state = {f"net.{name}": torch.from_numpy(a) for name, a in module.params.items()}
+    torch.save({"model": state}, tmp_path / "model.pt")
+    x = rng.standard_normal((N, T, D)).astype("f")
+    for source in (tmp_path / "model.pt", state):
+        back = nn.load(source, options=module.form.options)
+        assert_same_bits(back.forward(x)[0], module.forward(x)[0])
+        assert nn.load(source).form.options is None
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path):
+    params = nn.GRU(D, H).params
+    with pytest.raises(ValueError, match=r"^zoneout_c: expected nothing for gru"):
+        nn.load(params, options=Options(zoneout_c=0.1))
+    with pytest.raises(TypeError, match=r"^options: expected fastrnn.Options, got dict$"):
+        nn.load(tmp_path / "missing.pt", options={"zoneout_h": 0.1})
+    params["peephole_l0"] = np.zeros(3 * H, "f")
+    with pytest.raises(ValueError, match=r"^peephole_l0: expected none of a gru$"):
+        nn.load(params)
+    params = nn.LSTM(D, H).params | {"peephole_l0": np.zeros(4 * H, "f")}
+    with pytest.raises(ValueError, match=r"^peephole_l0: expected shape \(12,\), got \(16,\)$"):
+        nn.load(params)
 
 
 def test_the_original_gru_comes_back(tmp_path):
@@ -361,6 +405,11 @@ def test_what_is_no_source_is_refused(source):
         '{"dropout": "x"}',
         '{"gate_order": "xyz"}',
         '{"reset_after": 3}',
+        '{"options": 3}',
+        '{"options": {"zoneout": 0.1}}',
+        '{"options": {"zoneout_h": [0.1]}}',
+        '{"options": {"clip": NaN}}',
+        '{"options": {"seed": -1}}',
     ],
 )
 def test_metadata_that_is_not_ours_is_refused(metadata, tmp_path):

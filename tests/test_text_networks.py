@@ -17,13 +17,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from util import ELEMENT, FLOATS, TWIN, assert_close, assert_same_bits
 
 import fastrnn
-from fastrnn import RowGradient, storage
+from fastrnn import Options, RowGradient, storage
 from fastrnn.gradcheck import eval_numerical_gradient
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text import TextModel, Training
 from fastrnn.text.embeddings import Report, Vectors
 from fastrnn.text.encoders import dropout
-from fastrnn.text.model import DESCRIPTION, build, probabilities
+from fastrnn.text.model import DESCRIPTION, build, probabilities, ready
 from fastrnn.text.networks import Network
 from fastrnn.text.settings import SETTINGS, complete
 from fastrnn.text.training import BUCKET, Examples, TextSolver, class_weights, initial_vectors
@@ -35,12 +35,15 @@ V, C, W, H = 9, 3, 3, 4
 PLAIN = {"pooling": "last", "bidirectional": False, "ngrams": 1, "min_count": 1}
 PLAIN |= dict.fromkeys(["dropout", "embedding_dropout", "word_dropout", "weight_decay"], 0.0)
 SMALL = PLAIN | {"embedding_dim": W, "hidden_dim": H, "embedding_scale": 1.0}
+MINIMAL = "mgu", "min_gru", "min_lstm", "ind_rnn"
 NETWORKS = {
     "bow": {"model": "bow"},
     "avg": {"model": "avg"},
     "rnn": {"model": "rnn"},
     "lstm": {"model": "lstm"},
     "gru": {"model": "gru"},
+    **{name: {"model": name} for name in MINIMAL},
+    "min_gru_both": {"model": "min_gru", "bidirectional": True, "pooling": "last+max"},
     "rnn_max": {"model": "rnn", "pooling": "max"},
     "lstm_both": {"model": "lstm", "bidirectional": True},
     "gru_mean": {"model": "gru", "pooling": "mean"},
@@ -50,7 +53,7 @@ NETWORKS = {
         "pooling": "last+mean+max",
     },
 }
-RECURRENT = [name for name in NETWORKS if name not in ("bow", "avg")]
+OF_TORCH = [name for name, own in NETWORKS.items() if own["model"] in ("rnn", "lstm", "gru")]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -167,6 +170,12 @@ WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0])
 DROPPED = {"dropout": 0.4, "embedding_dropout": 0.3, "word_dropout": 0.3}
 
 
+def dropped_of(name, **others):
+    """What may be dropped in a network, and others if its cells have options."""
+    options = NETWORKS[name]["model"] not in MINIMAL
+    return DROPPED | ({"recurrent_dropout": 0.3, **others} if options else {})
+
+
 def assert_gradients_are_derivatives(network, sentences, y, weights=None, seed=None):
     def loss():
         rng = None if seed is None else np.random.default_rng(seed)
@@ -184,7 +193,7 @@ def assert_gradients_are_derivatives(network, sentences, y, weights=None, seed=N
 @pytest.mark.parametrize("dropped", [False, True])
 def test_gradients_are_the_derivatives_of_the_loss(name, dropped, backend, rng):
     """Also under dropout, whose masks a seed repeats."""
-    network = network_of(name, **(DROPPED if dropped else {}))
+    network = network_of(name, **(dropped_of(name, zoneout=0.2) if dropped else {}))
     sentences, y = draw_sentences(LENGTHS, rng), rng.integers(C, size=4)
     grads = assert_gradients_are_derivatives(
         network, sentences, y, WEIGHTS if dropped else None, 3 if dropped else None
@@ -193,7 +202,7 @@ def test_gradients_are_the_derivatives_of_the_loss(name, dropped, backend, rng):
     assert isinstance(grads["W_embed"], RowGradient)
 
 
-@pytest.mark.parametrize("name", [*RECURRENT[:3], "avg"])
+@pytest.mark.parametrize("name", [*OF_TORCH[:3], "avg"])
 def test_frozen_vectors_have_no_gradient(name, backend, rng):
     network = network_of(name, freeze=True, embeddings="vectors.txt")
     sentences, y = draw_sentences(LENGTHS, rng), rng.integers(C, size=4)
@@ -245,7 +254,10 @@ def test_sentence_without_words_scores_the_bias(name, backend):
 @pytest.mark.parametrize("lengths", [[5], [3, 0, 2]], ids=str)
 @every_network
 def test_loss_modifies_nothing_that_it_was_given(name, lengths, backend, rng):
-    network, sentences = network_of(name, **DROPPED), draw_sentences(lengths, rng, lowest=1)
+    network, sentences = (
+        network_of(name, **dropped_of(name)),
+        draw_sentences(lengths, rng, lowest=1),
+    )
     before = [a.copy() for a in (*sentences, *network.params.values())]
     network.loss(sentences, rng.integers(C, size=len(lengths)), None, np.random.default_rng(0))
     for a, b in zip((*sentences, *network.params.values()), before, strict=True):
@@ -305,7 +317,7 @@ def as_in_torch(name, w, cell):
     return reorder(w, *(ORDERS[library][cell] for library in ("fastrnn", "pytorch"))).T
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", OF_TORCH)
 def test_scores_and_gradients_are_those_of_torch(name, backend, rng):
     network, cell = network_of(name), NETWORKS[name]["model"]
     twin = Twin(cell, network.encoder.bidirectional, network.encoder.poolings)
@@ -351,7 +363,7 @@ def test_backends_give_the_same_loss_and_gradients(name, dtype, rng):
     sentences, y = draw_sentences([3, 0, 17, 1, 6], rng), rng.integers(C, size=5)
     results = []
     for backend in ("numpy", "cython"):
-        network = network_of(name, dtype=dtype.name, backend=backend, **DROPPED)
+        network = network_of(name, dtype=dtype.name, backend=backend, **dropped_of(name))
         results.append(dense_gradients(network, sentences, y, None, np.random.default_rng(0)))
     (loss, grads), (other_loss, other_grads) = results
     assert other_loss == pytest.approx(loss, rel=TWIN[dtype.name])
@@ -388,7 +400,7 @@ def test_dropout_keeps_the_expected_value(rng, dtype):
 @every_network
 def test_nothing_is_dropped_in_prediction(name, backend, rng):
     sentences = draw_sentences(LENGTHS, rng)
-    network, dropping = network_of(name), network_of(name, **DROPPED)
+    network, dropping = network_of(name), network_of(name, **dropped_of(name))
     assert_same_bits(dropping.scores(sentences), network.scores(sentences))
     y = rng.integers(C, size=4)
     assert dropping.loss(sentences, y)[0] == network.loss(sentences, y)[0]
@@ -430,6 +442,41 @@ def test_same_elements_of_a_word_are_dropped_wherever_it_stands(rng):
     dropped = values == 0
     assert (np.abs(dropped.mean(axis=1) - 0.5) < 0.15).all()
     assert 0.3 < (dropped[0] != dropped[1]).mean() < 0.7
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "lstm_both"])
+def test_zoneout_is_its_expectation_in_prediction(name, backend, rng):
+    """Also of prepared weights and of one sentence."""
+    network = network_of(name, zoneout=0.25, recurrent_dropout=0.5)
+    encoder, params, sentences = network.encoder, network.params, draw_sentences([3, 5], rng)
+    features, _ = encoder.forward(params, sentences, None, training=False)
+    options = Options(zoneout_h=0.25, zoneout_c=0.25 if encoder.cell == "lstm" else 0)
+    given = {"lengths": sentences.lengths, "options": options, "training": False}
+    x, h0 = params["W_embed"][sentences.padded()], np.zeros((2, H))
+    parts = np.hsplit(features, len(encoder.directions))
+    for d, part in zip(encoder.directions, parts, strict=True):
+        weights = (params[f"{w}_{d}"] for w in ("Wx", "Wh", "b"))
+        forward = getattr(fastrnn, f"{encoder.cell}_forward")
+        _, cache = forward(x, h0, *weights, reverse=d == "b", **given)
+        assert_close(part, cache.hT, TWIN["float64"])
+    prepared, first = ready(network), sentences.take(np.array([0]))
+    scores = network.scores(sentences)
+    assert_close(network.scores(sentences, prepared), scores, TWIN["float64"])
+    assert_close(network.scores(first, prepared), scores[:1], TWIN["float64"])
+
+
+@pytest.mark.parametrize("given", [{"zoneout": 0.5}, {"recurrent_dropout": 0.5}], ids=str)
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
+def test_every_batch_has_masks_of_its_own(given, name, rng):
+    network, plain = network_of(name, **given), network_of(name)
+    sentences, y = draw_sentences([6, 6], rng), np.array([0, 1])
+    draws = np.random.default_rng(0)
+    losses = {network.loss(sentences, y, None, draws)[0] for _ in range(4)}
+    assert len(losses) == 4
+    assert network.loss(sentences, y)[0] == plain.loss(sentences, y)[0]
+    state = draws.bit_generator.state
+    plain.loss(sentences, y, None, draws)
+    assert draws.bit_generator.state == state  # nothing is drawn where nothing is random
 
 
 # ---- weights of sentences and classes ------------------------------------------------------------
@@ -498,6 +545,8 @@ WRONG = {
     "dropout": [1, -0.1, math.nan, "0.5", None],
     "embedding_dropout": [1.0, -1],
     "word_dropout": [1, math.inf],
+    "zoneout": [1.0, -0.1, math.nan, "0.1", None],
+    "recurrent_dropout": [1, -1, True],
     "weight_decay": [-1e-3, math.nan],
     "learning_rate": [-1, math.inf, "fast"],
     "lr_decay": [0, -1, math.nan],
@@ -528,6 +577,16 @@ def test_wrong_setting_is_refused_before_any_training(name, value):
     with pytest.raises(ValueError) as caught:
         Training({name: value}, *CORPUS, CLASSES)
     assert str(caught.value).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("model", MINIMAL)
+@pytest.mark.parametrize("name", ["zoneout", "recurrent_dropout"])
+def test_cells_without_options_refuse_them(model, name):
+    with pytest.raises(
+        ValueError, match=f"^{name}: expected 0 of {model}, which has none, got 0.1"
+    ):
+        complete({"model": model, name: 0.1})
+    complete({"model": "bow", name: 0.1})  # which is no cell
 
 
 def test_unknown_setting_is_refused():
@@ -582,8 +641,9 @@ def assert_same_parameters(model, other):
         {"model": "avg"},
         {},
         {"model": "gru", "bidirectional": True, "ensemble": 2},
+        {"zoneout": 0.1, "recurrent_dropout": 0.2, "bidirectional": True},
     ],
-    ids=lambda given: given.get("model", "lstm"),
+    ids=lambda given: f"{given.get('model', 'lstm')}{len(given)}",
 )
 def test_same_seed_gives_the_same_bits_for_any_number_of_threads(given, small_work_is_split):
     models = []
@@ -609,7 +669,7 @@ def together_of(models):
     return models[0].vocabulary, CLASSES, networks, models[0].settings
 
 
-@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru"])
+@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru", *MINIMAL])
 def test_models_learn(model):
     given = {"model": model, "epochs": 25, "lr_decay": 1.0}
     given |= dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), 0.0)
@@ -634,7 +694,7 @@ def interrupt_at(iteration):
 
 @pytest.mark.parametrize("iteration", [1, 8, 11])
 def test_interrupted_training_goes_on_with_the_same_bits(iteration, tmp_path):
-    given = SHORT | {"ensemble": 2, "weight_decay": 0.1}
+    given = SHORT | {"ensemble": 2, "weight_decay": 0.1, "zoneout": 0.1, "recurrent_dropout": 0.1}
     whole = Training(given, *CORPUS, CLASSES, dev=DEV)
     expected = whole.run()
     for _ in range(2):  # in the first network, then, when that is trained, in the second
@@ -647,6 +707,17 @@ def test_interrupted_training_goes_on_with_the_same_bits(iteration, tmp_path):
         assert solver.loss_history == other.loss_history
         for epoch, other_epoch in zip(solver.history, other.history, strict=True):
             assert epoch | {"seconds": 0} == other_epoch | {"seconds": 0}
+
+
+def test_checkpoints_of_versions_without_zoneout_go_on(tmp_path):
+    def identity(given, unknown=()):
+        training = Training(SHORT | given, *CORPUS, CLASSES, folder=tmp_path)
+        for name in unknown:
+            del training.settings[name]
+        return training._identity(training.solvers[0].examples)
+
+    assert identity({}) == identity({}, ("zoneout", "recurrent_dropout"))
+    assert identity({}) != identity({"zoneout": 0.1}) != identity({"recurrent_dropout": 0.1})
 
 
 def test_best_epoch_is_kept_and_patience_stops():

@@ -193,6 +193,7 @@ def test_options_reach_the_settings(capsys, tmp_path, files, undrawn):
         "model": "gru", "tokenizer": "words", "ngrams": 1, "min_count": 2, "embedding_dim": 5,
         "hidden_dim": 4, "bidirectional": True, "pooling": "last+max", "dropout": 0.25,
         "embedding_dropout": 0.125, "word_dropout": 0.0625, "weight_decay": 0.01,
+        "zoneout": 0.1, "recurrent_dropout": 0.2,
         "learning_rate": 0.002, "lr_decay": 0.75, "update_rule": "rmsprop", "clip_norm": 2.0,
         "epochs": 1, "batch_size": 16, "patience": 7, "ensemble": 2, "backend": "numpy", "seed": 9,
     }  # fmt: skip
@@ -209,7 +210,7 @@ def test_options_reach_the_settings(capsys, tmp_path, files, undrawn):
     assert SETTINGS.keys() - options == unsettable.keys()
 
 
-@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru"])
+@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru", "min_gru", "ind_rnn"])
 def test_every_model_trains_draws_and_predicts(capsys, tmp_path, files, model):
     out = tmp_path / "run"
     done(capsys, "train", files[0], "--model", model, "--class-weight", "balanced",

@@ -72,7 +72,8 @@ def to_and_from_torch(cell, layer, **keywords):
 @pytest.mark.parametrize("round_trip", [to_and_from_torch, to_and_from_onnx])
 def test_round_trips_are_exact(cell, round_trip, rng):
     for gates in NAMES[cell].orders:
-        for others in ({}, {"b": None, "bh": None}):
+        peepholes = rng.standard_normal(3 * H) if cell == "lstm" else None
+        for others in ({"peepholes": peepholes}, {"b": None, "bh": None}):
             layer = draw_layer(cell, rng, **others)
             back = round_trip(cell, layer, gates=gates)
             for a, b in zip(layer, back, strict=True):
@@ -92,6 +93,20 @@ def test_a_second_bias_is_added_where_keras_has_one(rng):
         layer = draw_layer(cell, rng)
         both = reorder(layer.b + layer.bh, ORDERS["fastrnn"][cell], ORDERS["keras"][cell])
         assert_same_bits(weights.to_keras(cell, layer, **keywords)[2], both)
+
+
+def test_peepholes_lie_as_their_gates_do_but_g(rng):
+    i, f, o = rng.standard_normal((3, H))
+    layer = draw_layer("lstm", rng, peepholes=np.concatenate([i, f, o]))
+    assert_same_bits(weights.to_onnx("lstm", [layer])["P"], np.concatenate([i, o, f])[None])
+    of_nn = weights.to_torch("lstm", layer)
+    assert_same_bits(of_nn["peephole"], layer.peepholes)
+    turned = weights.reorder_params({"peephole_l0": of_nn["peephole"]}, "ifgo", "iofg")
+    assert_same_bits(turned["peephole_l0"], np.concatenate([i, o, f]))
+    with pytest.raises(ValueError, match="^peepholes: expected None: Keras has no peepholes$"):
+        weights.to_keras("lstm", layer)
+    with pytest.raises(ValueError, match="^peepholes: expected those of every layer or of none$"):
+        weights.to_onnx("lstm", [layer, layer._replace(peepholes=None)])
 
 
 def test_projections_go_to_torch_alone(rng):

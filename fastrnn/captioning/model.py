@@ -11,11 +11,10 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
-from fastrnn.layers import checks, dense, losses, recurrent
+from fastrnn.layers import checks, dense, losses
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
-from fastrnn.layers.recurrent import GATES
-from fastrnn.nn import stack
+from fastrnn.nn import direction, single, stack
 from fastrnn.nn.graphs import Graph, write
 from fastrnn.nn.stack import Form, Weights
 from fastrnn.weights import Layer
@@ -26,14 +25,11 @@ SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doub
 
 def shapes(V: int, D: int, W: int, H: int, cell_type: str) -> dict[str, tuple[int, ...]]:
     """Of a captioner's parameters."""
-    G = GATES[cell_type]
     return {
         "W_proj": (D, H),
         "b_proj": (H,),
         "W_embed": (V, W),
-        "Wx": (W, G * H),
-        "Wh": (H, G * H),
-        "b": (G * H,),
+        **single.shapes(cell_type, W, H),
         "W_vocab": (H, V),
         "b_vocab": (V,),
     }
@@ -45,13 +41,18 @@ class CaptioningRNN:
     goes in and scores for the next word come out.
 
     Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
-    input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm" or "gru"; dtype; dropout, the
-    probability of dropping a word vector's or a hidden state's element in training; backend (None:
-    the current one); seed of the initial parameters; params, to have in their place.
+    input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm", "gru", "mgu", "min_gru",
+    "min_lstm" or "ind_rnn"; dtype; dropout, the probability of dropping a word vector's or a hidden
+    state's element in training; zoneout, that of a unit to stay as it was a word before, in h and
+    of an lstm in c (in sampling the mean of both; Krueger et al. 2017); recurrent_dropout, of h
+    before its product with Wh, the same units at every word of a caption (Gal and Ghahramani 2016),
+    both of rnn, lstm and gru; backend (None: the current one); seed of the initial parameters;
+    params, to have in their place.
 
     Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
     Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
-    or 3 (gru, gates r z n).
+    or 3 (gru, gates r z n), and so on as fastrnn's functions have them: a min_gru and a min_lstm
+    have no Wh, an ind_rnn has u (H,).
     Raises ValueError for a parameter out of range.
     """
 
@@ -65,12 +66,14 @@ class CaptioningRNN:
         dtype: type = np.float32,
         *,
         dropout: float = 0.0,
+        zoneout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         backend: str | None = None,
         seed: int | None = None,
         params: dict[str, np.ndarray] | None = None,
     ) -> None:
-        if cell_type not in GATES:
-            raise ValueError(f"cell_type: expected one of {[*GATES]}, got {cell_type!r}")
+        if cell_type not in single.CELLS:
+            raise ValueError(f"cell_type: expected one of {[*single.CELLS]}, got {cell_type!r}")
         if NULL not in word_to_idx:
             raise ValueError(f"word_to_idx: expected an entry for {NULL}")
         self.word_to_idx = dict(word_to_idx)
@@ -78,12 +81,17 @@ class CaptioningRNN:
         self.cell_type = cell_type
         self.dtype = np.dtype(dtype)
         self.dropout = checks.probability("dropout", dropout)
+        self.zoneout = checks.probability("zoneout", zoneout)
+        self.recurrent_dropout = checks.probability("recurrent_dropout", recurrent_dropout)
+        single.form(cell_type, zoneout, recurrent_dropout)  # refuses what the cell has not
         self.backend = backend
         rng = np.random.default_rng(seed)
 
         def initial(name: str, shape: tuple[int, ...]) -> np.ndarray:
             if name.startswith("b"):
                 return np.zeros(shape, dtype)
+            if name == "u":
+                return rng.random(shape).astype(dtype)  # Li et al. 2018
             scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
             return (scale * rng.standard_normal(shape)).astype(dtype)
 
@@ -91,6 +99,11 @@ class CaptioningRNN:
         self.params = params or {
             name: initial(name, shape) for name, shape in shapes(*sizes, cell_type).items()
         }
+
+    @property
+    def form(self) -> Form:
+        """Of its one layer."""
+        return single.form(self.cell_type, self.zoneout, self.recurrent_dropout)
 
     # ---- training ------------------------------------------------------------------------------
 
@@ -104,7 +117,7 @@ class CaptioningRNN:
         minibatch; <NULL> does not count.
 
         Inputs: features (N, D); captions (N, T), word indices beginning with <START>; rng, the
-        generator that drops out (None: nothing is dropped).
+        generator that drops out (None: nothing is dropped, no state is kept).
         Returns: loss (float), grads, name to array like params.
         """
         with use_backend(self.backend):
@@ -126,8 +139,8 @@ class CaptioningRNN:
         h0, proj_cache = dense.affine_forward(features, p["W_proj"], p["b_proj"])
         x, embed_cache = dense.word_embedding_forward(words_in, p["W_embed"])
         x, x_mask = self._drop(x, rng)
-        form, weights = Form(self.cell_type), Weights(p["Wx"], p["Wh"], p["b"])
-        initial = (h0[None], None) if self.cell_type == "lstm" else (h0[None],)
+        form, weights = single.in_pass(self.form, rng, training), single.weights(p)
+        initial = h0[None], *[None] * (len(form.record.states) - 1)
         h, _, cell_cache = stack.forward(form, [[weights]], x, initial, training=training)
         h, h_mask = self._drop(h, rng)
         scores, vocab_cache = dense.temporal_affine_forward(h, p["W_vocab"], p["b_vocab"])
@@ -143,9 +156,8 @@ class CaptioningRNN:
         )
         if h_mask is not None:
             dh *= h_mask
-        form = Form(self.cell_type)
-        dx, ((dh0,), *_), ((of_cell,),) = stack.backward(form, dh, None, cell_cache)
-        grads |= {name: getattr(of_cell, name) for name in ("Wx", "Wh", "b")}
+        dx, ((dh0,), *_), ((of_cell,),) = stack.backward(self.form, dh, None, cell_cache)
+        grads |= single.named(self.cell_type, of_cell)
         if x_mask is not None:
             dx *= x_mask
         grads["W_embed"] = dense.word_embedding_backward(dx, embed_cache)
@@ -163,7 +175,7 @@ class CaptioningRNN:
         features = np.asarray(features, self.dtype)
         with use_backend(self.backend):
             h, _ = dense.affine_forward(features, self.params["W_proj"], self.params["b_proj"])
-        return (h, np.zeros_like(h)) if self.cell_type == "lstm" else (h,)
+        return h, *(np.zeros_like(h) for _ in self.form.record.states[1:])
 
     def step(
         self, words: np.ndarray, state: decode.State, weights: PreparedWeights | None = None
@@ -175,11 +187,11 @@ class CaptioningRNN:
         Returns: scores (M, V), state after the step.
         """
         p = self.params
-        cell = (p["Wx"], p["Wh"], p["b"]) if weights is None else (weights,)
+        form = single.in_pass(self.form, None, training=False)
+        cell = single.weights(p) if weights is None else Weights(weights)
         with use_backend(self.backend):
             x, _ = dense.word_embedding_forward(words, p["W_embed"])
-            step = getattr(recurrent, f"{self.cell_type}_step_forward")
-            *state, _ = step(x, *state, *cell, training=False)
+            state, _ = direction.step(form, cell, x, state, False)
             scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
         return scores, tuple(state)
 
@@ -188,35 +200,47 @@ class CaptioningRNN:
 
         initial.onnx takes features (N, D) and returns h (N, H) and of an lstm c, initial_state's;
         step.onnx takes words (N,), int64, h and c, and returns scores (N, V), next_h and next_c,
-        step's. N may be any. Raises OSError where they cannot be written.
+        step's. N may be any. Raises ValueError for zoneout and for a cell that ONNX has not,
+        OSError where they cannot be written.
         """
-        folder, p = Path(folder), self.params
+        folder, initial, step = Path(folder), self._initial_graph(), self._step_graph()
         folder.mkdir(parents=True, exist_ok=True)
-        H, V = p["W_vocab"].shape
-        names = ["h", "c"] if self.cell_type == "lstm" else ["h"]
-        states = dict.fromkeys(names, (self.dtype, ("N", H)))
+        write(folder / "initial.onnx", initial)
+        write(folder / "step.onnx", step)
+
+    def _states(self):
+        """Dtype and shape of each, by name."""
+        H = self.params["W_vocab"].shape[0]
+        return dict.fromkeys(self.form.record.states, (self.dtype, ("N", H)))
+
+    def _initial_graph(self):
+        p, states = self.params, self._states()
         graph = Graph()
         graph.add("Gemm", "features", p["W_proj"], p["b_proj"], outputs=["h"])
-        if "c" in names:
+        for name in [*states][1:]:
             zero = np.zeros(1, self.dtype)
-            graph.add("Expand", zero, graph.add("Shape", "h"), outputs=["c"])
+            graph.add("Expand", zero, graph.add("Shape", "h"), outputs=[name])
         features = {"features": (self.dtype, ("N", len(p["W_proj"])))}
-        write(folder / "initial.onnx", graph.serialized(features, states))
+        return graph.serialized(features, states)
 
+    def _step_graph(self):
+        p, states, V = self.params, self._states(), self.params["W_vocab"].shape[1]
         graph, time = Graph(), np.array([0])
         x, *before = (
             graph.add("Unsqueeze", a, time)
-            for a in (graph.add("Gather", p["W_embed"], "words"), *names)
+            for a in (graph.add("Gather", p["W_embed"], "words"), *states)
         )
-        layer = Layer(p["Wx"], p["Wh"], p["b"])
-        _, *after = graph.recurrent(self.cell_type, x, [layer], initial=before)
-        for name, a in zip(names, after, strict=True):
+        layer = Layer(*single.weights(p)[:3])
+        _, *after = graph.recurrent(
+            self.cell_type, x, [layer], options=self.form.options, initial=before
+        )
+        for name, a in zip(states, after, strict=True):
             graph.add("Squeeze", a, time, outputs=[f"next_{name}"])
         graph.add("Gemm", "next_h", p["W_vocab"], p["b_vocab"], outputs=["scores"])
         inputs = {"words": (np.int64, ("N",)), **states}
         outputs = {"scores": (self.dtype, ("N", V))}
         outputs |= {f"next_{name}": state for name, state in states.items()}
-        write(folder / "step.onnx", graph.serialized(inputs, outputs))
+        return graph.serialized(inputs, outputs)
 
     def sample(
         self,
@@ -256,8 +280,7 @@ class CaptioningRNN:
         if random:
             choose = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
 
-        p = self.params
-        weights = prepare(self.cell_type, p["Wx"], p["Wh"], p["b"], backend=self.backend)
+        weights = prepare(self.cell_type, *single.weights(self.params)[:3], backend=self.backend)
         step = partial(self.step, weights=weights)
 
         def say(rows: np.ndarray) -> np.ndarray:

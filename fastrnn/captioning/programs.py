@@ -16,7 +16,8 @@ from fastrnn.captioning.plots import plot_curves
 from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
 from fastrnn.captioning.training import CaptioningSolver, generated_bleu
 from fastrnn.captioning.vocabulary import decode_captions
-from fastrnn.layers.recurrent import GATES
+from fastrnn.nn import single
+from fastrnn.nn.single import CELLS
 from fastrnn.optim import RULES
 from fastrnn.plots import gallery
 from fastrnn.printing import printable
@@ -44,6 +45,8 @@ DEFAULTS = {
     "lr_decay": 0.95,
     "update_rule": "adam",
     "dropout": 0.5,
+    "zoneout": 0.0,
+    "recurrent_dropout": 0.0,
     "clip_norm": 5.0,
     "patience": 8,
     "max_train": None,
@@ -51,10 +54,10 @@ DEFAULTS = {
     "seed": 0,
 }
 KINDS = {
-    "cell": one_of(*GATES),
+    "cell": one_of(*CELLS),
     "backend": one_of(None, "numpy", "cython"),
     "update_rule": one_of(*RULES),
-    "dropout": SHARE,
+    **dict.fromkeys(("dropout", "zoneout", "recurrent_dropout"), SHARE),
     "pca": one_of(None, False, True),
     "clip_norm": NOT_NEGATIVE,
     "max_train": optional(integer(1)),
@@ -91,7 +94,7 @@ class Job:
         model = CaptioningRNN(
             words,
             *sizes,
-            dropout=settings["dropout"],
+            **{name: settings[name] for name in ("dropout", "zoneout", "recurrent_dropout")},
             backend=settings["backend"],
             seed=seed,
         )
@@ -173,6 +176,7 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> I
     out = runs.new("caption", out, [CHECKPOINT])
     settings = DEFAULTS | ({} if data else SCENES_DEFAULTS) | settings
     check(settings, KINDS)
+    single.form(settings["cell"], settings["zoneout"], settings["recurrent_dropout"])
     job = None if data is None else Job(out, data.resolve(), settings)
     with runs.at_work(out):
         runs.new("caption", out, [CHECKPOINT])  # another process may have been quicker

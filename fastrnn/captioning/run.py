@@ -13,7 +13,7 @@ import numpy as np
 from fastrnn import runs, storage
 from fastrnn.captioning.model import CaptioningRNN, shapes
 from fastrnn.captioning.vocabulary import check_indices
-from fastrnn.layers.recurrent import GATES
+from fastrnn.nn.single import CELLS
 from fastrnn.settings import OBJECT, SHARE, TEXT, check, integer, mapped, one_of
 
 MODEL = "model.safetensors"
@@ -27,10 +27,12 @@ KINDS = {
 # Of a model, as run.json has it.
 MODEL_KINDS = {
     **dict.fromkeys(("input_dim", "wordvec_dim", "hidden_dim"), integer(1)),
-    "cell_type": one_of(*GATES),
+    "cell_type": one_of(*CELLS),
     "dtype": one_of("float32", "float64"),
-    "dropout": SHARE,
+    **dict.fromkeys(("dropout", "zoneout", "recurrent_dropout"), SHARE),
 }
+# Of runs by versions that had not these settings.
+EARLIER = {"zoneout": 0.0, "recurrent_dropout": 0.0}
 
 
 class Run(NamedTuple):
@@ -57,7 +59,7 @@ def write_settings(folder: Path | str, run: Run) -> None:
                 "hidden_dim": model.params["W_proj"].shape[1],
                 "cell_type": model.cell_type,
                 "dtype": model.dtype.name,
-                "dropout": model.dropout,
+                **{name: getattr(model, name) for name in ("dropout", *EARLIER)},
             },
             "settings": run.settings,
             "data": run.data,
@@ -80,6 +82,9 @@ def read_settings(folder: Path) -> dict:
     content = runs.read(folder, "caption", KINDS)
     with storage.named(folder / runs.RUN, "a run of caption train"):
         check_indices(content["word_to_idx"])
+        for name, value in EARLIER.items():
+            content["model"].setdefault(name, value)
+            content["settings"].setdefault(name, value)
         content["model"] = {name: content["model"][name] for name in MODEL_KINDS}
         check(content["model"], MODEL_KINDS)
     return content

@@ -11,7 +11,6 @@ from fastrnn.captioning import programs
 from fastrnn.cli.options import FILE, FOLDER, check_output
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
-from fastrnn.layers.recurrent import GATES
 from fastrnn.storage import writing
 
 BACKEND = click.option(
@@ -107,7 +106,7 @@ def prepare(images, captions, out, **options) -> None:
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--out", type=FOLDER, help="Folder of the run (default: a new one in runs/).")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-@click.option("--cell", type=click.Choice([*GATES]), default="lstm", show_default=True)
+@click.option("--cell", type=click.Choice(programs.CELLS), default="lstm", show_default=True)
 @BACKEND
 @click.option("--epochs", type=click.IntRange(1), help="Most passes over the captions.")
 @click.option("--hidden", type=click.IntRange(1), help="Hidden units.")
@@ -117,6 +116,10 @@ def prepare(images, captions, out, **options) -> None:
 @click.option("--lr-decay", type=float, help="Factor on the learning rate after each epoch.")
 @click.option("--update-rule", type=click.Choice(["adam", "rmsprop", "sgd", "sgd_momentum"]))
 @click.option("--dropout", type=float, help="Of word vectors and hidden states.")
+@click.option("--zoneout", type=float, help="Of a unit's state: that it stays as it was.")
+@click.option(
+    "--recurrent-dropout", type=float, help="Of h where it goes back in, the same at every word."
+)
 @click.option(
     "--clip-norm", type=click.FloatRange(0), help="Most global norm of the gradients; 0: any."
 )

@@ -60,7 +60,7 @@ def _weights(context, parameter, values):
 
 @click.group("classify")
 def command() -> None:
-    """Classes for texts, by a bag of words, averaged word vectors, or an RNN, LSTM or GRU.
+    """Classes for texts, by a bag of words, averaged word vectors, or a recurrent network.
 
     A labelled file has an example a line: a label, then the text. White space separates tokens; a
     blank line is left out, and counted.
@@ -89,7 +89,7 @@ def command() -> None:
 @setting("Model", "embeddings", "Word vectors: GloVe or word2vec text, .gz, .zip.", type=FILE)
 @setting("Model", "freeze", "Keep the word vectors as they are.")
 @setting("Model", "embedding_dim", "Size of a word vector, without --embeddings.")
-@setting("Model", "hidden_dim", "Hidden units of rnn, lstm, gru.")
+@setting("Model", "hidden_dim", "Hidden units of a recurrent network.")
 @setting("Model", "bidirectional", "Read the text backwards, too.")
 @setting("Model", "pooling", "Of the states: last, mean, max, or some joined by +.", metavar="KIND")
 @setting("Model", "tokenizer", "words: lower-case words and marks.", type=click.Choice(TOKENIZERS))
@@ -106,6 +106,8 @@ def command() -> None:
 @setting("Training", "dropout", "Of what the last layer reads.")
 @setting("Training", "embedding_dropout", "Of the word vectors' elements.")
 @setting("Training", "word_dropout", "Of words.")
+@setting("Training", "zoneout", "Of the states of rnn, lstm, gru: that a unit stays as it was.")
+@setting("Training", "recurrent_dropout", "Of h of rnn, lstm, gru, the same at every word (Gal).")
 @setting("Training", "weight_decay", "What a step takes of a weight, by learning rate.")
 @setting(
     "Training",

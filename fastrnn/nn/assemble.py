@@ -10,26 +10,37 @@ import numpy as np
 from fastrnn.cells import STANDARD
 from fastrnn.layers import checks
 from fastrnn.nn.modules import GRU, LSTM, RNN, Recurrent
+from fastrnn.options import Options
 from fastrnn.weights import ORDERS, reorder_params
 
 CELLS = {len(cell.gates): name for name, cell in STANDARD.items()}
 
 
-class Options(NamedTuple):
+class Untold(NamedTuple):
     """What weights do not say of their module."""
 
     nonlinearity: str = "tanh"  # of an RNN
     reset_after: bool = True  # of a GRU
     dropout: float = 0.0
     gate_order: str | None = None  # in which the module keeps its gates; None: PyTorch's
+    options: Options | None = None  # of its cells
 
-    def checked(self) -> "Options":
-        """The same. Raises ValueError for a value, TypeError for a flag."""
+    def checked(self) -> "Untold":
+        """The same. Raises ValueError for a value, TypeError for a flag or what is no Options."""
         if self.nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {self.nonlinearity!r}")
         checks.flag("reset_after", self.reset_after)
         checks.probability("dropout", self.dropout)
+        if not isinstance(self.options, Options | None):
+            got = type(self.options).__name__
+            raise TypeError(f"options: expected fastrnn.Options, got {got}")
         return self
+
+    def with_options(self, **known: float | None) -> "Untold":
+        """With some of its cells' options as a file says."""
+        given = Options() if self.options is None else self.options
+        options = given._replace(**known)
+        return self._replace(options=self.options if options == given else options)
 
 
 @contextmanager
@@ -42,7 +53,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def assemble(
-    params: Mapping[str, np.ndarray], labels: Mapping[str, str], options: Options
+    params: Mapping[str, np.ndarray], labels: Mapping[str, str], untold: Untold
 ) -> Recurrent:
     """A module with copies of params, arrays under PyTorch's names and as it lays them out, float16
     widened; labels, what each is called where it comes from.
@@ -50,7 +61,7 @@ def assemble(
     Raises ValueError for a name, a shape or numbers that are not finite, TypeError for a dtype.
     """
     params = {name: widened(a) for name, a in params.items()}
-    module = _module(params, labels, options)
+    module = _module(params, labels, untold)
     for name, shape in module.shapes.items():
         _check(name, params, labels, shape)
         label, a = labels[name], params[name]
@@ -88,7 +99,7 @@ def _check(name, params, labels, shape):
     check_shape(labels[name], params[name], shape)
 
 
-def _module(params, labels, options):
+def _module(params, labels, untold):
     """As the names and shapes say, with weights of its own, of no more bytes than theirs."""
     _check("weight_ih_l0", params, labels, ("G*H", "D"))
     _check("weight_hh_l0", params, labels, ("G*H", "P"))
@@ -102,15 +113,16 @@ def _module(params, labels, options):
         raise ValueError(
             f"{labels['weight_hh_l0']}: expected shape (G*H, H) with 1, 3 or 4 for G, got {(GH, P)}"
         )
-    if cell != "lstm" and proj_size:
-        raise ValueError(f"{labels['weight_hr_l0']}: expected none of a {cell}")
+    for name in ("weight_hr_l0", "peephole_l0"):
+        if cell != "lstm" and name in params:
+            raise ValueError(f"{labels[name]}: expected none of a {cell}")
     kind, own = {
-        "rnn": (RNN, {"nonlinearity": options.nonlinearity}),
-        "lstm": (LSTM, {"proj_size": proj_size}),
-        "gru": (GRU, {"reset_after": options.reset_after}),
+        "rnn": (RNN, {"nonlinearity": untold.nonlinearity}),
+        "lstm": (LSTM, {"proj_size": proj_size, "peepholes": "peephole_l0" in params}),
+        "gru": (GRU, {"reset_after": untold.reset_after}),
     }[cell]
-    if options.gate_order is not None and cell != "rnn":
-        own["gate_order"] = options.gate_order
+    if untold.gate_order is not None and cell != "rnn":
+        own["gate_order"] = untold.gate_order
     for name in params:
         if name.startswith("weight_hh"):
             _check(name, params, labels, (GH, P))
@@ -119,10 +131,11 @@ def _module(params, labels, options):
         params["weight_ih_l0"].shape[1],
         H,
         len({end.removesuffix("_reverse") for end in ends}),
-        dropout=options.dropout,
+        dropout=untold.dropout,
         bias=any(name.startswith("bias") for name in params),
         bidirectional=any(end.endswith("_reverse") for end in ends),
         dtype=checks.float_dtype(labels["weight_hh_l0"], params["weight_hh_l0"].dtype),
+        options=untold.options,
         **own,
     )
 

@@ -92,18 +92,41 @@ def forward(
     if h0 is None:
         P, dtype = weights.size(form)
         h0 = np.zeros((batch_of(x, steps), P), dtype)
-    gates = form.gates or form.record.gates
-    keywords = gates, form.transposed, form.reset_after, form.nonlinearity
-    if isinstance(weights.Wx, PreparedWeights):  # which hold what the form says
-        keywords = form.record.gates, False
-    args, beside = (x, h0, *others, *weights[:4]), (form.options, weights.peepholes, weights.Whr)
-    plain = all(given is None for given in beside)
+    args, (keywords, beside) = (x, h0, *others, *weights[:4]), _told(form, weights)
     h, cache = recurrent.forward(
-        *(form.record, args, keywords, steps, training, True),
-        beside=None if plain else beside,
-        backend=backend,
+        form.record, args, keywords, steps, training, True, beside=beside, backend=backend
     )
     return h, tuple(getattr(cache, field) for field in form.record.last_fields), cache
+
+
+def step(
+    form: Form,
+    weights: Weights,
+    x: np.ndarray,
+    states: tuple[np.ndarray, ...],
+    training: bool,
+    backend: str | None = None,
+) -> tuple[tuple[np.ndarray, ...], NamedTuple]:
+    """One step.
+
+    Inputs: x (N, D); states, h (N, P), and of an lstm c (N, H).
+    Returns: the states after it, the cache.
+    """
+    args, (keywords, beside) = (x, *states, *weights[:4]), _told(form, weights)
+    *states, cache = recurrent.step_forward(
+        form.record, args, keywords, training, beside=beside, backend=backend
+    )
+    return tuple(states), cache
+
+
+def _told(form, weights):
+    """What functions of any cell take as form and as beside."""
+    record = form.record
+    keywords = form.gates or record.gates, form.transposed, form.reset_after, form.nonlinearity
+    if isinstance(weights.Wx, PreparedWeights):  # which hold what the form says
+        keywords = record.gates, False, True, record.form["nonlinearity"]
+    beside = form.options, weights.peepholes, weights.Whr
+    return keywords, None if all(given is None for given in beside) else beside
 
 
 def backward(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fastrnn.cells import STANDARD
 from fastrnn.layers import checks
 from fastrnn.nn.modules import Recurrent
 from fastrnn.nn.state_dict import in_layers
 from fastrnn.optional import require
+from fastrnn.options import Options
 from fastrnn.storage import replacing
 from fastrnn.weights import Layer
 from fastrnn.weights import to_onnx as weights_in_onnx
@@ -65,32 +67,35 @@ class Graph:
         gates: str | None = None,
         reset_after: bool = True,
         nonlinearity: str = "tanh",
+        options: Options | None = None,
         lengths: str = "",
         initial: Iterable[str] = (),
         outputs: Sequence[str] | None = None,
     ) -> tuple[str, ...]:
         """A node of one layer, in each direction one of weights.
 
-        Inputs: x (T, N, D); layers as weights.to_onnx takes them; lengths (N,), int32; initial,
-        each (directions, N, H); outputs as add's.
+        Inputs: x (T, N, D); layers as weights.to_onnx takes them; options of the cells, of which
+        ONNX has those that concern predictions, but zoneout; lengths (N,), int32; initial, each
+        (directions, N, H); outputs as add's.
         Returns: y (T, directions, N, H), the last states, each (directions, N, H).
+        Raises ValueError for zoneout.
         """
+        of_options = _in_predictions(cell, nonlinearity, options or Options(), len(layers))
         n, given = len(self._nodes), weights_in_onnx(cell, layers, gates=gates)
-        weights = [self.constant(a, f"{name}_{n}") for name, a in given.items()]
-        weights += [""] * (3 - len(weights))  # an empty name is one that is left out
+        weights = {name: self.constant(a, f"{name}_{n}") for name, a in given.items()}
         attributes = {"hidden_size": given["R"].shape[-1]}
         if len(layers) == 2:
             attributes["direction"] = "bidirectional"
         if cell == "gru":
             attributes["linear_before_reset"] = int(reset_after)
-        if nonlinearity == "relu":
-            attributes["activations"] = ["Relu"] * len(layers)
         if outputs is None:
             outputs = [f"{name}_{n}" for name in ("Y", "Y_h", *(["Y_c"] if cell == "lstm" else []))]
-        inputs = [x, *weights, lengths, *initial]
+        own = (weights.get(name, "") for name in "WRB")  # an empty name is one that is left out
+        initial = [*initial] or [""] * len(STANDARD[cell].states)
+        inputs = [x, *own, lengths, *initial, weights.get("P", "")]
         while not inputs[-1]:
             inputs.pop()
-        self.add(cell.upper(), *inputs, outputs=outputs, **attributes)
+        self.add(cell.upper(), *inputs, outputs=outputs, **attributes, **of_options)
         return tuple(outputs)
 
     def parts(self, a: str, n: int, size: int) -> list[str]:
@@ -133,6 +138,27 @@ class Graph:
         return model.SerializeToString()
 
 
+def _in_predictions(
+    cell: str, nonlinearity: str, options: Options, directions: int
+) -> dict[str, object]:
+    """Attributes of a node that say what its cells do otherwise than the plain ones."""
+    for name in ("zoneout_h", "zoneout_c"):
+        if value := getattr(options, name):
+            raise ValueError(f"{name}: expected 0, got {value}: ONNX has no zoneout")
+    attributes = {}
+    clips = [value for value in (options.clip, options.cap) if value is not None]
+    if clips:  # relu of what is clipped to a cap is capped
+        attributes["clip"] = float(min(clips))
+    if nonlinearity == "relu":
+        attributes["activations"] = ["Relu"] * directions
+    if (slope := options.hard_sigmoid) is not None:
+        candidates = ["Tanh"] * len(STANDARD[cell].states)
+        attributes["activations"] = ["HardSigmoid", *candidates] * directions
+        attributes["activation_alpha"] = [float(slope)] * directions
+        attributes["activation_beta"] = [0.5] * directions
+    return attributes
+
+
 def to_onnx(
     module: Recurrent, path: Path | str, *, lengths: bool = False, state: bool = False
 ) -> None:
@@ -142,8 +168,8 @@ def to_onnx(
     lengths of its rows; state, whether it takes the states to begin from.
     The model takes x (N, T, D), where they are wanted lengths (N,), int32, h0 (L*S, N, H) and of an
     LSTM c0, and returns y (N, T, S*H), hT and of an LSTM cT, like h0; N and T may be any.
-    Raises TypeError for another module, ValueError for a projection, which ONNX has not, OSError
-    where it cannot be written.
+    Raises TypeError for another module, ValueError for a projection or zoneout, which ONNX has not,
+    OSError where it cannot be written.
     """
     layers = in_layers(module)
     lengths, state = checks.flag("lengths", lengths), checks.flag("state", state)
@@ -164,6 +190,7 @@ def to_onnx(
             layer,
             reset_after=form.reset_after,
             nonlinearity=form.nonlinearity,
+            options=form.options,
             lengths="lengths" if lengths else "",
             initial=[part[k] for part in parts],
         )

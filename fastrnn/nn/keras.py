@@ -2,8 +2,9 @@
 of weights alone.
 
 Taken are LSTM, GRU, SimpleRNN, and Bidirectional of these. What a layer says of its calls alone is
-the caller's (return_sequences, return_state, stateful, unroll, masks) or of training (dropout,
-recurrent_dropout, regularizers).
+the caller's (return_sequences, return_state, stateful, unroll, masks) or of training (regularizers;
+dropout and recurrent_dropout, the same elements of x and of h at every step, as Options has
+dropout_x and dropout_h; Keras may draw anew for every gate).
 """
 
 import json
@@ -19,7 +20,7 @@ import numpy as np
 
 from fastrnn import storage
 from fastrnn.layers import checks
-from fastrnn.nn.assemble import CELLS, Options, assemble, choose, naming, widened
+from fastrnn.nn.assemble import CELLS, Untold, assemble, choose, naming, widened
 from fastrnn.nn.modules import Recurrent
 from fastrnn.optional import require
 from fastrnn.weights import ORDERS, TORCH_NAMES, from_keras, to_torch
@@ -31,6 +32,7 @@ PASSING += ("InputLayer", "SpatialDropout1D")
 ROLES = ("kernel", "recurrent_kernel", "bias")
 NUMBERED = dict(zip("012", ROLES, strict=True))  # in the files of Keras 3
 CONFIG_BYTES = 1 << 26  # of config.json, at the most
+HARD_SIGMOIDS = {1: 0.2, 2: 0.2, 3: 1 / 6}  # their slopes, by the version of Keras
 DEFLATED = 1100  # times as large as it is kept may a compressed array be, at the most
 
 Datasets = dict[str, object]  # by their roles
@@ -45,6 +47,7 @@ class Layer(NamedTuple):
     configs: tuple[dict, ...] = ()  # a cell, as far as they are told
     wrapper: dict | None = None  # the config of Bidirectional
     before: str | None = None  # the recurrent layer whose output, and nothing else, it reads
+    version: int | None = None  # of the Keras that wrote the file
 
     @property
     def cell(self) -> str:
@@ -63,35 +66,47 @@ class Layer(NamedTuple):
         """What layers of one stack have in common."""
         H, bias = self.cells[0]["recurrent_kernel"].shape[:1], self.cells[0].get("bias")
         axes = None if bias is None else len(bias.shape)
-        told = [(c.get("activation"), c.get("reset_after")) for c in self.configs[:1]]
+        names = "activation", "recurrent_activation", "reset_after"
+        told = [[c.get(name) for name in names] for c in self.configs[:1]]
         return self.cell, len(self.cells), H, axes, told
 
 
-def of_file(path: Path, layer: str | Sequence[str] | None, options: Options) -> Recurrent:
+def of_file(path: Path, layer: str | Sequence[str] | None, untold: Untold) -> Recurrent:
     """The module of one recurrent layer, or of several on top of each other."""
     with storage.reading(path, "a Keras file"), ExitStack() as opened:
-        file, config = _opened(path, opened)
+        file, config, version = _opened(path, opened)
         cells = _cells(file)
         layers = _unnamed(file, cells) if config is None else _layers(config, cells)
         with naming(path):
-            known = {own.name: own for own in layers}
+            known = {own.name: own._replace(version=version) for own in layers}
             stack = choose(known, layer, "layer", lambda own: own, lambda a, b: a.name == b.before)
-            return _module(stack, options)
+            return _module(stack, untold)
 
 
-def _opened(path: Path, stack: ExitStack) -> tuple[object, dict | None]:
-    """An HDF5 file, and what it says of its model."""
+def _opened(path: Path, stack: ExitStack) -> tuple[object, dict | None, int | None]:
+    """An HDF5 file, what it says of its model, and the version of Keras that wrote it."""
     h5py = require("h5py")
     if path.suffix.lower() != ".keras":
         file = stack.enter_context(h5py.File(path, "r"))
         config = file.attrs.get("model_config")
-        return file, None if config is None else json.loads(config)
+        version = _major(file.attrs.get("keras_version"))
+        return file, None if config is None else json.loads(config), version
     archive = stack.enter_context(zipfile.ZipFile(path))
-    if archive.getinfo("config.json").file_size > CONFIG_BYTES:
-        raise ValueError(f"config.json: expected at most {CONFIG_BYTES} bytes")
-    config = json.loads(archive.read("config.json"))
+    config = _json(archive, "config.json")
+    told = _json(archive, "metadata.json") if "metadata.json" in archive.namelist() else {}
     weights = stack.enter_context(archive.open("model.weights.h5"))
-    return stack.enter_context(h5py.File(weights, "r")), config
+    return stack.enter_context(h5py.File(weights, "r")), config, _major(told.get("keras_version"))
+
+
+def _json(archive: zipfile.ZipFile, name: str) -> dict:
+    if archive.getinfo(name).file_size > CONFIG_BYTES:
+        raise ValueError(f"{name}: expected at most {CONFIG_BYTES} bytes")
+    return json.loads(archive.read(name))
+
+
+def _major(version: object) -> int | None:
+    match = re.match(r"\d{1,4}", version) if isinstance(version, str) else None
+    return match and int(match[0])
 
 
 # ---- what is where -------------------------------------------------------------------------------
@@ -213,20 +228,20 @@ def _located(cells: dict[str, Datasets], place: str, names: tuple[str, ...]) -> 
 # ---- which, and what of it -----------------------------------------------------------------------
 
 
-def _module(layers: list[Layer], options: Options) -> Recurrent:
+def _module(layers: list[Layer], untold: Untold) -> Recurrent:
     """One stack of layers."""
     cell, params, labels = layers[0].cell, {}, {}
     for k, layer in enumerate(layers):
-        options = _checked(layer, cell, options)
+        untold = _checked(layer, cell, untold)
         for weights, end in zip(layer.cells, (f"_l{k}", f"_l{k}_reverse"), strict=False):
             for name, (a, label) in _params(layer.name, cell, weights).items():
                 params[name + end], labels[name + end] = a, label
-    return assemble(params, labels, options)
+    return assemble(params, labels, untold)
 
 
-def _checked(layer: Layer, cell: str, options: Options) -> Options:
-    """The options that a layer tells of. Raises ValueError for what fastrnn has not."""
-    expected = {"recurrent_activation": ["sigmoid"], "time_major": [False]}
+def _checked(layer: Layer, cell: str, untold: Untold) -> Untold:
+    """What a layer tells of. Raises ValueError for what fastrnn has not."""
+    expected = {"recurrent_activation": ["sigmoid", "hard_sigmoid"], "time_major": [False]}
     expected["activation"] = ["tanh", "relu"] if cell == "rnn" else ["tanh"]
     for backwards, config in enumerate(layer.configs):
         expected["go_backwards"] = [bool(backwards)]
@@ -234,23 +249,40 @@ def _checked(layer: Layer, cell: str, options: Options) -> Options:
             if (got := config.get(name, values[0])) not in values:
                 wanted = " or ".join(map(repr, values))
                 raise ValueError(f"{layer.name}: {name}: expected {wanted}, got {got!r}")
-        if config.get("activation") != layer.configs[0].get("activation"):
-            raise ValueError(f"{layer.name}: activation: expected the same in both directions")
-        forms = [bool(config.get("reset_after", False)) for config in layer.configs]
-        if cell == "gru" and len({*forms}) > 1:
-            raise ValueError(f"{layer.name}: reset_after: expected the same in both directions")
-        if cell == "gru":
-            options = options._replace(reset_after=forms[0])
-        if cell == "rnn":
-            options = options._replace(nonlinearity=config.get("activation", "tanh"))
+        for name in ("activation", "recurrent_activation", *(["reset_after"] * (cell == "gru"))):
+            if config.get(name) != layer.configs[0].get(name):
+                raise ValueError(f"{layer.name}: {name}: expected the same in both directions")
     if layer.wrapper and (merge := layer.wrapper.get("merge_mode", "concat")) != "concat":
         raise ValueError(f"{layer.name}: merge_mode: expected 'concat', got {merge!r}")
     if layer.configs and (S := 2 if layer.wrapper else 1) != len(layer.cells):
         raise ValueError(f"{layer.name}: expected weights of {S} cells, got {len(layer.cells)}")
+    return _told(layer, cell, untold)
+
+
+def _told(layer: Layer, cell: str, untold: Untold) -> Untold:
+    for config in layer.configs[:1]:
+        if cell == "rnn":
+            return untold._replace(nonlinearity=config.get("activation", "tanh"))
+        untold = untold.with_options(hard_sigmoid=_hard_sigmoid(layer, config))
+        if cell == "gru":
+            untold = untold._replace(reset_after=bool(config.get("reset_after", False)))
     bias = layer.cells[0].get("bias")
     if cell == "gru" and bias is not None:  # which tells it best
-        options = options._replace(reset_after=len(bias.shape) == 2)
-    return options
+        untold = untold._replace(reset_after=len(bias.shape) == 2)
+    return untold
+
+
+def _hard_sigmoid(layer, config):
+    """The slope of its gates, None where they are smooth."""
+    if config.get("recurrent_activation") != "hard_sigmoid":
+        return None
+    if layer.version not in HARD_SIGMOIDS:
+        raise ValueError(
+            f"{layer.name}: recurrent_activation: expected 'sigmoid' in a file that names no Keras "
+            f"of {min(HARD_SIGMOIDS)} to {max(HARD_SIGMOIDS)}, got 'hard_sigmoid', whose slope "
+            "depends on it"
+        )
+    return HARD_SIGMOIDS[layer.version]
 
 
 def _params(name: str, cell: str, weights: Datasets) -> dict[str, tuple[np.ndarray, str]]:

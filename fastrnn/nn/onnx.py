@@ -1,11 +1,13 @@
 """RNN, LSTM and GRU nodes of ONNX models: run one by one, and read as modules.
 
-Every direction, layout, form of the GRU, sequence_lens and initial states; activations as they are
-by default, and Relu of an RNN. Letters: N batch, T steps, D input, H hidden, G gates, S directions.
+Every direction, layout, form of the GRU, sequence_lens and initial states, peepholes, clip;
+activations as they are by default, HardSigmoid of gates, and Relu of an RNN. Letters: N batch,
+T steps, D input, H hidden, G gates, S directions.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import contains
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,17 +16,26 @@ import numpy as np
 from fastrnn import storage
 from fastrnn.cells import STANDARD, Steps
 from fastrnn.nn import direction
-from fastrnn.nn.assemble import Options, assemble, check_shape, choose, naming, widened
+from fastrnn.nn.assemble import Untold, assemble, check_shape, choose, naming, widened
 from fastrnn.nn.direction import Form, Weights
 from fastrnn.nn.modules import Recurrent
 from fastrnn.optional import require
+from fastrnn.options import Options
 from fastrnn.weights import ORDERS, Layer, from_onnx, to_torch
 
 OPERATORS = {name.upper(): name for name in STANDARD}
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+WEIGHTS = ("W", "R", "B", "P")
 OUTPUTS = ("Y", "Y_h", "Y_c")
 REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
-ACTIVATIONS = {"rnn": ("Tanh",), "lstm": ("Sigmoid", "Tanh", "Tanh"), "gru": ("Sigmoid", "Tanh")}
+GATES, CANDIDATES = ("Sigmoid", "HardSigmoid"), ("Tanh",)
+# What activations may be, as they are by default first.
+ACTIVATIONS = {
+    "rnn": (("Tanh", "Relu"),),
+    "lstm": (GATES, CANDIDATES, CANDIDATES),
+    "gru": (GATES, CANDIDATES),
+}
+SPELLED = {name.lower(): name for name in (*GATES, *CANDIDATES, "Relu")}
 # What may lie between two nodes of a stack, moving numbers alone.
 MOVES = ("Dropout", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 # What may lie between an input of a model, or zeros, and an initial state.
@@ -42,6 +53,7 @@ class Node(NamedTuple):
     cell: str
     reversed: tuple[bool, ...]  # time, a direction each
     nonlinearity: tuple[str, ...]  # of an RNN, a direction each
+    options: tuple[Options | None, ...]  # a direction each
     reset_after: bool  # of a GRU; True of others
     batch_first: bool
     hidden_size: int | None
@@ -51,14 +63,14 @@ class Node(NamedTuple):
     @property
     def kind(self) -> tuple[object, ...]:
         """What nodes of one stack have in common."""
-        return self.cell, self.reversed, self.nonlinearity, self.reset_after
+        return self.cell, self.reversed, self.nonlinearity, self.options, self.reset_after
 
 
 def parse(node: object) -> Node:
     """What a node (onnx.NodeProto) says of itself.
 
-    Raises ValueError for an operator that is not recurrent, and for what fastrnn has not: clip,
-    input_forget, peepholes, other activations.
+    Raises ValueError for an operator that is not recurrent, and for what fastrnn has not:
+    input_forget, other activations.
     """
     value = require("onnx.helper").get_attribute_value
     given = {attribute.name: value(attribute) for attribute in node.attribute}
@@ -75,17 +87,18 @@ def parse(node: object) -> Node:
             raise ValueError(f"{name}: {attribute}: expected {wanted}, got {got!r}")
         return got
 
-    one_of("clip", None)
     one_of("input_forget", 0)
     reversed_ = REVERSED[one_of("direction", *REVERSED)]
     inputs = {k: v for k, v in zip(INPUTS, node.input, strict=False) if v}
-    if "P" in inputs:
-        raise ValueError(f"{name}: P: expected no peepholes, got {inputs['P']!r}")
+    if "P" in inputs and cell != "lstm":
+        raise ValueError(f"{name}: P: expected none of {node.op_type}, got {inputs['P']!r}")
+    activations = _activations(name, cell, len(reversed_), given)
     return Node(
         name,
         cell,
         reversed_,
-        _nonlinearity(name, cell, len(reversed_), given.get("activations")),
+        tuple("relu" if first == "Relu" else "tanh" for first, _ in activations),
+        tuple(_options(name, given.get("clip"), slope) for _, slope in activations),
         cell != "gru" or bool(one_of("linear_before_reset", 0, 1)),
         bool(one_of("layout", 0, 1)),
         given.get("hidden_size"),
@@ -98,14 +111,35 @@ def _name(node: object) -> str:
     return node.name or next(filter(None, node.output), node.op_type)
 
 
-def _nonlinearity(name, cell, S, activations):
-    own = ACTIVATIONS[cell]
-    given = [a.decode().capitalize() for a in activations or []] or [*own] * S
-    if len(given) == S and cell == "rnn" and set(given) <= {"Tanh", "Relu"}:
-        return tuple(a.lower() for a in given)
-    if given != [*own] * S:
-        raise ValueError(f"{name}: activations: expected {[*own] * S}, got {given}")
-    return ("tanh",) * S
+def _activations(name, cell, S, attributes):
+    """The first activation of each direction, of gates or of an RNN's states: what it is, and of
+    HardSigmoid its slope. alpha and beta are told, in turn, of those alone that have them."""
+    known = ACTIVATIONS[cell] * S
+    given = [a.decode() for a in attributes.get("activations") or []]
+    given = [SPELLED.get(a.lower(), a) for a in given] or [usual for usual, *_ in known]
+    if len(given) != len(known) or not all(map(contains, known, given)):
+        expected = [" or ".join(own) for own in known]
+        raise ValueError(f"{name}: activations: expected {expected}, got {given}")
+    alphas, betas = (iter(attributes.get(f"activation_{n}") or []) for n in ("alpha", "beta"))
+    slopes = [_shortest(next(alphas, 0.2)) if a == "HardSigmoid" else None for a in given]
+    for beta in (next(betas, 0.5) for a in given if a == "HardSigmoid"):
+        if beta != 0.5:
+            raise ValueError(f"{name}: activation_beta: expected 0.5 of HardSigmoid, got {beta}")
+    return [*zip(given, slopes, strict=True)][:: len(ACTIVATIONS[cell])]
+
+
+def _options(name, clip, slope):
+    """Of cells, None for those of the plain ones. Raises ValueError for a number."""
+    own = Options(clip=None if clip is None else _shortest(clip), hard_sigmoid=slope)
+    for attribute, value in (("clip", own.clip), ("activation_alpha", slope)):
+        if value is not None and not 0 < value < np.inf:
+            raise ValueError(f"{name}: {attribute}: expected a number above 0, got {value}")
+    return None if own == Options() else own
+
+
+def _shortest(value):
+    """The decimal number that was meant: attributes are float32."""
+    return float(str(np.float32(value)))
 
 
 # ---- running -------------------------------------------------------------------------------------
@@ -134,6 +168,7 @@ def run(node: object, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
             gates=ORDERS["onnx"][own.cell],
             reset_after=own.reset_after,
             nonlinearity=own.nonlinearity[d],
+            options=own.options[d],
         )
         initial = [None if s is None else s[d] for s in states]
         steps = Steps(lengths, reverse)
@@ -159,7 +194,7 @@ def _initial(node: Node, given: Mapping[str, np.ndarray], N: int, H: int) -> lis
 
 def _layers(node: Node, given: Mapping[str, np.ndarray]) -> list[Layer]:
     """The weights of each direction, their gates in ONNX's order."""
-    W, R, B = (given.get(name) for name in "WRB")
+    W, R, B, P = (given.get(name) for name in WEIGHTS)
     S, G = len(node.reversed), len(STANDARD[node.cell].gates)
     check_shape(f"{node.name}: R", R, (S, f"{G}*H", "H"))
     H = R.shape[2]
@@ -167,23 +202,26 @@ def _layers(node: Node, given: Mapping[str, np.ndarray]) -> list[Layer]:
     check_shape(f"{node.name}: W", W, (S, G * H, "D"))
     if B is not None:
         check_shape(f"{node.name}: B", B, (S, 2 * G * H))
+    if P is not None:
+        check_shape(f"{node.name}: P", P, (S, 3 * H))
     if node.hidden_size not in (None, H):
         raise ValueError(f"{node.name}: hidden_size: expected {H} as R has, got {node.hidden_size}")
-    return from_onnx(node.cell, W, R, B, gates=ORDERS["onnx"][node.cell])
+    return from_onnx(node.cell, W, R, B, P, gates=ORDERS["onnx"][node.cell])
 
 
 def _as_one_bias(cell: str, layer: Layer) -> Weights:
     """As the engine takes them: a second bias is the GRU's alone."""
-    Wx, Wh, b, bh, _ = layer
+    Wx, Wh, b, bh, _, peepholes = layer
     if b is None:
-        return Weights(Wx, Wh, np.zeros(Wx.shape[1], Wx.dtype))
-    return Weights(Wx, Wh, b, bh) if STANDARD[cell].two_biases else Weights(Wx, Wh, b + bh)
+        b = bh = np.zeros(Wx.shape[1], Wx.dtype)
+    biases = (b, bh) if STANDARD[cell].two_biases else (b + bh, None)
+    return Weights(Wx, Wh, *biases, peepholes=peepholes)
 
 
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def of_file(path: Path, node: str | Sequence[str] | None, options: Options) -> Recurrent:
+def of_file(path: Path, node: str | Sequence[str] | None, untold: Untold) -> Recurrent:
     """The module of one node of a model, or of several on top of each other."""
     with storage.reading(path, "an ONNX model"):
         model = require("onnx").load(path)
@@ -193,14 +231,14 @@ def of_file(path: Path, node: str | Sequence[str] | None, options: Options) -> R
             nodes = choose(known, node, "node", parse, partial(_is_on, model))
             for own in nodes:
                 _check_from_outside(model, constants, own)
-            return _module(nodes, constants, options)
+            return _module(nodes, constants, untold)
 
 
 def _check_from_outside(model: object, constants: Mapping[str, object], node: Node) -> None:
     """Raises ValueError unless lengths and initial states are inputs of the model, or none, or
     zeros: a module gets them from its caller."""
     for name, value in node.inputs.items():
-        outside = name in ("X", "W", "R", "B") or _is_from_outside(model, constants, node, value)
+        outside = name in ("X", *WEIGHTS) or _is_from_outside(model, constants, node, value)
         if name == "sequence_lens" and (value in constants or not outside):
             raise ValueError(f"{node.name}: {name}: expected an input of the model, got {value!r}")
         if not outside:
@@ -291,7 +329,7 @@ def _result(model, nodes, y):
     return require("onnx.reference").ReferenceEvaluator(made).run(None, {first: y})[0]
 
 
-def _module(nodes: list[Node], constants: Mapping[str, object], options: Options) -> Recurrent:
+def _module(nodes: list[Node], constants: Mapping[str, object], untold: Untold) -> Recurrent:
     params, labels = {}, {}
     first = nodes[0]
     if first.reversed == (True,):
@@ -299,22 +337,24 @@ def _module(nodes: list[Node], constants: Mapping[str, object], options: Options
             f"{first.name}: direction: expected 'forward' or 'bidirectional', got 'reverse', which "
             "fastrnn.nn.onnx.run takes"
         )
-    if len({*first.nonlinearity}) > 1:
+    if len({*zip(first.nonlinearity, first.options, strict=True)}) > 1:
         raise ValueError(f"{first.name}: activations: expected the same in both directions")
     for k, node in enumerate(nodes):
         for layer, end in zip(_constant_layers(node, constants), ("", "_reverse"), strict=False):
             own = to_torch(node.cell, layer, gates=ORDERS["onnx"][node.cell])
             params |= {f"{name}_l{k}{end}": a for name, a in own.items()}
             labels |= {f"{name}_l{k}{end}": f"{node.name}: {name}" for name in own}
-    options = options._replace(nonlinearity=first.nonlinearity[0], reset_after=first.reset_after)
-    return assemble(params, labels, options)
+    own = first.options[0] or Options()
+    untold = untold._replace(nonlinearity=first.nonlinearity[0], reset_after=first.reset_after)
+    untold = untold.with_options(clip=own.clip, hard_sigmoid=own.hard_sigmoid)
+    return assemble(params, labels, untold)
 
 
 def _constant_layers(node: Node, constants: Mapping[str, object]) -> list[Layer]:
     """The weights of each direction, which have to be constants."""
     given = {}
     for name, value in node.inputs.items():
-        if name in ("W", "R", "B"):
+        if name in WEIGHTS:
             if value not in constants:
                 raise ValueError(f"{node.name}: {name}: expected a constant, got {value!r}")
             given[name] = widened(_array(node, name, constants[value]))

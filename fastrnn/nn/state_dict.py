@@ -12,12 +12,13 @@ import numpy as np
 
 from fastrnn import storage
 from fastrnn.layers import checks
-from fastrnn.nn.assemble import Options, assemble, naming
+from fastrnn.nn.assemble import Untold, assemble, naming
 from fastrnn.nn.modules import Recurrent
 from fastrnn.optional import require
+from fastrnn.options import Options
 from fastrnn.weights import ORDERS, TORCH_NAMES, Layer, from_torch, reorder_params
 
-METADATA = "fastrnn"  # of a file that `save` has written: its Options
+METADATA = "fastrnn"  # of a file that `save` has written: what is Untold
 # A parameter of a layer, or of a cell, behind the prefix of its module.
 _KIND = "|".join(TORCH_NAMES)
 _PARAMETER = re.compile(rf"(?:(?P<prefix>.*)\.)?(?P<kind>{_KIND})(?P<end>_l\d{{1,6}}(_reverse)?)?")
@@ -28,14 +29,14 @@ _COMPUTED = re.compile(
 )
 
 
-def of_mapping(source: Mapping[str, object], prefix: str | None, options: Options) -> Recurrent:
+def of_mapping(source: Mapping[str, object], prefix: str | None, untold: Untold) -> Recurrent:
     """The module of a state_dict, of tensors or arrays."""
     chosen = _chosen(source, prefix)
     arrays = {name: _array(key, source[key]) for name, key in chosen.items()}
-    return assemble(arrays, chosen, options)
+    return assemble(arrays, chosen, untold)
 
 
-def of_torch_file(path: Path, prefix: str | None, options: Options) -> Recurrent:
+def of_torch_file(path: Path, prefix: str | None, untold: Untold) -> Recurrent:
     """The module of a file of torch.save that holds a state_dict, on its own or within dicts."""
     torch = require("torch")
     with storage.reading(path, "a file of torch.save"):
@@ -46,7 +47,7 @@ def of_torch_file(path: Path, prefix: str | None, options: Options) -> Recurrent
             raise ValueError(f"cannot be read without running code in it: {reason}") from None
         content = dict(_flat(content)) if isinstance(content, Mapping) else {}
         with naming(path):
-            return of_mapping(content, prefix, options)
+            return of_mapping(content, prefix, untold)
 
 
 def _flat(content: Mapping, path: str = "") -> Iterator[tuple[str, object]]:
@@ -57,33 +58,50 @@ def _flat(content: Mapping, path: str = "") -> Iterator[tuple[str, object]]:
             yield f"{path}{key}", value
 
 
-def of_safetensors(path: Path, prefix: str | None, options: Options) -> Recurrent:
-    """The module of a safetensors file; options, of one that `save` has not written."""
+def of_safetensors(path: Path, prefix: str | None, untold: Untold) -> Recurrent:
+    """The module of a safetensors file; untold, of one that `save` has not written."""
     shapes, written = storage.read_shapes(path), storage.read_metadata(path).get(METADATA)
     with naming(path):
         chosen = _chosen(shapes, prefix)
     tensors = storage.read_tensors(path, names=chosen.values())
     with storage.named(path, "a file of PyTorch's weights"), naming(path):
         if written is not None:
-            options = Options(**json.loads(written)).checked()
-        return assemble({name: tensors[key] for name, key in chosen.items()}, chosen, options)
+            untold = _told(json.loads(written))
+        return assemble({name: tensors[key] for name, key in chosen.items()}, chosen, untold)
+
+
+def _told(content: dict) -> Untold:
+    """What a file's metadata says."""
+    options = content.pop("options", None)
+    return Untold(**content, options=None if options is None else Options(**options)).checked()
+
+
+def _telling(module: Recurrent) -> dict[str, object]:
+    """What _told reads; without options, what earlier versions read, too."""
+    form = module.form
+    numbers = bool(form.reset_after), float(module.dropout)  # which NumPy's may be
+    content = Untold(form.nonlinearity, *numbers, form.gates)._asdict()
+    if form.options is None:
+        del content["options"]
+        return content
+    usual, plain = Options._field_defaults, dict.fromkeys(("seed", "first_step"), int)
+    said = {k: v for k, v in form.options._asdict().items() if v != usual[k]}
+    return content | {"options": {k: plain.get(k, float)(v) for k, v in said.items()}}
 
 
 def save(module: Recurrent, path: Path | str) -> None:
     """Write a module's weights into a safetensors file, atomically, under PyTorch's names and in
-    its order: torch.nn's module of the same sizes loads them, and `load` makes the same module of
-    them, bit for bit.
+    its order: torch.nn's module of the same sizes loads them, unless there are peepholes, and
+    `load` makes the same module of them, bit for bit.
 
     Inputs: module, an RNN, LSTM or GRU of fastrnn.nn; path, a name that ends with .safetensors.
     Raises TypeError for another module, ValueError for another name, OSError where it cannot be
     written.
     """
-    tensors, form = in_torch_order(module), module.form
+    tensors = in_torch_order(module)
     if Path(path).suffix.lower() != ".safetensors":
         raise ValueError(f"path: expected a name that ends with .safetensors, got {str(path)!r}")
-    told = bool(form.reset_after), float(module.dropout)  # which NumPy's may be
-    options = Options(form.nonlinearity, *told, form.gates)
-    metadata = {"format": "pt", METADATA: json.dumps(options._asdict())}
+    metadata = {"format": "pt", METADATA: json.dumps(_telling(module))}
     storage.write_tensors(path, tensors, metadata)
 
 

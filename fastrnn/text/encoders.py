@@ -1,8 +1,9 @@
 """From sentences to vectors of a fixed size, and back: what the models differ in.
 
 An encoder is a description; its parameters are a dict of arrays by name. forward(params, sentences,
-rng) -> features (N, F), cache; backward(dfeatures, cache) -> gradients by name. rng drops out
-(None: nothing is dropped).
+rng, training=True) -> features (N, F), cache; backward(dfeatures, cache) -> gradients by name. rng
+drops out (None: nothing is dropped); training is False in predictions, which no backward pass
+follows.
 
 Letters: N sentences, T words, V vocabulary, W word vector, H hidden, G gates, F features.
 """
@@ -17,13 +18,13 @@ from fastrnn.cells import ALL_STEPS, Steps
 from fastrnn.layers import dense
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
-from fastrnn.layers.recurrent import GATES
-from fastrnn.nn import init, stack
+from fastrnn.nn import init, single, stack
 from fastrnn.nn.stack import Form, Weights
 from fastrnn.text import pooling
 from fastrnn.text.vocabulary import Sentences
 
 Params = dict[str, np.ndarray]
+Random = np.random.Generator | None
 
 
 class Bag(NamedTuple):
@@ -48,7 +49,7 @@ class Bag(NamedTuple):
         """Initial parameters; the vector of unknown words is 0."""
         return {"W_embed": _word_vectors(V, self.dim, self.scale, rng)}
 
-    def forward(self, params: Params, sentences: Sentences, rng: np.random.Generator | None):
+    def forward(self, params: Params, sentences: Sentences, rng: Random, training: bool = True):
         if rng is not None and self.word_dropout:
             kept = rng.random(len(sentences.words), dtype=np.float32) >= self.word_dropout
             sentences = sentences.keep(kept)
@@ -74,6 +75,8 @@ class Recurrent(NamedTuple):
     embedding_dropout: float = 0.0  # of the elements of a word's vector, the same in all a batch
     tuned: bool = True
     scale: float = 0.1
+    zoneout: float = 0.0  # of the states
+    recurrent_dropout: float = 0.0  # of h where it goes back in, the same at every step
 
     @property
     def directions(self) -> str:
@@ -91,22 +94,25 @@ class Recurrent(NamedTuple):
 
     def shapes(self, V: int) -> dict[str, tuple[int, ...]]:
         """Of its parameters."""
-        W, H, columns = self.dim, self.hidden, GATES[self.cell] * self.hidden
-        shapes = {"W_embed": (V, W)}
-        for d in self.directions:
-            shapes |= {f"Wx_{d}": (W, columns), f"Wh_{d}": (H, columns), f"b_{d}": (columns,)}
-        return shapes
+        of_layer = single.shapes(self.cell, self.dim, self.hidden).items()
+        shapes = {f"{name}_{d}": shape for d in self.directions for name, shape in of_layer}
+        return {"W_embed": (V, self.dim)} | shapes
 
     def init(self, V: int, rng: np.random.Generator) -> Params:
-        """Initial parameters: Wh orthogonal a gate (Saxe et al. 2014), the LSTM's forget gate open
-        (Gers et al. 2000)."""
-        W, H, G = self.dim, self.hidden, GATES[self.cell]
+        """Initial parameters: Wh orthogonal a gate (Saxe et al. 2014), u in [0, 1) (Li et al.
+        2018), the LSTM's forget gate open (Gers et al. 2000)."""
+        W, H = self.dim, self.hidden
         params = {"W_embed": _word_vectors(V, W, self.scale, rng)}
         for d in self.directions:
-            params[f"Wx_{d}"] = rng.standard_normal((W, G * H)) * W**-0.5
-            blocks = [init.orthogonal(rng, H, H) for _ in range(G)]
-            params[f"Wh_{d}"] = np.concatenate(blocks, axis=1)
-            params[f"b_{d}"] = np.zeros(G * H)
+            for name, shape in single.shapes(self.cell, W, H).items():
+                if name == "Wx":
+                    w = rng.standard_normal(shape) * W**-0.5
+                elif name == "Wh":
+                    blocks = [init.orthogonal(rng, H, H) for _ in range(shape[1] // H)]
+                    w = np.concatenate(blocks, axis=1)
+                else:
+                    w = rng.random(shape) if name == "u" else np.zeros(shape)
+                params[f"{name}_{d}"] = w
             if self.cell == "lstm":
                 params[f"b_{d}"][H : 2 * H] = 1  # gates i f o g
         return params
@@ -114,7 +120,9 @@ class Recurrent(NamedTuple):
     @property
     def form(self) -> Form:
         """Of its one layer."""
-        return Form(self.cell, bidirectional=self.bidirectional)
+        return single.form(
+            self.cell, self.zoneout, self.recurrent_dropout, bidirectional=self.bidirectional
+        )
 
     def prepared(self, params: Params) -> dict[str, PreparedWeights]:
         """The weights of each direction made ready for many forward passes, to stand in the params
@@ -126,14 +134,15 @@ class Recurrent(NamedTuple):
         """Weights a direction, as they are or prepared."""
         if _are_prepared(params):
             return [Weights(params[f"cell_{d}"]) for d in self.directions]
-        return [Weights(*(params[f"{w}_{d}"] for w in ("Wx", "Wh", "b"))) for d in self.directions]
+        return [single.weights(params, f"_{d}") for d in self.directions]
 
-    def forward(self, params: Params, sentences: Sentences, rng: np.random.Generator | None):
+    def forward(self, params: Params, sentences: Sentences, rng: Random, training: bool = True):
         x, steps, rows, mask = self._read(params, sentences, rng)
-        layer, training = self._layer(params), not _are_prepared(params)
-        initial = [None] * len(layer)
+        layer, form = self._layer(params), single.in_pass(self.form, rng, training)
+        h0 = np.zeros((len(sentences.lengths), self.hidden), x.dtype)
+        initial = [(h0, *[None] * (len(form.record.states) - 1))] * len(layer)
         outputs, lasts, cells = stack.layer_forward(
-            self.form, layer, x, initial, steps, training=training
+            form, layer, x, initial, steps, training=training
         )
         features, pooled = [], []
         for h, (hT, *_) in zip(outputs, lasts, strict=True):
@@ -144,7 +153,7 @@ class Recurrent(NamedTuple):
         features = features[0] if len(features) == 1 else np.concatenate(features, axis=1)
         return features, (rows, mask, cells, pooled)
 
-    def _read(self, params: Params, sentences: Sentences, rng: np.random.Generator | None):
+    def _read(self, params: Params, sentences: Sentences, rng: Random):
         """The vectors of the words, how a layer reads them, which words they are of, and the
         mask."""
         W_embed, words = params["W_embed"], sentences.words
@@ -175,8 +184,7 @@ class Recurrent(NamedTuple):
         dx, _, layer = stack.layer_backward(self.form, dh, dlast, cells)
         grads = {}
         for d, of_direction in zip(self.directions, layer, strict=True):
-            for name in ("Wx", "Wh", "b"):
-                grads[f"{name}_{d}"] = getattr(of_direction, name)
+            grads |= single.named(self.cell, of_direction, f"_{d}")
         if self.tuned:
             if mask is not None:
                 dx *= mask

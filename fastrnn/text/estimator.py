@@ -26,7 +26,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     X is a sequence of strings (list, array, pandas Series), y their labels. A parameter that is
     None takes the model's tuned default (settings.OF_MODEL), or that of all (settings.SETTINGS).
 
-    model           "bow", "avg", "rnn", "lstm" or "gru"
+    model           "bow", "avg", "rnn", "lstm", "gru", "mgu", "min_gru", "min_lstm" or "ind_rnn"
     tokenizer       "space": tokens are separated by white space; "words": lower-cased words and
                     punctuation marks
     ngrams          longest runs of tokens that count as words, of bow and avg
@@ -35,11 +35,15 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     embedding_dim   size of random word vectors
     embedding_scale standard deviation of the word vectors before training
     freeze          keep the word vectors as they are
-    hidden_dim      hidden units a direction, of rnn, lstm, gru
+    hidden_dim      hidden units a direction, of recurrent networks
     bidirectional   read the text backwards too
     pooling         "last", "mean", "max" of the states over time, or several joined by +
     dropout         of the features; embedding_dropout, of elements of the word vectors;
                     word_dropout, of words
+    zoneout         that a unit of rnn, lstm, gru stays as it was at the word before, in h and c; in
+                    predictions the mean of both (Krueger et al. 2017)
+    recurrent_dropout  of h before its product with the recurrent weights, the same units at every
+                    word of a text (Gal and Ghahramani 2016)
     update_rule     a name in fastrnn.optim
     learning_rate   of the first epoch; lr_decay, its factor after each epoch
     weight_decay    as fastrnn.optim's
@@ -77,6 +81,8 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         dropout: float | None = None,
         embedding_dropout: float | None = None,
         word_dropout: float | None = None,
+        zoneout: float | None = None,
+        recurrent_dropout: float | None = None,
         update_rule: str | None = None,
         learning_rate: float | None = None,
         lr_decay: float | None = None,
@@ -107,6 +113,8 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         self.dropout = dropout
         self.embedding_dropout = embedding_dropout
         self.word_dropout = word_dropout
+        self.zoneout = zoneout
+        self.recurrent_dropout = recurrent_dropout
         self.update_rule = update_rule
         self.learning_rate = learning_rate
         self.lr_decay = lr_decay

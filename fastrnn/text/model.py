@@ -57,6 +57,8 @@ def encoder_of(settings: dict[str, object], C: int) -> Bag | Recurrent:
         settings["embedding_dropout"],
         tuned,
         scale,
+        settings["zoneout"],
+        settings["recurrent_dropout"],
     )
 
 
@@ -147,7 +149,8 @@ class TextModel:
 
         It takes words (N, T), int64, indices as encode makes them, 0 past a text's length, and
         lengths (N,), int32, unless with lengths=False all texts have T words; it returns
-        probabilities (N, C). N and T may be any. The vocabulary stays with the caller.
+        probabilities (N, C). N and T may be any. The vocabulary stays with the caller. Raises
+        ValueError for zoneout and for a cell that ONNX has not.
         """
         write(path, serialized(self.networks, lengths=lengths))
 

@@ -2,7 +2,8 @@
 
 bow    the sum of one weight a word and class, over the set of a sentence's words
 avg    the mean of word vectors, then linear
-rnn, lstm, gru    the state after a sentence's own last word, then linear
+rnn, lstm, gru, mgu, min_gru, min_lstm, ind_rnn
+       the state after a sentence's own last word, then linear
 
 Letters: N sentences, V vocabulary, W word vector, F features, C classes. With two classes the
 softmax is the sigmoid of the difference of the two scores.
@@ -13,11 +14,11 @@ import numpy as np
 from fastrnn.backends import use_backend
 from fastrnn.layers import dense, losses
 from fastrnn.layers.dropout import dropout
-from fastrnn.layers.recurrent import GATES
+from fastrnn.nn.single import CELLS
 from fastrnn.text.encoders import Bag, Params, Recurrent
 from fastrnn.text.vocabulary import Sentences
 
-MODELS = ("bow", "avg", *GATES)
+MODELS = ("bow", "avg", *CELLS)
 
 
 def shapes(encoder: Bag | Recurrent, V: int, C: int, linear: bool) -> dict[str, tuple[int, ...]]:
@@ -115,5 +116,5 @@ class Network:
         network's own, for example with prepared weights."""
         params = self.params if params is None else params
         with use_backend(self.backend):
-            features, _ = self.encoder.forward(params, sentences, None)
+            features, _ = self.encoder.forward(params, sentences, None, training=False)
             return self._scores(params, features, None)[0]

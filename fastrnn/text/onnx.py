@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastrnn.nn import single
 from fastrnn.nn.graphs import Graph
 from fastrnn.text.encoders import Bag, Params, Recurrent
 from fastrnn.text.networks import Network
@@ -55,8 +56,9 @@ def _scores(graph: Graph, network: Network, words: str, lengths: str) -> str:
 
 def _states(graph: Graph, encoder: Recurrent, params: Params, x: str, lengths: str) -> str:
     """The states of a recurrent encoder, pooled (N, F)."""
-    layers = [Layer(*(params[f"{w}_{d}"] for w in ("Wx", "Wh", "b"))) for d in encoder.directions]
-    y, hT, *_ = graph.recurrent(encoder.cell, x, layers, lengths=lengths)
+    layers = [Layer(*single.weights(params, f"_{d}")[:3]) for d in encoder.directions]
+    options = encoder.form.options
+    y, hT, *_ = graph.recurrent(encoder.cell, x, layers, options=options, lengths=lengths)
     dtype, pooled = params["b"].dtype, {"last": hT}
     if "mean" in encoder.poolings:
         pooled["mean"] = _over_time(graph, "mean", y, lengths, dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastrnn.nn import single
 from fastrnn.optim import RULES
 from fastrnn.settings import NOT_NEGATIVE, POSITIVE, SHARE, Kind, check, integer, one_of
 from fastrnn.text.networks import MODELS
@@ -28,6 +29,8 @@ SETTINGS = {
     "dropout": 0.3,
     "embedding_dropout": 0.3,
     "word_dropout": 0.0,
+    "zoneout": 0.0,
+    "recurrent_dropout": 0.0,
     "weight_decay": 0.0,
     "learning_rate": 1e-3,
     "lr_decay": 0.7,
@@ -52,9 +55,6 @@ OF_MODEL = {
         "clip_norm": 0.0,
     },
     "avg": {"learning_rate": 3e-3, "epochs": 10, "dropout": 0.5},
-    "rnn": {},
-    "lstm": {},
-    "gru": {},
 }
 # With fewer examples batches are smaller, down to SMALLEST_BATCH: an epoch needs steps.
 STEPS_AN_EPOCH = 100
@@ -84,6 +84,7 @@ KINDS = {
     **dict.fromkeys(("ngrams", "min_count", "epochs", "batch_size", "ensemble"), integer(1)),
     **dict.fromkeys(("embedding_dim", "hidden_dim"), integer(1)),
     **dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), SHARE),
+    **dict.fromkeys(("zoneout", "recurrent_dropout"), SHARE),
     **dict.fromkeys(("embedding_scale", "learning_rate", "lr_decay"), POSITIVE),
     **dict.fromkeys(("weight_decay", "clip_norm"), NOT_NEGATIVE),
 }
@@ -108,12 +109,14 @@ def complete(given: dict[str, object], examples: int | None = None) -> dict[str,
     """
     given = plain(given)
     check(given, KINDS)
-    settings = SETTINGS | OF_MODEL[given.get("model", SETTINGS["model"])] | given
+    settings = SETTINGS | OF_MODEL.get(given.get("model"), {}) | given
     if examples is not None and "batch_size" not in given:
         most = max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH)
         settings["batch_size"] = min(settings["batch_size"], most)
     if settings["ngrams"] > 1 and settings["model"] not in ("bow", "avg"):
         raise ValueError(f"ngrams: {settings['model']} reads words one by one; expected 1")
+    if settings["model"] in single.CELLS:
+        single.form(settings["model"], settings["zoneout"], settings["recurrent_dropout"])
     if settings["freeze"] and settings["embeddings"] is None:
         raise ValueError("freeze: random vectors would stay random; it needs embeddings")
     if settings["embeddings"] is not None and settings["model"] == "bow":

@@ -17,6 +17,8 @@ from fastrnn.text.vocabulary import Sentences, Vocabulary
 
 # What a training that continues from a checkpoint may change: all else would make it another one.
 RESUMABLE = {"epochs", "patience", "backend"}
+# Settings that earlier versions had not: where they are 0, checkpoints of these go on.
+LATER = ("zoneout", "recurrent_dropout")
 # Batches that are shuffled together and then sorted by length.
 BUCKET = 20
 
@@ -191,7 +193,8 @@ class Training:
 
     def _identity(self, examples: Examples) -> str:
         """What a checkpoint has to be of: settings but those that may change, data."""
-        kept = {name: v for name, v in self.settings.items() if name not in RESUMABLE}
+        left_out = RESUMABLE | {name for name in LATER if not self.settings.get(name)}
+        kept = {name: v for name, v in self.settings.items() if name not in left_out}
         text = json.dumps([plain(kept), self.classes, self.vocabulary.words], default=str)
         content = hashlib.sha256(text.encode())
         for a in (*examples.sentences, examples.y, examples.weights):
