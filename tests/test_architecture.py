@@ -48,7 +48,17 @@ BELOW = {
         *("printing", "runs", "settings", "solver", "storage", "weights"),
     },
     "benchmarks": {
-        *("backends", "captioning", "figures", "nn", "optim", "optional", "storage", "text"),
+        *(
+            "backends",
+            "captioning",
+            "figures",
+            "layers",
+            "nn",
+            "optim",
+            "optional",
+            "storage",
+            "text",
+        ),
         *("torch", "weights"),
     },
     "torch": {"backends", "cells", "layers", "nn"},

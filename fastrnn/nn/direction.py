@@ -109,7 +109,7 @@ def step(
 ) -> tuple[tuple[np.ndarray, ...], NamedTuple]:
     """One step.
 
-    Inputs: x (N, D); states, h (N, P) and of an lstm c (N, H).
+    Inputs: x (N, D); states, h (N, P), and of an lstm c (N, H).
     Returns: the states after it, the cache.
     """
     args, (keywords, beside) = (x, *states, *weights[:4]), _told(form, weights)
