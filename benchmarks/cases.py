@@ -3,9 +3,11 @@ run it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn import Options
 from fastrnn.layers.recurrent import GATES
 
 Shape = tuple[int, int, int, int]
@@ -70,6 +72,39 @@ OF_MODULES = ("torch", "models")
 # The uses and models that have sequences of different lengths, and those whose states start anew.
 RAGGED = ("packed", "text recognition", "tagger")
 RESTARTED = ("recurrent policy",)
+
+
+class Form(NamedTuple):
+    """What the race "cells" sets beside which plain cells."""
+
+    cells: Sequence[str]
+    options: Options | None = None
+    functions: str = ""  # of a cell of its own: "mgu" for mgu_forward
+    steep: bool = False  # its derivative has steps
+
+
+FORMS = {
+    "projection": Form(("lstm",)),
+    "peepholes": Form(("lstm",)),
+    "zoneout": Form(("lstm",), Options(zoneout_h=0.1, zoneout_c=0.1, seed=1)),
+    "zoneout of h": Form(("gru",), Options(zoneout_h=0.1, seed=1)),
+    "dropout of x": Form(("lstm",), Options(dropout_x=0.25, seed=1)),
+    "dropout of h": Form(("lstm", "gru"), Options(dropout_h=0.25, seed=1)),
+    "dropout of candidates": Form(("lstm",), Options(dropout_candidate=0.25, seed=1)),
+    "dropout of weights": Form(("lstm",), Options(dropout_weights=0.25, seed=1)),
+    "clip": Form(("lstm",), Options(clip=1.0), steep=True),
+    "clip of gradients": Form(("lstm",), Options(clip_gradient=0.01)),
+    "hard sigmoid": Form(("lstm",), Options(hard_sigmoid=0.2), steep=True),
+    "capped relu": Form(("rnn",), Options(cap=1.0), steep=True),
+    "MGU": Form(("gru",), functions="mgu"),
+    "minGRU": Form(("gru",), functions="min_gru"),
+    "minLSTM": Form(("lstm",), functions="min_lstm"),
+    "IndRNN": Form(("rnn",), functions="ind_rnn", steep=True),
+}
+FORMS_SHAPES = ((25, 17, 256, 512), (64, 100, 300, 256))
+# The minimal cells are for long sequences.
+LONG_SHAPES = {"minGRU": ((16, 1000, 128, 256),)}
+
 # The directions of cases that start from texts, and the rows of the files of word vectors.
 TEXT = ("training", "fit", "predict", "load")
 VECTORS = (40_000, 400_000)
@@ -84,7 +119,8 @@ class Case:
     step by the step function; "stream", by a streaming object; "steps", T steps of one in a call,
     whose figures are a step's; "iteration", loss, gradients and adam of the captioner (N captions
     of T words from D features, word vectors of W, V words). In the race "lengths" every sequence
-    ends at its own length; in the race "resets" states start anew before some steps.
+    ends at its own length; in the race "resets" states start anew before some steps; in the race
+    "cells" the cell is the plain one and form what is set beside it.
 
     Of texts, V being the words of the vocabulary: "training", an epoch of a classifier on N
     sentences of up to T words with vectors of D numbers; "fit", from N sentences as strings to a
@@ -126,6 +162,21 @@ class Case:
         return self.race in OF_MODULES
 
     @property
+    def of_forms(self) -> bool:
+        """Whether it is one of FORMS, or with form="" the plain cell beside it."""
+        return self.race == "cells"
+
+    @property
+    def functions(self) -> str:
+        """What the names of fastrnn's functions begin with: the cell, or that of FORMS."""
+        return (self.of_forms and self.form and FORMS[self.form].functions) or self.cell
+
+    @property
+    def steep(self) -> bool:
+        """Whether its derivative has steps."""
+        return self.of_forms and self.form != "" and FORMS[self.form].steep
+
+    @property
     def one_step(self) -> bool:
         """Whether it is one time step, whose results are the states after it."""
         return self.direction in ("step", "stream")
@@ -158,8 +209,8 @@ class Case:
     @property
     def flops(self) -> float:
         """Floating-point operations of its matrix products, a backward pass counting twice; 0 of a
-        case that starts from texts or is a module."""
-        if self.of_text or self.of_modules:
+        case that starts from texts, is a module or one of FORMS."""
+        if self.of_text or self.of_modules or self.of_forms:
             return 0.0
         inputs = self.W or self.D
         products = 2.0 * self.steps * (inputs + self.H) * GATES[self.cell] * self.H
@@ -293,6 +344,17 @@ def _models(choice: Choice) -> list[Case]:
     ]
 
 
+def _cells(choice: Choice) -> list[Case]:
+    return [
+        replace(case, form=name)
+        for name, form in FORMS.items()
+        for case in choice.cases(
+            "cells", BOTH, choice.among((*FORMS_SHAPES, *LONG_SHAPES.get(name, ())))
+        )
+        if case.cell in form.cells
+    ]
+
+
 RACES = {
     "layers": _layers,
     "captioning": _captioning,
@@ -304,4 +366,5 @@ RACES = {
     "text": _text,
     "torch": _torch,
     "models": _models,
+    "cells": _cells,
 }

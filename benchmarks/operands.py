@@ -7,6 +7,7 @@ import numpy as np
 from fastrnn.benchmarks import texts
 from fastrnn.benchmarks.cases import GATES, Case
 from fastrnn.captioning.model import CaptioningRNN
+from fastrnn.cells import NAMES
 
 Operands = dict[str, np.ndarray]
 
@@ -25,6 +26,8 @@ def draw(case: Case, folder: Path) -> Operands | dict[str, object]:
         return {}
     if case.of_text:
         return texts.draw(case, folder)
+    if case.of_forms:
+        return draw_form(case)
     rng = np.random.default_rng(0)
     N, T, D, H, G = case.N, case.T, case.D, case.H, GATES[case.cell]
 
@@ -51,6 +54,31 @@ def draw(case: Case, folder: Path) -> Operands | dict[str, object]:
         operands["c0"] = normal(N, H)
     given = {"lengths": case.lengths, "reset": case.resets}
     return operands | {name: a for name, a in given.items() if a is not None}
+
+
+def draw_form(case: Case) -> Operands:
+    """Arrays by name in the order of their gradients, x, h0 and the weights; last dh. Scaled as
+    draw's; u and peepholes so that states do not grow, nor roundings with them."""
+    cell, projected = case.functions, case.form == "projection"
+    N, T, D, H, G = case.N, case.T, case.D, case.H, len(NAMES[cell].gates)
+    P = H // 2 if projected else H
+    shapes = {"x": (N, T, D), "h0": (N, P), "Wx": (D, G * H)}
+    between = {"min_gru": {}, "min_lstm": {}, "ind_rnn": {"u": (H,)}}
+    shapes |= between.get(cell, {"Wh": (P, G * H)}) | {"b": (G * H,)}
+    if cell == "gru":
+        shapes["bh"] = (G * H,)
+    if projected:
+        shapes["projection"] = H, P
+    if case.form == "peepholes":
+        shapes["peepholes"] = (3 * H,)
+    shapes["dh"] = N, T, P
+    rng = np.random.default_rng(0)
+    drawn = {name: rng.standard_normal(shape, case.dtype) for name, shape in shapes.items()}
+    for name in drawn.keys() & {"Wx", "Wh", "projection"}:
+        drawn[name] *= np.dtype(case.dtype).type(len(drawn[name]) ** -0.5)
+    for name in drawn.keys() & {"u", "peepholes"}:
+        drawn[name] *= np.dtype(case.dtype).type(0.25)
+    return drawn
 
 
 def captioner(case: Case) -> CaptioningRNN:

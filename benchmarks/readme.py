@@ -13,6 +13,8 @@ from fastrnn.benchmarks.tables import Table, markdown
 
 BEGIN, END = "<!-- bench: made by `fastrnn bench readme` -->", "<!-- bench: end -->"
 
+RATIOS = "ratios are times of a peer / of fastrnn"
+
 
 def update(readme: Path, runs: Iterable[dict[str, object]]) -> None:
     """Rewrite a README's section from runs. Raises ValueError where it has not the two marks."""
@@ -43,7 +45,7 @@ def section(result: dict[str, object]) -> str:
         parts.append("One step of one row; steps: a step of many in one call:")
         parts.append(_body(_steps(steps)))
     if texts := races.pop("text", None):
-        parts.append(f"{report.TITLES['text']}; ratios are times of a peer / of fastrnn:")
+        parts.append(f"{report.TITLES['text']}; {RATIOS}:")
         parts.append(_body(report.table("text", texts)))
     if layers := races.pop("torch", None):
         times = "times of torch.nn's / of fastrnn.torch's"
@@ -54,6 +56,9 @@ def section(result: dict[str, object]) -> str:
     if models := races.pop("models", None):
         parts.append(f"{report.TITLES['models']}:")
         parts.append(_body(report.table("models", models)))
+    if cells := races.pop("cells", None):
+        parts.append(f"{report.TITLES['cells']}; cost, time / the plain cell's; {RATIOS}:")
+        parts.append(_body(report.table("cells", cells)))
     races.pop("scaling", None)
     if races:
         lines = [f"- {report.TITLES[race]}: {_line(rows)}" for race, rows in races.items()]

@@ -26,6 +26,7 @@ TITLES = {
     "text": "Texts",
     "torch": "PyTorch's layers and those of fastrnn.torch",
     "models": "PyTorch models, and the same converted by fastrnn.torch",
+    "cells": "Cells and options beside the plain cells",
 }
 
 
@@ -94,19 +95,20 @@ def table(race: str, rows: list[Row]) -> Table:
     """The table of one race."""
     if race in OF_MODULES:
         return _of_modules(race, rows)
-    peers = results.peers(rows)
-    figures = {"memory": _memory, "lengths": _lengths, "text": _text}.get(race, _times)
+    ratios_of = results.by_racer if race == "cells" else results.by_peer
+    racers = list(dict.fromkeys(racer for row in rows for racer in ratios_of(row)))
+    of_race = {"memory": _memory, "lengths": _lengths, "text": _text, "cells": _cells}
+    figures = of_race.get(race, _times)
     columns = [figures(row) for row in rows]
     lines = []
     for row, column in zip(rows, columns, strict=True):
         name, ratio = results.best(row)
-        ratios = results.by_peer(row)
-        shown = [f"{ratios[peer]:.2f}" if peer in ratios else "" for peer in peers]
-        case = Case.of(row)
-        what = [f"{case.cell} {case.direction}", _work(case)]
+        ratios, case = ratios_of(row), Case.of(row)
+        shown = [f"{ratios[racer]:.2f}" if racer in ratios else "" for racer in racers]
+        what = _what(case), _work(case)
         lines.append([*what, *column.values(), name, name and f"{ratio:.2f}", *shown])
     work = "work" if race == "text" else "(N,T,D,H)"
-    head = ["case", work, *columns[0], "best peer", "ratio", *peers]
+    head = ["case", work, *columns[0], "best peer", "ratio", *racers]
     notes = _notes_on_texts(rows) if race == "text" else _notes(rows)
     return Table(TITLES[race], head, lines, notes)
 
@@ -116,12 +118,16 @@ def _of_modules(race: str, rows: list[Row]) -> Table:
     lines = []
     for row in rows:
         case, (_, ratio) = Case.of(row), results.best(row)
-        what = (case.form and f"{case.form}, ") + f"{case.cell} {case.direction}"
         seconds = [row["seconds"].get(racer) for racer in ("torch", SUBJECT)]
         times = ["" if s is None else duration(s) for s in seconds]
-        lines.append([what, size(case), *times, "" if math.isnan(ratio) else f"{ratio:.2f}"])
+        shown = "" if math.isnan(ratio) else f"{ratio:.2f}"
+        lines.append([_what(case), size(case), *times, shown])
     head = ["case", "(N,T,D,H)", "torch.nn", "fastrnn.torch", "ratio"]
     return Table(TITLES[race], head, lines, [*_notes(rows), *notes_on_modules(rows)])
+
+
+def _what(case: Case) -> str:
+    return (case.form and f"{case.form}, ") + f"{case.cell} {case.direction}"
 
 
 def size(case: Case) -> str:
@@ -195,6 +201,13 @@ def _text(row: Row) -> dict[str, str]:
     if row["direction"] == "training":
         return {SUBJECT: f"{row['N'] / seconds:,.0f} sentences/s"}
     return {SUBJECT: duration(seconds)}
+
+
+def _cells(row: Row) -> dict[str, str]:
+    plain, ratio = (row[of].get(f"{SUBJECT} plain") for of in ("seconds", "ratios"))
+    times = {"plain": "" if plain is None else duration(plain)}
+    times["time"] = duration(row["seconds"][SUBJECT])
+    return times | {"cost": "" if ratio is None else f"{1 / ratio:.2f}"}
 
 
 def duration(seconds: float) -> str:

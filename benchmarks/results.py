@@ -27,12 +27,17 @@ def peer_of(racer: str) -> str:
     return racer.split()[0]
 
 
+def by_racer(row: Row) -> dict[str, float]:
+    """The ratio to fastrnn of each idiom of each peer."""
+    return {racer: r for racer, r in row["ratios"].items() if peer_of(racer) != SUBJECT}
+
+
 def by_peer(row: Row) -> dict[str, float]:
     """Each peer's ratio to fastrnn, of its best idiom."""
     ratios: dict[str, float] = {}
-    for racer, ratio in row["ratios"].items():
-        if (peer := peer_of(racer)) != SUBJECT:
-            ratios[peer] = min(ratio, ratios.get(peer, math.inf))
+    for racer, ratio in by_racer(row).items():
+        peer = peer_of(racer)
+        ratios[peer] = min(ratio, ratios.get(peer, math.inf))
     return ratios
 
 

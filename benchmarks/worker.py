@@ -46,7 +46,7 @@ class Worker:
 
     def expect(self, case: dict) -> None:
         """Write the results of a case, which other workers are compared with."""
-        (idiom,) = self._built(Case(**case)).values()
+        (idiom,) = self._built(compared(Case(**case))).values()
         np.savez(self._folder / EXPECTED, **results(idiom))
 
     def build(self, case: dict, compare: bool) -> dict[str, float | None]:
@@ -57,18 +57,24 @@ class Worker:
         Raises ValueError where a result differs.
         """
         self._idioms = {}  # the last case's memory
-        self._idioms = self._built(Case(**case))
+        timed = Case(**case)
+        case = compared(timed) if compare else timed
+        self._idioms = self._built(case)
         if not compare:
             return dict.fromkeys(self._idioms)
         with np.load(self._folder / EXPECTED) as file:
             expected = dict(file)
-        tolerance = TOLERANCE_OF_FIT if case["direction"] == "fit" else TOLERANCE[case["dtype"]]
+        tolerance = TOLERANCE_OF_FIT if case.direction == "fit" else TOLERANCE[case.dtype]
         accuracies = dict.fromkeys(self._idioms)
         for name, idiom in self._idioms.items():
             if idiom.collect:
                 got = results(idiom)
                 check(got, expected, tolerance)
                 accuracies[name] = float(got["accuracy"]) if "accuracy" in got else None
+        if case != timed:
+            self._idioms = self._built(timed)
+            for idiom in self._idioms.values():
+                idiom.run()  # as those that were compared have: what compiles does so now
         return accuracies
 
     def time(self, idiom: str, seconds: float) -> float:
@@ -98,6 +104,12 @@ class Worker:
 
     def _built(self, case: Case) -> dict[str, Idiom]:
         return peers.find(self._peer, case).build(case, operands.draw(case, self._folder))
+
+
+def compared(case: Case) -> Case:
+    """The case whose results are compared before this one is timed: where gradients have steps
+    roundings of float32 fall on both sides of them."""
+    return replace(case, dtype="float64") if case.steep else case
 
 
 def results(idiom: Idiom) -> dict[str, np.ndarray]:

@@ -48,18 +48,8 @@ BELOW = {
         *("printing", "runs", "settings", "solver", "storage", "weights"),
     },
     "benchmarks": {
-        *(
-            "backends",
-            "captioning",
-            "figures",
-            "layers",
-            "nn",
-            "optim",
-            "optional",
-            "storage",
-            "text",
-        ),
-        *("torch", "weights"),
+        *("backends", "captioning", "cells", "figures", "layers", "nn", "optim", "optional"),
+        *("options", "storage", "text", "torch", "weights"),
     },
     "torch": {"backends", "cells", "layers", "nn"},
     "cli": {

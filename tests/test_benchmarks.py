@@ -5,10 +5,12 @@ import json
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from util import call
 
@@ -163,12 +165,13 @@ def test_worker_times_only_what_has_matched(tmp_path, monkeypatch):
     assert refused == {"error": "h: expected shape (2, 3, 8), got (2, 3, 7)"}
 
 
-def small_cases(dtype, of_modules=False):
-    """One of each race, cell and direction."""
-    chosen = cases.choose(cases.RACES, Choice(CELLS, dtype))
+def small_cases(dtype):
+    """One of each race, cell and direction that starts from arrays."""
+    races = [name for name in cases.RACES if name not in ("text", "cells", *cases.OF_MODULES)]
+    chosen = cases.choose(races, Choice(CELLS, dtype))
     kinds = {(case.race, case.cell, case.direction): case for case in chosen}
     for case in kinds.values():
-        if not case.of_text and case.of_modules is of_modules:
+        if not case.of_text:  # as those of memory
             N, (W, V) = min(case.N, 5), (3, 11) if case.V else (0, 0)
             yield replace(case, N=N, T=min(case.T, 4), D=6, H=7, W=W, V=V)
 
@@ -214,6 +217,31 @@ def test_standard_modules_are_those_of_the_programs():
     (policy,) = (case for case in chosen if case.form == "recurrent policy")
     assert policy.resets.shape == (2, 128)
     assert {case.flops for case in chosen} == {0}
+
+
+FORMS = cases.choose(["cells"], Choice(CELLS, "float64", [(3, 4, 6, 7)]))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # which torch.compile looks at
+@pytest.mark.parametrize("case", FORMS, ids=lambda case: f"{case.cell}, {case.form}")
+def test_cells_and_options_are_raced_by_loops_of_torch(case, tmp_path, monkeypatch):
+    """Every form, values and gradients; what is compiled is traced, its code is not generated."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    worker.Worker("numpy", tmp_path).expect(case.asdict())
+    assert set(worker.Worker("fastrnn", tmp_path).build(case.asdict(), True)) == {"", "plain"}
+    some = {"projection": {"script", "layer"}, "clip of gradients": set()}
+    idioms = {"eager", "compiled"} | some.get(case.form, {"script"})
+    assert set(worker.Worker("torch", tmp_path).build(case.asdict(), True)) == idioms
+    assert [p for p in peers.PACKAGES if peers.knows(p, case)] == ["fastrnn", "numpy", "torch"]
+
+
+def test_gradients_with_steps_are_compared_in_float64(tmp_path):
+    for form, dtype in {"clip": "float64", "zoneout": "float32"}.items():
+        case = Case("cells", "lstm", "forward+backward", 3, 4, 6, 7, form=form)
+        worker.Worker("numpy", tmp_path).expect(case.asdict())
+        with np.load(tmp_path / worker.EXPECTED) as expected:
+            assert {a.dtype for a in expected.values()} == {np.dtype(dtype)}
+        assert worker.Worker("fastrnn", tmp_path).build(case.asdict(), True)
 
 
 STEPS = {("step", direction) for direction in ("step", "stream", "steps")}
@@ -499,6 +527,24 @@ def test_table_of_texts():
         "lstm training: torch padded 5.00, torch packed 4.10",
         "bow fit, accuracy on other sentences: fastrnn 96.0%, sklearn 95.7%",
     ]
+
+
+def test_table_of_cells():
+    """The cost is told by the plain cell's time; every idiom of a peer has its column."""
+    case = Case("cells", "gru", "forward+backward", 2, 3, 5, 7, form="zoneout of h")
+    rows = [made_up(case, **{"fastrnn plain": 0.8, "torch eager": 6, "torch compiled": 3})]
+    rows.append(made_up(replace(case, cell="lstm", form="clip")))
+    assert report.table("cells", rows)[1:3] == (
+        ["case", "(N,T,D,H)", "plain", "time", "cost", "best peer", "ratio"]
+        + ["torch eager", "torch compiled"],
+        [
+            ["zoneout of h, gru forward+backward", "(2,3,5,7)", "800 ns", "1000 ns", "1.25"]
+            + ["torch", "3.00", "6.00", "3.00"],
+            ["clip, lstm forward+backward", "(2,3,5,7)", "", "1000 ns", "", "", "", "", ""],
+        ],
+    )
+    text = readme.section(report.result(rows, CONFIG))
+    assert "\n| zoneout of h, gru forward+backward | (2,3,5,7) | 800 ns | 1000 ns | 1.25 |" in text
 
 
 MODULES = {

@@ -3,8 +3,8 @@
 A module has build(case, operands) -> idioms by name: the ways in which a user of that peer would
 write the case ("" where there is one; none where the peer cannot run it). Here are those for cases
 that start from arrays, in text/ those for cases that start from texts, in modules/ those of
-PyTorch's modules. To add a peer, write its module, in each folder that it has cases of, and its
-line in PACKAGES.
+PyTorch's modules, in cells/ those of the race "cells". To add a peer, write its module, in each
+folder that it has cases of, and its line in PACKAGES.
 """
 
 import importlib
@@ -90,5 +90,6 @@ def find(peer: str, case: Case) -> ModuleType:
 
 
 def _module(peer: str, case: Case) -> str:
-    kind = ".text" if case.of_text else ".modules" if case.of_modules else ""
+    kinds = {".text": case.of_text, ".modules": case.of_modules, ".cells": case.of_forms}
+    kind = next((kind for kind, of_it in kinds.items() if of_it), "")
     return f"{__name__}{kind}.{peer}"
