@@ -9,7 +9,7 @@ from test_interchange_files import write_keras
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["interchange", "nn"])
+@pytest.mark.parametrize("page", ["cells", "interchange", "nn"])
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     path = DOCS / f"{page}.md"
     code = "\n".join(re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.S))
