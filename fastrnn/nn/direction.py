@@ -39,6 +39,13 @@ class Form(NamedTuple):
         """The cell's, of fastrnn.cells."""
         return NAMES[self.cell]
 
+    def drawn(self, rng: np.random.Generator) -> "Form":
+        """With a seed from rng for what is random in the cells."""
+        if self.options is None:
+            return self
+        seed = int(rng.integers(2**64, dtype=np.uint64))
+        return self._replace(options=self.options._replace(seed=seed))
+
     def of_direction(self, number: int) -> "Form":
         """With the options of the layers' directions number `number`, forwards before backwards."""
         if self.options is None or number == 0:

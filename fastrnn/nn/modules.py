@@ -200,7 +200,7 @@ class Recurrent:
             raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
         rng = self.rng if rng is None else rng
         masks = self._masks(x.shape[:2], rng, training)
-        form = self._drawn_form(rng) if training else self.form
+        form = self.form.drawn(rng) if training else self.form
         given = {"lengths": lengths, "reset": reset, "masks": masks, "backend": self.backend}
         every = self._every(checkpoint_every)
         if every is None or not training:
@@ -209,13 +209,6 @@ class Recurrent:
             run = checkpoints.forward(form, weights, x, initial, every, **given)
         y, last, inner = run
         return y, self._as_state(last), Cache(inner if training else None, y.shape, self._kind)
-
-    def _drawn_form(self, rng):
-        """With a seed of its own for what is random in the cells."""
-        if self.form.options is None:
-            return self.form
-        seed = int(rng.integers(2**64, dtype=np.uint64))
-        return self.form._replace(options=self.form.options._replace(seed=seed))
 
     def _every(self, steps):
         if steps is None:

@@ -49,8 +49,7 @@ def in_pass(form: Form, rng: np.random.Generator | None, training: bool = True) 
         return form._replace(options=None)
     if not training:
         return form if options.zoneout_h else form._replace(options=None)
-    seed = int(rng.integers(2**64, dtype=np.uint64))
-    return form._replace(options=options._replace(seed=seed))
+    return form.drawn(rng)
 
 
 def shapes(cell: str, D: int, H: int) -> dict[str, tuple[int, ...]]:
