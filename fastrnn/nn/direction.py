@@ -67,6 +67,8 @@ class Weights(NamedTuple):
     def size(self, form: Form) -> tuple[int, np.dtype]:
         """P of the weights, and their dtype."""
         own = self.Wx if isinstance(self.Wx, PreparedWeights) else self
+        if form.record.recurrent != "Wh":  # whose h has as many units as each gate
+            return len(own.b) // len(form.record.gates), own.b.dtype
         transposed = own.transposed if own is not self else form.transposed
         return own.Wh.shape[transposed], own.Wh.dtype
 

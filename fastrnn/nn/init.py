@@ -33,6 +33,11 @@ def scaled(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) 
     return rng.standard_normal(shape) * shape[1] ** -0.5
 
 
+def of_units(rng: np.random.Generator, H: int) -> np.ndarray:
+    """Uniform in [0, 1): what an IndRNN multiplies h with, unit by unit (Li et al. 2018)."""
+    return rng.random(H)
+
+
 def orthogonal(rng: np.random.Generator, n: int, m: int) -> np.ndarray:
     """A random matrix (n, m), n <= m, of orthonormal rows, by Gram-Schmidt, twice (Giraud et al.
     2005). Not np.linalg.qr, whose bits depend on the number of BLAS threads."""

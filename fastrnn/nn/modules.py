@@ -100,7 +100,9 @@ class Recurrent:
         make, H, params = getattr(init, scheme), self.hidden_size, {}
         for name, shape in self.shapes.items():
             kind = name.partition("_l")[0]
-            params[name] = make(self.rng, kind, shape, H).astype(self.dtype)
+            alone = kind == "weight_hh" and len(shape) == 1
+            a = init.of_units(self.rng, H) if alone else make(self.rng, kind, shape, H)
+            params[name] = a.astype(self.dtype)
             if scheme == "keras" and kind == "bias_ih" and self.form.cell == "lstm":
                 # The forget gate begins open (Gers et al. 2000).
                 f = checks.gate_order(self.form.record, self.form.gates).index("f")
@@ -119,18 +121,23 @@ class Recurrent:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of params."""
-        H, P, S = self.hidden_size, self.output_size, self.form.directions
-        GH, shapes = len(self.form.record.gates) * H, {}
+        shapes = {}
         for k, suffixes in enumerate(self.suffixes()):
-            D = S * P if k else self.input_size
+            D = self.form.directions * self.output_size if k else self.input_size
             for end in suffixes:
-                shapes |= {f"weight_ih{end}": (GH, D), f"weight_hh{end}": (GH, P)}
-                if self.bias:
-                    shapes |= {f"bias_ih{end}": (GH,), f"bias_hh{end}": (GH,)}
-                if self.proj_size:
-                    shapes[f"weight_hr{end}"] = P, H
-                if self.peepholes:
-                    shapes[f"peephole{end}"] = (3 * H,)
+                shapes |= {f"{kind}{end}": s for kind, s in self._shapes_of_direction(D).items()}
+        return shapes
+
+    def _shapes_of_direction(self, D):
+        H, P = self.hidden_size, self.output_size
+        GH = len(self.form.record.gates) * H
+        shapes = {"weight_ih": (GH, D), "weight_hh": (GH, P)}
+        if self.bias:
+            shapes |= {"bias_ih": (GH,), "bias_hh": (GH,)}
+        if self.proj_size:
+            shapes["weight_hr"] = P, H
+        if self.peepholes:
+            shapes["peephole"] = (3 * H,)
         return shapes
 
     def suffixes(self) -> Iterator[list[str]]:
@@ -294,12 +301,14 @@ class Recurrent:
         """Gradients of weights by the names of params."""
         named = {}
         for ends, layer in zip(self.suffixes(), grads, strict=True):
-            for end, (dWx, dWh, db, dbh, dWhr, dp) in zip(ends, layer, strict=True):
-                dbh = db if dbh is None else dbh
-                arrays = {"weight_ih": dWx, "weight_hh": dWh, "bias_ih": db, "bias_hh": dbh.copy()}
-                arrays |= {"weight_hr": dWhr, "peephole": dp}
-                named |= {f"{kind}{end}": a for kind, a in arrays.items()}
+            for end, d in zip(ends, layer, strict=True):
+                named |= {f"{kind}{end}": a for kind, a in self._kinds(d).items()}
         return {name: named[name] for name in self.shapes}
+
+    def _kinds(self, d):
+        """Gradients of a direction by what the names of params begin with."""
+        arrays = {"weight_ih": d.Wx, "weight_hh": d.Wh, "weight_hr": d.Whr, "peephole": d.peepholes}
+        return arrays | {"bias_ih": d.b, "bias_hh": (d.b if d.bh is None else d.bh).copy()}
 
     def stream(self, batch: int = 1, *, head: tuple[np.ndarray, np.ndarray] | None = None) -> Chain:
         """All layers one step after the other, for inputs that arrive one by one, with the bits of

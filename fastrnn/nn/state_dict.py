@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fastrnn import storage
+from fastrnn.cells import STANDARD
 from fastrnn.layers import checks
 from fastrnn.nn.assemble import Untold, assemble, naming
 from fastrnn.nn.modules import Recurrent
@@ -108,9 +109,9 @@ def save(module: Recurrent, path: Path | str) -> None:
 def in_torch_order(module: Recurrent) -> dict[str, np.ndarray]:
     """The params of a module with their gates in PyTorch's order.
 
-    Raises TypeError for what is no module of fastrnn.nn.
+    Raises TypeError for what is no RNN, LSTM or GRU of fastrnn.nn.
     """
-    if not isinstance(module, Recurrent):
+    if not isinstance(module, Recurrent) or module.form.cell not in STANDARD:
         got = type(module).__name__
         raise TypeError(f"module: expected an RNN, LSTM or GRU of fastrnn.nn, got {got}")
     module.check_params()
