@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
 
 
 class Weights(NamedTuple):
@@ -27,7 +27,7 @@ class Weights(NamedTuple):
     transposed: bool = False  # rows of gates, as PyTorch and ONNX have them
     packed: object = None  # what a backend's prepare made of them
     options: Options | None = None
-    vectors: np.ndarray | None = None  # (len(cell.vectors)*H,)
+    vectors: np.ndarray | LayerNorm | None = None  # (len(cell.vectors)*H,)
 
 
 class Steps(NamedTuple):
@@ -124,6 +124,9 @@ class LSTMCache(NamedTuple):
     packed: object = None
     peepholes: np.ndarray | None = None  # (3*H,)
     options: Options | None = None
+    layer_norm: LayerNorm | None = None
+    x_product: np.ndarray | None = None  # (N, T, 4*H), x Wx; with layer_norm
+    h_product: np.ndarray | None = None  # (N, T, 4*H), h_{t-1} Wh
 
 
 class GRUCache(NamedTuple):
@@ -147,6 +150,9 @@ class GRUCache(NamedTuple):
     packed: object = None
     gates: str = "rzn"  # r, z, n as they lie in Wx, Wh, b, activations
     options: Options | None = None
+    layer_norm: LayerNorm | None = None
+    x_product: np.ndarray | None = None  # (N, T, 3*H), x Wx; with layer_norm
+    h_product: np.ndarray | None = None  # (N, T, 3*H), h_{t-1} Wh
 
 
 # ---- cells ---------------------------------------------------------------------------------------
@@ -168,6 +174,7 @@ class Cell:
     options: tuple[str, ...] = ()  # of Options, those that its formulas know
     vectors: str = ""  # the gates that have a parameter of one number a unit, as formulas have them
     vectors_name: str = ""  # of all of them, and the field of the cache
+    norm: dict[str, int] = field(default_factory=dict)  # fields of its LayerNorm, their width in H
 
     @cached_property
     def nothing_kept(self) -> NamedTuple:
@@ -286,8 +293,29 @@ WITH_OPTIONS = {
     "gru_original": replace(GRU_ORIGINAL, kernel="gru_original_options", options=_GATED),
 }
 
+# With layer_norm=, likewise.
+_LSTM_NORM = {"gain_x": 4, "gain_h": 4, "gain_c": 1, "shift_c": 1}
+_GRU_NORM = {"gain_x": 3, "gain_h": 3}
+WITH_NORM = {
+    "lstm": replace(
+        WITH_OPTIONS["lstm"],
+        kernel="lstm_norm",
+        saved=LSTM.saved | {"x_product": 4, "h_product": 4},
+        vectors="",
+        vectors_name="layer_norm",
+        norm=_LSTM_NORM,
+    ),
+    "gru": replace(
+        WITH_OPTIONS["gru"],
+        kernel="gru_norm",
+        saved=GRU.saved | {"x_product": 3, "h_product": 3},
+        vectors_name="layer_norm",
+        norm=_GRU_NORM,
+    ),
+}
+
 # By kernel; and those that users choose by name, whose variants have keywords.
-CELLS = {cell.kernel: cell for cell in (*_PLAIN, *WITH_OPTIONS.values())}
+CELLS = {cell.kernel: cell for cell in (*_PLAIN, *WITH_OPTIONS.values(), *WITH_NORM.values())}
 NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU)}
 # The keywords that choose a variant, as they are by default.
 FORM = {"reset_after": True, "nonlinearity": "tanh"}

@@ -20,6 +20,7 @@ typedef struct {
     idx capacity; /* rows of a chunk */
     const void **x_rows, **h_rows, **c_rows; /* in the order of the sums; c: where it is wanted */
     idx *table_rows, *order;       /* and where the gates' gradients of these rows are */
+    idx *places;                   /* and what the caller's arrays have of them, where it is wanted */
     idx *ranks;                    /* of the step at hand by row of the batch */
     void *dtable, *zeros; /* gates' gradients by row of the table [table, dgates_stride]; [H] */
     weight_grad_list grads, of_table; /* of a chunk; of the table, which comes last */
@@ -72,6 +73,44 @@ static left_side side_of(const layer *l, const chunks *c, int operand)
                        .rows = rows ? 0 : c->h_rows};
 }
 
+/* The gradients of biases and of what layer normalisation has. */
+static void list_norm(const kernel_table *k, const layer *l, chunks *c)
+{
+    const problem *const p = &l->problem;
+    const gradients *const d = &l->gradients;
+    const backward_workspace *const space = &l->backward;
+    const norm_blocks at = p->cell->norm;
+    const idx H = p->H, GH = p->cell->gates * H;
+    const vector_grad_args sum = {.columns = GH, .a_row = space->dgates_stride, .order = c->order,
+                                  .accumulate = d->accumulate, .moments_row = 4};
+    vector_grad_args job[MAX_VECTOR_GRADS];
+    idx n = 0;
+    for (int which = OF_X; which <= OF_H; which++) {
+        job[n] = sum;
+        job[n].A = columns(k, space->dgates, which == OF_H ? at.of_u * H : 0);
+        job[n].C = which == OF_H ? d->dbh : d->db;
+        job[n + 1] = job[n];
+        job[n + 1].B = l->kept.products[which];
+        job[n + 1].b_row = GH;
+        job[n + 1].b_order = c->places;
+        job[n + 1].moments = columns(k, space->moments, 2 * which);
+        job[n + 1].C = d->norm[which == OF_H ? GAIN_H : GAIN_X];
+        n += 2;
+    }
+    if (at.of_c)
+        for (int i = GAIN_C; i <= SHIFT_C; i++) {
+            job[n] = sum;
+            job[n].columns = H;
+            job[n].A = columns(k, space->dgates, at.of_c * H);
+            job[n].B = i == GAIN_C ? space->operands[NEW_C] : 0;
+            job[n].b_row = space->operand_stride;
+            job[n++].C = d->norm[i];
+        }
+    for (idx i = 0; i < n; i++)
+        if (job[i].C)
+            c->vectors.job[c->vectors.jobs++] = job[i];
+}
+
 static void list_vectors(const kernel_table *k, const layer *l, chunks *c)
 {
     const cell_spec *const cell = l->problem.cell;
@@ -97,9 +136,10 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
                          .rows = table ? 0 : c->x_rows};
     const left_side h = side_of(l, c, DROPPED_H), scratch = side_of(l, c, OF_SCRATCH);
     c->grads = c->of_table = (weight_grad_list){.panels = take_grad_panels(a, k, l->plan.threads)};
+    const int normalised = is_normalised(p->cell); /* biases are then list_norm's */
+    const void *const dx = columns(k, table ? c->dtable : l->backward.dgates, p->cell->norm.of_x * H);
     int before = add_grad(a, k, l, table ? &c->of_table : &c->grads, table ? table : c->capacity,
-                          table ? 0 : c->order, x, table ? c->dtable : l->backward.dgates, G * H,
-                          d->dWx, 0, d->db, -1);
+                          table ? 0 : c->order, x, dx, G * H, d->dWx, 0, normalised ? 0 : d->db, -1);
     /* Transposed, the left sides are columns of dgates, and Wx's has them all. */
     for (const weight_block *w = p->cell->weights; w < p->cell->weights + MAX_PIECES && w->gates; w++) {
         const idx to = first_column(l, w->gate, w->gates);
@@ -109,7 +149,8 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
                                                : !first && w->left == w[-1].left;
         before = add_grad(a, k, l, &c->grads, c->capacity, c->order,
                           w->left == SCRATCH ? scratch : h, columns(k, l->backward.dgates, from),
-                          w->gates * H, d->dWh, to, d->dbh ? columns(k, d->dbh, to) : 0,
+                          w->gates * H, d->dWh, to,
+                          d->dbh && !normalised ? columns(k, d->dbh, to) : 0,
                           same ? before : -1);
     }
 }
@@ -126,7 +167,7 @@ static int wants_operand(const layer *l, int operand)
 {
     return operand == OF_SCRATCH ? l->problem.cell->operand
         : operand == DROPPED_H   ? drops(&l->problem, DROPOUT_H)
-                                 : l->gradients.vectors != 0;
+                                 : l->gradients.vectors || l->problem.cell->norm.of_c;
 }
 
 static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c, pack_list *list)
@@ -148,7 +189,9 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     space->dgates_next = take(a, p->N, space->dgates_stride * real);
     for (int i = 0; i < OPERANDS; i++)
         space->operands[i] = wants_operand(l, i) ? take(a, c->capacity, space->operand_stride * real) : 0;
-    space->z = l->plan.packed ? 0 : take(a, l->plan.threads, space->stride * real);
+    space->z = is_normalised(p->cell) ? take(a, p->N, space->stride * real)
+        : take(a, l->plan.packed ? 0 : l->plan.threads, space->stride * real);
+    space->moments = take(a, is_normalised(p->cell) ? c->capacity : 0, 4 * real);
     space->flags = take(a, l->plan.threads * FLAG_STRIDE, sizeof(int));
     c->dtable = take(a, table, space->dgates_stride * real);
     c->zeros = take(a, p->H, real);
@@ -156,10 +199,13 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     c->table_rows = take(a, table ? c->capacity : 0, sizeof(idx));
     c->h_rows = take(a, c->capacity, sizeof(void *));
     c->c_rows = take(a, l->gradients.vectors ? c->capacity : 0, sizeof(void *));
+    c->places = take(a, is_normalised(p->cell) ? c->capacity : 0, sizeof(idx));
     c->order = take(a, c->capacity, sizeof(idx));
     c->ranks = take(a, p->N, sizeof(idx));
     place_grads(a, k, l, c);
     list_vectors(k, l, c);
+    if (is_normalised(p->cell))
+        list_norm(k, l, c);
 }
 
 size_t fastrnn_plan_backward(const kernel_table *k, layer *l)
@@ -210,6 +256,8 @@ static void list_rows(const kernel_table *k, const layer *l, const chunks *c)
         for (idx at = 0; at < batch_size(l, t); at++, i++) {
             const idx rank = c->ranks[at], row = row_of(l, t, rank);
             c->order[i] = l->time.offsets[t] - l->time.offsets[l->backward.t0] + rank;
+            if (is_normalised(p->cell))
+                c->places[i] = row;
             if (p->index)
                 c->table_rows[i] = p->index[row];
             else
@@ -272,7 +320,7 @@ static int run_chunks(const kernel_table *k, layer *l, chunks *c)
     const int threads = l->plan.threads;
     backward_workspace *const space = &l->backward;
     matmul_args dx = {.K = p->cell->gates * p->H, .columns = p->D, .a_row = space->dgates_stride,
-                      .A = space->dgates, .packed = l->panels.Wx_T, .C = l->gradients.dx,
+                      .A = columns(k, space->dgates, p->cell->norm.of_x * p->H), .packed = l->panels.Wx_T, .C = l->gradients.dx,
                       .B = l->weights.Wx, .transposed = !l->weights.transposed};
     embedding_args by_table = {.vocabulary = p->table, .W = space->dgates_stride, .x = c->table_rows,
                                .order = c->order, .in = space->dgates, .out = c->dtable};
@@ -298,7 +346,7 @@ static int run_chunks(const kernel_table *k, layer *l, chunks *c)
         add_vector_grads(k, &c->vectors, rows, threads);
     } while (space->t0 > 0);
     if (p->index) {
-        dx.A = c->dtable;
+        dx.A = columns(k, c->dtable, p->cell->norm.of_x * p->H);
         dx.rows = p->table;
         team_run(k->matmul, &dx, threads, 0);
         add_grads(k, &c->of_table, p->table, threads);

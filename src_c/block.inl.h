@@ -6,6 +6,8 @@
        for (EACH_ROW(b))
            FN(finish)(b, rank, u, FN(tanh)(FN(gate)(b, k, 0)), n); */
 
+typedef struct FN(norm_state) FN(norm); /* norm.inl.h */
+
 /* m rows, the ranks rank, rank + stride, ...; their product lies in z. Work space lies by rank, what
    users see by row of their arrays. */
 typedef struct {
@@ -20,6 +22,7 @@ typedef struct {
     idx x_offsets[MAX_GATES]; /* of the gates of the cell in a row of x */
     idx offsets[MAX_GATES];   /* and in a row of saved gates, of their gradients */
     const options *options;
+    FN(norm) *norm; /* of a cell with layer normalisation */
     const idx *sorted_indices;
     idx step;
     /* Forward */
@@ -190,6 +193,11 @@ INLINE void FN(store_dgate)(const FN(block) *b, idx rank, idx g, idx u, V v, idx
     FN(store_n)(b->dgates + rank * b->dgates_stride + b->offsets[g] + u, v, n);
 }
 
+INLINE V FN(stored_dgate)(const FN(block) *b, idx rank, idx g, idx u, idx n)
+{
+    return FN(load_n)(b->dgates + rank * b->dgates_stride + b->offsets[g] + u, n);
+}
+
 /* Block i >= gates of the gates' gradients. */
 INLINE void FN(store_dblock)(const FN(block) *b, idx rank, idx i, idx u, V v, idx n)
 {
@@ -200,4 +208,14 @@ INLINE void FN(store_operand)(const FN(block) *b, int i, idx rank, idx u, V v, i
 {
     if (b->operands[i])
         FN(store_n)(b->operands[i] + rank * b->operand_stride + u, v, n);
+}
+
+INLINE V FN(stored_dblock)(const FN(block) *b, idx rank, idx i, idx u, idx n)
+{
+    return FN(load_n)(b->dgates + rank * b->dgates_stride + i * b->H + u, n);
+}
+
+INLINE V FN(stored_operand)(const FN(block) *b, int i, idx rank, idx u, idx n)
+{
+    return FN(load_n)(b->operands[i] + rank * b->operand_stride + u, n);
 }

@@ -43,6 +43,11 @@ const char *fastrnn_spec_error(const cell_spec *c)
     }
     if (covered != c->gates)
         return "weights: not all gates, one after the other";
+    if (is_normalised(c)
+        && (c->phases != 1 || c->forward[0].gates != c->gates || c->forward[0].continued
+            || c->gradient_blocks < c->norm.of_x + c->gates || c->norm.of_h != c->weights[0].block
+            || c->norm.of_h != c->backward[0].piece[0].block || (c->norm.of_c && !c->scratch)))
+        return "norm: not one phase of all gates, or gradients where there are none";
     if (c->vectors && !within(0, c->vectors, MAX_VECTORS))
         return "more vectors than there are";
     for (idx i = 0; i < c->vectors; i++)

@@ -217,6 +217,16 @@ cdef int set_steps(problem *p, ndarray x, ndarray index, ndarray lengths, bint r
     return axes
 
 
+cdef int set_norm(problem *p, norm) except -1:
+    """norm: a LayerNorm, or None."""
+    cdef int i
+    if norm is not None:
+        for i in range(NORM_PARAMETERS):
+            p.norm[i] = data(<ndarray>norm[i])
+        p.epsilon = norm.eps
+    return 0
+
+
 cdef inline void put(PyObject **to, tuple values) noexcept:
     for i in range(PyTuple_GET_SIZE(values)):
         to[i] = <PyObject *>values[i]
@@ -285,13 +295,13 @@ cdef enum:
     ARGS = 0       # x, the states before, Wx, Wh, b, bh, vectors
     REST = 8       # gates, transposed, packed, options
     KEPT = 12
-    LAST = 16
-    STEPS = 18
-    BIAS = 24
-    CONSTANT = 25
-    NOTHING = 26
-    SOURCES = 27
-    MAX_FIELDS = 24
+    LAST = 18
+    STEPS = 20
+    BIAS = 26
+    CONSTANT = 27
+    NOTHING = 28
+    SOURCES = 29
+    MAX_FIELDS = 32
 
 
 cdef inline char *aligned(char *memory) noexcept:
@@ -331,7 +341,7 @@ cdef class Spec:
             self.gate_order[i] = place
         sources = {"bias": BIAS}
         args = ("x", *record.initial_fields, "Wx", "Wh")
-        vectors = (record.vectors_name,) if record.vectors else ()
+        vectors = (record.vectors_name,) if record.vectors_name else ()
         for names, first in ((args, ARGS), (vectors, ARGS + len(args) + 2),
                              (("gates", "transposed", "packed", "options"), REST),
                              (record.kept_fields, KEPT), (record.last_fields, LAST),
@@ -405,6 +415,7 @@ cdef class Spec:
         if rest[3] is not None:
             self.set_options(&how, rest[3], args[n + 4] if cell.vectors else None, training)
             l.problem.options = &how
+            set_norm(&l.problem, args[n + 4] if cell.norm.of_x else None)
 
         shape[axes] = l.problem.H
         kept = outputs(cell.states if training or step else return_sequence, axes + 1, shape, kind,
@@ -414,6 +425,8 @@ cdef class Spec:
         if training and cell.saves_gates:
             shape[axes] *= cell.gates
             saved = outputs(1, axes + 1, shape, kind, &l.kept.gates) + saved
+            if cell.norm.of_x:
+                saved += outputs(2, axes + 1, shape, kind, l.kept.products)
         if not step:
             shape[0], shape[1] = l.problem.N, l.problem.H
             last = outputs(cell.states, 2, shape, kind, l.kept.last)
@@ -485,7 +498,8 @@ cdef class Spec:
         cdef const cell_spec *cell = l.problem.cell
         cdef npy_intp shape[2]
         cdef options how
-        cdef ndarray dx, dWx, dWh, db, dbh = None, vectors = None, dvectors = None
+        cdef ndarray dx, dWx, dWh, db, dbh = None, vectors = None
+        cdef object norm = None, dvectors = None
         cdef tuple dinitial
         cdef Block space
         cdef int interrupted
@@ -500,11 +514,18 @@ cdef class Spec:
             l.kept.gates = data(self.of_cache(cache, KEPT + self.states))
         if cell.saves_extra:
             l.kept.extra = data(self.of_cache(cache, KEPT + self.states + 1))
+        if cell.norm.of_x:
+            for s in range(2):
+                l.kept.products[s] = data(
+                    self.of_cache(cache, KEPT + self.states + 1 + cell.saves_extra + s))
         l.gradients.dh = data(dh)
         if self.of_cache(cache, REST + 3) is not None:
             vectors = self.of_cache(cache, ARGS + n + 4) if cell.vectors else None
             self.set_options(&how, self.of_cache(cache, REST + 3), vectors, True)
             l.problem.options = &how
+        if cell.norm.of_x:
+            norm = self.of_cache(cache, ARGS + n + 4)
+            set_norm(&l.problem, norm)
 
         dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
         if onto is None:
@@ -515,6 +536,8 @@ cdef class Spec:
                 dbh = empty(1, shape, kind)
             if vectors is not None:
                 dvectors = empty(1, PyArray_DIMS(vectors), kind)
+            elif norm is not None:
+                dvectors = tuple([empty(1, PyArray_DIMS(<ndarray>a), kind) for a in norm[:NORM_PARAMETERS] if a is not None])
         else:
             dWx, dWh, db, dbh, dvectors = onto
             l.gradients.accumulate = True
@@ -522,7 +545,11 @@ cdef class Spec:
         dinitial = outputs(cell.states, 2, shape, kind, l.gradients.dinitial)
         l.gradients.dx, l.gradients.dWx, l.gradients.dWh = data(dx), data(dWx), data(dWh)
         l.gradients.db, l.gradients.dbh = data(db), data(dbh)
-        l.gradients.vectors = data(dvectors)
+        if norm is None:
+            l.gradients.vectors = data(<ndarray>dvectors)
+        else:
+            for s in range(len(dvectors)):
+                l.gradients.norm[s] = data(dvectors[s])
         space = take_block(fastrnn_plan_backward(k, &l))
         with nogil:
             interrupted = fastrnn_backward(k, &l, space.memory)
@@ -699,23 +726,26 @@ cdef class Stream(Stepper):
     cdef layer l
     cdef int busy
     cdef options how
-    cdef ndarray vectors
+    cdef object vectors
     cdef Panels packed
     cdef Block space
 
-    def __init__(self, Spec spec, Panels packed, tuple states, checked, given, ndarray vectors):
+    def __init__(self, Spec spec, Panels packed, tuple states, checked, given, vectors):
         """checked(x, out, reset, many): these as they have to be, of one step or of many; given:
-        Options or None."""
+        Options or None; vectors: an array, a LayerNorm or None."""
         cdef ndarray h = states[0], state
         self.vectors = vectors
         self.packed, self.states, self.checked = packed, states, checked
         self.kind, self.k = PyArray_TYPE(h), packed.k
-        set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.transposed)
+        set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, packed.b, packed.bh,
+                    packed.transposed)
         self.shape[0], self.shape[1] = PyArray_DIMS(h)[0], PyArray_DIMS(h)[1]
         self.l.problem.N, self.l.problem.T = self.shape[0], 1
         self.l.panels = packed.panels
         if given is not None:
-            spec.set_options(&self.how, given, vectors, False)
+            is_norm = self.l.problem.cell.norm.of_x > 0
+            spec.set_options(&self.how, given, None if is_norm else vectors, False)
+            set_norm(&self.l.problem, vectors if is_norm else None)
             self.l.problem.options = &self.how
         for s, state in enumerate(states):
             self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)

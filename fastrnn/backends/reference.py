@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.backends import reference_norm
 from fastrnn.backends import reference_options as otherwise
 from fastrnn.backends.reference_options import How, sigmoid
 from fastrnn.cells import ALL_STEPS, Weights, batch_first, laid_out, steps_taken
@@ -21,7 +22,7 @@ from fastrnn.cells import ALL_STEPS, Weights, batch_first, laid_out, steps_taken
 class Equations(NamedTuple):
     """One step of a cell. a is x Wx + b; order, where the gates lie. Of cells with options each
     function has one parameter more, how, and step_backward one result more, the gradients of the
-    vectors, where there are any.
+    vectors, where there are any; with layer normalisation see reference_norm.
 
     step(a, states, Wh, bh, order) -> states, saved: after the step, and what else backward needs.
     step_backward(dstates, before, after, saved, Wh, order) -> da, du, dstates: the gradients of a,
@@ -157,23 +158,52 @@ EQUATIONS = {
     "gru_original_options": Equations(
         otherwise.gru_original, otherwise.gru_backward, otherwise.gru_original_starts
     ),
+    "lstm_norm": Equations(reference_norm.lstm, reference_norm.lstm_backward, otherwise.h_alone),
+    "gru_norm": Equations(reference_norm.gru, reference_norm.gru_backward, otherwise.h_alone),
 }
 
 
-def _how(cell, options, vectors, order, random, shape):
+def _how(cell, options, vectors, order, random, shape, biases=()):
     """What the equations get beside their arguments, as a function of the step."""
     if options is None:
         return lambda t: ()
-    gates = [gate for gate in order if gate in cell.vectors]
-    parts = [] if vectors is None else np.split(vectors, len(gates))
-    by_gate = dict(zip(gates, parts, strict=vectors is not None))
     relu = cell.constants.get("nonlinearity") == "relu"
-    how = How(options, by_gate, relu, random, shape)
+    how = How(options, {}, relu, random, shape)
+    if cell.norm:
+        how = how._replace(norm=vectors, biases=biases)
+    elif vectors is not None:
+        gates = [gate for gate in order if gate in cell.vectors]
+        parts = np.split(vectors, len(gates))
+        how = how._replace(vectors=dict(zip(gates, parts, strict=True)))
     return lambda t: (how._replace(step=t),)
 
 
 def _as_columns(W, transposed):
     return W.T if transposed else W
+
+
+def _projected(cell, x, Wx, b):
+    """What the equations get of x."""
+    return x @ Wx if cell.norm else x @ Wx + b
+
+
+def _widths(cell, vectors, G_times_H):
+    """Of what the last results of step_backward have beside each other."""
+    if not cell.norm:
+        return [len(vectors)]
+    return [G_times_H] * 2 + [len(a) for a in vectors[:-1] if a is not None]
+
+
+def _beside_products(cell, weights, vectors, terms):
+    """Gradients of Wx, Wh, b, bh and of the vectors, from the products' and these sums of what
+    step_backward has beside them."""
+    if vectors is None:
+        return *weights, None
+    if not cell.norm:
+        return *weights, terms
+    ends = np.cumsum(_widths(cell, vectors, len(weights[2])))[:-1]
+    db, dbh, *dnorm = np.split(terms, ends)
+    return *weights[:2], db, dbh, tuple(dnorm)
 
 
 def _product_gradients(da, du, x, starts, Wx, transposed):
@@ -209,8 +239,9 @@ def step_forward(cell, args, rest, training):
     x, states, weights = _unpacked(cell, args, rest)
     Wx, Wh, b, bh, order, transposed, _, options, vectors = weights
     Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
-    how = _how(cell, options, vectors, order, training, states[0].shape)
-    after, saved = EQUATIONS[cell.kernel].step(x @ Wx + b, states, Wh, bh, order, *how(0))
+    how = _how(cell, options, vectors, order, training, states[0].shape, (b, bh))
+    a = _projected(cell, x, Wx, b)
+    after, saved = EQUATIONS[cell.kernel].step(a, states, Wh, bh, order, *how(0))
     if not training:
         return *after, cell.nothing_kept
     last = [None] * len(after)
@@ -228,7 +259,8 @@ def step_backward(cell, dstates, cache):
     )
     starts = equations.starts(before[0], saved, order, *how)
     dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, cache.transposed)
-    return dx, dbefore, *weights, None if vectors is None else dvectors[0].sum(axis=0)
+    terms = None if vectors is None else dvectors[0].sum(axis=0)
+    return dx, dbefore, *_beside_products(cell, weights, vectors, terms)
 
 
 # ---- all steps -----------------------------------------------------------------------------------
@@ -266,6 +298,12 @@ def _scan(step, states, times, lengths):
     return [state.copy() for state in states]
 
 
+def _flat(gradients):
+    """Those of a LayerNorm, a tuple, one by one."""
+    *others, last = gradients
+    return [*others, *(last if isinstance(last, tuple) else [last])]
+
+
 def _or_zeros(a, like):
     return np.zeros_like(like) if a is None else a
 
@@ -289,9 +327,10 @@ def forward(cell, args, rest, steps, training, return_sequence):
     x, initial, weights = _unpacked(cell, args, rest)
     Wx, Wh, b, bh, order, transposed, _, options, vectors = weights
     Wx, Wh = _as_columns(Wx, transposed), _as_columns(Wh, transposed)
-    how = _how(cell, options, vectors, order, training, initial[0].shape)
+    how = _how(cell, options, vectors, order, training, initial[0].shape, (b, bh))
     time = steps.lengths, steps.reverse
-    a = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time) @ Wx + b
+    x_in_order = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time)
+    a = _projected(cell, x_in_order, Wx, b)
     reset = _resets_in_order(batch_first(steps.reset, steps), *time)
     shape, H = a.shape[:2], len(Wh)
     first = [_or_zeros(state, initial[0]) for state in initial]
@@ -344,7 +383,8 @@ def backward(cell, dh, dlast, cache, onto=None):
     dinitial = [np.zeros_like(cache.h0) for _ in first]
     vectors = getattr(cache, cell.vectors_name, None)
     how = _how(cell, cache.options, vectors, order, True, cache.h0.shape)
-    dvectors = None if vectors is None else np.zeros((*dh.shape[:2], len(vectors)), dh.dtype)
+    width = 0 if vectors is None else sum(_widths(cell, vectors, Wh.shape[1]))
+    terms = np.zeros((*dh.shape[:2], width), dh.dtype)
 
     def step(t, dnext_h, *others):
         at = ([v[:, t] for v in arrays] for arrays in (before, after, saved))
@@ -353,7 +393,7 @@ def backward(cell, dh, dlast, cache, onto=None):
             dstates, *at, Wh, order, *how(t)
         )
         if vectors is not None:
-            dvectors[:, t] = beside[0]
+            terms[:, t] = beside[0]
         if reset is None:
             return dbefore
         for d, into in zip(dbefore, dinitial, strict=True):
@@ -376,13 +416,11 @@ def backward(cell, dh, dlast, cache, onto=None):
     if cache.index is not None:
         taken = steps_taken(cache.index.shape, cache.lengths)
         dx = word_embedding_backward(dx[taken], cache.index[taken], None, False, len(cache.x))
-    if not getattr(cache, "bias", False):  # one gradient of one bias
-        weights[-1] = None
-    if vectors is not None:
-        dvectors = _in_order(dvectors, cache.lengths, False).sum(axis=(0, 1))
-    weights.append(dvectors)
+    terms = _in_order(terms, cache.lengths, False).sum(axis=(0, 1))
+    *weights, dbh, dvectors = _beside_products(cell, weights, vectors, terms)
+    weights = *weights, dbh if getattr(cache, "bias", False) else None, dvectors
     if onto is not None:
-        for into, d in zip(onto, weights, strict=True):
+        for into, d in zip(_flat(onto), _flat(weights), strict=True):
             if into is not None:
                 into += d
         weights = onto

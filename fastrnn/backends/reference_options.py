@@ -9,6 +9,7 @@ from fastrnn.options import (
     DROPOUT_H,
     ZONEOUT_C,
     ZONEOUT_H,
+    LayerNorm,
     Options,
     below,
     scales,
@@ -30,6 +31,8 @@ class How(NamedTuple):
     random: bool  # masks are drawn
     shape: tuple[int, int]  # (N, H)
     step: int = 0
+    norm: LayerNorm | None = None
+    biases: tuple[np.ndarray | None, ...] = ()  # b and bh, of a step forward with norm
 
     def _below(self, kind, p):
         step = 0 if kind == DROPOUT_H else self.options.first_step + self.step

@@ -7,9 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import WITH_OPTIONS, Cell, steps_taken
+from fastrnn.cells import WITH_NORM, WITH_OPTIONS, Cell, steps_taken
 from fastrnn.layers import checks
-from fastrnn.options import DROPOUT_WEIGHTS, DROPOUT_X, Options, below, many_below, scales
+from fastrnn.options import (
+    DROPOUT_WEIGHTS,
+    DROPOUT_X,
+    LayerNorm,
+    Options,
+    below,
+    many_below,
+    scales,
+)
 
 _PROBABILITIES = (
     *("zoneout_h", "zoneout_c", "dropout_x", "dropout_h", "dropout_candidate", "dropout_weights"),
@@ -18,9 +26,69 @@ _POSITIVE = "clip", "clip_gradient", "hard_sigmoid", "cap"
 _COUNTS = "seed", "first_step"
 
 
-def record_of(cell: Cell) -> Cell:
-    """The record with options of a plain cell, or itself."""
-    return WITH_OPTIONS.get(cell.kernel, cell)
+def record_of(cell: Cell, vectors: np.ndarray | LayerNorm | None = None) -> Cell:
+    """The record with options of a plain cell, or itself; with layer normalisation where the vectors
+    are its parameters.
+
+    Raises ValueError for a form of the cell that has none.
+    """
+    if not isinstance(vectors, LayerNorm):
+        return WITH_OPTIONS.get(cell.kernel, cell)
+    if cell.kernel not in WITH_NORM:
+        raise ValueError(f"layer_norm: expected None for {_named(cell)}")
+    return WITH_NORM[cell.kernel]
+
+
+def vectors_of(
+    peepholes: np.ndarray | None, layer_norm: LayerNorm | None
+) -> np.ndarray | LayerNorm | None:
+    """The one that is given.
+
+    Raises ValueError where both are, TypeError for what is no LayerNorm.
+    """
+    if layer_norm is None:
+        return peepholes
+    if type(layer_norm) is not LayerNorm or len(layer_norm) != len(LayerNorm._fields):
+        got = type(layer_norm).__name__
+        raise TypeError(f"layer_norm: expected fastrnn.LayerNorm, got {got}")
+    if peepholes is not None:
+        raise ValueError("peepholes: expected None with layer_norm")
+    return layer_norm
+
+
+def layer_norm_of(record: Cell, norm: LayerNorm, H: int, dtype: np.dtype) -> LayerNorm:
+    """Its parameters as a backend takes them.
+
+    Raises ValueError for a shape, a missing parameter or eps, TypeError for a dtype.
+    """
+    for name in LayerNorm._fields[:-1]:
+        given, width = getattr(norm, name), record.norm.get(name)
+        if width is None and given is not None:
+            raise ValueError(f"layer_norm.{name}: expected None for {record.name}")
+        if width is not None:
+            letters = "H" if width == 1 else f"{width}*H"
+            shape = width * H
+            if given is None:
+                raise ValueError(
+                    f"layer_norm.{name}: expected shape ({letters},) = ({shape},), got None"
+                )
+            a = checks.array(f"layer_norm.{name}", given)
+            if a.dtype != dtype:
+                raise TypeError(
+                    f"layer_norm.{name}: expected {dtype} like the weights, got {a.dtype}"
+                )
+            if a.shape != (shape,):
+                raise ValueError(
+                    f"layer_norm.{name}: expected shape ({letters},) = ({shape},), got {a.shape}"
+                )
+            if not (a.flags.c_contiguous and a.flags.aligned):
+                a = np.array(a, order="C")
+            if a is not given:
+                norm = norm._replace(**{name: a})
+    eps = norm.eps
+    if not isinstance(eps, Real) or isinstance(eps, bool | np.bool_) or not 0 < eps < np.inf:
+        raise ValueError(f"layer_norm.eps: expected a number above 0, got {eps!r}")
+    return norm
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -63,13 +131,20 @@ def options_of(record: Cell, options: Options | None) -> Options:
 
 
 def beside(
-    cell: Cell, Wh: np.ndarray, vectors: np.ndarray | None, options: Options | None
+    cell: Cell,
+    Wh: np.ndarray,
+    vectors: np.ndarray | LayerNorm | None,
+    options: Options | None,
 ) -> dict[str, object]:
     """Options and vectors as fields of Weights, copied; nothing where there are none.
 
     Raises what options_of raises, ValueError for a shape, TypeError for a dtype or another cell's.
     """
-    record = record_of(cell)
+    record = record_of(cell, vectors)
+    if record.norm:
+        norm = layer_norm_of(record, vectors, min(Wh.shape), Wh.dtype)
+        norm = LayerNorm(*(a if a is None else np.copy(a) for a in norm[:-1]), norm.eps)
+        return {"options": options_of(record, options), "vectors": norm}
     if vectors is None:
         return {} if options is None else {"options": options_of(record, options)}
     if not record.vectors:

@@ -62,7 +62,7 @@ from fastrnn.cells import (
 )
 from fastrnn.layers import checks, otherwise
 from fastrnn.layers.prepared import PreparedWeights
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
 
 GATES = {name: len(cell.gates) for name, cell in NAMES.items()}
 
@@ -101,10 +101,16 @@ def _of_weights(cell, args, gates, transposed, reset_after=True, nonlinearity="t
 
 def _otherwise(cell, args, rest, options, vectors):
     """What _of_weights returns, of the cell with options."""
-    record = otherwise.record_of(cell)
+    record = otherwise.record_of(cell, vectors)
     args = (*args, vectors) if record.vectors else args
     rest = *rest[:3], otherwise.options_of(record, options)
     return record, checks.of_forward(record, rest[1]), rest, args
+
+
+def _with_norm(cell, args, norm):
+    """args, which have been checked, and a LayerNorm."""
+    h = args[1]
+    return *args, otherwise.layer_norm_of(cell, norm, h.shape[-1], h.dtype)
 
 
 def _dropped(cell, args, rest, steps):
@@ -136,6 +142,8 @@ def step_forward(
     if beside is not None:
         cell, expected, rest, args = _otherwise(cell, args, rest, *beside)
     args = checks.arrays(expected.step, args)
+    if cell.norm:
+        args = _with_norm(cell, args, beside[1])
     if training is not True and training is not False:
         training = checks.flag("training", training)
     if beside is not None and training:
@@ -152,7 +160,7 @@ def step_backward(
     or None.
     """
     cell = _form_of_cache(cell, cache)
-    cache = checks.recurrent_cache(cell, True, cache)
+    cache = _checked_cache(cell, True, cache)
     after = zip(cell.states, dstates, cell.kept_states(cache), strict=True)
     dstates = [checks.gradient(f"dnext_{name}", d, state) for name, d, state in after]
     gradients = get_backend(backend).step_backward(cell, dstates, cache)
@@ -192,6 +200,8 @@ def forward(
     lengths, reverse, index, reset, reset_to, layout = steps
     layout = checks.layout(layout)
     args = checks.arrays(expected.sequence[layout if index is None else "indexed"], args)
+    if cell.norm:
+        args = _with_norm(cell, args, beside[1])
     plain = type(reset_to) is str and reset_to == "zeros"  # an array would compare its elements
     if plain and layout == "batch_first" and reverse is False and lengths is index is reset is None:
         steps = ALL_STEPS
@@ -235,7 +245,7 @@ def backward(
         wanted = ", ".join(f"d{name}" for name in cell.last_fields)
         raise ValueError(f"dlast: expected {wanted}, got {len(dlast)} of them")
     cell = _form_of_cache(cell, cache)
-    cache = checks.recurrent_cache(cell, False, cache)
+    cache = _checked_cache(cell, False, cache)
     dh = checks.optional_gradient("dh", dh, cache.h)
     last = zip(cell.last_fields, dlast, strict=True)
     dlast = [checks.optional_gradient(f"d{name}", d, getattr(cache, name)) for name, d in last]
@@ -260,19 +270,33 @@ def _checked_onto(cell, onto, cache):
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
     if bias := getattr(cache, "bias", False):
         shapes |= {"dbh": shapes["db"]}
-    if (vectors := getattr(cache, cell.vectors_name, None)) is not None:
+    vectors = getattr(cache, cell.vectors_name, None)
+    if cell.norm:
+        shapes |= {f"d{name}": getattr(vectors, name).shape for name in cell.norm}
+    elif vectors is not None:
         shapes |= {f"d{cell.vectors_name}": vectors.shape}
     if len(onto) != len(shapes):
         raise ValueError(f"onto: expected {', '.join(shapes)}, got {len(onto)} of them")
     for (name, shape), d in zip(shapes.items(), onto, strict=True):
         checks.written(name, d, shape, cache.x.dtype)
-    return *onto[:3], onto[3] if bias else None, None if vectors is None else onto[-1]
+    beside = tuple(onto[4 if bias else 3 :])
+    vectors = beside if cell.norm else beside[0] if beside else None
+    return *onto[:3], onto[3] if bias else None, vectors
+
+
+def _checked_cache(cell, step, cache):
+    cache = checks.recurrent_cache(cell, step, cache)
+    if not cell.norm:
+        return cache
+    norm = otherwise.layer_norm_of(cell, cache.layer_norm, cache.h0.shape[1], cache.h0.dtype)
+    return cache._replace(layer_norm=norm)
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
     if checks.is_of(cell.cache, cache) and cache.x is not None and cache.options is not None:
-        record = otherwise.record_of(_plain_form_of_cache(cell, cache))
+        plain, norm = _plain_form_of_cache(cell, cache), getattr(cache, "layer_norm", None)
+        record = otherwise.record_of(plain, otherwise.vectors_of(None, norm))
         otherwise.options_of(record, cache.options)
         return record
     return _plain_form_of_cache(cell, cache)
@@ -400,6 +424,7 @@ def lstm_step_forward(
     transposed: bool = False,
     training: bool = True,
     peepholes: np.ndarray | None = None,
+    layer_norm: LayerNorm | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, LSTMCache]:
@@ -412,7 +437,7 @@ def lstm_step_forward(
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
     args, form = (x, prev_h, prev_c, Wx, Wh, b, None), (gates, transposed)
-    beside = None if options is None and peepholes is None else (options, peepholes)
+    beside = _beside(options, peepholes, layer_norm)
     return step_forward(LSTM, args, form, training, beside=beside, backend=backend)
 
 
@@ -426,8 +451,8 @@ def lstm_step_backward(
     gates in the order of the forward pass; and dpeepholes (3*H,) where peepholes were given.
     """
     dstates = dnext_h, dnext_c
-    dx, dstates, *weights, _, dpeepholes = step_backward(LSTM, dstates, cache, backend=backend)
-    return dx, *dstates, *weights, *_given(dpeepholes)
+    dx, dstates, *weights, _, dvectors = step_backward(LSTM, dstates, cache, backend=backend)
+    return dx, *dstates, *weights, *_given(dvectors)
 
 
 def lstm_forward(
@@ -449,6 +474,7 @@ def lstm_forward(
     training: bool = True,
     return_sequence: bool = True,
     peepholes: np.ndarray | None = None,
+    layer_norm: LayerNorm | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, LSTMCache]:
@@ -463,7 +489,7 @@ def lstm_forward(
     """
     args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, transposed
-    beside = None if options is None and peepholes is None else (options, peepholes)
+    beside = _beside(options, peepholes, layer_norm)
     return forward(
         LSTM, args, form, steps, training, return_sequence, beside=beside, backend=backend
     )
@@ -485,13 +511,24 @@ def lstm_backward(
     of the forward pass; and dc0 (N, H) and dpeepholes (3*H,) where c0 and peepholes were given.
     """
     gradients = backward(LSTM, dh, (dhT, dcT), cache, backend=backend)
-    dx, (dh0, dc0), *weights, _, dpeepholes = gradients
+    dx, (dh0, dc0), *weights, _, dvectors = gradients
     dc0 = None if cache.c0 is None else dc0
-    return dx, dh0, *weights, *_given(dc0, dpeepholes)
+    return dx, dh0, *weights, *_given(dc0, dvectors)
+
+
+def _beside(options, peepholes, layer_norm):
+    """Options and vectors, or None for neither."""
+    vectors = otherwise.vectors_of(peepholes, layer_norm)
+    return None if options is None and vectors is None else (options, vectors)
 
 
 def _given(*gradients):
-    return [d for d in gradients if d is not None]
+    """Those that there are; of a LayerNorm one by one."""
+    for d in gradients:
+        if isinstance(d, tuple):
+            yield from d
+        elif d is not None:
+            yield d
 
 
 # ---- GRU -----------------------------------------------------------------------------------------
@@ -509,6 +546,7 @@ def gru_step_forward(
     reset_after: bool = True,
     transposed: bool = False,
     training: bool = True,
+    layer_norm: LayerNorm | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
@@ -523,7 +561,7 @@ def gru_step_forward(
     Returns: next_h (N, H), cache for gru_step_backward.
     """
     args, form = (x, prev_h, Wx, Wh, b, bh), (gates, transposed, reset_after)
-    beside = None if options is None else (options, None)
+    beside = _beside(options, None, layer_norm)
     return step_forward(GRU, args, form, training, beside=beside, backend=backend)
 
 
@@ -536,8 +574,8 @@ def gru_step_backward(
     Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dprev_h,), *weights, dbh, _ = step_backward(GRU, (dnext_h,), cache, backend=backend)
-    return (dx, dprev_h, *weights, dbh) if cache.bias else (dx, dprev_h, *weights)
+    dx, (dprev_h,), *weights, dbh, dnorm = step_backward(GRU, (dnext_h,), cache, backend=backend)
+    return dx, dprev_h, *weights, *_given(dbh if cache.bias else None, dnorm)
 
 
 def gru_forward(
@@ -559,6 +597,7 @@ def gru_forward(
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
+    layer_norm: LayerNorm | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
@@ -572,7 +611,7 @@ def gru_forward(
     """
     args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, transposed, reset_after
-    beside = None if options is None else (options, None)
+    beside = _beside(options, None, layer_norm)
     return forward(
         GRU, args, form, steps, training, return_sequence, beside=beside, backend=backend
     )
@@ -592,5 +631,5 @@ def gru_backward(
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
     bh was given.
     """
-    dx, (dh0,), *weights, dbh, _ = backward(GRU, dh, (dhT,), cache, backend=backend)
-    return (dx, dh0, *weights, dbh) if cache.bias else (dx, dh0, *weights)
+    dx, (dh0,), *weights, dbh, dnorm = backward(GRU, dh, (dhT,), cache, backend=backend)
+    return dx, dh0, *weights, *_given(dbh if cache.bias else None, dnorm)

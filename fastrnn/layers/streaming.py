@@ -15,7 +15,7 @@ from fastrnn.backends import current_backend, get_backend
 from fastrnn.cells import Cell, Weights
 from fastrnn.layers import checks, otherwise
 from fastrnn.layers.prepared import PreparedWeights, prepare
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
 
 _COMPILED = ("step", "steps")
 _MADE = ("_stepper", *_COMPILED)  # by _start
@@ -91,7 +91,7 @@ class Stream(_Stepping):
     Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), or the result of
     prepare alone; batch N; gates, for the lstm and the gru; bh (3*H,) and reset_after, for the gru;
     nonlinearity, for the rnn; transposed, for Wx (G*H, D) and Wh (G*H, H); peepholes (3*H,), for
-    the lstm, and options, as with training=False; backend.
+    the lstm; layer_norm, for the lstm and the gru; options, as with training=False; backend.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
@@ -112,6 +112,7 @@ class Stream(_Stepping):
         nonlinearity: str = "tanh",
         transposed: bool = False,
         peepholes: np.ndarray | None = None,
+        layer_norm: LayerNorm | None = None,
         options: Options | None = None,
         backend: str | None = None,
     ) -> None:
@@ -124,7 +125,8 @@ class Stream(_Stepping):
             Wx = prepare(cell, Wx, Wh, b, **given, backend=backend)
         D, H = (W.shape[Wx.transposed] for W in (Wx.Wx, Wx.Wh))
         self._weights, self._backend = Wx, current_backend() if backend is None else backend
-        self._beside = otherwise.beside(Wx.own.record, Wx.Wh, peepholes, options)
+        vectors = otherwise.vectors_of(peepholes, layer_norm)
+        self._beside = otherwise.beside(Wx.own.record, Wx.Wh, vectors, options)
         self._input_shape, self._output_shape = (batch, D), (batch, H)
         states = Wx.own.record.states
         try:
@@ -137,7 +139,9 @@ class Stream(_Stepping):
         own, module = self._weights.own, get_backend(self._backend)
         make = getattr(module, "stream", None) or partial(_Stepper, module)
         weights = Weights(*own.arrays, *own.rest)._replace(**self._beside)
-        record = otherwise.record_of(own.record) if self._beside else own.record
+        record = own.record
+        if self._beside:
+            record = otherwise.record_of(record, weights.vectors)
         return make(record, weights, self._state.values(), self._checked)
 
     @property
@@ -318,7 +322,7 @@ class _Stepper:
         return out
 
     def _take(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:
-        beside = self._weights[8:] if self._cell.vectors else ()
+        beside = self._weights[8:] if self._cell.vectors_name else ()
         args = x, *self._states, *self._weights[:4], *beside
         *after, _ = self._backend.step_forward(self._cell, args, self._weights[4:8], False)
         for state, new in zip(self._states, after, strict=True):

@@ -3,11 +3,13 @@
 #ifndef FASTRNN_CELLS
 #define FASTRNN_CELLS(X) \
     X(rnn) X(rnn_relu) X(rnn_options) X(lstm) X(lstm_options) X(gru) X(gru_options) X(gru_original) \
-    X(gru_original_options)
+    X(gru_original_options) X(lstm_norm) X(gru_norm)
 #endif
 
 #ifdef FN
 #include "gru.inl.h"
+#include "gru_norm.inl.h"
 #include "lstm.inl.h"
+#include "lstm_norm.inl.h"
 #include "rnn.inl.h"
 #endif
