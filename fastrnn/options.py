@@ -27,6 +27,11 @@ class Options(NamedTuple):
     seed: int = 0  # in [0, 2**64)
     first_step: int = 0  # of a piece of a sequence, the steps taken before it
 
+    def __repr__(self) -> str:
+        usual = self._field_defaults
+        said = (f"{k}={v!r}" for k, v in self._asdict().items() if v != usual[k])
+        return f"Options({', '.join(said)})"
+
 
 class LayerNorm(NamedTuple):
     """Layer normalisation of an lstm or a gru (Ba, Kiros and Hinton 2016); see docs/cells.md.
@@ -46,35 +51,19 @@ class LayerNorm(NamedTuple):
 ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, DROPOUT_X, DROPOUT_WEIGHTS = range(6)
 
 
-def below(
-    options: Options, kind: int, p: float, rows: int, width: int, step: int = 0
-) -> np.ndarray:
-    """Which units of so many rows are dropped with probability p: bool (rows, width)."""
-    bits = [_bits(options.seed, kind, row, step, width) for row in range(rows)]
-    return np.array(bits, np.uint32).reshape(rows, width) < limit(p)
+def below(seed: int, kind: int, p: float, rows: range, width: int, step: int = 0) -> np.ndarray:
+    """Which units of the rows are dropped with probability p: bool (len(rows), width), from 16
+    random bits a unit, which depend on seed, kind, row and step alone; see src_c/philox.h."""
+    bits = [_bits(seed, kind, row, step, width) for row in rows]
+    return np.array(bits, np.uint16).reshape(len(rows), width) < limit(p)
 
 
 def limit(p: float) -> int:
-    """Below which 32 bits are with probability p."""
-    return min(round(p * 2**32), 2**32 - 1)
+    """Below which 16 bits are with probability p."""
+    return min(round(p * 2**16), 2**16 - 1)
 
 
 def _bits(seed, kind, row, step, width):
-    """32 random bits a unit, as src_c/philox.h has them."""
-    return _words(seed, kind, row, step, -(-width // 2)).view(np.uint32)[:width]
-
-
-def _words(seed, kind, row, step, count):
     key, counter = (np.array(v, np.uint64) for v in ([seed, 0], [0, step, row, kind]))
-    return np.random.Philox(key=key, counter=counter).random_raw(count)
-
-
-def scales(dropped: np.ndarray, p: float, dtype: np.dtype) -> np.ndarray:
-    """What values are multiplied with: 0 where they are dropped."""
-    return np.where(dropped, 0, 1 / (1 - p)).astype(dtype)
-
-
-def many_below(options: Options, kind: int, p: float, count: int) -> np.ndarray:
-    """The same of so many numbers at once, by 16 bits each: bool (count,)."""
-    bits = _words(options.seed, kind, 0, 0, -(-count // 4)).view(np.uint16)[:count]
-    return bits < min(round(p * 2**16), 2**16 - 1)
+    words = np.random.Philox(key=key, counter=counter).random_raw(-(-width // 4))
+    return words.view(np.uint16)[:width]

@@ -189,6 +189,8 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     space->dgates_next = take(a, p->N, space->dgates_stride * real);
     for (int i = 0; i < OPERANDS; i++)
         space->operands[i] = wants_operand(l, i) ? take(a, c->capacity, space->operand_stride * real) : 0;
+    if (drops(p, DROPOUT_H))
+        space->scales_h = take(a, p->N, space->stride * real);
     space->z = is_normalised(p->cell) ? take(a, p->N, space->stride * real)
         : take(a, l->plan.packed ? 0 : l->plan.threads, space->stride * real);
     space->moments = take(a, is_normalised(p->cell) ? c->capacity : 0, 4 * real);

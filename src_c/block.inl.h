@@ -23,6 +23,8 @@ typedef struct {
     idx offsets[MAX_GATES];   /* and in a row of saved gates, of their gradients */
     const options *options;
     FN(norm) *norm; /* of a cell with layer normalisation */
+    const REAL *scales_h; /* what h is multiplied with before Wh; NULL: nothing is dropped */
+    idx scales_stride;
     const idx *sorted_indices;
     idx step;
     /* Forward */

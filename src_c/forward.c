@@ -29,7 +29,10 @@ static void place_forward(arena *a, const kernel_table *k, layer *l)
     space->stride = padded_stride(k, p->H);
     for (idx s = 0; s < cell->states; s++)
         space->states[s] = take(a, (s ? 1 : 2) * p->N, space->stride * k->real_size);
-    space->dropped_h = drops(p, DROPOUT_H) ? take(a, 2 * p->N, space->stride * k->real_size) : 0;
+    if (drops(p, DROPOUT_H)) {
+        space->dropped_h = take(a, 2 * p->N, space->stride * k->real_size);
+        space->scales_h = take(a, p->N, space->stride * k->real_size);
+    }
     for (idx i = 0; i < cell->scratch; i++)
         space->scratch[i] = take(a, p->N, space->stride * k->real_size);
     space->gates_x_rows = l->plan.packed ? gates_x_rows(k, l, shares, width) : 0;

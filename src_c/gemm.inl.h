@@ -565,30 +565,37 @@ INLINE V FN(factor)(const vector_grad_args *p, idx r, const REAL *row, idx colum
     return p->moments ? (v - m[0]) * m[1] : v;
 }
 
-/* Columns of several vectors at once: of each row a cache line or two. */
-static void FN(vector_grad)(const void *args, idx part, idx parts)
+/* The rows r..end of a sum, in columns of several vectors at once. */
+static void FN(add_products)(const vector_grad_args *p, idx r, idx end, idx part, idx parts)
 {
     enum { AT_ONCE = 4 };
-    const vector_grad_list *const list = args;
-    for (idx job = 0; job < list->jobs; job++) {
-        const vector_grad_args *const p = &list->job[job];
-        const idx blocks = CEIL_DIV(p->columns, AT_ONCE * LANES), end = blocks * (part + 1) / parts;
-        for (idx block = blocks * part / parts; block < end; block++) {
-            const idx column = block * AT_ONCE * LANES, n = p->columns - column;
-            REAL *const to = (REAL *)p->C + column;
-            V sum[AT_ONCE];
-            for (idx v = 0; v < AT_ONCE; v++)
-                sum[v] = p->accumulate && n > v * LANES ? FN(load_n)(to + v * LANES, n - v * LANES)
-                                                        : (V){0};
-            for (idx r = 0; r < p->rows; r++) {
-                const REAL *const a = (const REAL *)p->A + p->order[r] * p->a_row + column;
-                const REAL *const b = FN(factor_row)(p, r);
-                for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
-                    sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
-                        * FN(factor)(p, r, b, column + v * LANES);
-            }
+    const idx blocks = CEIL_DIV(p->columns, AT_ONCE * LANES), last = blocks * (part + 1) / parts;
+    for (idx block = blocks * part / parts; block < last; block++) {
+        const idx column = block * AT_ONCE * LANES, n = p->columns - column;
+        REAL *const to = (REAL *)p->C + column;
+        V sum[AT_ONCE];
+        for (idx v = 0; v < AT_ONCE; v++)
+            sum[v] = (p->accumulate || r) && n > v * LANES ? FN(load_n)(to + v * LANES, n - v * LANES)
+                                                           : (V){0};
+        for (idx i = r; i < end; i++) {
+            const REAL *const a = (const REAL *)p->A + p->order[i] * p->a_row + column;
+            const REAL *const b = FN(factor_row)(p, i);
             for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
-                FN(store_n)(to + v * LANES, sum[v], n - v * LANES);
+                sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
+                    * FN(factor)(p, i, b, column + v * LANES);
         }
+        for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
+            FN(store_n)(to + v * LANES, sum[v], n - v * LANES);
     }
+}
+
+/* All sums over a few rows after the other, which several sums read. */
+static void FN(vector_grad)(const void *args, idx part, idx parts)
+{
+    enum { ROWS = 16 };
+    const vector_grad_list *const list = args;
+    const idx rows = list->jobs ? list->job[0].rows : 0;
+    for (idx r = 0; r < MAX(1, rows); r += ROWS)
+        for (idx job = 0; job < list->jobs; job++)
+            FN(add_products)(&list->job[job], r, MIN(rows, r + ROWS), part, parts);
 }

@@ -38,6 +38,7 @@ typedef void kernel(const void *args, idx part, idx parts);
     X(softmax, softmax_args, rows)                           \
     X(embedding, embedding_args, bags)                       \
     X(embedding_grad, embedding_args, columns)               \
+    X(drop, drop_args, rows)                                 \
     X(update, update_args, elements or rows)                 \
     X(fma_peak, peak_args, slots of sink)
 
@@ -182,6 +183,19 @@ typedef struct {
     const void *in;  /* embedding: weights [vocabulary, W]; embedding_grad: dout [bags, W] */
     void *out;       /* embedding: [bags, W]; embedding_grad: dweights [vocabulary, W] */
 } embedding_args;
+
+/* out = in times scale but 0 where the bits of philox.h for (kind, first_row + row, step 0, column) are
+   below the limit. Both [rows, repeats, columns], their strides in elements; all repeats alike. */
+typedef struct {
+    idx rows, repeats, columns, first_row;
+    idx in_strides[3], out_strides[3];
+    unsigned long long seed;
+    int kind;
+    unsigned below;
+    double scale;
+    const void *in;
+    void *out;
+} drop_args;
 
 /* out = keep w, updated by dw; m and v, the moving averages of the gradient and of its square, in
    place. out may be w. With rows, all but dw [n, width] are arrays of rows of which these n, each

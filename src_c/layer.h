@@ -101,7 +101,7 @@ enum { BATCH_FIRST, TIME_FIRST, PACKED };
 enum { ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, MASKS };
 
 /* What formulas that know of options do otherwise. At random, unit u of row n is dropped, or keeps its
-   old state, at step t where the 32 bits that philox.h has for (kind, n, first_step + t, u) are below
+   old state, at step t where the 16 bits that philox.h has for (kind, n, first_step + t, u) are below
    below[kind]; else states are mixed by their probabilities, and nothing is dropped. */
 typedef struct {
     const void *vectors;     /* [vectors, H], or NULL: 0 */
@@ -178,12 +178,13 @@ typedef struct {
 
 /* Work space forward, over the steps t0..t1. States are [N, stride] by rank, stride being at least H
    rounded up to two vectors; the first is there twice, read and written in turns, and so is dropped_h,
-   where it is wanted. gates_x, x Wx + b, has room for gates_x_rows rows of a share of batch rows, or of all by_units, or of the table; or,
-   of each row of a batch whose weights are read as they lie, for itself and for h Wh
-   [2, GH + lanes]. z [N, z_stride]: h Wh that waits for the rest of its row, as panels. */
+   h times scales_h, where it is wanted. gates_x, x Wx + b, has room for gates_x_rows rows of a share
+   of batch rows, or of all by_units, or of the table; or, of each row of a batch whose weights are
+   read as they lie, for itself and for h Wh [2, GH + lanes]. z [N, z_stride]:
+   h Wh that waits for the rest of its row, as panels. */
 typedef struct {
     idx t0, t1, stride, gates_x_rows, z_stride;
-    void *states[MAX_STATES], *dropped_h, *scratch[MAX_SCRATCH], *gates_x, *z;
+    void *states[MAX_STATES], *dropped_h, *scales_h, *scratch[MAX_SCRATCH], *gates_x, *z;
     const void **x_rows; /* [parts, gates_x_rows] */
     int *flags;          /* [parts, FLAG_STRIDE], 0: see barrier.h */
 } forward_workspace;
@@ -196,6 +197,7 @@ typedef struct {
     idx t0, t1, from, to, stride, dgates_stride, operand_stride;
     void *dstates[MAX_STATES], *dgates, *dgates_next;
     void *operands[OPERANDS]; /* [.., operand_stride]; NULL: not wanted */
+    void *scales_h;           /* [N, stride], likewise */
     void *z;       /* [parts, stride]: where weights are read as they lie; or [N, stride], by rank: what
                       the product has left, of a cell with layer normalisation */
     void *moments; /* [.., 2, 2]: mean and scale of its x Wx and h Wh */

@@ -3,40 +3,43 @@
 
 /* ---- masks ----------------------------------------------------------------------------------- */
 
+typedef uint16_t FN(bits) __attribute__((vector_size(VEC_BYTES / REAL_BYTES * 2)));
+
 /* All ones where the bits of a unit are below the limit of this kind of mask. */
 static IV FN(below)(const FN(block) *b, int kind, idx rank, idx u)
 {
-    enum { BLOCKS = MAX(1, VEC_BYTES / REAL_BYTES / PHILOX_UNITS) };
     const options *const o = b->options;
     const uint64_t step = kind == DROPOUT_H ? 0 : o->first_step + (uint64_t)b->step;
-    uint64_t words[4 * BLOCKS];
-    INT bits[PHILOX_UNITS * BLOCKS];
-    IV found;
-    for (idx i = 0; i < BLOCKS; i++)
-        philox(words + 4 * i, o->seed, 1 + u / PHILOX_UNITS + i, step, b->sorted_indices[rank], kind);
-    for (idx i = 0; i < PHILOX_UNITS * BLOCKS; i++)
-        bits[i] = (uint32_t)(words[i / 2] >> 32 * (i % 2));
-    memcpy(&found, bits + u % PHILOX_UNITS, sizeof found);
-    return (IV)(found < ((IV){0} + o->below[kind]));
+    uint64_t words[4];
+    FN(bits) found;
+    philox(words, o->seed, 1 + u / PHILOX_UNITS, step, b->sorted_indices[rank], kind);
+    memcpy(&found, (const char *)words + u % PHILOX_UNITS * 2, sizeof found);
+    return (IV)(__builtin_convertvector(found, IV) < ((IV){0} + o->below[kind]));
 }
 
-/* v where it is not dropped, as much larger as others are dropped. */
-INLINE V FN(drop)(const FN(block) *b, int kind, double p, idx rank, idx u, V v)
+/* What values are multiplied with that may be dropped: 0, or as much above 1 as others are dropped. */
+INLINE V FN(scale)(const FN(block) *b, int kind, double p, idx rank, idx u)
 {
     if (!b->options->random || !b->options->below[kind])
-        return v;
-    return FN(select)(FN(below)(b, kind, rank, u), (V){0}, v * FN(splat)(1 / (1 - p)));
+        return FN(splat)(1);
+    return FN(select)(FN(below)(b, kind, rank, u), (V){0}, FN(splat)(1 / (1 - p)));
+}
+
+/* Not v * 0: that is NaN for some v. */
+INLINE V FN(scaled)(V v, V scale)
+{
+    return FN(select)((IV)(scale == 0), (V){0}, v * scale);
+}
+
+INLINE V FN(candidate_scale)(const FN(block) *b, idx rank, idx u)
+{
+    return FN(scale)(b, DROPOUT_CANDIDATE, b->options->dropout_candidate, rank, u);
 }
 
 /* What of h reaches Wh; backward, what of its gradient comes back. */
 INLINE V FN(dropped_h)(const FN(block) *b, idx rank, idx u, V h)
 {
-    return FN(drop)(b, DROPOUT_H, b->options->dropout_h, rank, u, h);
-}
-
-INLINE V FN(dropped_candidate)(const FN(block) *b, idx rank, idx u, V candidate)
-{
-    return FN(drop)(b, DROPOUT_CANDIDATE, b->options->dropout_candidate, rank, u, candidate);
+    return b->scales_h ? FN(scaled)(h, FN(load)(b->scales_h + rank * b->scales_stride + u)) : h;
 }
 
 /* State s after the step, which may stay what it was. */

@@ -1,12 +1,12 @@
 /* Philox4x64-10 (Salmon et al. 2011): random bits that depend on a key and a counter alone, so that no
    thread, order or piece of a sequence changes any, and nothing need be kept. NumPy has the same:
-   np.random.Philox(key=[seed, 0], counter=[0, step, row, kind]), from whose bits unit u takes the 32
-   from bit 32 u on. */
+   np.random.Philox(key=[seed, 0], counter=[0, step, row, kind]), from whose bits unit u takes the 16
+   from bit 16 u on. */
 #ifndef FASTRNN_PHILOX_H
 #define FASTRNN_PHILOX_H
 #include <stdint.h>
 
-enum { PHILOX_UNITS = 8 }; /* of one block */
+enum { PHILOX_UNITS = 16 }; /* of one block */
 
 __extension__ typedef unsigned __int128 uint128;
 

@@ -141,10 +141,20 @@ INLINE FN(block) *FN(block_of)(FN(share) *sh, idx r, idx m)
 
 /* ---- forward --------------------------------------------------------------------------------- */
 
+/* The scales of the share, drawn once. */
+static void FN(draw_scales)(const layer *l, FN(share) *sh, REAL *to)
+{
+    const FN(block) *const b = FN(block_of)(sh, 0, FN(own)(sh, l->problem.N));
+    for (EACH_ROW(b))
+        for (idx u = sh->u0; u < sh->u1; u += LANES)
+            FN(store)(to + rank * b->scales_stride + u,
+                      FN(scale)(b, DROPOUT_H, b->options->dropout_h, rank, u));
+}
+
 /* What of the first state reaches Wh. */
 static void FN(drop_initial)(const layer *l, FN(share) *sh, REAL *to)
 {
-    FN(block) *const b = FN(block_of)(sh, 0, FN(own)(sh, l->problem.N));
+    const FN(block) *const b = FN(block_of)(sh, 0, FN(own)(sh, l->problem.N));
     for (EACH_ROW(b))
         for (idx u = sh->u0; u < sh->u1; u += LANES) {
             const idx at = rank * b->state_stride + u;
@@ -471,8 +481,12 @@ static void FN(forward)(const void *args, idx part, idx parts)
     FN(start_norm)(l, &sh.block, &norm);
     for (idx s = 0; s < cell->states && t0 == 0; s++)
         FN(load_states)(l, &sh, l->problem.initial[s], 1, l->forward.states[s], l->forward.stride);
-    if (dropped && t0 == 0)
+    sh.block.scales_h = l->forward.scales_h;
+    sh.block.scales_stride = l->forward.stride;
+    if (dropped && t0 == 0) {
+        FN(draw_scales)(l, &sh, l->forward.scales_h);
         FN(drop_initial)(l, &sh, dropped);
+    }
     FN(meet)(&sh);
     for (idx t = t0, end = t0, first = 0; t < t1; t++) {
         if (t == end) {
@@ -727,6 +741,10 @@ static void FN(backward)(const void *args, idx part, idx parts)
     sh.block.z_stride = 2 * LANES;
     for (idx s = 0; s < cell->states && space->to == l->time.steps; s++)
         FN(load_states)(l, &sh, l->gradients.dlast[s], 0, space->dstates[s], space->stride);
+    sh.block.scales_h = space->scales_h;
+    sh.block.scales_stride = space->stride;
+    if (space->scales_h && space->to == l->time.steps)
+        FN(draw_scales)(l, &sh, space->scales_h);
     for (idx t = space->to - 1; t >= space->from; t--) {
         FN(move_block)(l, &sh.block, t);
         sh.block.dgates = FN(dgates_of)(l, t);

@@ -135,6 +135,32 @@ static void FN(update)(const void *args, idx part, idx parts)
         FN(update_range)(p, p->rows[r] * p->width, dw + r * p->width, p->width);
 }
 
+/* ---- dropout --------------------------------------------------------------------------------- */
+
+/* One block of bits at a time, for all rows: where columns lie apart, neighbouring rows do not. */
+static void FN(drop)(const void *args, idx part, idx parts)
+{
+    const drop_args *const p = args;
+    const idx begin = p->rows * part / parts, end = p->rows * (part + 1) / parts;
+    const idx in_step = p->in_strides[2], out_step = p->out_strides[2];
+    for (idx column = 0; column < p->columns; column += PHILOX_UNITS)
+        for (idx row = begin; row < end; row++) {
+            const idx n = MIN((idx)PHILOX_UNITS, p->columns - column);
+            uint64_t words[4];
+            uint16_t bits[PHILOX_UNITS];
+            philox(words, p->seed, 1 + column / PHILOX_UNITS, 0, p->first_row + row, p->kind);
+            memcpy(bits, words, sizeof bits);
+            for (idx i = 0; i < p->repeats; i++) {
+                const REAL *const in = (const REAL *)p->in + row * p->in_strides[0]
+                    + i * p->in_strides[1] + column * in_step;
+                REAL *const out = (REAL *)p->out + row * p->out_strides[0] + i * p->out_strides[1]
+                    + column * out_step;
+                for (idx j = 0; j < n; j++)
+                    out[j * out_step] = bits[j] < p->below ? 0 : in[j * in_step] * (REAL)p->scale;
+            }
+        }
+}
+
 /* ---- the peak -------------------------------------------------------------------------------- */
 
 /* 12 independent chains, more than latency times width needs, and with their two constants no more

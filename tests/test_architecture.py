@@ -32,7 +32,7 @@ BELOW = {
     "backends": {"cells", "options"},
     "layers": {"backends", "cells", "options"},
     "weights": {"cells"},
-    "nn": {"backends", "cells", "layers", "optional", "storage", "weights"},
+    "nn": {"backends", "cells", "layers", "optional", "options", "storage", "weights"},
     "solver": {"backends", "optim", "settings", "storage"},
     "metrics": {"optional", "printing"},
     "settings": set(),

@@ -18,6 +18,7 @@ cdef extern from "kernels.h" nogil:
         kernel *softmax
         kernel *embedding
         kernel *embedding_grad
+        kernel *drop
         kernel *update
         kernel *fma_peak
 
@@ -62,6 +63,17 @@ cdef extern from "kernels.h" nogil:
         const idx *x
         const idx *offsets
         const idx *order
+        const void *input "in"
+        void *out
+
+    ctypedef struct drop_args:
+        idx rows, repeats, columns, first_row
+        idx in_strides[3]
+        idx out_strides[3]
+        uint64_t seed
+        int kind
+        unsigned below
+        double scale
         const void *input "in"
         void *out
 

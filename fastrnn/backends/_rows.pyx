@@ -10,7 +10,7 @@ last and are written in full. The number of threads changes the speed only, neve
 from libc.string cimport memset
 
 from fastrnn.backends._kernels cimport (
-    check_interrupt, embedding_args, grad_bytes, idx, kernel_table, matmul_args, packed_right,
+    check_interrupt, drop_args, embedding_args, grad_bytes, idx, kernel_table, matmul_args, packed_right,
     run_grad, run_matmul, run_parts, softmax_args, table_in_use, UNPACKED_ROWS, update_args,
     weight_grad_args,
 )
@@ -170,3 +170,26 @@ def update(int rule,
     p.v = NULL if v is None else &v[0]
     with nogil:
         run_parts(table_in_use(sizeof(real) == 8).update, &p, threads)
+
+
+# ---- dropout -------------------------------------------------------------------------------------
+
+def drop(const real[:, :, :] a,  # IN  (rows, repeats, columns), of any strides
+         seed,
+         int kind,
+         idx first_row,
+         unsigned below,
+         double scale,
+         int threads,
+         real[:, :, :] out):  # OUT (rows, repeats, columns) = a scaled, or 0
+    cdef const kernel_table *k = table_in_use(sizeof(real) == 8)
+    cdef drop_args d
+    cdef int axis
+    d.rows, d.repeats, d.columns, d.first_row = a.shape[0], a.shape[1], a.shape[2], first_row
+    for axis in range(3):
+        d.in_strides[axis] = a.strides[axis] // <idx>sizeof(real)
+        d.out_strides[axis] = out.strides[axis] // <idx>sizeof(real)
+    d.seed, d.kind, d.below, d.scale = seed, kind, below, scale
+    d.input, d.out = &a[0, 0, 0], &out[0, 0, 0]
+    with nogil:
+        run_parts(k.drop, &d, threads)

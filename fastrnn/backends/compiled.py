@@ -11,6 +11,7 @@ import numpy as np
 from fastrnn.backends import _kernels, _memory, _rows, reference, threads
 from fastrnn.backends._kernels import threads_for
 from fastrnn.cells import ALL_STEPS, steps_taken
+from fastrnn.options import limit
 
 threads.followed_by(_kernels.set_threads)
 _kernels.set_cpus(threads.cpus_beside_openmp())
@@ -155,6 +156,15 @@ def softmax_loss(x, y, weight, scale):
     # An exponential counts as 30 operations.
     _rows.softmax(x, y, weight, scale, threads_for(30 * x.size), losses, dx)
     return scale * float(losses.sum()), dx
+
+
+# ---- dropout -------------------------------------------------------------------------------------
+
+
+def drop(a, seed, kind, first_row, p, out):
+    if a.size:
+        n = threads_for(_UPDATE_WORK * a.size)
+        _rows.drop(a, seed, kind, first_row, limit(p), 1 / (1 - p), n, out)
 
 
 # ---- update rules --------------------------------------------------------------------------------

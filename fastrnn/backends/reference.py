@@ -15,6 +15,7 @@ from fastrnn.backends import reference_norm
 from fastrnn.backends import reference_options as otherwise
 from fastrnn.backends.reference_options import How, sigmoid
 from fastrnn.cells import ALL_STEPS, Weights, batch_first, laid_out, steps_taken
+from fastrnn.options import below
 
 # ---- the cells -----------------------------------------------------------------------------------
 
@@ -483,6 +484,17 @@ def softmax_loss(x, y, weight, scale):
     loss = losses.sum(where=weight != 0, dtype=np.float64)
     dx[weight == 0] = 0
     return scale * float(loss), dx
+
+
+# ---- dropout -------------------------------------------------------------------------------------
+
+
+def drop(a, seed, kind, first_row, p, out):
+    """a (rows, repeats, columns) but for what is dropped with probability p, alike in all repeats,
+    into out."""
+    rows, _, columns = a.shape
+    dropped = below(seed, kind, p, range(first_row, first_row + rows), columns)
+    out[...] = np.where(dropped[:, None], 0, a * a.dtype.type(1 / (1 - p)))
 
 
 # ---- update rules --------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from fastrnn.options import (
     LayerNorm,
     Options,
     below,
-    scales,
 )
 
 
@@ -36,7 +35,8 @@ class How(NamedTuple):
 
     def _below(self, kind, p):
         step = 0 if kind == DROPOUT_H else self.options.first_step + self.step
-        return below(self.options, kind, p, *self.shape, step)
+        rows, width = self.shape
+        return below(self.options.seed, kind, p, range(rows), width, step)
 
     def _drop(self, kind, p, v):
         if not self.random or p == 0:
@@ -44,7 +44,7 @@ class How(NamedTuple):
         dropped = self._below(kind, p)
         if v.ndim == 3:  # at all steps
             dropped = dropped[:, None]
-        return np.where(dropped, 0, v * scales(False, p, v.dtype))
+        return np.where(dropped, 0, v * v.dtype.type(1 / (1 - p)))
 
     def dropped_h(self, h):
         """What of h reaches Wh; backward, what of its gradient comes back."""

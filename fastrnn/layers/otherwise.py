@@ -7,17 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.backends import get_backend
 from fastrnn.cells import WITH_NORM, WITH_OPTIONS, Cell, steps_taken
 from fastrnn.layers import checks
-from fastrnn.options import (
-    DROPOUT_WEIGHTS,
-    DROPOUT_X,
-    LayerNorm,
-    Options,
-    below,
-    many_below,
-    scales,
-)
+from fastrnn.options import DROPOUT_WEIGHTS, DROPOUT_X, LayerNorm, Options
 
 _PROBABILITIES = (
     *("zoneout_h", "zoneout_c", "dropout_x", "dropout_h", "dropout_candidate", "dropout_weights"),
@@ -154,7 +147,9 @@ def beside(
     return {"options": options_of(record, options), "vectors": vectors}
 
 
-def dropped_x(x: np.ndarray, steps: NamedTuple, options: Options, N: int) -> np.ndarray:
+def dropped_x(
+    x: np.ndarray, steps: NamedTuple, options: Options, N: int, backend: str | None
+) -> np.ndarray:
     """What dropout leaves of x, or of its gradient.
 
     Raises ValueError with an index: a row of the table may be dropped for one row of the batch
@@ -165,23 +160,38 @@ def dropped_x(x: np.ndarray, steps: NamedTuple, options: Options, N: int) -> np.
         return x
     if steps.index is not None:
         raise ValueError(f"dropout_x: expected 0 with an index, got {p}")
-    mask = scales(below(options, DROPOUT_X, p, N, x.shape[-1]), p, x.dtype)
-    if steps.layout == "packed":
-        mask = mask[np.nonzero(steps_taken((N, steps.lengths.max(initial=0)), steps.lengths).T)[1]]
-    elif steps.layout == "batch_first" and x.ndim == 3:
-        mask = mask[:, None]
-    return x * mask
+    out = np.empty_like(x)
+    for a, to in zip(*(_by_rows(a, steps, N) for a in (x, out)), strict=True):
+        get_backend(backend).drop(a, options.seed, DROPOUT_X, 0, p, to)
+    return out
+
+
+def _by_rows(x, steps, N):
+    """Views (rows, repeats, D) of an array of steps, which begin with row 0."""
+    if x.ndim == 3:
+        return [x if steps.layout == "batch_first" else x.swapaxes(0, 1)]
+    if steps.layout != "packed":
+        return [x[:, None]]
+    taken = steps_taken((N, steps.lengths.max(initial=0)), steps.lengths).sum(axis=0)
+    return np.split(x[:, None], np.cumsum(taken)[:-1])
 
 
 def dropped_weights(
-    Wh: np.ndarray, cell: Cell, order: str, transposed: bool, options: Options
+    Wh: np.ndarray,
+    cell: Cell,
+    order: str,
+    transposed: bool,
+    options: Options,
+    backend: str | None,
 ) -> np.ndarray:
     """What dropout leaves of Wh, or of its gradient: the same weights in any order of the gates."""
     p = options.dropout_weights
     if p == 0:
         return Wh
-    H = Wh.shape[1 if transposed else 0]
-    mask = scales(many_below(options, DROPOUT_WEIGHTS, p, len(cell.gates) * H * H), p, Wh.dtype)
-    mask = mask.reshape(len(cell.gates), H, H)[[cell.gates.index(gate) for gate in order]]
-    mask = mask.reshape(-1, H)  # as transposed weights lie
-    return Wh * (mask if transposed else mask.T)
+    out = np.empty_like(Wh)
+    H, sides = min(Wh.shape), (W if transposed else W.T for W in (Wh, out))
+    for gate, a, to in zip(order, *(np.split(W, len(order)) for W in sides), strict=True):
+        first = cell.gates.index(gate) * H
+        views = a[:, None], to[:, None]
+        get_backend(backend).drop(views[0], options.seed, DROPOUT_WEIGHTS, first, p, views[1])
+    return out

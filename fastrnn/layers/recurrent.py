@@ -113,12 +113,12 @@ def _with_norm(cell, args, norm):
     return *args, otherwise.layer_norm_of(cell, norm, h.shape[-1], h.dtype)
 
 
-def _dropped(cell, args, rest, steps):
+def _dropped(cell, args, rest, steps, backend):
     """args and rest with what dropout leaves of x and Wh."""
     x, *states, Wx, Wh, b, bh = args[: len(cell.states) + 5]
     order, transposed, packed, options = rest
-    x = otherwise.dropped_x(x, steps, options, len(states[0]))
-    left = otherwise.dropped_weights(Wh, cell, order, transposed, options)
+    x = otherwise.dropped_x(x, steps, options, len(states[0]), backend)
+    left = otherwise.dropped_weights(Wh, cell, order, transposed, options, backend)
     args = x, *states, Wx, left, b, bh, *args[len(cell.states) + 5 :]
     return args, (order, transposed, packed if left is Wh else None, options)
 
@@ -147,7 +147,7 @@ def step_forward(
     if training is not True and training is not False:
         training = checks.flag("training", training)
     if beside is not None and training:
-        args, rest = _dropped(cell, args, rest, ALL_STEPS)
+        args, rest = _dropped(cell, args, rest, ALL_STEPS, backend)
     return get_backend(backend).step_forward(cell, args, rest, training)
 
 
@@ -156,23 +156,23 @@ def step_backward(
 ) -> tuple:
     """Gradients of one time step of any cell; dstates, of the states after it.
 
-    Returns: dx, a tuple of those of the states before, dWx, dWh, db, and dbh and that of the vectors
-    or None.
+    Returns: dx, a tuple of those of the states before, dWx, dWh, db, and dbh and that of the
+    vectors or None.
     """
     cell = _form_of_cache(cell, cache)
     cache = _checked_cache(cell, True, cache)
     after = zip(cell.states, dstates, cell.kept_states(cache), strict=True)
     dstates = [checks.gradient(f"dnext_{name}", d, state) for name, d, state in after]
     gradients = get_backend(backend).step_backward(cell, dstates, cache)
-    return gradients if cache.options is None else _through_dropout(cell, gradients, cache)
+    return gradients if cache.options is None else _through_dropout(cell, gradients, cache, backend)
 
 
-def _through_dropout(cell, gradients, cache):
+def _through_dropout(cell, gradients, cache, backend):
     """The gradients of x and Wh from those of what dropout left of them."""
     dx, dstates, dWx, dWh, *others = gradients
     order, options = cell.order_of(cache), cache.options
-    dx = otherwise.dropped_x(dx, cache, options, len(cache.h0))
-    dWh = otherwise.dropped_weights(dWh, cell, order, cache.transposed, options)
+    dx = otherwise.dropped_x(dx, cache, options, len(cache.h0), backend)
+    dWh = otherwise.dropped_weights(dWh, cell, order, cache.transposed, options, backend)
     return dx, dstates, dWx, dWh, *others
 
 
@@ -212,7 +212,7 @@ def forward(
     if return_sequence is not True and return_sequence is not False:
         return_sequence = checks.flag("return_sequence", return_sequence)
     if beside is not None and training:
-        args, rest = _dropped(cell, args, rest, steps)
+        args, rest = _dropped(cell, args, rest, steps, backend)
     return get_backend(backend).forward(cell, args, rest, steps, training, return_sequence)
 
 
@@ -230,7 +230,8 @@ def backward(
 
     From the last piece to the first, each from the states that the piece before it has left and
     with what the piece after it returned as dlast, the gradients have the bits of one call for the
-    whole sequence; but not with index, and with another backend than "cython" to roundings.
+    whole sequence; but not with index, of Wh not with dropout_weights, and with another backend
+    than "cython" to roundings.
 
     Inputs: dh (N, T, H) or None; dlast, the gradients (N, H) or None of all last states; cache of
     the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, of an lstm with peepholes
@@ -255,9 +256,11 @@ def backward(
     if cache.options is None:
         return module.backward(cell, dh, dlast, cache, onto)
     if onto is None or cache.options.dropout_weights == 0:
-        return _through_dropout(cell, module.backward(cell, dh, dlast, cache, onto), cache)
+        gradients = module.backward(cell, dh, dlast, cache, onto)
+        return _through_dropout(cell, gradients, cache, backend)
     alone = onto[0], np.zeros_like(onto[1]), *onto[2:]
-    gradients = _through_dropout(cell, module.backward(cell, dh, dlast, cache, alone), cache)
+    gradients = module.backward(cell, dh, dlast, cache, alone)
+    gradients = _through_dropout(cell, gradients, cache, backend)
     onto[1][...] += gradients[3]
     return *gradients[:2], *onto
 

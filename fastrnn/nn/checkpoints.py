@@ -30,6 +30,7 @@ class Segment(NamedTuple):
 class Cache(NamedTuple):
     """What forward leaves for backward."""
 
+    form: Form
     weights: Sequence[Layer]
     x: np.ndarray
     lengths: np.ndarray | None
@@ -53,20 +54,24 @@ def forward(
     """As stack.forward of one direction, with the same bits, in segments of so many steps."""
     N, T = x.shape[:2]
     steps = checks.steps(x, N, lengths, False, None, reset, "zeros", "batch_first")
-    cache = Cache(weights, x, steps.lengths, steps.reset, masks, [])
+    cache = Cache(form, weights, x, steps.lengths, steps.reset, masks, [])
     outputs, last = [], initial
     for begin in range(0, max(1, T), every):
         segment = Segment(begin, min(T, begin + every), last)
-        y, last, _ = _run(form, cache, segment, False, backend)
+        # What is random is drawn in training alone.
+        y, last, _ = _run(cache, segment, form.options is not None, backend)
         outputs.append(y)
         cache.segments.append(segment)
     return np.concatenate(outputs, axis=1), last, cache
 
 
-def _run(form, cache, segment, training, backend):
-    lengths = cache.lengths
+def _run(cache, segment, training, backend):
+    form, lengths = cache.form, cache.lengths
     if lengths is not None:
         lengths = np.clip(lengths - segment.begin, 0, segment.end - segment.begin)
+    if form.options is not None:
+        first = form.options.first_step + segment.begin
+        form = form._replace(options=form.options._replace(first_step=first))
     return stack.forward(
         form,
         cache.weights,
@@ -91,7 +96,7 @@ def backward(
     """As stack.backward, of forward's cache, with the same bits."""
     dx, grads = np.empty_like(cache.x), None
     for segment in reversed(cache.segments):
-        _, _, kept = _run(form, cache, segment, True, backend)
+        _, _, kept = _run(cache, segment, True, backend)
         d = segment.of(dy)
         part, dlast, grads = stack.backward(form, d, dlast, kept, onto=grads, backend=backend)
         segment.of(dx)[...] = part

@@ -12,6 +12,7 @@ import numpy as np
 from fastrnn.cells import NAMES, Cell, Steps
 from fastrnn.layers import recurrent
 from fastrnn.layers.prepared import PreparedWeights
+from fastrnn.options import Options
 
 States = Sequence[np.ndarray | None]  # h, and c of an lstm; None: zeros
 
@@ -26,6 +27,7 @@ class Form(NamedTuple):
     reset_after: bool = True  # of the gru
     nonlinearity: str = "tanh"  # of the rnn, or "relu"
     transposed: bool = False  # Wx (G*H, D) and Wh (G*H, P), as PyTorch has them
+    options: Options | None = None  # of layer k in direction d, the seed counts on by k*S + d
 
     @property
     def directions(self) -> int:
@@ -37,6 +39,13 @@ class Form(NamedTuple):
         """The cell's, of fastrnn.cells."""
         return NAMES[self.cell]
 
+    def of_direction(self, number: int) -> "Form":
+        """With the options of the layers' directions number `number`, forwards before backwards."""
+        if self.options is None or number == 0:
+            return self
+        seed = (self.options.seed + number) % 2**64
+        return self._replace(options=self.options._replace(seed=seed))
+
 
 class Weights(NamedTuple):
     """Of one layer in one direction."""
@@ -46,6 +55,7 @@ class Weights(NamedTuple):
     b: np.ndarray | None = None  # (G*H,)
     bh: np.ndarray | None = None  # (G*H,), of the gru; None: zeros
     Whr: np.ndarray | None = None  # (P, H), of an lstm whose h is projected
+    peepholes: np.ndarray | None = None  # (3*H,), of an lstm
 
     def size(self, form: Form) -> tuple[int, np.dtype]:
         """P of weights without a projection, and their dtype."""
@@ -83,11 +93,14 @@ def forward(
         H, dtype = weights.size(form)
         h0 = np.zeros((batch_of(x, steps), H), dtype)
     gates = form.gates or form.record.gates
-    options = gates, form.transposed, form.reset_after, form.nonlinearity
+    keywords = gates, form.transposed, form.reset_after, form.nonlinearity
     if isinstance(weights.Wx, PreparedWeights):  # which hold what the form says
-        options = form.record.gates, False
-    args = x, h0, *others, *weights[:4]
-    h, cache = recurrent.forward(form.record, args, options, steps, training, True, backend=backend)
+        keywords = form.record.gates, False
+    args, beside = (x, h0, *others, *weights[:4]), (form.options, weights.peepholes)
+    beside = None if beside == (None, None) else beside
+    h, cache = recurrent.forward(
+        form.record, args, keywords, steps, training, True, beside=beside, backend=backend
+    )
     return h, tuple(getattr(cache, field) for field in form.record.last_fields), cache
 
 
@@ -107,7 +120,7 @@ def backward(
     """
     if onto is not None:
         onto = tuple(d for d in onto if d is not None)
-    dx, dinitial, *weights, _ = recurrent.backward(
+    dx, dinitial, *weights, dvectors = recurrent.backward(
         form.record, dh, dlast, cache, onto=onto, backend=backend
     )
-    return dx, dinitial, Weights(*weights)
+    return dx, dinitial, Weights(*weights, peepholes=dvectors)

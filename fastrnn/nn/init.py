@@ -1,7 +1,7 @@
 """Initial weights, by the names of whose conventions they follow.
 
 Each function takes rng, a parameter's kind ("weight_ih", "weight_hh", "weight_hr", "bias_ih",
-"bias_hh"), its shape as PyTorch has it and the hidden size H, and returns the array.
+"bias_hh", "peephole"), its shape as PyTorch has it and the hidden size H, and returns the array.
 """
 
 import numpy as np
@@ -16,8 +16,9 @@ def pytorch(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int)
 
 def keras(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) -> np.ndarray:
     """Glorot-uniform input weights (Glorot and Bengio 2010), orthogonal recurrent ones (Saxe et al.
-    2014), biases 0, as Keras begins."""
-    if kind.startswith("bias"):
+    2014), biases and
+    peepholes 0, as Keras begins."""
+    if kind.startswith(("bias", "peephole")):
         return np.zeros(shape)
     if kind == "weight_hh":
         return orthogonal(rng, *shape[::-1]).T
@@ -26,8 +27,8 @@ def keras(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) -
 
 
 def scaled(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) -> np.ndarray:
-    """Normal weights of variance 1 / fan-in, biases 0, as the course begins."""
-    if kind.startswith("bias"):
+    """Normal weights of variance 1 / fan-in, biases and peepholes 0, as the course begins."""
+    if kind.startswith(("bias", "peephole")):
         return np.zeros(shape)
     return rng.standard_normal(shape) * shape[1] ** -0.5
 

@@ -14,9 +14,11 @@ from fastrnn.backends import get_backend
 from fastrnn.cells import form_of
 from fastrnn.layers import checks
 from fastrnn.layers.dropout import dropout as dropout_mask
+from fastrnn.layers.otherwise import options_of, record_of
 from fastrnn.layers.streaming import Chain, Stream
 from fastrnn.nn import checkpoints, init, stack
 from fastrnn.nn.stack import Form, Weights
+from fastrnn.options import Options
 
 State = np.ndarray | tuple[np.ndarray, ...]
 
@@ -54,6 +56,8 @@ class Recurrent:
     drops out where forward is given none.
     """
 
+    peepholes = False  # of an LSTM
+
     def __init__(
         self,
         form: Form,
@@ -73,7 +77,7 @@ class Recurrent:
         if not isinstance(form.gates, str) or form.gates not in form.record.orders:
             expected = [*form.record.orders]
             raise ValueError(f"gate_order: expected one of {expected}, got {form.gates!r}")
-        form_of(form.cell, nonlinearity=form.nonlinearity)
+        options_of(record_of(form_of(form.cell, nonlinearity=form.nonlinearity)), form.options)
         get_backend(backend)
         self.form = form
         self.input_size = checks.count("input_size", input_size)
@@ -125,6 +129,8 @@ class Recurrent:
                     shapes |= {f"bias_ih{end}": (GH,), f"bias_hh{end}": (GH,)}
                 if self.proj_size:
                     shapes[f"weight_hr{end}"] = P, H
+                if self.peepholes:
+                    shapes[f"peephole{end}"] = (3 * H,)
         return shapes
 
     def suffixes(self) -> Iterator[list[str]]:
@@ -155,13 +161,14 @@ class Recurrent:
 
     def _of_direction(self, end):
         p = self.params
-        Wx, Wh, Whr = p[f"weight_ih{end}"], p[f"weight_hh{end}"], p.get(f"weight_hr{end}")
+        Wx, Wh = p[f"weight_ih{end}"], p[f"weight_hh{end}"]
+        beside = p.get(f"weight_hr{end}"), p.get(f"peephole{end}")
         if not self.bias:
-            return Weights(Wx, Wh, np.zeros(len(Wx), self.dtype), None, Whr)
+            return Weights(Wx, Wh, np.zeros(len(Wx), self.dtype), None, *beside)
         b, bh = p[f"bias_ih{end}"], p[f"bias_hh{end}"]
         if self.form.record.two_biases:
             return Weights(Wx, Wh, b, bh)
-        return Weights(Wx, Wh, np.add(b, bh), None, Whr)
+        return Weights(Wx, Wh, np.add(b, bh), None, *beside)
 
     def forward(
         self,
@@ -191,15 +198,24 @@ class Recurrent:
         initial = self._state("{}0", state, len(x))
         if rng is not None and not isinstance(rng, np.random.Generator):
             raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
-        masks = self._masks(x.shape[:2], self.rng if rng is None else rng, training)
+        rng = self.rng if rng is None else rng
+        masks = self._masks(x.shape[:2], rng, training)
+        form = self._drawn_form(rng) if training else self.form
         given = {"lengths": lengths, "reset": reset, "masks": masks, "backend": self.backend}
         every = self._every(checkpoint_every)
         if every is None or not training:
-            run = stack.forward(self.form, weights, x, initial, training=training, **given)
+            run = stack.forward(form, weights, x, initial, training=training, **given)
         else:
-            run = checkpoints.forward(self.form, weights, x, initial, every, **given)
+            run = checkpoints.forward(form, weights, x, initial, every, **given)
         y, last, inner = run
         return y, self._as_state(last), Cache(inner if training else None, y.shape, self._kind)
+
+    def _drawn_form(self, rng):
+        """With a seed of its own for what is random in the cells."""
+        if self.form.options is None:
+            return self.form
+        seed = int(rng.integers(2**64, dtype=np.uint64))
+        return self.form._replace(options=self.form.options._replace(seed=seed))
 
     def _every(self, steps):
         if steps is None:
@@ -285,10 +301,10 @@ class Recurrent:
         """Gradients of weights by the names of params."""
         named = {}
         for ends, layer in zip(self.suffixes(), grads, strict=True):
-            for end, (dWx, dWh, db, dbh, dWhr) in zip(ends, layer, strict=True):
+            for end, (dWx, dWh, db, dbh, dWhr, dp) in zip(ends, layer, strict=True):
                 dbh = db if dbh is None else dbh
                 arrays = {"weight_ih": dWx, "weight_hh": dWh, "bias_ih": db, "bias_hh": dbh.copy()}
-                arrays["weight_hr"] = dWhr
+                arrays |= {"weight_hr": dWhr, "peephole": dp}
                 named |= {f"{kind}{end}": a for kind, a in arrays.items()}
         return {name: named[name] for name in self.shapes}
 
@@ -307,10 +323,12 @@ class Recurrent:
         if self.proj_size:
             raise ValueError(f"stream: expected proj_size=0, got {self.proj_size}")
         form = self.form
-        options = {"gates": form.gates, "transposed": True, "reset_after": form.reset_after}
-        options |= {"nonlinearity": form.nonlinearity, "batch": batch, "backend": self.backend}
+        given = {"gates": form.gates, "transposed": True, "reset_after": form.reset_after}
+        given |= {"nonlinearity": form.nonlinearity, "options": form.options}
+        given |= {"batch": batch, "backend": self.backend}
         streams = [
-            Stream(form.cell, w.Wx, w.Wh, w.b, bh=w.bh, **options) for (w,) in self._weights()
+            Stream(form.cell, w.Wx, w.Wh, w.b, bh=w.bh, peepholes=w.peepholes, **given)
+            for (w,) in self._weights()
         ]
         return Chain(streams, head)
 
@@ -322,10 +340,12 @@ class Recurrent:
             "bias": (self.bias, True),
             "dropout": (self.dropout, 0),
             "proj_size": (self.proj_size, 0),
+            "peepholes": (self.peepholes, False),
             "nonlinearity": (form.nonlinearity, "tanh"),
             "reset_after": (form.reset_after, True),
             "gate_order": (form.gates, {"lstm": "ifgo"}.get(form.cell, form.record.gates)),
             "dtype": (self.dtype.name, "float32"),
+            "options": (form.options, None),
         }
         text = "".join(f", {k}={v!r}" for k, (v, usual) in said.items() if v != usual)
         return f"{type(self).__name__}({self.input_size}, {self.hidden_size}{text})"
@@ -337,8 +357,8 @@ class RNN(Recurrent):
     Inputs: input_size D, hidden_size H, num_layers L; nonlinearity, "tanh" or "relu"; bias, whether
     there are biases; dropout, the probability of dropping an element between layers in training;
     bidirectional; dtype, float32 or float64; init, how the weights begin: "pytorch", "keras" or
-    "scaled" (fastrnn.nn.init); seed of them and of what drops out; backend, None for the current
-    one.
+    "scaled" (fastrnn.nn.init); options of the cells, whose seed is drawn anew at every call with
+    training=True; seed of the weights and of what drops out; backend, None for the current one.
     Raises ValueError for a value, TypeError for a dtype or a flag.
     """
 
@@ -354,10 +374,11 @@ class RNN(Recurrent):
         bidirectional: bool = False,
         dtype: type = np.float32,
         init: str = "pytorch",
+        options: Options | None = None,
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        form = Form("rnn", num_layers, bidirectional, "h", True, nonlinearity, True)
+        form = Form("rnn", num_layers, bidirectional, "h", True, nonlinearity, True, options)
         own = {"bias": bias, "dropout": dropout, "dtype": dtype, "init": init}
         super().__init__(form, input_size, hidden_size, **own, seed=seed, backend=backend)
 
@@ -366,8 +387,9 @@ class LSTM(Recurrent):
     """Layers of LSTM cells; the step is fastrnn.lstm_step_forward's.
 
     Inputs: those of RNN but nonlinearity; proj_size P, of a hidden state that is projected (Sak et
-    al. 2014), 0 for none; gate_order, in which the gates lie in params: "ifgo" (PyTorch's), "ifog",
-    "fico" or "iofg".
+    al. 2014), 0 for none; peepholes, whether params have any, peephole_lk (3*H,), the gates in
+    their order but g (Gers and Schmidhuber 2000); gate_order, in which the gates lie in params:
+    "ifgo" (PyTorch's), "ifog", "fico" or "iofg".
     Raises ValueError for a value, TypeError for a dtype or a flag.
     """
 
@@ -381,13 +403,16 @@ class LSTM(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        peepholes: bool = False,
         dtype: type = np.float32,
         gate_order: str = "ifgo",
         init: str = "pytorch",
+        options: Options | None = None,
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
-        form = Form("lstm", num_layers, bidirectional, gate_order, transposed=True)
+        self.peepholes = checks.flag("peepholes", peepholes)
+        form = Form("lstm", num_layers, bidirectional, gate_order, transposed=True, options=options)
         own = {"bias": bias, "dropout": dropout, "proj_size": proj_size, "dtype": dtype}
         super().__init__(
             form, input_size, hidden_size, **own, init=init, seed=seed, backend=backend
@@ -415,10 +440,12 @@ class GRU(Recurrent):
         dtype: type = np.float32,
         gate_order: str = "rzn",
         init: str = "pytorch",
+        options: Options | None = None,
         seed: int | np.random.Generator | None = None,
         backend: str | None = None,
     ) -> None:
         checks.flag("reset_after", reset_after)
-        form = Form("gru", num_layers, bidirectional, gate_order, reset_after, transposed=True)
+        form = Form("gru", num_layers, bidirectional, gate_order, reset_after)
+        form = form._replace(transposed=True, options=options)
         own = {"bias": bias, "dropout": dropout, "dtype": dtype, "init": init}
         super().__init__(form, input_size, hidden_size, **own, seed=seed, backend=backend)

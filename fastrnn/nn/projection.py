@@ -40,7 +40,7 @@ def forward(
     backend: str | None,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], Cache | None]:
     """All steps; inputs and results as direction.forward's, h being r (N, T, P)."""
-    Wx, Wh, b, bh, Whr = weights
+    Wx, Wh, b, bh, Whr, _ = weights
     if form.transposed:
         Wx, Wh = Wx.T, Wh.T
     Whr = np.ascontiguousarray(Whr.T)
@@ -93,7 +93,7 @@ def backward(
     dh, dWhr, _ = dense.temporal_affine_backward(dr, cache.out, backend=backend)
     dhT, of_last, _ = dense.affine_backward(drT - passed_by, cache.last, backend=backend)
     form = form._replace(transposed=False)
-    dx, (_, dc0), (dWx, dproduct, db, dbh, _) = direction.backward(
+    dx, (_, dc0), (dWx, dproduct, db, dbh, *_) = direction.backward(
         form, dh, (dhT, dcT), cache.lstm, None, backend
     )
     of_product, dWh, _ = dense.affine_backward(dproduct, cache.product, backend=backend)

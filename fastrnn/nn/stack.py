@@ -34,22 +34,24 @@ def layer_forward(
     initial: Sequence[States | None],
     steps: Steps,
     *,
+    number: int = 0,
     training: bool = True,
     backend: str | None = None,
 ) -> tuple[list[np.ndarray], list[tuple[np.ndarray, ...]], tuple[NamedTuple, ...]]:
     """All directions of one layer.
 
     Inputs: weights and the initial states of each direction, h (N, P) and of an lstm c (N, H), None
-    for zeros; x (N, T, D) or as steps.layout has it, or with steps.index a table (U, D). Where a
-    row is reset before step t, something ends before t: backwards in time the state starts anew at
-    t - 1.
+    for zeros; x (N, T, D) or as steps.layout has it, or with steps.index a table (U, D); number,
+    of its first direction among those of all layers. Where a row is reset before step t, something
+    ends before t: backwards in time the state starts anew at t - 1.
     Returns: h (N, T, P) of each direction, its last states, its cache for layer_backward.
     """
     results = []
     for d, (w, states) in enumerate(zip(weights, initial, strict=True)):
         run = direction.forward if w.Whr is None else projection.forward
         taken = _backwards(steps) if d else steps
-        results.append(run(form, w, x, states, taken, training, backend))
+        of = form.of_direction(number + d)
+        results.append(run(of, w, x, states, taken, training, backend))
     outputs, lasts, caches = zip(*results, strict=True)
     return list(outputs), list(lasts), caches
 
@@ -132,7 +134,7 @@ def forward(
     for i, layer in enumerate(weights):
         before = [_of_direction(initial, i * S + d) for d in range(S)]
         outputs, last, cache = layer_forward(
-            form, layer, x, before, steps, training=training, backend=backend
+            form, layer, x, before, steps, number=i * S, training=training, backend=backend
         )
         steps = steps._replace(index=None)
         x = outputs[0] if S == 1 else np.concatenate(outputs, axis=-1)

@@ -131,7 +131,7 @@ static const cell_spec FN(gru_original) = {
 
 INLINE V FN(gru_options_h)(const FN(block) *b, idx rank, idx u, V z, V candidate)
 {
-    return FN(gru_h)(b, rank, u, z, FN(dropped_candidate)(b, rank, u, candidate));
+    return FN(gru_h)(b, rank, u, z, FN(scaled)(candidate, FN(candidate_scale)(b, rank, u)));
 }
 
 INLINE void FN(gru_options_activate_n)(const FN(block) *b, idx u, const idx n)
@@ -154,10 +154,11 @@ INLINE V FN(gru_options_differentiate_h)(const FN(block) *b, idx k, idx rank, id
                                          const idx n)
 {
     const V z = FN(saved_gate)(b, rank, 1, u, n), candidate = FN(saved_gate)(b, rank, 2, u, n);
+    const V scale = FN(candidate_scale)(b, rank, u);
     V dh_prev;
     const V dh = FN(zoneout_gradient)(b, 0, rank, u, FN(dh)(b, k, rank, u, n), &dh_prev);
-    const V dz = dh * (h_prev - FN(dropped_candidate)(b, rank, u, candidate));
-    const V d = FN(dropped_candidate)(b, rank, u, dh * (1 - z));
+    const V dz = dh * (h_prev - FN(scaled)(candidate, scale));
+    const V d = FN(scaled)(dh * (1 - z), scale);
     const V dn = FN(candidate_gradient)(b, d, candidate);
     FN(store_dgate)(b, rank, 1, u, FN(gate_gradient)(b, dz, z), n);
     FN(store_dgate)(b, rank, 2, u, dn, n);

@@ -71,7 +71,7 @@ INLINE void FN(lstm_options_activate_n)(const FN(block) *b, idx u, const idx n)
         const V i = FN(gate_of)(b, FN(gate)(b, k, 0) + FN(times_vector)(b, 0, u, c_prev, n));
         const V f = FN(gate_of)(b, FN(gate)(b, k, 1) + FN(times_vector)(b, 1, u, c_prev, n));
         const V g = FN(candidate_of)(b, FN(gate)(b, k, 3));
-        const V c = f * c_prev + i * FN(dropped_candidate)(b, rank, u, g);
+        const V c = f * c_prev + i * FN(scaled)(g, FN(candidate_scale)(b, rank, u));
         const V o = FN(gate_of)(b, FN(gate)(b, k, 2) + FN(times_vector)(b, 2, u, c, n));
         const V kept_c = FN(zoneout)(b, 1, rank, u, c_prev, c);
         FN(store)(state, kept_c);
@@ -91,16 +91,17 @@ INLINE void FN(lstm_options_differentiate_n)(const FN(block) *b, idx u, const id
         const V i = FN(saved_gate)(b, rank, 0, u, n), f = FN(saved_gate)(b, rank, 1, u, n);
         const V o = FN(saved_gate)(b, rank, 2, u, n), g = FN(saved_gate)(b, rank, 3, u, n);
         const V c_prev = FN(state_before)(b, 1, rank, u, n);
-        const V c = f * c_prev + i * FN(dropped_candidate)(b, rank, u, g), tanh_c = FN(tanh)(c);
+        const V scale = FN(candidate_scale)(b, rank, u);
+        const V used_g = FN(scaled)(g, scale), c = f * c_prev + i * used_g, tanh_c = FN(tanh)(c);
         REAL *const dstate = FN(dstate)(b, 1, rank, u);
         V dh_prev, dc_prev;
         const V dh = FN(zoneout_gradient)(b, 0, rank, u, FN(dh)(b, k, rank, u, n), &dh_prev);
         const V do_ = FN(gate_gradient)(b, dh * tanh_c, o);
         const V dc = FN(zoneout_gradient)(b, 1, rank, u, FN(load)(dstate), &dc_prev)
             + dh * o * (1 - tanh_c * tanh_c) + FN(times_vector)(b, 2, u, do_, n);
-        const V di = FN(gate_gradient)(b, dc * FN(dropped_candidate)(b, rank, u, g), i);
+        const V di = FN(gate_gradient)(b, dc * used_g, i);
         const V df = FN(gate_gradient)(b, dc * c_prev, f);
-        const V dg = FN(dropped_candidate)(b, rank, u, dc * i);
+        const V dg = FN(scaled)(dc * i, scale);
         FN(store_dgate)(b, rank, 0, u, di, n);
         FN(store_dgate)(b, rank, 1, u, df, n);
         FN(store_dgate)(b, rank, 2, u, do_, n);

@@ -17,7 +17,7 @@ INLINE void FN(lstm_norm_gates_n)(const FN(block) *b, idx u, const idx n)
         const V f = FN(gate_of)(b, FN(lstm_norm_a)(b, k, rank, 1, u, n));
         const V o = FN(gate_of)(b, FN(lstm_norm_a)(b, k, rank, 2, u, n));
         const V g = FN(candidate_of)(b, FN(lstm_norm_a)(b, k, rank, 3, u, n));
-        const V c = f * c_prev + i * FN(dropped_candidate)(b, rank, u, g);
+        const V c = f * c_prev + i * FN(scaled)(g, FN(candidate_scale)(b, rank, u));
         const V kept_c = FN(zoneout)(b, 1, rank, u, c_prev, c);
         FN(store)(FN(scratch)(b, 0, rank, u), c);
         FN(store)(state, kept_c);
@@ -52,7 +52,7 @@ INLINE void FN(lstm_norm_new_c_n)(const FN(block) *b, idx u, const idx n)
 {
     for (EACH_ROW(b)) {
         const V i = FN(saved_gate)(b, rank, 0, u, n), f = FN(saved_gate)(b, rank, 1, u, n);
-        const V g = FN(dropped_candidate)(b, rank, u, FN(saved_gate)(b, rank, 3, u, n));
+        const V g = FN(scaled)(FN(saved_gate)(b, rank, 3, u, n), FN(candidate_scale)(b, rank, u));
         const V c = f * FN(state_before)(b, 1, rank, u, n) + i * g;
         FN(store_operand)(b, NEW_C, rank, u, c, n);
     }
@@ -89,8 +89,8 @@ INLINE void FN(lstm_norm_from_c_n)(const FN(block) *b, idx u, const idx n)
         const V dc = FN(zoneout_gradient)(b, 1, rank, u, FN(load)(dstate), &dc_prev)
             + FN(through_norm)(b->norm, OF_C, k, FN(stored_dblock)(b, rank, b->norm->blocks.of_c, u, n) * gain,
                                FN(stored_operand)(b, NEW_C, rank, u, n), b->norm->of_c[k].scale);
-        const V dg = FN(dropped_candidate)(b, rank, u, dc * i);
-        const V d[] = {FN(gate_gradient)(b, dc * FN(dropped_candidate)(b, rank, u, g), i),
+        const V scale = FN(candidate_scale)(b, rank, u), dg = FN(scaled)(dc * i, scale);
+        const V d[] = {FN(gate_gradient)(b, dc * FN(scaled)(g, scale), i),
                        FN(gate_gradient)(b, dc * c_prev, f), FN(stored_dgate)(b, rank, 2, u, n),
                        FN(candidate_gradient)(b, dg, g)};
         FN(store)(dstate, dc_prev + dc * f);

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 
 import fastrnn
-from fastrnn.backends import _kernels, reference
+from fastrnn.backends import _kernels, reference, reference_options
 
 from .draws import Draw
 from .memory import Memory
@@ -25,7 +25,12 @@ ROUNDINGS = 200
 CONDITION = 100
 JITTERS = 4
 
-_sigmoid = reference.sigmoid
+_sigmoid = reference_options.sigmoid
+
+
+def _moved_sigmoid(moved):
+    return lambda x: moved(_sigmoid(x))
+
 
 Outcome = list[tuple[str, object]]
 
@@ -184,10 +189,13 @@ class _Near:
         """That result of the reference, of operands that are a rounding or two away."""
         for i in range(JITTERS):
             moved = functools.partial(self._moved, np.random.default_rng(i))
-            with (
-                mock.patch.object(reference, "np", _Inexact(moved)),
-                mock.patch.object(reference, "sigmoid", lambda x, f=moved: f(_sigmoid(x))),
-            ):
+            with contextlib.ExitStack() as patches:
+                for module in (reference, reference_options):
+                    for name, value in (
+                        ("np", _Inexact(moved)),
+                        ("sigmoid", _moved_sigmoid(moved)),
+                    ):
+                        patches.enter_context(mock.patch.object(module, name, value))
                 results = dict(outcome(self._run, "numpy", moved))
             yield np.asarray(results[label])
 

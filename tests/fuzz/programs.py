@@ -59,10 +59,51 @@ def weights_of(draw: Draw, cell: str) -> dict[str, object]:
     return given
 
 
+def options_of(draw: Draw, cell: str, nonlinearity: str, indexed: bool) -> fastrnn.Options:
+    """Some of those that the cell has."""
+
+    def p():
+        return draw.pick((0.0, 0.1, 0.5, 0.9))
+
+    kinds = dict.fromkeys(("zoneout_h", "dropout_h", "dropout_weights"), p)
+    kinds |= {
+        "clip": lambda: draw.pick((0.5, 2.0, 20)),
+        "clip_gradient": lambda: draw.pick((0.1, 1)),
+    }
+    kinds |= {
+        "seed": lambda: draw.pick((0, 1, 2**63, 2**64 - 1)),
+        "first_step": lambda: draw.number(0, 9),
+    }
+    if not indexed:
+        kinds["dropout_x"] = p
+    if cell != "rnn":
+        kinds |= {"dropout_candidate": p, "hard_sigmoid": lambda: draw.pick((0.2, 1 / 6))}
+    if cell == "lstm":
+        kinds["zoneout_c"] = p
+    if nonlinearity == "relu":
+        kinds["cap"] = lambda: draw.pick((0.5, 20.0))
+    given = draw.some(0.25, **kinds)
+    if draw.chance(0.05):
+        given = draw.spoilt(given)
+    return fastrnn.Options(**given)
+
+
+def beside_weights(
+    draw: Draw, cell: str, given: dict[str, object], indexed: bool
+) -> dict[str, object]:
+    """Options and peepholes."""
+    nonlinearity = given.get("nonlinearity", "tanh")
+    beside = draw.some(0.25, options=lambda: options_of(draw, cell, nonlinearity, indexed))
+    if cell == "lstm":
+        beside |= draw.some(0.25, peepholes=lambda: draw.reals("3*H"))
+    return beside
+
+
 def _cell(draw, name):
     cell, step = name.removesuffix("_step"), name.endswith("_step")
     given = weights_of(draw, cell) | draw.some(0.4, training=lambda: draw.chance(0.5))
     indexed = not step and draw.chance(0.25)
+    given |= beside_weights(draw, cell, given, indexed)
     if step:
         given |= {f"prev_{s}": draw.reals("N H") for s in STATES[cell]}
     else:
@@ -270,11 +311,14 @@ def stream(draw: Draw, name: str) -> Run:
     draw.sizes["N"], chained = max(draw.sizes["N"], 1), name == "Chain"
     layers = _streams(draw, draw.number(1, 3) if chained else 1)
     links = _links(draw) if chained else {}
-    cells, columns = [given["cell"] for given, _ in layers], "M" if "head" in links else "H"
+    cells, columns = [given["cell"] for given, *_ in layers], "M" if "head" in links else "H"
     actions = [_action(draw, name, cells, columns) for _ in range(draw.number(1, 5))]
 
     def run(backend: str, jitter: Jitter) -> Results:
-        made = [_stream(jitter(given), prepared, backend) for given, prepared in layers]
+        made = [
+            _stream(jitter(given), prepared, jitter(beside), backend)
+            for given, prepared, beside in layers
+        ]
         if chained:
             given = {key: _moved(value, jitter) for key, value in links.items()}
             made = fastrnn.Chain(**({"streams": made} | given))
@@ -306,12 +350,13 @@ def _streams(draw, count):
     for _ in range(count):
         cell = draw.pick(sorted(GATES))
         given = {"cell": cell} | weights_of(draw, cell)
+        beside = beside_weights(draw, cell, given, False)
         if draw.sizes["N"] > 1 or draw.chance(0.5):
             given["batch"] = draw.sizes["N"]
         if draw.chance(0.1):
             given = draw.spoilt(given)
-        draw.note("Stream", given)
-        layers.append((given, draw.chance(0.3)))
+        draw.note("Stream", given | beside)
+        layers.append((given, draw.chance(0.3), beside))
         draw.sizes["D"] = draw.sizes["H"]
     draw.sizes["D"] = D
     return layers
@@ -334,13 +379,13 @@ def _moved(value, jitter):
     return tuple(map(jitter, value)) if isinstance(value, tuple) else value
 
 
-def _stream(args, prepared, backend):
+def _stream(args, prepared, beside, backend):
     if not prepared:
-        return fastrnn.Stream(**args, backend=backend)
+        return fastrnn.Stream(**args, **beside, backend=backend)
     args = dict(args)
     batch = {key: args.pop(key) for key in ("batch",) if key in args}
     weights = fastrnn.prepare(**args, backend=backend)
-    return fastrnn.Stream(args["cell"], weights, **batch, backend=backend)
+    return fastrnn.Stream(args["cell"], weights, **batch, **beside, backend=backend)
 
 
 def _action(draw, name, cells, columns):
