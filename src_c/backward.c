@@ -73,42 +73,37 @@ static left_side side_of(const layer *l, const chunks *c, int operand)
                        .rows = rows ? 0 : c->h_rows};
 }
 
-/* The gradients of biases and of what layer normalisation has. */
+/* Adds C = the sum of A's rows in `columns` columns, times B's where B says so; C == NULL: not wanted. */
+static void add_sum(const layer *l, chunks *c, const void *A, idx columns, void *C, vector_grad_args B)
+{
+    B.columns = columns, B.A = A, B.a_row = l->backward.dgates_stride, B.C = C;
+    B.order = c->order, B.accumulate = l->gradients.accumulate;
+    if (C)
+        c->vectors.job[c->vectors.jobs++] = B;
+}
+
+/* The gradients of biases and of the parameters of layer normalisation. */
 static void list_norm(const kernel_table *k, const layer *l, chunks *c)
 {
-    const problem *const p = &l->problem;
     const gradients *const d = &l->gradients;
     const backward_workspace *const space = &l->backward;
-    const norm_blocks at = p->cell->norm;
-    const idx H = p->H, GH = p->cell->gates * H;
-    const vector_grad_args sum = {.columns = GH, .a_row = space->dgates_stride, .order = c->order,
-                                  .accumulate = d->accumulate, .moments_row = 4};
-    vector_grad_args job[MAX_VECTOR_GRADS];
-    idx n = 0;
+    const norm_blocks at = l->problem.cell->norm;
+    const idx H = l->problem.H, GH = l->problem.cell->gates * H;
+    const vector_grad_args alone = {0};
     for (int which = OF_X; which <= OF_H; which++) {
-        job[n] = sum;
-        job[n].A = columns(k, space->dgates, which == OF_H ? at.of_u * H : 0);
-        job[n].C = which == OF_H ? d->dbh : d->db;
-        job[n + 1] = job[n];
-        job[n + 1].B = l->kept.products[which];
-        job[n + 1].b_row = GH;
-        job[n + 1].b_order = c->places;
-        job[n + 1].moments = columns(k, space->moments, 2 * which);
-        job[n + 1].C = d->norm[which == OF_H ? GAIN_H : GAIN_X];
-        n += 2;
+        const void *const A = columns(k, space->dgates, which == OF_H ? at.of_u * H : 0);
+        const vector_grad_args normalised = {
+            .B = l->kept.products[which], .b_row = GH, .b_order = c->places,
+            .moments = columns(k, space->moments, 2 * which), .moments_row = 4};
+        add_sum(l, c, A, GH, which == OF_H ? d->dbh : d->db, alone);
+        add_sum(l, c, A, GH, d->norm[which == OF_H ? GAIN_H : GAIN_X], normalised);
     }
-    if (at.of_c)
-        for (int i = GAIN_C; i <= SHIFT_C; i++) {
-            job[n] = sum;
-            job[n].columns = H;
-            job[n].A = columns(k, space->dgates, at.of_c * H);
-            job[n].B = i == GAIN_C ? space->operands[NEW_C] : 0;
-            job[n].b_row = space->operand_stride;
-            job[n++].C = d->norm[i];
-        }
-    for (idx i = 0; i < n; i++)
-        if (job[i].C)
-            c->vectors.job[c->vectors.jobs++] = job[i];
+    if (at.of_c) {
+        const void *const A = columns(k, space->dgates, at.of_c * H);
+        add_sum(l, c, A, H, d->norm[GAIN_C],
+                (vector_grad_args){.B = space->operands[NEW_C], .b_row = space->operand_stride});
+        add_sum(l, c, A, H, d->norm[SHIFT_C], alone);
+    }
 }
 
 static void list_vectors(const kernel_table *k, const layer *l, chunks *c)
@@ -191,8 +186,8 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
         space->operands[i] = wants_operand(l, i) ? take(a, c->capacity, space->operand_stride * real) : 0;
     if (drops(p, DROPOUT_H))
         space->scales_h = take(a, p->N, space->stride * real);
-    space->z = is_normalised(p->cell) ? take(a, p->N, space->stride * real)
-        : take(a, l->plan.packed ? 0 : l->plan.threads, space->stride * real);
+    space->z = take(a, is_normalised(p->cell) ? p->N : l->plan.packed ? 0 : l->plan.threads,
+                    space->stride * real);
     space->moments = take(a, is_normalised(p->cell) ? c->capacity : 0, 4 * real);
     space->flags = take(a, l->plan.threads * FLAG_STRIDE, sizeof(int));
     c->dtable = take(a, table, space->dgates_stride * real);
@@ -322,8 +317,9 @@ static int run_chunks(const kernel_table *k, layer *l, chunks *c)
     const int threads = l->plan.threads;
     backward_workspace *const space = &l->backward;
     matmul_args dx = {.K = p->cell->gates * p->H, .columns = p->D, .a_row = space->dgates_stride,
-                      .A = columns(k, space->dgates, p->cell->norm.of_x * p->H), .packed = l->panels.Wx_T, .C = l->gradients.dx,
-                      .B = l->weights.Wx, .transposed = !l->weights.transposed};
+                      .A = columns(k, space->dgates, p->cell->norm.of_x * p->H),
+                      .packed = l->panels.Wx_T, .C = l->gradients.dx, .B = l->weights.Wx,
+                      .transposed = !l->weights.transposed};
     embedding_args by_table = {.vocabulary = p->table, .W = space->dgates_stride, .x = c->table_rows,
                                .order = c->order, .in = space->dgates, .out = c->dtable};
     long long due = 0;

@@ -561,8 +561,10 @@ INLINE V FN(factor)(const vector_grad_args *p, idx r, const REAL *row, idx colum
     if (!row)
         return FN(splat)(1);
     const V v = FN(load_n)(row + column, p->columns - column);
-    const REAL *const m = (const REAL *)p->moments + (p->moments ? p->order[r] * p->moments_row : 0);
-    return p->moments ? (v - m[0]) * m[1] : v;
+    if (!p->moments)
+        return v;
+    const REAL *const m = (const REAL *)p->moments + p->order[r] * p->moments_row;
+    return (v - m[0]) * m[1];
 }
 
 /* The rows r..end of a sum, in columns of several vectors at once. */

@@ -180,8 +180,8 @@ typedef struct {
    rounded up to two vectors; the first is there twice, read and written in turns, and so is dropped_h,
    h times scales_h, where it is wanted. gates_x, x Wx + b, has room for gates_x_rows rows of a share
    of batch rows, or of all by_units, or of the table; or, of each row of a batch whose weights are
-   read as they lie, for itself and for h Wh [2, GH + lanes]. z [N, z_stride]:
-   h Wh that waits for the rest of its row, as panels. */
+   read as they lie, for itself and for h Wh [2, GH + lanes]. z [N, z_stride]: with layer normalisation
+   h Wh by rank, as panels. */
 typedef struct {
     idx t0, t1, stride, gates_x_rows, z_stride;
     void *states[MAX_STATES], *dropped_h, *scales_h, *scratch[MAX_SCRATCH], *gates_x, *z;
@@ -198,9 +198,9 @@ typedef struct {
     void *dstates[MAX_STATES], *dgates, *dgates_next;
     void *operands[OPERANDS]; /* [.., operand_stride]; NULL: not wanted */
     void *scales_h;           /* [N, stride], likewise */
-    void *z;       /* [parts, stride]: where weights are read as they lie; or [N, stride], by rank: what
-                      the product has left, of a cell with layer normalisation */
-    void *moments; /* [.., 2, 2]: mean and scale of its x Wx and h Wh */
+    void *z;       /* what products leave: where weights are read as they lie [parts, stride]; with layer
+                      normalisation [N, stride] by rank */
+    void *moments; /* [.., 2, 2]: mean and scale of x Wx and h Wh; with layer normalisation */
     int *flags;
 } backward_workspace;
 

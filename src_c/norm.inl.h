@@ -15,6 +15,7 @@ struct FN(norm_state) {
     REAL *products[2];                /* as forward keeps them [N,T,GH]; or NULL */
     double epsilon;
     FN(moments) of_products[2][NORM_ROWS], of_c[NORM_ROWS], *kept; /* kept: by rank, of x and of h */
+    idx next[NORM_ROWS]; /* backward: rows of users' arrays that come next; -1: none */
     /* Backward: of a row the sums, then the means, of the gradients of normalised numbers and of their
        products with these; of x Wx, of h Wh, of c. */
     V sums[3][NORM_ROWS][2];
@@ -129,6 +130,24 @@ INLINE void FN(measure_kept)(const FN(block) *b, const idx gates)
         for (int which = OF_X; which <= OF_H; which++)
             norm->kept[2 * rank + which] = norm->of_products[which][k] = FN(moments_of)(
                 FN(kept_product)(b, which, rank), LANES, b->offsets, gates, b->H, norm->epsilon);
+}
+
+/* What forward kept of the rows that come next, for the vector of units from u on: whole rows take long
+   to come, and the formulas long enough. */
+INLINE void FN(expect_rows)(const FN(block) *b, const idx gates, idx u)
+{
+    const FN(norm) *const norm = b->norm;
+    for (idx k = 0; k < b->m && norm->next[k] >= 0; k++) {
+        const idx row = norm->next[k];
+        for (idx g = 0; g < gates; g++) {
+            const idx at = row * b->gates_stride + b->offsets[g] + u;
+            __builtin_prefetch(b->saved_gates + at, 0, 2);
+            __builtin_prefetch(norm->products[OF_X] + at, 0, 2);
+            __builtin_prefetch(norm->products[OF_H] + at, 0, 2);
+        }
+        if (b->dh)
+            __builtin_prefetch(b->dh + row * b->H + u, 0, 2);
+    }
 }
 
 /* Adds to the sums of a row: d, the gradients of some numbers, and these normalised. */

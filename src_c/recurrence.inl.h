@@ -103,9 +103,10 @@ static void FN(start_norm)(const layer *l, FN(block) *b, FN(norm) *norm)
     norm->gain_c = p->norm[GAIN_C];
     norm->shift_c = p->norm[SHIFT_C];
     norm->epsilon = p->epsilon;
+    norm->biases[OF_X] = l->weights.b;
+    norm->biases[OF_H] = l->weights.bh;
     for (int which = OF_X; which <= OF_H; which++) {
         norm->gains[which] = p->norm[which == OF_X ? GAIN_X : GAIN_H];
-        norm->biases[which] = which == OF_X ? l->weights.b : l->weights.bh;
         norm->products[which] = l->kept.products[which];
     }
 }
@@ -588,6 +589,15 @@ INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(bl
         phase->differentiate(b, u, 1);
 }
 
+/* The row of the arrays of steps that is own row r of R, or, past these, of the step before; or -1. */
+INLINE idx FN(next_row)(const FN(block) *b, const FN(share) *rows, idx r, idx R)
+{
+    if (r < R)
+        return b->rows[rows->rank + r * rows->stride];
+    return b->previous_rows && r - R < MIN(R, NORM_ROWS)
+        ? b->previous_rows[rows->rank + (r - R) * rows->stride] : -1;
+}
+
 /* The same of whole rows, of which the products are there. */
 static void FN(differentiate_rows)(const layer *l, const FN(share) *sh, idx t)
 {
@@ -604,8 +614,11 @@ static void FN(differentiate_rows)(const layer *l, const FN(share) *sh, idx t)
         for (idx u = 0; u < H; u += LANES)
             FN(arrive)(l, phase, b, t, z + u, u);
         b->z = z;
-        if (t >= 0)
-            phase->differentiate(b, 0, CEIL_DIV(H, LANES));
+        if (t < 0)
+            continue;
+        for (idx k = 0; k < b->m; k++)
+            b->norm->next[k] = FN(next_row)(b, &rows, r + NORM_ROWS + k, R);
+        phase->differentiate(b, 0, CEIL_DIV(H, LANES));
     }
 }
 

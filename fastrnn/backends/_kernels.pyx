@@ -537,7 +537,8 @@ cdef class Spec:
             if vectors is not None:
                 dvectors = empty(1, PyArray_DIMS(vectors), kind)
             elif norm is not None:
-                dvectors = tuple([empty(1, PyArray_DIMS(<ndarray>a), kind) for a in norm[:NORM_PARAMETERS] if a is not None])
+                dvectors = tuple([empty(1, PyArray_DIMS(<ndarray>a), kind)
+                                  for a in norm[:NORM_PARAMETERS] if a is not None])
         else:
             dWx, dWh, db, dbh, dvectors = onto
             l.gradients.accumulate = True
@@ -743,9 +744,9 @@ cdef class Stream(Stepper):
         self.l.problem.N, self.l.problem.T = self.shape[0], 1
         self.l.panels = packed.panels
         if given is not None:
-            is_norm = self.l.problem.cell.norm.of_x > 0
-            spec.set_options(&self.how, given, None if is_norm else vectors, False)
-            set_norm(&self.l.problem, vectors if is_norm else None)
+            normalised = self.l.problem.cell.norm.of_x > 0
+            spec.set_options(&self.how, given, None if normalised else vectors, False)
+            set_norm(&self.l.problem, vectors if normalised else None)
             self.l.problem.options = &self.how
         for s, state in enumerate(states):
             self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)

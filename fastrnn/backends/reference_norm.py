@@ -1,8 +1,8 @@
 """The equations of reference.py's cells with layer normalisation: their options by how, their
 parameters by how.norm, their biases by how.biases.
 
-What a step gets in place of x Wx + b is x Wx. Of a step backward da and du are the gradients of x Wx
-and h Wh, and the last result has the rows whose sums are the gradients of b, of bh, and of the
+What a step gets in place of x Wx + b is x Wx. Of a step backward da and du are the gradients of
+x Wx and h Wh, and the last result has the rows whose sums are the gradients of b, of bh, and of the
 parameters, one beside the other.
 """
 

@@ -20,8 +20,8 @@ _COUNTS = "seed", "first_step"
 
 
 def record_of(cell: Cell, vectors: np.ndarray | LayerNorm | None = None) -> Cell:
-    """The record with options of a plain cell, or itself; with layer normalisation where the vectors
-    are its parameters.
+    """The record with options of a plain cell, or itself; that with layer normalisation where the
+    vectors are its parameters.
 
     Raises ValueError for a form of the cell that has none.
     """
@@ -49,39 +49,25 @@ def vectors_of(
     return layer_norm
 
 
-def layer_norm_of(record: Cell, norm: LayerNorm, H: int, dtype: np.dtype) -> LayerNorm:
-    """Its parameters as a backend takes them.
+def layer_norm_of(record: Cell, norm: LayerNorm, h: np.ndarray) -> LayerNorm:
+    """Its parameters as a backend takes them, for states like h (N, H).
 
-    Raises ValueError for a shape, a missing parameter or eps, TypeError for a dtype.
+    Raises ValueError for a shape, eps or what the cell does not have, TypeError for a dtype.
     """
+    own = [name for name in LayerNorm._fields if name in record.norm]
     for name in LayerNorm._fields[:-1]:
-        given, width = getattr(norm, name), record.norm.get(name)
-        if width is None and given is not None:
+        if name not in own and getattr(norm, name) is not None:
             raise ValueError(f"layer_norm.{name}: expected None for {record.name}")
-        if width is not None:
-            letters = "H" if width == 1 else f"{width}*H"
-            shape = width * H
-            if given is None:
-                raise ValueError(
-                    f"layer_norm.{name}: expected shape ({letters},) = ({shape},), got None"
-                )
-            a = checks.array(f"layer_norm.{name}", given)
-            if a.dtype != dtype:
-                raise TypeError(
-                    f"layer_norm.{name}: expected {dtype} like the weights, got {a.dtype}"
-                )
-            if a.shape != (shape,):
-                raise ValueError(
-                    f"layer_norm.{name}: expected shape ({letters},) = ({shape},), got {a.shape}"
-                )
-            if not (a.flags.c_contiguous and a.flags.aligned):
-                a = np.array(a, order="C")
-            if a is not given:
-                norm = norm._replace(**{name: a})
-    eps = norm.eps
-    if not isinstance(eps, Real) or isinstance(eps, bool | np.bool_) or not 0 < eps < np.inf:
-        raise ValueError(f"layer_norm.eps: expected a number above 0, got {eps!r}")
-    return norm
+    given = tuple(getattr(norm, name) for name in own)
+    _, *arrays = checks.arrays(checks.of_layer_norm(record), (h, *given))
+    _positive("layer_norm.eps", norm.eps)
+    return norm._replace(**dict(zip(own, arrays, strict=True)))
+
+
+def _positive(name, value):
+    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    if not number or not 0 < value < np.inf:
+        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -92,9 +78,7 @@ def _checked(record, options):
         if name in _PROBABILITIES:
             checks.probability(name, value)
         elif name in _POSITIVE and value is not None:
-            number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-            if not number or not 0 < value < np.inf:
-                raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+            _positive(name, value)
         elif name in _COUNTS:
             whole = isinstance(value, Integral) and not isinstance(value, bool)
             if not whole or not 0 <= value < 2**64:
@@ -135,7 +119,7 @@ def beside(
     """
     record = record_of(cell, vectors)
     if record.norm:
-        norm = layer_norm_of(record, vectors, min(Wh.shape), Wh.dtype)
+        norm = layer_norm_of(record, vectors, np.empty((0, min(Wh.shape)), Wh.dtype))
         norm = LayerNorm(*(a if a is None else np.copy(a) for a in norm[:-1]), norm.eps)
         return {"options": options_of(record, options), "vectors": norm}
     if vectors is None:

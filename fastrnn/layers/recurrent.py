@@ -36,6 +36,10 @@ t, as words read their vectors: x Wx + b is then computed once a row of the tabl
 is read, and so are the gradients, of which dx is (U, D). A row that no step reads is in no result,
 and its gradient is 0. What index holds past lengths is not looked at.
 
+With layer_norm, a fastrnn.LayerNorm, x Wx and h Wh of an lstm or a gru (reset_after=True) are
+normalised row by row before biases are added, and c before its tanh. The gradients of its arrays
+come last in what backward functions return, in the order of its fields.
+
 Formulas: the course notes on captioning with RNNs and LSTMs; Cho et al. (2014) for the GRU; for
 back-propagation through time Werbos (1990).
 """
@@ -107,12 +111,6 @@ def _otherwise(cell, args, rest, options, vectors):
     return record, checks.of_forward(record, rest[1]), rest, args
 
 
-def _with_norm(cell, args, norm):
-    """args, which have been checked, and a LayerNorm."""
-    h = args[1]
-    return *args, otherwise.layer_norm_of(cell, norm, h.shape[-1], h.dtype)
-
-
 def _dropped(cell, args, rest, steps, backend):
     """args and rest with what dropout leaves of x and Wh."""
     x, *states, Wx, Wh, b, bh = args[: len(cell.states) + 5]
@@ -143,7 +141,7 @@ def step_forward(
         cell, expected, rest, args = _otherwise(cell, args, rest, *beside)
     args = checks.arrays(expected.step, args)
     if cell.norm:
-        args = _with_norm(cell, args, beside[1])
+        args = *args, otherwise.layer_norm_of(cell, beside[1], args[1])
     if training is not True and training is not False:
         training = checks.flag("training", training)
     if beside is not None and training:
@@ -201,7 +199,7 @@ def forward(
     layout = checks.layout(layout)
     args = checks.arrays(expected.sequence[layout if index is None else "indexed"], args)
     if cell.norm:
-        args = _with_norm(cell, args, beside[1])
+        args = *args, otherwise.layer_norm_of(cell, beside[1], args[1])
     plain = type(reset_to) is str and reset_to == "zeros"  # an array would compare its elements
     if plain and layout == "batch_first" and reverse is False and lengths is index is reset is None:
         steps = ALL_STEPS
@@ -234,9 +232,9 @@ def backward(
     than "cython" to roundings.
 
     Inputs: dh (N, T, H) or None; dlast, the gradients (N, H) or None of all last states; cache of
-    the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, of an lstm with peepholes
-    theirs, which go on in place from what they hold: C-contiguous, of the weights' shapes, zeros at
-    first. If an exception of a signal ends the call, they mean nothing.
+    the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, then those of peepholes
+    or of a LayerNorm's arrays, which go on in place from what they hold: C-contiguous, of the
+    weights' shapes, zeros at first. If an exception of a signal ends the call, they mean nothing.
     Returns: dx (N, T, D), a tuple of the gradients (N, H) of all initial states, dWx, dWh, db, and
     dbh and that of the vectors or None.
     """
@@ -291,18 +289,23 @@ def _checked_cache(cell, step, cache):
     cache = checks.recurrent_cache(cell, step, cache)
     if not cell.norm:
         return cache
-    norm = otherwise.layer_norm_of(cell, cache.layer_norm, cache.h0.shape[1], cache.h0.dtype)
+    norm = otherwise.layer_norm_of(cell, cache.layer_norm, cache.h0)
     return cache._replace(layer_norm=norm)
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
-    if checks.is_of(cell.cache, cache) and cache.x is not None and cache.options is not None:
-        plain, norm = _plain_form_of_cache(cell, cache), getattr(cache, "layer_norm", None)
-        record = otherwise.record_of(plain, otherwise.vectors_of(None, norm))
-        otherwise.options_of(record, cache.options)
-        return record
-    return _plain_form_of_cache(cell, cache)
+    plain = _plain_form_of_cache(cell, cache)
+    if not checks.is_of(cell.cache, cache) or cache.x is None:
+        return plain
+    norm = otherwise.vectors_of(None, getattr(cache, "layer_norm", None))
+    if cache.options is None and norm is None:
+        return plain
+    record = otherwise.record_of(plain, norm)
+    if cache.options is None:
+        raise TypeError("options: expected fastrnn.Options with layer_norm, got None")
+    otherwise.options_of(record, cache.options)
+    return record
 
 
 def _plain_form_of_cache(cell, cache):
@@ -451,7 +454,8 @@ def lstm_step_backward(
 
     Inputs: dnext_h (N, H), dnext_c (N, H), cache of lstm_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dprev_c (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the
-    gates in the order of the forward pass; and dpeepholes (3*H,) where peepholes were given.
+    gates in the order of the forward pass; and dpeepholes (3*H,) where peepholes were given, or
+    with layer_norm dgain_x (4*H,), dgain_h (4*H,), dgain_c (H,), dshift_c (H,).
     """
     dstates = dnext_h, dnext_c
     dx, dstates, *weights, _, dvectors = step_backward(LSTM, dstates, cache, backend=backend)
@@ -511,7 +515,8 @@ def lstm_backward(
     Inputs: dh (N, T, H), the gradient of every h_t from outside the recurrence; cache of
     lstm_forward; dhT and dcT (N, H), the gradients of cache.hT and cache.cT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the gates in the order
-    of the forward pass; and dc0 (N, H) and dpeepholes (3*H,) where c0 and peepholes were given.
+    of the forward pass; and dc0 (N, H) and dpeepholes (3*H,) where c0 and peepholes were given, or
+    with layer_norm dgain_x (4*H,), dgain_h (4*H,), dgain_c (H,), dshift_c (H,).
     """
     gradients = backward(LSTM, dh, (dhT, dcT), cache, backend=backend)
     dx, (dh0, dc0), *weights, _, dvectors = gradients
@@ -574,8 +579,8 @@ def gru_step_backward(
     """Gradients of one time step.
 
     Inputs: dnext_h (N, H), cache of gru_step_forward.
-    Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
-    bh was given.
+    Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); dbh (3*H,) where bh
+    was given; dgain_x and dgain_h (3*H,) with layer_norm.
     """
     dx, (dprev_h,), *weights, dbh, dnorm = step_backward(GRU, (dnext_h,), cache, backend=backend)
     return dx, dprev_h, *weights, *_given(dbh if cache.bias else None, dnorm)
@@ -631,8 +636,8 @@ def gru_backward(
 
     Inputs: dh (N, T, H), the gradient of every h_t from outside the recurrence; cache of
     gru_forward; dhT (N, H), the gradient of cache.hT.
-    Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
-    bh was given.
+    Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); dbh (3*H,) where bh
+    was given; dgain_x and dgain_h (3*H,) with layer_norm.
     """
     dx, (dh0,), *weights, dbh, dnorm = backward(GRU, dh, (dhT,), cache, backend=backend)
     return dx, dh0, *weights, *_given(dbh if cache.bias else None, dnorm)

@@ -29,6 +29,7 @@ static void FN(gru_norm_activate)(const void *block, idx u, idx count)
 
 INLINE void FN(gru_norm_gates_n)(const FN(block) *b, idx u, const idx n)
 {
+    FN(expect_rows)(b, 3, u);
     for (EACH_ROW(b)) {
         const V r = FN(saved_gate)(b, rank, 0, u, n), u_n = FN(saved_extra)(b, rank, u, n);
         const V h_prev = FN(state_before)(b, 0, rank, u, n);

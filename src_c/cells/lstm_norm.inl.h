@@ -80,6 +80,7 @@ INLINE void FN(lstm_norm_from_h_n)(const FN(block) *b, idx u, const idx n)
 
 INLINE void FN(lstm_norm_from_c_n)(const FN(block) *b, idx u, const idx n)
 {
+    FN(expect_rows)(b, 4, u);
     const V gain = FN(load_n)(b->norm->gain_c + u, n);
     for (EACH_ROW(b)) {
         const V i = FN(saved_gate)(b, rank, 0, u, n), f = FN(saved_gate)(b, rank, 1, u, n);
@@ -87,8 +88,9 @@ INLINE void FN(lstm_norm_from_c_n)(const FN(block) *b, idx u, const idx n)
         REAL *const dstate = FN(dstate)(b, 1, rank, u);
         V dc_prev;
         const V dc = FN(zoneout_gradient)(b, 1, rank, u, FN(load)(dstate), &dc_prev)
-            + FN(through_norm)(b->norm, OF_C, k, FN(stored_dblock)(b, rank, b->norm->blocks.of_c, u, n) * gain,
-                               FN(stored_operand)(b, NEW_C, rank, u, n), b->norm->of_c[k].scale);
+            + FN(through_norm)(
+                b->norm, OF_C, k, FN(stored_dblock)(b, rank, b->norm->blocks.of_c, u, n) * gain,
+                FN(stored_operand)(b, NEW_C, rank, u, n), b->norm->of_c[k].scale);
         const V scale = FN(candidate_scale)(b, rank, u), dg = FN(scaled)(dc * i, scale);
         const V d[] = {FN(gate_gradient)(b, dc * FN(scaled)(g, scale), i),
                        FN(gate_gradient)(b, dc * c_prev, f), FN(stored_dgate)(b, rank, 2, u, n),
