@@ -556,37 +556,43 @@ INLINE const REAL *FN(factor_row)(const vector_grad_args *p, idx r)
                : 0;
 }
 
-INLINE V FN(factor)(const vector_grad_args *p, idx r, const REAL *row, idx column)
+/* Adds row r, of which n elements are left from `column` on, to SUMS_AT_ONCE vectors of sums. Three
+   loops: what is a multiply-add in one of them is none across a branch. */
+INLINE void FN(add_product)(const vector_grad_args *p, idx r, idx column, idx n, V *sum)
 {
-    if (!row)
-        return FN(splat)(1);
-    const V v = FN(load_n)(row + column, p->columns - column);
-    if (!p->moments)
-        return v;
-    const REAL *const m = (const REAL *)p->moments + p->order[r] * p->moments_row;
-    return (v - m[0]) * m[1];
+    const REAL *const a = (const REAL *)p->A + p->order[r] * p->a_row + column;
+    const REAL *const b = FN(factor_row)(p, r);
+    if (!b) {
+        for (idx v = 0; v < SUMS_AT_ONCE && n > v * LANES; v++)
+            sum[v] += FN(load_n)(a + v * LANES, n - v * LANES);
+    } else if (!p->moments) {
+        for (idx v = 0; v < SUMS_AT_ONCE && n > v * LANES; v++)
+            sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
+                * FN(load_n)(b + column + v * LANES, n - v * LANES);
+    } else {
+        const REAL *const m = (const REAL *)p->moments + p->order[r] * p->moments_row;
+        for (idx v = 0; v < SUMS_AT_ONCE && n > v * LANES; v++)
+            sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
+                * ((FN(load_n)(b + column + v * LANES, n - v * LANES) - m[0]) * m[1]);
+    }
 }
 
 /* The rows r..end of a sum, in columns of several vectors at once. */
 static void FN(add_products)(const vector_grad_args *p, idx r, idx end, idx part, idx parts)
 {
-    enum { AT_ONCE = 4 };
-    const idx blocks = CEIL_DIV(p->columns, AT_ONCE * LANES), last = blocks * (part + 1) / parts;
+    const idx blocks = CEIL_DIV(p->columns, SUMS_AT_ONCE * LANES), last = blocks * (part + 1) / parts;
     for (idx block = blocks * part / parts; block < last; block++) {
-        const idx column = block * AT_ONCE * LANES, n = p->columns - column;
+        const idx column = block * SUMS_AT_ONCE * LANES, n = p->columns - column;
         REAL *const to = (REAL *)p->C + column;
-        V sum[AT_ONCE];
-        for (idx v = 0; v < AT_ONCE; v++)
+        V sum[SUMS_AT_ONCE];
+        for (idx v = 0; v < SUMS_AT_ONCE; v++)
             sum[v] = (p->accumulate || r) && n > v * LANES ? FN(load_n)(to + v * LANES, n - v * LANES)
                                                            : (V){0};
-        for (idx i = r; i < end; i++) {
-            const REAL *const a = (const REAL *)p->A + p->order[i] * p->a_row + column;
-            const REAL *const b = FN(factor_row)(p, i);
-            for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
-                sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
-                    * FN(factor)(p, i, b, column + v * LANES);
-        }
-        for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
+        for (idx i = r; i < end && n >= SUMS_AT_ONCE * LANES; i++)
+            FN(add_product)(p, i, column, SUMS_AT_ONCE * LANES, sum);
+        for (idx i = r; i < end && n < SUMS_AT_ONCE * LANES; i++)
+            FN(add_product)(p, i, column, n, sum);
+        for (idx v = 0; v < SUMS_AT_ONCE && n > v * LANES; v++)
             FN(store_n)(to + v * LANES, sum[v], n - v * LANES);
     }
 }
