@@ -1,7 +1,8 @@
 """fastrnn: recurrent networks on the CPU at hardware speed, as functions on NumPy arrays.
 
 Letters in every docstring: N batch, T time steps, D input, H hidden, V vocabulary, W word vector,
-G gates (1 rnn, 4 lstm, 3 gru). Arrays are (N, T, ...), C order, float32 or float64.
+G gates (1 rnn and ind_rnn, 2 mgu and min_gru, 3 gru and min_lstm, 4 lstm). Arrays are (N, T, ...),
+C order, float32 or float64.
 """
 
 from fastrnn import gradcheck, optim
@@ -28,6 +29,24 @@ from fastrnn.layers.dense import (
     word_embedding_forward,
 )
 from fastrnn.layers.losses import softmax_loss, temporal_softmax_loss
+from fastrnn.layers.minimal import (
+    ind_rnn_backward,
+    ind_rnn_forward,
+    ind_rnn_step_backward,
+    ind_rnn_step_forward,
+    mgu_backward,
+    mgu_forward,
+    mgu_step_backward,
+    mgu_step_forward,
+    min_gru_backward,
+    min_gru_forward,
+    min_gru_step_backward,
+    min_gru_step_forward,
+    min_lstm_backward,
+    min_lstm_forward,
+    min_lstm_step_backward,
+    min_lstm_step_forward,
+)
 from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.layers.recurrent import (
     gru_backward,
@@ -63,10 +82,26 @@ __all__ = [
     "gru_forward",
     "gru_step_backward",
     "gru_step_forward",
+    "ind_rnn_backward",
+    "ind_rnn_forward",
+    "ind_rnn_step_backward",
+    "ind_rnn_step_forward",
     "lstm_backward",
     "lstm_forward",
     "lstm_step_backward",
     "lstm_step_forward",
+    "mgu_backward",
+    "mgu_forward",
+    "mgu_step_backward",
+    "mgu_step_forward",
+    "min_gru_backward",
+    "min_gru_forward",
+    "min_gru_step_backward",
+    "min_gru_step_forward",
+    "min_lstm_backward",
+    "min_lstm_forward",
+    "min_lstm_step_backward",
+    "min_lstm_step_forward",
     "optim",
     "prepare",
     "release_memory",

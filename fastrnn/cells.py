@@ -155,6 +155,81 @@ class GRUCache(NamedTuple):
     h_product: np.ndarray | None = None  # (N, T, 3*H), h_{t-1} Wh
 
 
+class MGUCache(NamedTuple):
+    x: np.ndarray  # (N, T, D)
+    h0: np.ndarray  # (N, H)
+    Wx: np.ndarray  # (D, 2*H)
+    Wh: np.ndarray  # (H, 2*H)
+    h: np.ndarray  # (N, T, H)
+    activations: np.ndarray  # (N, T, 2*H): sigmoid and tanh applied, in the order of gates
+    hT: np.ndarray | None = None  # (N, H), last hidden state
+    lengths: np.ndarray | None = None
+    reverse: bool = False
+    index: np.ndarray | None = None
+    reset: np.ndarray | None = None
+    reset_to: str = "zeros"
+    layout: str = "batch_first"
+    transposed: bool = False  # Wx is (2*H, D), Wh (2*H, H)
+    packed: object = None
+    gates: str = "fn"  # f, n as they lie in Wx, Wh, b, activations
+
+
+class MinGRUCache(NamedTuple):
+    x: np.ndarray  # (N, T, D)
+    h0: np.ndarray  # (N, H)
+    Wx: np.ndarray  # (D, 2*H)
+    h: np.ndarray  # (N, T, H)
+    activations: np.ndarray  # (N, T, 2*H): sigmoid, nonlinearity applied, in the order of gates
+    nonlinearity: str
+    hT: np.ndarray | None = None  # (N, H), last hidden state
+    lengths: np.ndarray | None = None
+    reverse: bool = False
+    index: np.ndarray | None = None
+    reset: np.ndarray | None = None
+    reset_to: str = "zeros"
+    layout: str = "batch_first"
+    transposed: bool = False  # Wx is (2*H, D)
+    packed: object = None
+    gates: str = "zn"  # z, n as they lie in Wx, b, activations
+
+
+class MinLSTMCache(NamedTuple):
+    x: np.ndarray  # (N, T, D)
+    h0: np.ndarray  # (N, H)
+    Wx: np.ndarray  # (D, 3*H)
+    h: np.ndarray  # (N, T, H)
+    activations: np.ndarray  # (N, T, 3*H): sigmoid, nonlinearity applied, in the order of gates
+    nonlinearity: str
+    hT: np.ndarray | None = None  # (N, H), last hidden state
+    lengths: np.ndarray | None = None
+    reverse: bool = False
+    index: np.ndarray | None = None
+    reset: np.ndarray | None = None
+    reset_to: str = "zeros"
+    layout: str = "batch_first"
+    transposed: bool = False  # Wx is (3*H, D)
+    packed: object = None
+    gates: str = "fin"  # f, i, n as they lie in Wx, b, activations
+
+
+class IndRNNCache(NamedTuple):
+    x: np.ndarray  # (N, T, D)
+    h0: np.ndarray  # (N, H)
+    Wx: np.ndarray  # (D, H)
+    u: np.ndarray  # (H,)
+    h: np.ndarray  # (N, T, H)
+    nonlinearity: str
+    hT: np.ndarray | None = None  # (N, H), last hidden state
+    lengths: np.ndarray | None = None
+    reverse: bool = False
+    index: np.ndarray | None = None
+    reset: np.ndarray | None = None
+    reset_to: str = "zeros"
+    layout: str = "batch_first"
+    transposed: bool = False  # Wx is (H, D)
+    packed: object = None
+
+
 # ---- cells ---------------------------------------------------------------------------------------
 
 
@@ -171,10 +246,16 @@ class Cell:
     two_biases: bool  # x Wx + b and h Wh + bh are told apart
     cache: type
     constants: dict[str, object] = field(default_factory=dict)  # fields of the cache: its form
+    recurrent: str = "Wh"  # what multiplies h: a matrix Wh, a vector u, or "", nothing
     options: tuple[str, ...] = ()  # of Options, those that its formulas know
     vectors: str = ""  # the gates that have a parameter of one number a unit, as formulas have them
     vectors_name: str = ""  # of all of them, and the field of the cache
     norm: dict[str, int] = field(default_factory=dict)  # fields of its LayerNorm, their width in H
+
+    @cached_property
+    def form(self) -> dict[str, object]:
+        """The keywords that choose this variant."""
+        return FORM | self.constants
 
     @cached_property
     def nothing_kept(self) -> NamedTuple:
@@ -217,6 +298,14 @@ class Cell:
     def kept_states(self, cache: NamedTuple) -> tuple[np.ndarray, ...]:
         """All states over time."""
         return taken(type(cache), self.states)(cache)
+
+    def recurrent_of(self, cache: NamedTuple) -> np.ndarray | None:
+        """What multiplies h."""
+        return getattr(cache, self.recurrent, None)
+
+    def options_of(self, cache: NamedTuple) -> Options | None:
+        """Those of a cell that has any."""
+        return getattr(cache, "options", None)
 
     def kept_beside(self, cache: NamedTuple) -> tuple[np.ndarray, ...]:
         """The arrays of saved."""
@@ -270,7 +359,64 @@ GRU_ORIGINAL = replace(
     GRU, kernel="gru_original", saved={"activations": 3}, constants={"reset_after": False}
 )
 
-_PLAIN = RNN, RNN_RELU, LSTM, GRU, GRU_ORIGINAL
+MGU = Cell(
+    name="mgu",
+    kernel="mgu",
+    gates="fn",
+    orders={"fn": "fn", "nf": "nf"},
+    states=("h",),
+    saved={"activations": 2},
+    two_biases=False,
+    cache=MGUCache,
+)
+MIN_GRU = Cell(
+    name="min_gru",
+    kernel="min_gru",
+    gates="zn",
+    orders={"zn": "zn", "nz": "nz"},
+    states=("h",),
+    saved={"activations": 2},
+    two_biases=False,
+    cache=MinGRUCache,
+    constants={"nonlinearity": "linear"},
+    recurrent="",
+)
+MIN_GRU_POSITIVE = replace(
+    MIN_GRU, kernel="min_gru_positive", constants={"nonlinearity": "positive"}
+)
+MIN_LSTM = Cell(
+    name="min_lstm",
+    kernel="min_lstm",
+    gates="fin",
+    orders={"fin": "fin", "nfi": "nfi"},
+    states=("h",),
+    saved={"activations": 3},
+    two_biases=False,
+    cache=MinLSTMCache,
+    constants={"nonlinearity": "linear"},
+    recurrent="",
+)
+MIN_LSTM_POSITIVE = replace(
+    MIN_LSTM, kernel="min_lstm_positive", constants={"nonlinearity": "positive"}
+)
+IND_RNN = Cell(
+    name="ind_rnn",
+    kernel="ind_rnn",
+    gates="h",
+    orders={"h": "h"},
+    states=("h",),
+    saved={},
+    two_biases=False,
+    cache=IndRNNCache,
+    constants={"nonlinearity": "relu"},
+    recurrent="u",
+)
+IND_RNN_TANH = replace(IND_RNN, kernel="ind_rnn_tanh", constants={"nonlinearity": "tanh"})
+
+_PLAIN = (
+    *(RNN, RNN_RELU, LSTM, GRU, GRU_ORIGINAL, MGU, MIN_GRU, MIN_GRU_POSITIVE),
+    *(MIN_LSTM, MIN_LSTM_POSITIVE, IND_RNN, IND_RNN_TANH),
+)
 
 _OPTIONS = (
     *("zoneout_h", "dropout_x", "dropout_h", "dropout_weights", "clip", "clip_gradient"),
@@ -314,10 +460,12 @@ WITH_NORM = {
     ),
 }
 
-# By kernel; and those that users choose by name, whose variants have keywords.
+# By kernel; those that users choose by name, whose variants have keywords; and of these the ones
+# that PyTorch, Keras and ONNX have, too.
 CELLS = {cell.kernel: cell for cell in (*_PLAIN, *WITH_OPTIONS.values(), *WITH_NORM.values())}
-NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU)}
-# The keywords that choose a variant, as they are by default.
+NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU, MGU, MIN_GRU, MIN_LSTM, IND_RNN)}
+STANDARD = {name: NAMES[name] for name in ("rnn", "lstm", "gru")}
+# The keywords that choose a variant, as they are of a cell that has but one.
 FORM = {"reset_after": True, "nonlinearity": "tanh"}
 
 
@@ -330,8 +478,8 @@ def form_of(cell: str, **form: object) -> Cell:
         raise ValueError(f"cell: expected one of {list(NAMES)}, got {cell!r}")
     variants = [record for record in _PLAIN if record.name == cell]
     for name, value in form.items():
-        known = list(dict.fromkeys((FORM | record.constants)[name] for record in variants))
+        known = list(dict.fromkeys(record.form[name] for record in variants))
         if not isinstance(value, type(known[0])) or value not in known:
             raise ValueError(f"{name}: expected one of {known} for {cell}, got {value!r}")
-        variants = [r for r in variants if (FORM | r.constants)[name] == value]
+        variants = [record for record in variants if record.form[name] == value]
     return variants[0]

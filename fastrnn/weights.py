@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import NAMES
+from fastrnn.cells import STANDARD
 
 ORDERS = {
-    "fastrnn": {name: cell.gates for name, cell in NAMES.items()},
+    "fastrnn": {name: cell.gates for name, cell in STANDARD.items()},
     "pytorch": {"rnn": "h", "lstm": "ifgo", "gru": "rzn"},
     "keras": {"rnn": "h", "lstm": "ifgo", "gru": "zrn"},
     "onnx": {"rnn": "h", "lstm": "iofg", "gru": "zrn"},
@@ -70,14 +70,14 @@ def _to(library: str, cell: str, layer: Layer, gates: str | None) -> Layer:
 
 
 def _check_cell(cell: str) -> None:
-    if cell not in NAMES:
-        raise ValueError(f"cell: expected one of {[*NAMES]}, got {cell!r}")
+    if cell not in STANDARD:
+        raise ValueError(f"cell: expected one of {[*STANDARD]}, got {cell!r}")
 
 
 def _ours(cell: str, gates: str | None) -> str:
-    if gates is not None and gates not in NAMES[cell].orders:
-        raise ValueError(f"gates: expected one of {[*NAMES[cell].orders]}, got {gates!r}")
-    return NAMES[cell].gates if gates is None else NAMES[cell].orders[gates]
+    if gates is not None and gates not in STANDARD[cell].orders:
+        raise ValueError(f"gates: expected one of {[*STANDARD[cell].orders]}, got {gates!r}")
+    return STANDARD[cell].gates if gates is None else STANDARD[cell].orders[gates]
 
 
 # ---- PyTorch -------------------------------------------------------------------------------------

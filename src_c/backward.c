@@ -120,6 +120,11 @@ static void list_vectors(const kernel_table *k, const layer *l, chunks *c)
             .B = before ? 0 : l->backward.operands[NEW_C], .b_rows = before ? c->c_rows : 0,
             .C = columns(k, l->gradients.vectors, l->problem.options->places[i] * H)};
     }
+    if (cell->diagonal)
+        c->vectors.job[c->vectors.jobs++] = (vector_grad_args){
+            .columns = H, .a_row = l->backward.dgates_stride, .b_rows = c->h_rows, .order = c->order,
+            .A = columns(k, l->backward.dgates, l->problem.offsets[0]), .C = l->gradients.dWh,
+            .accumulate = l->gradients.accumulate};
 }
 
 static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks *c)
@@ -171,7 +176,7 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     backward_workspace *const space = &l->backward;
     const idx table = p->index ? p->table : 0;
     const size_t real = k->real_size;
-    if (l->plan.packed && !l->panels.Wh_T)
+    if (l->plan.packed && !l->panels.Wx_T)
         place_backward_panels(a, k, l, list);
     l->time = take_schedule(a, p);
     c->capacity = chunk_rows(k, p);
@@ -299,7 +304,7 @@ static int run_chunk(const kernel_table *k, layer *l, long long *due)
 {
     backward_workspace *const space = &l->backward;
     const problem *const p = &l->problem;
-    const idx at_once = undisturbed(2. * p->N * p->H * p->cell->gates * p->H);
+    const idx at_once = undisturbed(2. * p->N * recurrent_rows(p) * p->cell->gates * p->H);
     space->from = space->t1;
     do {
         if (is_interrupted(due))

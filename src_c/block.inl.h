@@ -34,6 +34,7 @@ typedef struct {
     /* What forward saves for backward */
     REAL *saved_states[MAX_STATES], *saved_gates, *saved_extra;
     idx gates_stride;
+    const REAL *diagonal; /* Wh of one number a unit */
     /* Backward */
     const unsigned char *reset;
     int reset_to_initial;
@@ -77,6 +78,12 @@ INLINE void FN(move_to_unit)(FN(block) *b, const FN(block) *first, idx i)
 {
     b->z = first->z + i * b->z_unit;
     b->x = first->x + (i >> 1) * (b->x_unit[0] + b->x_unit[1]) + (i & 1) * b->x_unit[0];
+}
+
+/* What multiplies h before the step unit by unit. */
+INLINE V FN(diagonal)(const FN(block) *b, idx u, idx n)
+{
+    return FN(load_n)(b->diagonal + u, n);
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */
@@ -195,6 +202,7 @@ INLINE void FN(store_dgate)(const FN(block) *b, idx rank, idx g, idx u, V v, idx
     FN(store_n)(b->dgates + rank * b->dgates_stride + b->offsets[g] + u, v, n);
 }
 
+/* What an earlier phase has stored there. */
 INLINE V FN(stored_dgate)(const FN(block) *b, idx rank, idx g, idx u, idx n)
 {
     return FN(load_n)(b->dgates + rank * b->dgates_stride + b->offsets[g] + u, n);

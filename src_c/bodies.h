@@ -48,4 +48,5 @@ const kernel_table FN(JOIN(fastrnn, ISA)) = {
 #undef SIGMOID_MAX
 #undef SIGMOID_SCALE
 #undef TANH_MAX
+#undef SMALLEST_NORMAL
 #undef EXP_POLYNOMIAL

@@ -89,7 +89,7 @@ static void copy_last_states(const kernel_table *k, const layer *l)
 
 static double step_flops(const problem *p)
 {
-    return 2. * p->N * (p->index ? p->H : p->D + p->H) * p->cell->gates * p->H;
+    return 2. * p->N * ((p->index ? 0 : p->D) + recurrent_rows(p)) * p->cell->gates * p->H;
 }
 
 int fastrnn_forward_run(const kernel_table *k, layer *l)

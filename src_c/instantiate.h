@@ -70,6 +70,7 @@ enum {
 #define SIGMOID_MAX 40.0
 #define SIGMOID_SCALE 0x1p-32
 #define TANH_MAX 20.0
+#define SMALLEST_NORMAL 0x1p-126
 #define EXP_POLYNOMIAL {0.5f, 0x1.5554b6p-3f, 0x1.5555bap-5f, 0x1.122372p-7f, 0x1.6c557ap-10f}
 #include "bodies.h"
 
@@ -93,6 +94,7 @@ enum {
 #define SIGMOID_MAX 60.0
 #define SIGMOID_SCALE 0x1p-64
 #define TANH_MAX 40.0
+#define SMALLEST_NORMAL 0x1p-1022
 #define EXP_POLYNOMIAL                                                                            \
     {0.5,                   0x1.5555555555559p-3,  0x1.5555555555549p-5,  0x1.111111110f7e7p-7,   \
      0x1.6c16c16c1ccf5p-10, 0x1.a01a01af782b3p-13, 0x1.a01a01830305cp-16, 0x1.71ddf94cb558ap-19,  \

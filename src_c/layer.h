@@ -39,7 +39,8 @@ typedef struct {
 
 /* One product of a step and the formulas that follow it: `left` times the gates of Wh from `gate`
    on. The first `continued` of them go on from x Wx + b, the others start from bh. Only the first
-   phase may continue, and not where it has one gate of several, whose vectors lie otherwise. */
+   phase may continue, and not where it has one gate of several, whose vectors lie otherwise.
+   gates == 0: formulas without a product. */
 typedef struct {
     int left;
     idx gate, gates, continued;
@@ -52,7 +53,7 @@ typedef struct {
     int within_step;
     struct {
         idx block, gate, gates;
-    } piece[MAX_PIECES]; /* they end at gates == 0 */
+    } piece[MAX_PIECES]; /* they end at gates == 0; without any, what arrives is dstates[0] */
     epilogue *differentiate;
 } backward_phase;
 
@@ -76,8 +77,9 @@ struct cell_spec {
     idx phases;
     forward_phase forward[MAX_PHASES];
     backward_phase backward[MAX_PHASES];
-    weight_block weights[MAX_PIECES]; /* they end at gates == 0 */
-    idx vectors;                      /* parameters of one number a unit */
+    weight_block weights[MAX_PIECES]; /* they end at gates == 0; none: no product */
+    int diagonal;                     /* Wh is [H]: gate 0 has that times h before the step */
+    idx vectors;                      /* other parameters of one number a unit */
     struct {
         idx gate; /* whose gradient it is made of, and what that is multiplied with */
         int factor;
@@ -86,6 +88,12 @@ struct cell_spec {
        all gates, and its formulas get whole rows of x Wx and of h Wh, both without biases. */
     norm_blocks norm;
 };
+
+/* Whether a unit of h reaches others: threads that share units then have to meet. */
+static inline int has_product(const cell_spec *c)
+{
+    return c->weights[0].gates > 0;
+}
 
 /* What is wrong with a spec; NULL: nothing. The front asks before it uses any. */
 const char *fastrnn_spec_error(const cell_spec *);
@@ -132,13 +140,14 @@ typedef struct {
     double epsilon;
 } problem;
 
-/* Wx [D,GH] and Wh [H,GH], or transposed [GH,D] and [GH,H]; biases [GH], bh or NULL. */
+/* Wx [D,GH] and Wh [H,GH], or transposed [GH,D] and [GH,H], or diagonal [H], or NULL; biases [GH],
+   bh or NULL. */
 typedef struct {
     const void *Wx, *Wh, *b, *bh;
     int transposed;
 } weights;
 
-/* The same as panels. Forward's hold the biases. NULL: not packed. */
+/* The same as panels. Forward's hold the biases. NULL: not packed, or no product. */
 typedef struct {
     const void *Wx, *Wh[MAX_PHASES]; /* Wh: the gates of each forward phase */
     const void *Wx_T, *Wh_T;         /* backward: the transposes */

@@ -25,6 +25,8 @@ void place_forward_panels(arena *a, const kernel_table *k, layer *l, pack_list *
     job.ld = w->transposed ? p->H : cell->gates * p->H;
     for (idx i = 0; i < cell->phases; i++) {
         job.gates = cell->forward[i].gates;
+        if (!job.gates)
+            continue;
         for (idx g = 0; g < job.gates; g++)
             job.offsets[g] = p->offsets[cell->forward[i].gate + g];
         job.packed = take_panels(a, k, p->H, job.gates, p->H);
@@ -38,7 +40,7 @@ void place_backward_panels(arena *a, const kernel_table *k, layer *l, pack_list 
     const idx columns[] = {l->problem.D, l->problem.H}, K = l->problem.cell->gates * l->problem.H;
     const void *const sources[] = {l->weights.Wx, l->weights.Wh};
     const void **const places[] = {&l->panels.Wx_T, &l->panels.Wh_T};
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 1 + has_product(l->problem.cell); i++) {
         void *const packed = take_panels(a, k, K, 1, columns[i]);
         *places[i] = packed;
         add_pack(list, (pack_args){.K = K, .columns = columns[i], .gates = 1, .source = sources[i],

@@ -56,6 +56,8 @@ static int prefers_units(const kernel_table *k, const problem *p, int threads, i
 {
     const size_t bytes = p->cell->gates * p->H * p->H * k->real_size;
     const double vectors = (double)bytes / (k->lanes * k->real_size);
+    if (!has_product(p->cell)) /* nobody meets */
+        return p->N < 2 * threads && CEIL_DIV(p->H, 2 * k->lanes) >= MIN(p->N, threads);
     if (threads == 1 || (!lasting && team_is_oversubscribed()))
         return 0;
     if (bytes >= fastrnn_caches.units_bytes && p->N < UNITS_ROWS * threads)
@@ -77,7 +79,7 @@ static plan plan_of(const kernel_table *k, const problem *p, int packed, int las
 /* Operations of the two products, over all steps. */
 static double work(const problem *p)
 {
-    return 2. * p->N * p->T * (p->D + p->H) * p->cell->gates * p->H;
+    return 2. * p->N * p->T * (p->D + recurrent_rows(p)) * p->cell->gates * p->H;
 }
 
 plan fastrnn_plan_of_forward(const kernel_table *k, const layer *l, int lasting)
@@ -90,14 +92,16 @@ plan fastrnn_plan_of_forward(const kernel_table *k, const layer *l, int lasting)
 plan fastrnn_plan_of_backward(const kernel_table *k, const layer *l)
 {
     const problem *const p = &l->problem;
-    const int packed = l->panels.Wh_T || p->N * p->T > UNPACKED_ROWS_BACKWARD;
+    const int packed = l->panels.Wx_T || p->N * p->T > UNPACKED_ROWS_BACKWARD;
     return plan_of(k, p, packed, 0, 2 * work(p));
 }
 
 void run_by_plan(kernel *f, const layer *l, int *flags)
 {
     /* The work space of threads that share units serves any number of them. */
-    if (l->plan.by_units)
+    if (l->plan.by_units && !has_product(l->problem.cell))
+        team_run(f, l, l->plan.threads, 0);
+    else if (l->plan.by_units)
         team_run_meeting(f, l, team_is_oversubscribed() ? 1 : l->plan.threads, flags);
     else
         team_run(f, l, (int)MIN(l->plan.threads, MAX(1, l->problem.N)), 0);

@@ -24,7 +24,15 @@ enum {
        gradients deep, or more while their gate gradients stay in cache. */
     CHUNK_ROWS = 1024,
     CHUNK_BYTES = 4 << 20,
+    /* What the formulas of a gate take. */
+    FORMULA_ROWS = 16,
 };
+
+/* Rows of Wh; or, without a product, of as much work as the formulas. */
+static inline idx recurrent_rows(const problem *p)
+{
+    return has_product(p->cell) ? p->H : FORMULA_ROWS;
+}
 
 plan fastrnn_plan_of_forward(const kernel_table *, const layer *, int lasting);
 plan fastrnn_plan_of_backward(const kernel_table *, const layer *);

@@ -33,7 +33,7 @@ static FN(share) FN(share_of)(const layer *l, int *flags, idx part, idx parts)
         sh.stride = 1;
         sh.u0 = MIN(H, blocks * part / parts * 2 * LANES);
         sh.u1 = MIN(H, blocks * (part + 1) / parts * 2 * LANES);
-        sh.flags = flags;
+        sh.flags = has_product(l->problem.cell) ? flags : 0;
     }
     return sh;
 }
@@ -72,6 +72,7 @@ static void FN(start_block)(const layer *l, FN(share) *sh)
     FN(block) *const b = &sh->block;
     *b = (FN(block)){.stride = sh->stride, .H = p->H, .saved_gates = l->kept.gates,
                      .saved_extra = l->kept.extra, .gates_stride = p->cell->gates * p->H,
+                     .diagonal = p->cell->diagonal ? l->weights.Wh : 0,
                      .reset = p->reset, .reset_to_initial = p->reset_to_initial,
                      .dh = l->gradients.dh, .sorted_indices = l->time.sorted_indices,
                      .options = p->options,
@@ -249,21 +250,37 @@ INLINE const REAL *FN(left_of)(const forward_phase *phase, const FN(block) *b)
     return phase->left == SCRATCH ? b->scratch[0] : b->dropped_prev;
 }
 
+/* The rows r..r+m of the share, and where x Wx + b of its units lies: the rows from first on of
+   gates_x, or those of the table. */
+INLINE FN(block) *FN(block_with_x)(const layer *l, FN(share) *sh, idx first, idx r, idx m,
+                                   idx *x_rows)
+{
+    const idx G = l->problem.cell->gates, *const index = l->problem.index;
+    const idx x_row = G * UNIT_VECTORS(G) * LANES, panel = l->forward.gates_x_rows * x_row;
+    FN(block) *const b = FN(block_of)(sh, r, m);
+    for (EACH_ROW(b))
+        x_rows[k] = index ? index[b->rows[rank]] : first + r + k;
+    b->x = FN(gates_x_of)(l, sh);
+    b->x_stride = x_row;
+    b->x_rows = x_rows;
+    b->x_unit[0] = UNIT_VECTORS(G) == 1 ? panel : LANES;
+    b->x_unit[1] = UNIT_VECTORS(G) == 1 ? panel : panel - LANES;
+    return b;
+}
+
 /* One phase of step t for panels q..end of the rows r..r+m of the share, whose x Wx + b are the
    rows from first on of gates_x. The formulas follow several tiles at once: with few rows the chain
    of one vector of units is all waiting. */
 static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t,
                            idx first, idx r, idx m, idx q, idx end)
 {
-    const idx G = l->problem.cell->gates, H = l->problem.H, *const index = l->problem.index;
+    const idx G = l->problem.cell->gates, H = l->problem.H;
     const idx unit_vectors = UNIT_VECTORS(phase->gates), width = unit_vectors * LANES;
     const idx NV = phase->gates * unit_vectors, x_vectors = UNIT_VECTORS(G);
     const idx x_row = G * x_vectors * LANES, group = MAX(1, Z_VECTORS / (m * NV));
-    const REAL *const x = FN(gates_x_of)(l, sh);
-    FN(block) *const b = FN(block_of)(sh, r, m);
     idx x_rows[MAX_ROWS(2)];
-    for (EACH_ROW(b))
-        x_rows[k] = index ? index[b->rows[rank]] : first + r + k;
+    FN(block) *const b = FN(block_with_x)(l, sh, first, r, m, x_rows);
+    const REAL *const x = b->x;
     REAL z[Z_VECTORS * (VEC_BYTES / sizeof(REAL))];
     FN(tile) tile = {.K = H, .a_row = sh->stride * b->state_stride,
                      .a = FN(left_of)(phase, b) + b->rank * b->state_stride,
@@ -272,10 +289,6 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
                      .start_panel = l->forward.gates_x_rows * x_row, .out_panel = NV * LANES};
     b->z = z;
     b->z_unit = NV * LANES / unit_vectors;
-    b->x_stride = x_row;
-    b->x_rows = x_rows;
-    b->x_unit[0] = x_vectors == 1 ? tile.start_panel : LANES;
-    b->x_unit[1] = x_vectors == 1 ? tile.start_panel : tile.start_panel - LANES;
     for (idx begin = q; begin < end; begin += group) {
         const idx n = MIN(group, end - begin), unit = begin * width;
         tile.out_row = b->z_stride = n * NV * LANES;
@@ -328,6 +341,18 @@ static void FN(recur)(const layer *l, const forward_phase *phase, FN(share) *sh,
             else
                 FN(recur_rows)(l, phase, sh, t, first, r, m, q, end);
         }
+    }
+}
+
+/* A phase without a product. */
+static void FN(recur_formulas)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t,
+                               idx first)
+{
+    const idx R = FN(own)(sh, batch_size(l, t)), blocks = FN(cuts)(R, MAX_ROWS(2));
+    idx x_rows[MAX_ROWS(2)];
+    for (idx block = 0; block < blocks; block++) {
+        const idx r = FN(cut)(R, block, blocks), m = FN(cut)(R, block + 1, blocks) - r;
+        FN(activate)(l, phase, FN(block_with_x)(l, sh, first, r, m, x_rows), t, sh->u0, sh->u1);
     }
 }
 
@@ -394,7 +419,7 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
 {
     static const idx zero;
     const problem *const p = &l->problem;
-    const int separate = p->cell->forward[0].continued < p->cell->gates;
+    const int separate = has_product(p->cell) && p->cell->forward[0].continued < p->cell->gates;
     const idx size = p->cell->gates * p->H + LANES;
     FN(block) *const b = &sh->block;
     b->x_rows = &zero;
@@ -417,8 +442,9 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
             if (separate)
                 FN(start_unpacked)(l, sh, x, z);
         }
-        FN(add_gates)(l, sh, phase->gate, phase->gates, z,
-                      FN(left_of)(phase, b) + b->rank * b->state_stride, l->weights.Wh, p->H);
+        if (phase->gates)
+            FN(add_gates)(l, sh, phase->gate, phase->gates, z,
+                          FN(left_of)(phase, b) + b->rank * b->state_stride, l->weights.Wh, p->H);
         if (is_normalised(p->cell))
             continue;
         b->z = z + sh->u0;
@@ -502,10 +528,12 @@ static void FN(forward)(const void *args, idx part, idx parts)
         sh.block.dropped_next = dropped ? dropped + (~t & 1) * size : 0;
         sh.block.dropped_prev = dropped ? dropped + (t & 1) * size : sh.block.h_prev;
         for (idx i = 0; i < cell->phases; i++) {
-            if (l->plan.packed)
+            if (!l->plan.packed)
+                FN(recur_unpacked)(l, &cell->forward[i], &sh, t);
+            else if (cell->forward[i].gates)
                 FN(recur)(l, &cell->forward[i], &sh, t, first);
             else
-                FN(recur_unpacked)(l, &cell->forward[i], &sh, t);
+                FN(recur_formulas)(l, &cell->forward[i], &sh, t, first);
             if (is_normalised(cell)) {
                 FN(meet)(&sh);
                 FN(activate_rows)(l, &sh, t, first);
@@ -568,25 +596,20 @@ static void FN(drop_gradient)(const FN(block) *b, REAL *z, idx u)
     }
 }
 
-/* What the product has left becomes the gradient of the state after step t; or of the initial ones. */
-INLINE void FN(arrive)(const layer *l, const backward_phase *phase, FN(block) *b, idx t, REAL *z, idx u)
-{
-    b->z = z;
-    if (drops(&l->problem, DROPOUT_H) && !phase->within_step)
-        FN(drop_gradient)(b, z, u);
-    if (l->problem.reset && !phase->within_step)
-        FN(cut_at_resets)(l, b, t, z, u);
-    if (t < 0)
-        FN(leave)(l, b, u);
-}
-
-/* The formulas of a step, or what is before the first one, for the vector of units from u on. */
+/* The formulas of a step, or what is before the first one, for the units u..end, whose vectors of z
+   lie one after the other. */
 INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(block) *b, idx t,
-                              REAL *z, idx u)
+                              REAL *z, idx u, idx end)
 {
-    FN(arrive)(l, phase, b, t, z, u);
+    for (idx at = u; drops(&l->problem, DROPOUT_H) && !phase->within_step && at < end; at += LANES)
+        FN(drop_gradient)(b, z + at - u, at);
+    for (idx at = u; l->problem.reset && !phase->within_step && at < end; at += LANES)
+        FN(cut_at_resets)(l, b, t, z + at - u, at);
+    b->z = z;
     if (t >= 0)
-        phase->differentiate(b, u, 1);
+        phase->differentiate(b, u, CEIL_DIV(end - u, LANES));
+    for (idx at = u; t < 0 && at < end; at += LANES, b->z += LANES)
+        FN(leave)(l, b, at);
 }
 
 /* The row of the arrays of steps that is own row r of R, or, past these, of the step before; or -1. */
@@ -598,27 +621,20 @@ INLINE idx FN(next_row)(const FN(block) *b, const FN(share) *rows, idx r, idx R)
         ? b->previous_rows[rows->rank + (r - R) * rows->stride] : -1;
 }
 
-/* The same of whole rows, of which the products are there. */
+/* The formulas of whole rows, of which the products are there. */
 static void FN(differentiate_rows)(const layer *l, const FN(share) *sh, idx t)
 {
-    const backward_phase *const phase = l->problem.cell->backward;
-    const idx H = l->problem.H, stride = l->backward.stride;
+    const idx stride = l->backward.stride;
     FN(share) rows = FN(whole_rows)(l, sh);
     const idx R = FN(own)(&rows, batch_size(l, t));
     FN(block) *const b = &rows.block;
     b->z_stride = rows.stride * stride;
-    b->z_unit = LANES;
     for (idx r = 0; r < R; r += NORM_ROWS) {
         FN(block_of)(&rows, r, MIN(NORM_ROWS, R - r));
         REAL *const z = (REAL *)l->backward.z + b->rank * stride;
-        for (idx u = 0; u < H; u += LANES)
-            FN(arrive)(l, phase, b, t, z + u, u);
-        b->z = z;
-        if (t < 0)
-            continue;
-        for (idx k = 0; k < b->m; k++)
+        for (idx k = 0; k < b->m && t >= 0; k++)
             b->norm->next[k] = FN(next_row)(b, &rows, r + NORM_ROWS + k, R);
-        phase->differentiate(b, 0, CEIL_DIV(H, LANES));
+        FN(differentiate)(l, l->problem.cell->backward, b, t, z, 0, l->problem.H);
     }
 }
 
@@ -653,6 +669,7 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
     const int alone = phase->within_step || drops(&l->problem, DROPOUT_H);
     REAL z[ACCUMULATORS * (VEC_BYTES / sizeof(REAL))];
     FN(block) *const b = FN(block_of)(sh, r, m);
+    b->z_stride = 2 * LANES;
     FN(tile) tile = {.a_row = sh->stride * b->dgates_stride, .b_panel = PANEL_SIZE(K, 2 * LANES),
                      .started = 2, .out = z, .out_row = 2 * LANES, .out_panel = m * 2 * LANES};
     const int whole = is_normalised(l->problem.cell);
@@ -680,9 +697,10 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
             tile.start_row = tile.out_row;
             tile.start_panel = tile.out_panel;
         }
-        for (idx v = 0; !whole && v < 2 * done && panel * 2 * LANES + v * LANES < H; v++)
-            FN(differentiate)(l, phase, b, t, z + v / 2 * tile.out_panel + v % 2 * LANES,
-                              panel * 2 * LANES + v * LANES);
+        for (idx i = 0; i < done && !whole; i++) {
+            const idx u = (panel + i) * 2 * LANES;
+            FN(differentiate)(l, phase, b, t, z + i * tile.out_panel, u, MIN(H, u + 2 * LANES));
+        }
     }
 }
 
@@ -707,8 +725,20 @@ static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(sh
         else
             FN(add_transposed_product)(z + sh->u0, a, Wh + sh->u0 * ld + row, ld, gates * H, units);
     }
-    for (idx u = sh->u0; !whole && u < sh->u1; u += LANES)
-        FN(differentiate)(l, phase, b, t, z + u, u);
+    if (!whole)
+        FN(differentiate)(l, phase, b, t, z + sh->u0, sh->u0, sh->u1);
+}
+
+/* A phase without a product. */
+static void FN(step_formulas)(const layer *l, const backward_phase *phase, FN(share) *sh, idx t)
+{
+    const idx R = FN(own)(sh, batch_size(l, t)), blocks = FN(cuts)(R, MAX_ROWS(2));
+    for (idx block = 0; block < blocks; block++) {
+        const idx r = FN(cut)(R, block, blocks), m = FN(cut)(R, block + 1, blocks) - r;
+        FN(block) *const b = FN(block_of)(sh, r, m);
+        b->z_stride = sh->stride * b->dstate_stride;
+        FN(differentiate)(l, phase, b, t, FN(dstate)(b, 0, b->rank, sh->u0), sh->u0, sh->u1);
+    }
 }
 
 /* One phase of step t; t == -1 stands for what is before the first step. */
@@ -720,6 +750,10 @@ static void FN(step_backward)(const layer *l, const backward_phase *phase, FN(sh
     const idx present = FN(own)(sh, batch_size(l, t));
     const idx continuing = phase->within_step ? present : FN(own)(sh, batch_size(l, t + 1));
     const REAL *const A = FN(dgates_of)(l, phase->within_step ? t : t + 1);
+    if (!phase->piece[0].gates) {
+        FN(step_formulas)(l, phase, sh, t);
+        return;
+    }
     for (idx row = 0; row < present && !l->plan.packed; row++)
         FN(step_unpacked)(l, phase, sh, t, row < continuing ? A : 0, row);
     for (idx i = 0; i < count && l->plan.packed; i++) {
@@ -751,7 +785,7 @@ static void FN(backward)(const void *args, idx part, idx parts)
     FN(start_block)(l, &sh);
     FN(norm) norm;
     FN(start_norm)(l, &sh.block, &norm);
-    sh.block.z_stride = 2 * LANES;
+    sh.block.z_unit = LANES;
     for (idx s = 0; s < cell->states && space->to == l->time.steps; s++)
         FN(load_states)(l, &sh, l->gradients.dlast[s], 0, space->dstates[s], space->stride);
     sh.block.scales_h = space->scales_h;
@@ -775,7 +809,7 @@ static void FN(backward)(const void *args, idx part, idx parts)
         FN(move_block)(l, &sh.block, -1);
         FN(step_backward)(l, &cell->backward[0], &sh, -1);
     }
-    if (space->from == 0 || space->from > space->t0)
+    if (space->from == 0 || space->from > space->t0 || !has_product(cell))
         return;
     const REAL *const from = FN(dgates_of)(l, space->t0);
     for (idx rank = part; rank < batch_size(l, space->t0); rank += parts)

@@ -14,7 +14,7 @@ static int matched(const cell_spec *c, idx block, idx gate, idx gates)
 
 const char *fastrnn_spec_error(const cell_spec *c)
 {
-    idx covered = 0;
+    idx covered = 0, products = 0;
     if (!within(0, c->gates, MAX_GATES) || !within(0, c->states, MAX_STATES)
         || !within(0, c->phases, MAX_PHASES) || c->scratch > MAX_SCRATCH)
         return "more gates, states, scratch or phases than there are, or none";
@@ -23,8 +23,9 @@ const char *fastrnn_spec_error(const cell_spec *c)
     for (idx i = 0; i < c->phases; i++) {
         const forward_phase *const f = &c->forward[i];
         const backward_phase *const b = &c->backward[i];
-        if (!within(f->gate, f->gates, c->gates) || !f->activate || !b->differentiate)
+        if ((f->gates && !within(f->gate, f->gates, c->gates)) || !f->activate || !b->differentiate)
             return "a phase without its gates or formulas";
+        products += f->gates > 0 || b->piece[0].gates > 0;
         if (f->continued && (i > 0 || f->gate > 0 || f->continued > f->gates
                              || (f->gates == 1 && c->gates > 1)))
             return "continued: gates that cannot go on from x Wx + b";
@@ -41,14 +42,16 @@ const char *fastrnn_spec_error(const cell_spec *c)
             return "weights: not all gates, one after the other";
         covered += w->gates;
     }
-    if (covered != c->gates)
+    if (covered != (products ? c->gates : 0))
         return "weights: not all gates, one after the other";
     if (is_normalised(c)
         && (c->phases != 1 || c->forward[0].gates != c->gates || c->forward[0].continued
             || c->gradient_blocks < c->norm.of_x + c->gates || c->norm.of_h != c->weights[0].block
             || c->norm.of_h != c->backward[0].piece[0].block || (c->norm.of_c && !c->scratch)))
         return "norm: not one phase of all gates, or gradients where there are none";
-    if (c->vectors && !within(0, c->vectors, MAX_VECTORS))
+    if (c->diagonal && products)
+        return "diagonal: Wh cannot be a matrix, too";
+    if (c->vectors && !within(0, c->vectors, MAX_VECTORS - c->diagonal))
         return "more vectors than there are";
     for (idx i = 0; i < c->vectors; i++)
         if (!within(c->vector[i].gate, 1, c->gates)

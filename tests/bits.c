@@ -77,10 +77,12 @@ static void print(const char *name, const void *a, size_t bytes)
         printf(" %s %016llx", name, (unsigned long long)hash);
 }
 
+static const options plain; /* of cells that ask for them */
+
 static problem draw_problem(const kernel_table *k, const cell_spec *cell, shape s, int options)
 {
     const idx steps = s.N * s.T;
-    problem p = {.cell = cell, .N = s.N, .T = s.T, .D = s.D, .H = s.H,
+    problem p = {.options = &plain, .cell = cell, .N = s.N, .T = s.T, .D = s.D, .H = s.H,
                  .table = options & INDEX ? TABLE : s.N, .reverse = !!(options & REVERSE),
                  .reset_to_initial = !!(options & INITIAL)};
     for (idx g = 0; g < cell->gates; g++)
@@ -141,12 +143,14 @@ static layer backward(const kernel_table *k, const layer *after, const void *dh,
 static void run_cell(const kernel_table *k, const cell_spec *cell, shape s, int options)
 {
     const idx columns = cell->gates * s.H, outer = s.N * s.T;
+    const idx of_h = has_product(cell) ? s.H * columns : cell->diagonal ? s.H : 0;
     const size_t real = k->real_size;
     used = 0;
     seed = 1 + options;
     const problem p = draw_problem(k, cell, s, options);
-    const weights w = {.Wx = reals(k, s.D * columns, s.D), .Wh = reals(k, s.H * columns, s.H),
-                       .b = reals(k, columns, 1), .bh = options & BH ? reals(k, columns, 1) : 0,
+    const int two_biases = options & BH && has_product(cell);
+    const weights w = {.Wx = reals(k, s.D * columns, s.D), .Wh = reals(k, of_h, s.H),
+                       .b = reals(k, columns, 1), .bh = two_biases ? reals(k, columns, 1) : 0,
                        .transposed = !!(options & TRANSPOSED)};
     void *const dh = reals(k, outer * s.H, 1);
     void *const dlast[MAX_STATES] = {reals(k, s.N * s.H, 1), reals(k, s.N * s.H, 1)};
@@ -164,7 +168,7 @@ static void run_cell(const kernel_table *k, const cell_spec *cell, shape s, int 
     print("dh0", d->dinitial[0], s.N * s.H * real);
     print("dc0", d->dinitial[1], s.N * s.H * real);
     print("dWx", d->dWx, s.D * columns * real);
-    print("dWh", d->dWh, s.H * columns * real);
+    print("dWh", d->dWh, of_h * real);
     print("db", d->db, columns * real);
     print("dbh", d->dbh, columns * real);
     printf("\n");

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from util import (
-    GATES,
+    COLUMNS,
     LAYERS,
     SEQUENCES,
     assert_results,
@@ -81,6 +81,14 @@ WRONG_SHAPES = [
     ("gru_step", "prev_h", (2,), "prev_h: expected shape (N, H) = (2, H), got (2,)"),
     ("gru_step", "Wx", (4, 20), "Wx: expected shape (D, 3*H) = (4, 15), got (4, 20)"),
     ("gru_bh_step", "bh", (1, 15), "bh: expected shape (3*H,) = (15,), got (1, 15)"),
+    ("mgu", "Wx", (4, 15), "Wx: expected shape (D, 2*H) = (4, 10), got (4, 15)"),
+    ("mgu_step", "Wh", (5, 5), "Wh: expected shape (H, 2*H) = (5, 10), got (5, 5)"),
+    ("min_gru", "b", (5,), "b: expected shape (2*H,) = (10,), got (5,)"),
+    ("min_gru_step", "prev_h", (2, 6), "Wx: expected shape (D, 2*H) = (4, 12), got (4, 10)"),
+    ("min_lstm", "Wx", (3, 15), "Wx: expected shape (D, 3*H) = (4, 15), got (3, 15)"),
+    ("min_lstm_step", "b", (15, 1), "b: expected shape (3*H,) = (15,), got (15, 1)"),
+    ("ind_rnn", "u", (5, 5), "u: expected shape (H,) = (5,), got (5, 5)"),
+    ("ind_rnn_step", "u", (6,), "u: expected shape (H,) = (5,), got (6,)"),
     ("rnn_index", "x", (2, 3, 4), "x: expected shape (U, D), got (2, 3, 4)"),
     ("rnn_index", "x", (5, 0), "x: expected shape (U, D) with D at least 1, got (5, 0)"),
     ("affine", "x", (4,), "x: expected shape (N, D), got (4,)"),
@@ -264,7 +272,7 @@ WRONG_LENGTHS = [
 
 
 @pytest.mark.parametrize(("exception", "lengths", "text"), WRONG_LENGTHS)
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", COLUMNS)
 def test_wrong_lengths_are_refused(name, exception, lengths, text, backend, operands_of):
     with refused(exception, f"lengths: {text}"):
         LAYERS[name].forward(*operands_of(name).values(), lengths=lengths)
@@ -281,7 +289,7 @@ def test_wrong_lengths_are_refused(name, exception, lengths, text, backend, oper
         (ValueError, [[0], [4]], "lengths: expected integers in [0, T] = [0, 1], got 2 at (1,)"),
     ],
 )
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", COLUMNS)
 def test_wrong_index_is_refused(cell, exception, index, text, backend, operands_of):
     x, *others = operands_of(cell).values()
     with refused(exception, text):
@@ -319,7 +327,7 @@ def test_words_of_bags_stand_in_a_row(backend):
 
 
 @pytest.mark.parametrize("integer", np.typecodes["AllInteger"])
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", COLUMNS)
 def test_any_integer_dtype_holds_lengths(cell, integer, backend, operands_of):
     operands = operands_of(cell).values()
     h, cache = LAYERS[cell].forward(*operands, lengths=np.array([1, 3], integer))
@@ -424,16 +432,37 @@ def test_unknown_gate_order_is_refused(name, gates, backend, operands_of):
         LAYERS[name].forward(*operands_of(name).values(), gates=gates)
 
 
+NONLINEARITIES = {
+    "rnn": ["tanh", "relu"],
+    "min_gru": ["linear", "positive"],
+    "min_lstm": ["linear", "positive"],
+    "ind_rnn": ["relu", "tanh"],
+}
+
+
 @pytest.mark.parametrize("value", ["ReLU", "", None, ["relu"], np.zeros(2), 0], ids=repr)
-@pytest.mark.parametrize("name", ["rnn", "rnn_step"])
-def test_unknown_nonlinearity_is_refused(name, value, backend, operands_of):
-    text = f"nonlinearity: expected one of ['tanh', 'relu'] for rnn, got {value!r}"
-    with refused(ValueError, text):
-        LAYERS[name].forward(*operands_of(name).values(), nonlinearity=value)
-    _, _, Wx, Wh, b = operands_of("rnn").values()
-    for make in (fastrnn.prepare, fastrnn.Stream):
+@pytest.mark.parametrize("cell", NONLINEARITIES)
+def test_unknown_nonlinearity_is_refused(cell, value, backend, operands_of):
+    text = f"nonlinearity: expected one of {NONLINEARITIES[cell]} for {cell}, got {value!r}"
+    for name in (cell, f"{cell}_step"):
         with refused(ValueError, text):
-            make("rnn", Wx, Wh, b, nonlinearity=value)
+            LAYERS[name].forward(*operands_of(name).values(), nonlinearity=value)
+    operands = operands_of(cell)
+    weights = operands["Wx"], operands.get("u", operands.get("Wh")), operands["b"]
+    for make in (fastrnn.prepare, fastrnn.Stream) if value is not None else ():  # the usual one
+        with refused(ValueError, text):
+            make(cell, *weights, nonlinearity=value)
+
+
+@pytest.mark.parametrize("cell", ["min_gru", "min_lstm"])
+def test_cell_without_a_product_has_no_recurrent_weights(cell, backend, operands_of):
+    operands = operands_of(cell)
+    for make in (fastrnn.prepare, fastrnn.Stream):
+        with refused(ValueError, f"Wh: expected None for {cell}, which has none"):
+            make(cell, operands["Wx"], np.zeros((5, 5)), operands["b"])
+    for make in (fastrnn.prepare, fastrnn.Stream):
+        with refused(ValueError, f"bh: expected None for {cell}, which has one bias"):
+            make(cell, operands["Wx"], None, operands["b"], bh=operands["b"])
 
 
 @pytest.mark.parametrize("mode", ["max", "Sum", "", None, ["mean"], np.zeros(2)])
@@ -442,7 +471,7 @@ def test_unknown_mode_is_refused(mode, backend, operands_of):
         LAYERS["embedding_bag"].forward(*operands_of("embedding_bag").values(), mode=mode)
 
 
-FLAGS = [(name, "reverse") for name in GATES]
+FLAGS = [(name, "reverse") for name in COLUMNS]
 FLAGS += [(name, "reset_after") for name in ("gru", "gru_step")]
 
 
@@ -479,6 +508,8 @@ BACKWARD = {
     "rnn_lengths": ["dh", "dhT"],
     "lstm_lengths_reverse": ["dh", "dhT", "dcT"],
     "gru_bh_reverse": ["dh", "dhT"],
+    **{cell: ["dh"] for cell in ("mgu", "min_gru", "min_lstm", "ind_rnn")},
+    **{f"{cell}_step": ["dnext_h"] for cell in ("mgu", "min_gru", "min_lstm", "ind_rnn")},
     "affine": ["dout"],
     "affine_of_images": ["dout"],
     "temporal_affine": ["dout"],
@@ -723,6 +754,16 @@ CHANGED = [
     ("gru", "candidate", None, "candidate: expected an array with reset_after=True, got None"),
     ("gru", "reset_after", False, "candidate: expected None with reset_after=False, got an array"),
     ("gru", "lengths", [4, 4], "lengths: expected integers in [0, T] = [0, 3], got 4 at (0,)"),
+    ("mgu", "gates", "zn", "gates: expected one of ['fn', 'nf'], got 'zn'"),
+    (
+        *("min_gru", "nonlinearity", "tanh"),
+        "nonlinearity: expected one of ['linear', 'positive'] for min_gru, got 'tanh'",
+    ),
+    (
+        *("min_lstm", "activations", np.ones((2, 3, 10))),
+        "activations: expected shape (N, T, 3*H) = (2, 3, 15), got (2, 3, 10)",
+    ),
+    ("ind_rnn", "u", np.ones(4), "u: expected shape (H,) = (5,), got (4,)"),
     ("rnn_index", "index", [[0], [0]], "index: expected shape (2, 3), got (2, 1)"),
     ("rnn_index", "index", [[0] * 3], "index: expected shape (2, T), got (1, 3)"),
     *(
@@ -733,7 +774,7 @@ CHANGED = [
             f"cache: {cell}_step_forward takes one step, but it has lengths, an index or is "
             "reversed",
         )
-        for cell in GATES
+        for cell in COLUMNS
         for field, value in (("lengths", [0, 0]), ("reverse", True), ("index", [[0], [0]]))
     ),
 ]
@@ -786,7 +827,7 @@ def test_cache_may_hold_arrays_in_any_layout(backend, dtype, rng):
             assert_same_bits(a, e)
 
 
-@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("cell", COLUMNS)
 def test_lengths_changed_after_forward_do_no_harm(cell, backend, operands_of):
     lengths = np.array([1, 3])
     h, cache = LAYERS[cell].forward(*operands_of(cell).values(), lengths=lengths)

@@ -389,7 +389,7 @@ def test_wrong_parameters_are_refused(cell, changes, text, backend, rng):
     for call in calls:
         with pytest.raises(ValueError) as error:
             call()
-        assert str(error.value) == f"layer_norm.{text}"
+        assert str(error.value) == text
 
 
 def test_other_things_are_refused(backend, rng):
@@ -401,9 +401,9 @@ def test_other_things_are_refused(backend, rng):
     with pytest.raises(ValueError, match="peepholes: expected None with layer_norm"):
         fastrnn.lstm_forward(*given, layer_norm=norm, peepholes=np.ones(15, "f"))
     wide = norm._replace(gain_c=norm.gain_c.astype(np.float64))
-    with pytest.raises(TypeError, match="layer_norm.gain_c: expected float32 like h, got float64"):
+    with pytest.raises(TypeError, match="gain_c: expected float32 like h, got float64"):
         fastrnn.lstm_forward(*given, layer_norm=wide)
-    with pytest.raises(TypeError, match="layer_norm.gain_c: expected float32 like h, got object"):
+    with pytest.raises(TypeError, match="gain_c: expected float32 like h, got object"):
         fastrnn.lstm_forward(*given, layer_norm=norm._replace(gain_c=None))
     with pytest.raises(ValueError, match="layer_norm: expected None for rnn nonlinearity='tanh'"):
         Stream("rnn", *(a[..., :5] for a in given[2:]), layer_norm=norm)

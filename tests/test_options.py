@@ -15,25 +15,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from util import (
     BY_NAME,
+    COLUMNS,
     FLOATS,
-    GATES,
     LAYERS,
     SEQUENCES,
     TWIN,
+    WEIGHTS,
     assert_close,
     assert_results,
     assert_same_bits,
     draw,
     run,
     upstream,
+    weights_of,
     without,
 )
 
 import fastrnn
-from fastrnn.cells import CELLS, GRU, LSTM, NAMES
+from fastrnn.cells import CELLS, NAMES
 from fastrnn.weights import reorder
 
-STEPS = [name for name, layer in LAYERS.items() if layer.function.removesuffix("_step") in GATES]
+STEPS = [name for name, layer in LAYERS.items() if layer.function.removesuffix("_step") in COLUMNS]
 STEPS = [name for name in STEPS if name not in SEQUENCES]
 # The weights as they lie and packed; threads that share rows, and units.
 SHAPES = [(1, 3, 7, 9), (2, 3, 5, 33), (5, 6, 7, 17), (33, 4, 16, 40), (3, 40, 33, 130)]
@@ -150,7 +152,8 @@ def test_inference_needs_the_memory_of_its_result(return_sequence):
 
 def transposed_twin(layer, operands):
     """The same layer and operands with the weights the other way round."""
-    turned = {name: np.ascontiguousarray(operands[name].T) for name in ("Wx", "Wh")}
+    names = [name for name in ("Wx", "Wh") if name in operands]
+    turned = {name: np.ascontiguousarray(operands[name].T) for name in names}
     return without(layer, "transposed"), operands | turned
 
 
@@ -164,7 +167,7 @@ def test_transposed_weights_give_the_same_bits(
     operands = draw(layer, rng, dtype, *shape)
     fastrnn.set_num_threads(2)
     actual, expected = run(layer, operands), run(*transposed_twin(layer, operands))
-    for key in ("dWx", "dWh", "cache.Wx", "cache.Wh"):
+    for key in {"dWx", "dWh", "cache.Wx", "cache.Wh"} & set(actual):
         actual[key] = np.ascontiguousarray(actual[key].T)
     expected["cache.transposed"] = True
     if implementation == "numpy":
@@ -180,12 +183,16 @@ def test_transposed_weights_give_the_same_bits(
         ("lstm_ifgo_c0_lengths", "iofg"),
         ("gru_bh_lengths", "zrn"),
         ("gru_original_bh_lengths_reverse", "zrn"),
+        ("mgu_reset_lengths", "nf"),
+        ("min_gru_positive_reset_lengths", "nz"),
+        ("min_lstm_positive_index_lengths", "nfi"),
     ],
 )
 def test_gate_orders_are_permutations(name, gates, implementation, dtype, rng):
-    layer, cell = LAYERS[name], LSTM if "lstm" in name else GRU
+    layer = LAYERS[name]
+    cell = NAMES[layer.function]
     operands = draw(layer, rng, dtype, 5, 6, 7, 17)
-    weights = [key for key in ("Wx", "Wh", "b", "bh") if key in operands]
+    weights = [key for key in WEIGHTS if key in operands]
     order = cell.orders[gates]
     turned = {key: reorder(operands[key], cell.gates, order) for key in weights}
     plain = without(layer, "gates")
@@ -233,7 +240,7 @@ def one_call_a_piece(name, operands, douts):
 @settings(derandomize=True, deadline=None, max_examples=120)
 @given(
     st.data(),
-    st.sampled_from(list(GATES)),
+    st.sampled_from(list(COLUMNS)),
     st.sampled_from(FLOATS),
     st.integers(1, 3),
     st.booleans(),
@@ -247,7 +254,7 @@ def test_pieces_between_resets_are_calls_of_their_own(data, name, dtype, n_threa
     operands["reset"] = np.array(
         data.draw(st.lists(st.lists(st.booleans(), min_size=T, max_size=T), min_size=N, max_size=N))
     )
-    operands["weights"] = [operands[key] for key in ("Wx", "Wh", "b")]
+    operands["weights"] = [operands[key] for key in weights_of(name)]
     (dh,) = upstream([np.zeros((N, T, H), dtype)])
     keywords = {key: operands[key] for key in ("c0", "reset") if key in operands}
     kernels.set_flops_per_thread(1)
@@ -346,15 +353,13 @@ def test_altered_cache_is_refused(change, exception, text, backend, rng):
 
 def prepared_in_place_of(layer, operands, **keywords):
     """Operands in which prepared weights stand for Wx, Wh and b, and the keywords that remain."""
-    names = ("Wx", "Wh", "b", "bh")
     held = ("gates", "reset_after", "nonlinearity", "transposed")
     options = {key: value for key, value in layer.keywords.items() if key in held}
-    arrays = {key: operands[key] for key in names if key in operands}
+    arrays = {key: operands[key] for key in WEIGHTS if key in operands}
     cell = layer.function.removesuffix("_step")
-    weights = fastrnn.prepare(
-        cell, *list(arrays.values())[:3], bh=arrays.get("bh"), **options, **keywords
-    )
-    rest = {key: a for key, a in operands.items() if key not in names}
+    arrays["Wh"] = arrays.pop("u", arrays.get("Wh"))
+    weights = fastrnn.prepare(cell, **arrays, **options, **keywords)
+    rest = {key: a for key, a in operands.items() if key not in WEIGHTS}
     return rest, weights, {k: v for k, v in layer.keywords.items() if k not in held}
 
 
@@ -425,7 +430,11 @@ def results_of_prepared(weights, x, h0):
 
 @pytest.mark.parametrize("remake", REMADE.values(), ids=REMADE)
 @pytest.mark.parametrize(
-    "name", ["lstm", "gru_transposed_zrn_bh_index", "gru_original_step", "rnn_relu_lengths"]
+    "name",
+    [
+        *("lstm", "gru_transposed_zrn_bh_index", "gru_original_step", "rnn_relu_lengths"),
+        *("mgu_nf_lengths_reverse", "min_lstm_positive_index_lengths", "ind_rnn_tanh_step"),
+    ],
 )
 @pytest.mark.parametrize("training", [False, True])
 def test_remade_prepared_weights_are_prepared_and_read_only(name, remake, training, backend, rng):
@@ -454,7 +463,7 @@ def test_remade_prepared_weights_are_prepared_and_read_only(name, remake, traini
         ({"b": None}, TypeError, "b: expected float64 like Wx, got object"),
         ({"bh": np.ones(24)}, ValueError, "bh: expected None for lstm, which has one bias"),
         ({"cell": "gru"}, ValueError, "gates: expected one of ['rzn', 'zrn'], got 'ifog'"),
-        ({"cell": 1}, ValueError, "cell: expected one of ['rnn', 'lstm', 'gru'], got 1"),
+        ({"cell": 1}, ValueError, f"cell: expected one of {[*NAMES]}, got 1"),
         ({"gates": "fico"}, ValueError, "gates: expected one of"),
         ({"nonlinearity": "relu"}, ValueError, "nonlinearity: expected one of ['tanh'] for lstm"),
         ({"reset_after": False}, ValueError, "reset_after: expected one of [True] for lstm, got F"),
@@ -526,7 +535,7 @@ def test_records_mirror_the_specs_of_the_kernels():
 
 
 def test_public_names_are_records():
-    assert list(NAMES) == list(GATES)
+    assert list(NAMES) == list(COLUMNS)
     for name, cell in NAMES.items():
         assert cell.name == name and cell.kernel == name
         assert cell.orders[cell.gates] == cell.gates

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from util import (
+    COLUMNS,
     EXACT,
     FLOATS,
     GATES,
@@ -24,6 +25,7 @@ from util import (
     draw,
     run,
     upstream,
+    weights_of,
     without,
 )
 
@@ -35,6 +37,8 @@ LARGE = (
     *("rnn_index", "lstm_fico_index_lengths_reverse", "gru_index_lengths"),
     *("lstm_transposed_ifgo_c0", "gru_transposed_zrn_bh_index", "gru_original_transposed_bh"),
     *("lstm_reset_initial_c0_reverse", "gru_original_reset_bh_lengths", "gru_reset_initial_index"),
+    *("mgu_reset_lengths", "min_gru_positive_transposed_reverse", "min_gru_reset_initial_index"),
+    *("min_lstm_nfi_lengths_reverse", "ind_rnn_transposed_lengths", "ind_rnn_tanh_reset_reverse"),
 )
 CASES = [(name, shape) for name in LAYERS for shape in SHAPES]
 CASES += [(name, shape) for name in LARGE for shape in LARGE_SHAPES]
@@ -85,11 +89,11 @@ FORMS = [
 
 @pytest.mark.parametrize("keywords", FORMS, ids=str)
 @pytest.mark.parametrize("indexed", [False, True])
-@pytest.mark.parametrize("cell", GATES)
-def test_no_rows_of_any_number_of_steps(cell, indexed, keywords, backend, dtype):
+@pytest.mark.parametrize("cell", COLUMNS)
+def test_no_rows_of_any_number_of_steps(cell, indexed, keywords, backend, dtype, rng):
     """Arrays without elements have shapes whose sizes of work space wrap."""
-    G = GATES[cell]
-    weights = np.ones((1, G), dtype), np.ones((1, G), dtype), np.ones(G, dtype)
+    G, operands = COLUMNS[cell], draw(LAYERS[cell], rng, dtype, 1, 1, 1, 1)
+    weights = [operands[name] for name in weights_of(cell)]
     forward, backward = (getattr(fastrnn, f"{cell}_{way}") for way in ("forward", "backward"))
     for T in ((2**63 - 1) // (G * 8), 2**58 // G, 2**32, 2**31 - 2):
         given = dict(keywords)
@@ -315,7 +319,11 @@ def test_table_without_rows(name, implementation, dtype, rng):
     operands = draw(layer, rng, dtype, 3, 4, 7, 5)
     index, x = operands.pop("index"), operands["x"][:0]
     h, cache = getattr(fastrnn, f"{layer.function}_forward")(
-        x, *list(operands.values())[1:5], index=index, lengths=[0, 0, 0], **layer.keywords
+        x,
+        *(operands[name] for name in ("h0", *weights_of(layer.function))),
+        index=index,
+        lengths=[0, 0, 0],
+        **layer.keywords,
     )
     assert not h.any()
     dx, dh0, *weights = getattr(fastrnn, f"{layer.function}_backward")(h, cache)
@@ -517,7 +525,7 @@ def test_results_are_new_contiguous_arrays_of_the_operands_dtype(name, backend, 
 # ---- NaN, infinities, zeros ----------------------------------------------------------------------
 
 CELLS = [(cell, shape) for cell in GATES for shape in [(2, 3, 5, 9), (5, 6, 7, 17)]]
-CELLS.append(("gru_original", (5, 6, 7, 17)))
+CELLS += [(cell, (5, 6, 7, 17)) for cell in ("gru_original", "mgu")]
 
 
 def spoilt(operands, name, at, value=np.nan):
@@ -531,8 +539,9 @@ def test_nan_in_x_spreads_in_its_row_and_to_the_weights(cell, shape, implementat
     operands = draw(LAYERS[cell], rng, dtype, *shape)
     expected = run(LAYERS[cell], operands)
     expected["cache.x"] = spoilt(operands, "x", (1, 1, 3))["x"]
-    for name in {"out_0", "cache.h", "cache.c", "cache.activations"} & set(expected):
-        expected[name][1, 1:] = np.nan
+    for name in ("out_0", "cache.h", "cache.c", "cache.activations"):
+        if expected.get(name) is not None:
+            expected[name][1, 1:] = np.nan
     if expected.get("cache.candidate") is not None:
         expected["cache.candidate"][1, 2:] = np.nan  # of the state before
     for name in {"out_1", "cache.hT", "cache.cT", "dx", "dh0"} & set(expected):
@@ -554,6 +563,38 @@ def test_nan_in_dh_spreads_to_the_steps_before(cell, shape, implementation, dtyp
     np.testing.assert_array_equal(actual_dx, dx)
     np.testing.assert_array_equal(actual_dh0, dh0)
     assert all(np.isnan(dw).all() for dw in weights)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 9), (5, 6, 7, 17)], ids=str)
+@pytest.mark.parametrize("cell", ["min_gru", "min_lstm", "ind_rnn"])
+def test_nan_in_a_unit_that_reaches_no_other_stays_in_it(cell, shape, implementation, dtype, rng):
+    layer = LAYERS[cell]
+    operands = draw(layer, rng, dtype, *shape)
+    expected, cache = layer.forward(*operands.values())
+    expected[1, :, 3] = np.nan
+    h, _ = layer.forward(*spoilt(operands, "h0", (1, 3)).values())
+    np.testing.assert_array_equal(h, expected)
+    (dh,) = upstream([h])
+    _, expected, *_ = layer.backward(dh, cache)
+    dh[1, 1, 3] = expected[1, 3] = np.nan
+    _, dh0, *weights = layer.backward(dh, cache)
+    np.testing.assert_array_equal(dh0, expected)
+    for dw in weights:
+        units = np.isnan(dw).reshape(*dw.shape[:-1], -1, shape[-1])
+        assert units[..., 3].all() and np.count_nonzero(units) == units[..., 3].size
+
+
+@pytest.mark.parametrize("value", [-800, -np.inf])
+def test_gates_of_0_share_a_min_lstm_evenly(value, implementation, dtype):
+    """f / (f + i) is no 0 / 0."""
+    for rows in (1, 9):
+        x, h0 = np.ones((rows, 1), dtype), np.full((rows, 1), 2, dtype)
+        b = np.array([value, value, 5], dtype)
+        h, cache = fastrnn.min_lstm_step_forward(x, h0, np.zeros((1, 3), dtype), b)
+        np.testing.assert_array_equal(h, np.full_like(h, 3.5))
+        _, dh0, _, db = fastrnn.min_lstm_step_backward(np.ones_like(h), cache)
+        np.testing.assert_array_equal(dh0, np.full_like(h, 0.5))
+        np.testing.assert_array_equal(db, rows * np.array([-0.75, 0.75, 0.5]))
 
 
 def test_nan_in_a_row_stays_in_it(implementation, dtype, rng):

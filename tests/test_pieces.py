@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from util import LAYERS, SEQUENCES, TWIN, assert_close, assert_same_bits, draw, upstream
+from util import LAYERS, SEQUENCES, TWIN, WEIGHTS, assert_close, assert_same_bits, draw, upstream
 
 import fastrnn
 from fastrnn.cells import GRU, LSTM, NAMES
@@ -20,7 +20,6 @@ PIECEWISE = [
     and "reset_to" not in LAYERS[name].keywords
     and not ("lengths" in LAYERS[name].operands and "reverse" in LAYERS[name].keywords)
 ]
-WEIGHTS = ("Wx", "Wh", "b", "bh")
 
 
 def piece_of(layer, operands, states, begin, end):

@@ -9,33 +9,43 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from util import assert_same_bits
+from util import COLUMNS, assert_same_bits
 
 import fastrnn
 from fastrnn.backends import _kernels
 
 CELLS = {
-    "rnn": (1, {}),
-    "rnn_relu": (1, {"nonlinearity": "relu"}),
-    "lstm": (4, {"gates": "iofg"}),
-    "gru": (3, {"bh": True}),
-    "gru_original": (3, {"bh": True, "reset_after": False}),
+    "rnn": ("rnn", {}),
+    "rnn_relu": ("rnn", {"nonlinearity": "relu"}),
+    "lstm": ("lstm", {"gates": "iofg"}),
+    "gru": ("gru", {"bh": True}),
+    "gru_original": ("gru", {"bh": True, "reset_after": False}),
+    "mgu": ("mgu", {}),
+    "min_gru": ("min_gru", {"gates": "nz", "nonlinearity": "positive"}),
+    "min_lstm": ("min_lstm", {}),
+    "ind_rnn": ("ind_rnn", {"nonlinearity": "tanh"}),
 }
 T, D, H = 5, 7, 37
 
 
+def arrays_of(cell, D, H, dtype, rng):
+    """Wx, Wh, b and bh; in place of Wh, where there is none, a vector or None."""
+    G = COLUMNS[cell]
+    of_h = {"min_gru": None, "min_lstm": None, "ind_rnn": (H,)}.get(cell, (H, G * H))
+    shapes = (D, G * H), of_h, (G * H,), (G * H,)
+    return [shape and rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
 def weights_of(name, dtype, rng):
     """Cell, (Wx, Wh, b) and keywords."""
-    G, keywords = CELLS[name]
-    arrays = [rng.standard_normal(shape) for shape in ((D, G * H), (H, G * H), (G * H,), (G * H,))]
-    Wx, Wh, b, bh = (a.astype(dtype) / 3 for a in arrays)
-    keywords = keywords | ({"bh": bh} if "bh" in keywords else {})
-    return name.split("_")[0], (Wx, Wh, b), keywords
+    cell, keywords = CELLS[name]
+    Wx, Wh, b, bh = (a if a is None else a / 3 for a in arrays_of(cell, D, H, dtype, rng))
+    return cell, (Wx, Wh, b), keywords | ({"bh": bh} if "bh" in keywords else {})
 
 
 def forward(cell, x, *weights, **keywords):
-    h0 = np.zeros((len(x), H), x.dtype)
-    return getattr(fastrnn, f"{cell}_forward")(x, h0, *weights, **keywords)
+    h0, given = np.zeros((len(x), H), x.dtype), [a for a in weights if a is not None]
+    return getattr(fastrnn, f"{cell}_forward")(x, h0, *given, **keywords)
 
 
 @pytest.fixture
@@ -88,7 +98,8 @@ def test_prepared_weights_serve_steps_backward_and_other_kernels(name, backend, 
     expected = backward(h, cache)
     prepared = fastrnn.prepare(cell, *weights, **keywords)
     for a in weights:
-        a[...] = np.nan  # prepare has copied them
+        if a is not None:
+            a[...] = np.nan  # prepare has copied them
     again, cache = forward(cell, x, pickle.loads(pickle.dumps(prepared)))
     assert_same_bits(again, h)
     for a, b in zip(backward(again, cache), expected, strict=True):
@@ -251,10 +262,10 @@ def test_input_of_any_layout_is_taken(stream, x):
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"cell": "tanh"}, "cell: expected one of ['rnn', 'lstm', 'gru'], got 'tanh'"),
+        ({"cell": "tanh"}, f"cell: expected one of {[*COLUMNS]}, got 'tanh'"),
         ({"batch": 0}, "batch: expected an integer of at least 1, got 0"),
         ({"gates": "abcd"}, "gates: expected one of"),
-        ({"cell": ["lstm"]}, "cell: expected one of ['rnn', 'lstm', 'gru'], got ['lstm']"),
+        ({"cell": ["lstm"]}, f"cell: expected one of {[*COLUMNS]}, got ['lstm']"),
         ({"bh": np.zeros(4 * H, "f")}, "bh: expected None for lstm, which has one bias"),
         ({"b": np.zeros(3, "f")}, "b: expected shape (4*H,) = (148,), got (3,)"),
     ],
@@ -405,10 +416,9 @@ def test_wrong_reset_of_many_steps_leaves_the_state(reset, error, backend, rng):
 @pytest.mark.parametrize("name", CELLS)
 def test_output_may_lie_on_the_input(name, implementation, small_work_is_split, rng):
     """Also where threads share the units, and a late one reads what an early one has written."""
-    G, keywords = CELLS[name]
-    cell, size = name.split("_")[0], 129
-    shapes = (size, G * size), (size, G * size), (G * size,)
-    weights = [rng.standard_normal(shape).astype(np.float32) / size for shape in shapes]
+    (cell, keywords), size = CELLS[name], 129
+    *weights, _ = arrays_of(cell, size, size, np.float32, rng)
+    weights = [a if a is None else a / size for a in weights]
     keywords = {key: value for key, value in keywords.items() if key != "bh"}
     x = rng.standard_normal((40, 1, size)).astype(np.float32)
     fastrnn.set_num_threads(3)
@@ -439,7 +449,7 @@ def test_stream_takes_transposed_weights(name, backend, rng):
     cell, (Wx, Wh, b), keywords = weights_of(name, np.float32, rng)
     x = rng.standard_normal((T, 1, D)).astype(np.float32)
     expected = fastrnn.Stream(cell, Wx, Wh, b, **keywords).steps(x)
-    turned = (np.ascontiguousarray(W.T) for W in (Wx, Wh))
+    turned = (W if W is None else np.ascontiguousarray(W.T) for W in (Wx, Wh))
     stream = fastrnn.Stream(cell, *turned, b, **keywords, transposed=True)
     np.testing.assert_allclose(stream.steps(x), expected, rtol=1e-5, atol=1e-6)
     if backend == "cython":
@@ -568,7 +578,10 @@ def chain(head, rng):
 
 @pytest.mark.parametrize("batch", [1, 3, 33])
 @pytest.mark.parametrize("headed", [False, True])
-@pytest.mark.parametrize("names", [["rnn_relu"], ["lstm", "gru"], ["gru_original", "rnn", "lstm"]])
+@pytest.mark.parametrize(
+    "names",
+    [["rnn_relu"], ["lstm", "gru"], ["gru_original", "rnn", "lstm"], ["min_gru", "ind_rnn", "mgu"]],
+)
 def test_chain_gives_the_bits_of_its_streams(
     names, headed, batch, implementation, dtype, small_work_is_split, rng
 ):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from util import GATES, LAYERS, TWIN, assert_close, differentiable, draw, run, upstream
+from util import COLUMNS, LAYERS, TWIN, assert_close, differentiable, draw, run, upstream
 
 from fastrnn.weights import Layer, reorder, to_torch
 
@@ -28,6 +28,8 @@ def in_torch(cell, gates, Wx, Wh, b, bh):
 
 
 def step(cell, x, *operands, bh=None, gates=None, reset_after=True, **keywords):
+    if cell in MINIMAL:
+        return (MINIMAL[cell](x, *operands, **({"gates": gates} if gates else {}), **keywords),)
     *states, Wx, Wh, b = operands
     if not reset_after:
         return (original_gru_step(x, *states, *ordered(gates, Wx, Wh, b, bh)),)
@@ -51,10 +53,44 @@ def original_gru_step(x, h, Wx, Wh, b, bh):
     return z * h + (1 - z) * torch.tanh(an + (r * h) @ Un + bn)
 
 
-def sequence(
-    cell, x, h0, Wx, Wh, b, *, c0=None, bh=None, lengths=None, reset=None, reverse=False, **keywords
-):
+def by_gate(a, gates):
+    return dict(zip(gates, a.chunk(len(gates), dim=-1), strict=True))
+
+
+def mgu_step(x, h, Wx, Wh, b, gates="fn"):
+    a, U = by_gate(x @ Wx + b, gates), by_gate(Wh, gates)
+    f = torch.sigmoid(a["f"] + h @ U["f"])
+    return (1 - f) * h + f * torch.tanh(a["n"] + (f * h) @ U["n"])
+
+
+def candidate(a, nonlinearity):
+    return a if nonlinearity == "linear" else torch.where(a >= 0, a + 0.5, torch.sigmoid(a))
+
+
+def min_gru_step(x, h, Wx, b, gates="zn", nonlinearity="linear"):
+    a = by_gate(x @ Wx + b, gates)
+    return torch.lerp(h, candidate(a["n"], nonlinearity), torch.sigmoid(a["z"]))
+
+
+def min_lstm_step(x, h, Wx, b, gates="fin", nonlinearity="linear"):
+    """As the paper has it for its logarithms: f / (f + i) is a sigmoid."""
+    a = by_gate(x @ Wx + b, gates)
+    forget = torch.sigmoid(F.softplus(-a["i"]) - F.softplus(-a["f"]))
+    return torch.lerp(candidate(a["n"], nonlinearity), h, forget)
+
+
+def ind_rnn_step(x, h, Wx, u, b, nonlinearity="relu"):
+    return getattr(torch, nonlinearity)(F.linear(x, Wx.T, b) + u * h)
+
+
+# Of these there are no modules: loops of autograd's operations.
+MINIMAL = {"mgu": mgu_step, "min_gru": min_gru_step, "min_lstm": min_lstm_step}
+MINIMAL |= {"ind_rnn": ind_rnn_step}
+
+
+def sequence(cell, x, h0, *, c0=None, bh=None, lengths=None, reset=None, reverse=False, **keywords):
     N, T, _ = x.shape
+    weights = [keywords.pop(name) for name in ("Wx", "Wh", "u", "b") if name in keywords]
     lengths = torch.full((N,), T) if lengths is None else lengths
     t, end = torch.arange(T), lengths[:, None]
     order = torch.where(t < end, end - 1 - t, t) if reverse else t.expand(N, T)
@@ -62,17 +98,18 @@ def sequence(
     def in_order(a):
         return a.gather(1, order[..., None].expand_as(a))
 
-    if reset is not None:
+    if reset is not None or cell in MINIMAL:
+        reset = torch.zeros((N, T), dtype=bool) if reset is None else reset
         reset = in_order(reset[..., None].expand(N, T, 1))
-        loop = step_by_step(cell, in_order(x), h0, c0, Wx, Wh, b, lengths, reset, bh=bh, **keywords)
-        h, *last = loop
+        keywords |= {} if bh is None else {"bh": bh}
+        h, *last = step_by_step(cell, in_order(x), h0, c0, weights, lengths, reset, **keywords)
     else:
-        h, *last = packed(cell, in_order(x), h0, c0, Wx, Wh, b, bh, lengths, **keywords)
+        h, *last = packed(cell, in_order(x), h0, c0, *weights, bh, lengths, **keywords)
     return in_order(h), *last
 
 
-def step_by_step(cell, x, h0, c0, Wx, Wh, b, lengths, reset, *, reset_to="zeros", **keywords):
-    """A loop over PyTorch's cells, in which the states are set back."""
+def step_by_step(cell, x, h0, c0, weights, lengths, reset, *, reset_to="zeros", **keywords):
+    """A loop over steps, in which the states are set back."""
     states = [h0]
     if cell == "lstm":
         states.append(torch.zeros_like(h0) if c0 is None else c0)
@@ -83,7 +120,7 @@ def step_by_step(cell, x, h0, c0, Wx, Wh, b, lengths, reset, *, reset_to="zeros"
         before = [
             torch.where(reset[:, t] & within, a, s) for a, s in zip(anew, states, strict=True)
         ]
-        after = step(cell, x_t, *before, Wx, Wh, b, **keywords)
+        after = step(cell, x_t, *before, *weights, **keywords)
         states = [torch.where(within, a, s) for a, s in zip(after, states, strict=True)]
         h.append(torch.where(within, states[0], torch.zeros_like(states[0])))
     return torch.stack(h, dim=1), *states
@@ -145,11 +182,11 @@ def stranger(name, tensors):
     """Outputs of PyTorch for the operands of a layer, by name."""
     layer = LAYERS[name]
     cell = layer.function.removesuffix("_step")
-    if cell not in GATES:
+    if cell not in COLUMNS:
         return STRANGERS[name](*tensors.values())
     keywords = dict(layer.keywords)
     if keywords.pop("transposed", False):
-        tensors = tensors | {name: tensors[name].T for name in ("Wx", "Wh")}
+        tensors = tensors | {n: tensors[n].T for n in ("Wx", "Wh") if n in tensors}
     if cell != layer.function:
         by_name = {"bh": tensors["bh"]} if "bh" in tensors else {}
         positional = [a for key, a in tensors.items() if key not in by_name]

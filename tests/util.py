@@ -66,6 +66,8 @@ class Layer(NamedTuple):
     last_states: tuple[str, ...]
 
 
+# A cell's weights, each in the place that its functions have for it.
+WEIGHTS = ("Wx", "Wh", "u", "b", "bh")
 # Operands that are passed by name.
 BY_NAME = ("c0", "bh", "lengths", "index", "reset")
 
@@ -94,24 +96,33 @@ def _layer(
     return Layer(forward, backward, operands, function, keywords, last_states)
 
 
+# Columns of Wx in H: of the cells that PyTorch has, too, and of all.
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+COLUMNS = GATES | {"mgu": 2, "min_gru": 2, "min_lstm": 3, "ind_rnn": 1}
+
+
+def weights_of(cell: str, transposed: bool = False) -> dict[str, str]:
+    """A cell's weights by name, and their shapes."""
+    columns = f"{COLUMNS[cell]}*H"
+    of_h = {"min_gru": {}, "min_lstm": {}, "ind_rnn": {"u": "H"}}
+    shapes = {"Wx": f"D {columns}"} | of_h.get(cell, {"Wh": f"H {columns}"}) | {"b": columns}
+    if transposed:
+        shapes = {name: " ".join(reversed(shape.split())) for name, shape in shapes.items()}
+    return shapes
 
 
 def _cell(function: str, *by_name: str, last_states: bool = True, **keywords: object) -> Layer:
     """A cell, as "lstm" or "lstm_step", with these of its keywords."""
     cell = function.removesuffix("_step")
+    states = ("h", "c") if cell == "lstm" else ("h",)
     if function == cell:
         operands = {"x": "U D" if "index" in by_name else "N T D", "h0": "N H"}
-        outputs = {"rnn": ("hT",), "lstm": ("hT", "cT"), "gru": ("hT",)}[cell]
+        outputs = tuple(f"{state}T" for state in states)
     else:
-        states = {"rnn": ("prev_h",), "lstm": ("prev_h", "prev_c"), "gru": ("prev_h",)}[cell]
-        operands = {"x": "N D"} | dict.fromkeys(states, "N H")
+        operands = {"x": "N D"} | {f"prev_{state}": "N H" for state in states}
         outputs = ()
-    columns = f"{GATES[cell]}*H"
-    if keywords.get("transposed"):
-        operands |= {"Wx": f"{columns} D", "Wh": f"{columns} H", "b": columns}
-    else:
-        operands |= {"Wx": f"D {columns}", "Wh": f"H {columns}", "b": columns}
+    operands |= weights_of(cell, keywords.get("transposed", False))
+    columns = operands["b"]
     optional = {"c0": "N H", "bh": columns, "lengths": "N", "index": "N T", "reset": "N T"}
     operands |= {name: optional[name] for name in by_name}
     return _layer(function, operands, keywords, outputs if last_states else ())
@@ -148,8 +159,8 @@ _MEANS = _layer("embedding_bag", _BAG.operands, {"mode": "mean"})
 _SCORES = {"x": "N T V", "y": "N T"}
 LAYERS = {
     # As they are called first: no keyword, no gradient of the last states.
-    **{cell: _cell(cell, last_states=False) for cell in GATES},
-    **{f"{cell}_step": _cell(f"{cell}_step") for cell in GATES},
+    **{cell: _cell(cell, last_states=False) for cell in COLUMNS},
+    **{f"{cell}_step": _cell(f"{cell}_step") for cell in COLUMNS},
     # Every keyword, alone or beside those it could get in the way of.
     "lstm_fico_step": _cell("lstm_step", gates="fico"),
     "lstm_ifgo_step": _cell("lstm_step", gates="ifgo"),
@@ -207,6 +218,31 @@ LAYERS = {
     "gru_reset_initial_index": _cell("gru", "index", "reset", reset_to="initial"),
     "gru_original_reset_bh_lengths": _cell("gru", "bh", "lengths", "reset", reset_after=False),
     "gru_original_reset_initial": _cell("gru", "reset", reset_after=False, reset_to="initial"),
+    "mgu_nf_transposed_step": _cell("mgu_step", gates="nf", transposed=True),
+    "mgu_nf_lengths_reverse": _cell("mgu", "lengths", gates="nf", reverse=True),
+    "mgu_transposed_index_reverse": _cell("mgu", "index", transposed=True, reverse=True),
+    "mgu_reset_lengths": _cell("mgu", "lengths", "reset"),
+    "mgu_reset_initial": _cell("mgu", "reset", reset_to="initial"),
+    "min_gru_positive_step": _cell("min_gru_step", nonlinearity="positive"),
+    "min_gru_nz_lengths": _cell("min_gru", "lengths", gates="nz"),
+    "min_gru_positive_transposed_reverse": _cell(
+        "min_gru", nonlinearity="positive", transposed=True, reverse=True
+    ),
+    "min_gru_reset_initial_index": _cell("min_gru", "index", "reset", reset_to="initial"),
+    "min_gru_positive_reset_lengths": _cell("min_gru", "lengths", "reset", nonlinearity="positive"),
+    "min_lstm_positive_transposed_step": _cell(
+        "min_lstm_step", nonlinearity="positive", transposed=True
+    ),
+    "min_lstm_nfi_lengths_reverse": _cell("min_lstm", "lengths", gates="nfi", reverse=True),
+    "min_lstm_positive_index_lengths": _cell(
+        "min_lstm", "lengths", "index", nonlinearity="positive"
+    ),
+    "min_lstm_transposed_reset": _cell("min_lstm", "reset", transposed=True),
+    "ind_rnn_tanh_step": _cell("ind_rnn_step", nonlinearity="tanh"),
+    "ind_rnn_transposed_lengths": _cell("ind_rnn", "lengths", transposed=True),
+    "ind_rnn_tanh_index_reverse": _cell("ind_rnn", "index", nonlinearity="tanh", reverse=True),
+    "ind_rnn_reset_initial_lengths": _cell("ind_rnn", "lengths", "reset", reset_to="initial"),
+    "ind_rnn_tanh_reset_reverse": _cell("ind_rnn", "reset", nonlinearity="tanh", reverse=True),
     "affine": _layer("affine", {"x": "N D", "w": "D M", "b": "M"}),
     "affine_of_images": _layer("affine", {"x": "N T D", "w": "T*D M", "b": "M"}),
     "temporal_affine": _layer("temporal_affine", {"x": "N T D", "w": "D M", "b": "M"}),
@@ -220,7 +256,7 @@ LAYERS = {
     "temporal_softmax_loss_bool": _loss("temporal_softmax_loss", _SCORES | {"bool_mask": "N T"}),
     "temporal_softmax_loss_real": _loss("temporal_softmax_loss", _SCORES | {"real_mask": "N T"}),
 }
-SEQUENCES = [name for name, layer in LAYERS.items() if layer.function in GATES]
+SEQUENCES = [name for name, layer in LAYERS.items() if layer.function in COLUMNS]
 
 
 def differentiable(operands: Iterable[str]) -> list[str]:
@@ -230,8 +266,9 @@ def differentiable(operands: Iterable[str]) -> list[str]:
 
 
 def draw(layer: Layer, rng, dtype, N: int, T: int, D: int, H: int) -> dict[str, np.ndarray]:
-    """Random operands by name, weights over the root of their fan-in. M = U = V = H and W = D."""
-    sizes = {"N": N, "T": T, "D": D, "W": D, "4": 4, "3": 3, "1": 1}
+    """Random operands by name, weights over the root of their fan-in, u over 2. M = U = V = H and
+    W = D."""
+    sizes = {"N": N, "T": T, "D": D, "W": D, "4": 4, "3": 3, "2": 2, "1": 1}
     sizes |= dict.fromkeys("HMUV", H)
 
     def operand(name: str, axes: list[str]) -> np.ndarray:
@@ -254,8 +291,8 @@ def draw(layer: Layer, rng, dtype, N: int, T: int, D: int, H: int) -> dict[str, 
         if name == "real_mask":
             return rng.random(shape).astype(dtype)
         fan_in = shape[-1 if layer.keywords.get("transposed") else 0]
-        scale = 1 / math.sqrt(fan_in) if name in ("Wx", "Wh", "w", "W") else 1
-        return (scale * rng.standard_normal(shape)).astype(dtype)
+        fan_in = 4 if name == "u" else fan_in if name in ("Wx", "Wh", "w", "W") else 1
+        return (1 / math.sqrt(fan_in) * rng.standard_normal(shape)).astype(dtype)
 
     return {name: operand(name, axes.split()) for name, axes in layer.operands.items()}
 

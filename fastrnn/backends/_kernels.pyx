@@ -187,7 +187,8 @@ cdef void set_weights(layer *l, const kernel_table *k, Spec spec, ndarray Wx, nd
     cdef int g
     memset(l, 0, sizeof(layer))
     l.problem.cell = k.cells[spec.cell]
-    l.problem.D, l.problem.H = PyArray_DIMS(Wx)[transposed], PyArray_DIMS(Wh)[transposed]
+    l.problem.D = PyArray_DIMS(Wx)[transposed]
+    l.problem.H = PyArray_DIMS(Wx)[not transposed] // l.problem.cell.gates
     for g in range(l.problem.cell.gates):
         l.problem.offsets[g] = spec.gate_order[g] * l.problem.H
     l.weights.Wx, l.weights.Wh, l.weights.b, l.weights.bh = data(Wx), data(Wh), data(b), data(bh)
@@ -328,7 +329,7 @@ cdef class Spec:
     cdef tuple all_steps
     cdef int fields
     cdef int source[MAX_FIELDS]  # of each field of the cache
-    cdef int place[SOURCES]      # of each source among the fields
+    cdef int place[SOURCES]      # of each source among the fields; -1: it is none
 
     def __init__(self, int cell, int plain, tuple gate_order, tuple vector_order, record, all_steps):
         if (len(gate_order) > MAX_GATES or len(record.cache._fields) > MAX_FIELDS
@@ -340,7 +341,7 @@ cdef class Spec:
         for i, place in enumerate(gate_order):
             self.gate_order[i] = place
         sources = {"bias": BIAS}
-        args = ("x", *record.initial_fields, "Wx", "Wh")
+        args = ("x", *record.initial_fields, "Wx", record.recurrent)
         vectors = (record.vectors_name,) if record.vectors_name else ()
         for names, first in ((args, ARGS), (vectors, ARGS + len(args) + 2),
                              (("gates", "transposed", "packed", "options"), REST),
@@ -350,6 +351,8 @@ cdef class Spec:
         self.record, self.states = record, len(record.states)
         self.cache, self.constant = record.cache, next(iter(record.constants.values()), None)
         self.fields = len(self.cache._fields)
+        for i in range(SOURCES):
+            self.place[i] = -1
         for i, name in enumerate(self.cache._fields):
             self.source[i] = sources.get(name, NOTHING)
             self.place[self.source[i]] = i
@@ -480,15 +483,15 @@ cdef class Spec:
         return 0
 
     cdef inline object of_cache(self, cache, int source):
-        """The field of a cache that is made of this source."""
-        return (<tuple>cache)[self.place[source]]
+        """The field of a cache that is made of this source, or None."""
+        return (<tuple>cache)[self.place[source]] if self.place[source] >= 0 else None
 
     def backward(self, cache, ndarray dh, tuple dlast, ndarray x, ndarray index, bint dbh_wanted,
                  tuple onto) -> tuple:
-        """New arrays dx, dinitial (a tuple), dWx, dWh, db, and dbh and dvectors or None. dh (N, T, H),
-        or (N, H) of a step, and dlast (N, H) each may be None, for zeros; x and index: the cache's, or
-        the rows of them that are read; onto: None, or the last five, which go on from what they
-        hold."""
+        """New arrays dx, dinitial (a tuple), dWx, dWh or None, db, and dbh and dvectors or None. dh
+        (N, T, H), or (N, H) of a step, and dlast (N, H) each may be None, for zeros; x and index: the
+        cache's, or the rows of them that are read; onto: None, or the last five, which go on from what
+        they hold."""
         cdef int kind = PyArray_TYPE(x), s, n = 1 + self.states
         cdef layer l
         cdef ndarray Wx = self.of_cache(cache, ARGS + n), Wh = self.of_cache(cache, ARGS + n + 1)
@@ -498,7 +501,7 @@ cdef class Spec:
         cdef const cell_spec *cell = l.problem.cell
         cdef npy_intp shape[2]
         cdef options how
-        cdef ndarray dx, dWx, dWh, db, dbh = None, vectors = None
+        cdef ndarray dx, dWx, dWh = None, db, dbh = None, vectors = None
         cdef object norm = None, dvectors = None
         cdef tuple dinitial
         cdef Block space
@@ -529,7 +532,9 @@ cdef class Spec:
 
         dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
         if onto is None:
-            dWx, dWh = empty(2, PyArray_DIMS(Wx), kind), empty(2, PyArray_DIMS(Wh), kind)
+            dWx = empty(2, PyArray_DIMS(Wx), kind)
+            if Wh is not None:
+                dWh = empty(PyArray_NDIM(Wh), PyArray_DIMS(Wh), kind)
             shape[0] = cell.gates * l.problem.H
             db = empty(1, shape, kind)
             if dbh_wanted:

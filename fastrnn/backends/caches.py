@@ -8,14 +8,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import GRUCache, LSTMCache, RNNCache
+from fastrnn.cells import (
+    GRUCache,
+    IndRNNCache,
+    LSTMCache,
+    MGUCache,
+    MinGRUCache,
+    MinLSTMCache,
+    RNNCache,
+)
 
 __all__ = [
     "AffineCache",
     "EmbeddingBagCache",
     "EmbeddingCache",
     "GRUCache",
+    "IndRNNCache",
     "LSTMCache",
+    "MGUCache",
+    "MinGRUCache",
+    "MinLSTMCache",
     "RNNCache",
     "RowGradient",
     "TemporalAffineCache",

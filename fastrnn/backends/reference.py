@@ -3,7 +3,9 @@
 It is not made fast, it takes what the layers have checked, and it is what every compiled kernel is
 tested against. Equations: the course notes on RNN and LSTM captioning, from which the default gate
 order i f o g comes; Hochreiter and Schmidhuber (1997) with the forget gate of Gers et al. (2000);
-the GRU of Cho et al. (2014), and the one of PyTorch and Keras that resets after the product.
+the GRU of Cho et al. (2014), and the one of PyTorch and Keras that resets after the product; the
+MGU of Zhou et al. (2016), the minGRU and the minLSTM of Feng et al. (2024), the IndRNN of Li et al.
+(2018).
 """
 
 from collections.abc import Callable
@@ -29,6 +31,7 @@ class Equations(NamedTuple):
     step_backward(dstates, before, after, saved, Wh, order) -> da, du, dstates: the gradients of a,
     of the product with Wh, and of the states before.
     starts(prev_h, saved, order): what multiplies the column blocks of Wh, as many as there are.
+    Wh is what multiplies h, if anything: of an IndRNN a vector.
     """
 
     step: Callable
@@ -147,12 +150,136 @@ def _gru_original_starts(prev_h, saved, order):
     return [prev_h, prev_h, _r_and_z(rz, order)[0] * prev_h]
 
 
+def _in_turn(a, order, gates):
+    """Each gate's columns, by its place in `gates`."""
+    parts = dict(zip(order, np.split(a, len(order), axis=-1), strict=True))
+    return [parts[gate] for gate in gates]
+
+
+def _as_they_lie(order, **parts):
+    return np.concatenate([parts[gate] for gate in order], axis=-1)
+
+
+def _mgu(a, states, Wh, bh, order):
+    (prev_h,) = states
+    (a_f, a_n), (W_f, W_n) = (_in_turn(v, order, "fn") for v in (a, Wh))
+    f = sigmoid(a_f + prev_h @ W_f)
+    n = np.tanh(a_n + (f * prev_h) @ W_n)
+    return [(1 - f) * prev_h + f * n], [_as_they_lie(order, f=f, n=n)]
+
+
+def _mgu_backward(dstates, before, after, saved, Wh, order):
+    (dh,), (prev_h,) = dstates, before
+    (f, n), (W_f, W_n) = (_in_turn(v, order, "fn") for v in (saved[0], Wh))
+    dn = dh * f * (1 - n**2)
+    dkept = dn @ W_n.T  # of f prev_h
+    df = (dh * (n - prev_h) + dkept * prev_h) * f * (1 - f)
+    da = _as_they_lie(order, f=df, n=dn)
+    return da, da, [dh * (1 - f) + dkept * f + df @ W_f.T]
+
+
+def _mgu_starts(prev_h, saved, order):
+    f, _ = _in_turn(saved[0], order, "fn")
+    return [f * prev_h if gate == "n" else prev_h for gate in order]
+
+
+def _linear(a):
+    return a
+
+
+def _linear_slope(n):
+    return np.ones_like(n)
+
+
+def _positive(a):
+    return np.where(a >= 0, a + 0.5, sigmoid(a))
+
+
+def _positive_slope(n):
+    return np.where(n >= 0.5, 1, n * (1 - n))
+
+
+def _without_product(prev_h, saved, order):
+    return []
+
+
+def _min_gru(g, slope):
+    """With n = g(a_n), and the derivative of g by what it is."""
+
+    def step(a, states, Wh, bh, order):
+        (prev_h,), (a_z, a_n) = states, _in_turn(a, order, "zn")
+        z, n = sigmoid(a_z), g(a_n)
+        return [(1 - z) * prev_h + z * n], [_as_they_lie(order, z=z, n=n)]
+
+    def step_backward(dstates, before, after, saved, Wh, order):
+        (dh,), (prev_h,), (z, n) = dstates, before, _in_turn(saved[0], order, "zn")
+        da = _as_they_lie(order, z=dh * (n - prev_h) * z * (1 - z), n=dh * z * slope(n))
+        return da, da, [dh * (1 - z)]
+
+    return Equations(step, step_backward, _without_product)
+
+
+def _parts_of_sum(f, i):
+    """f / (f + i) and i / (f + i); halves where both are 0."""
+    least = np.finfo(f.dtype).tiny
+    total = f + i + 2 * least
+    return (f + least) / total, (i + least) / total
+
+
+def _min_lstm(g, slope):
+    """As _min_gru."""
+
+    def step(a, states, Wh, bh, order):
+        (prev_h,), (a_f, a_i, a_n) = states, _in_turn(a, order, "fin")
+        f, i, n = sigmoid(a_f), sigmoid(a_i), g(a_n)
+        old, new = _parts_of_sum(f, i)
+        return [old * prev_h + new * n], [_as_they_lie(order, f=f, i=i, n=n)]
+
+    def step_backward(dstates, before, after, saved, Wh, order):
+        (dh,), (prev_h,), (f, i, n) = dstates, before, _in_turn(saved[0], order, "fin")
+        old, new = _parts_of_sum(f, i)
+        d = dh * (prev_h - n) * old * new
+        da = _as_they_lie(order, f=d * (1 - f), i=-d * (1 - i), n=dh * new * slope(n))
+        return da, da, [dh * old]
+
+    return Equations(step, step_backward, _without_product)
+
+
+def _ind_rnn(a, states, u, bh, order):
+    (prev_h,) = states
+    return [np.maximum(a + u * prev_h, 0)], []
+
+
+def _ind_rnn_backward(dstates, before, after, saved, u, order):
+    (dh,), (h,) = dstates, after
+    da = np.where(h <= 0, 0, dh)
+    return da, da, [da * u]
+
+
+def _ind_rnn_tanh(a, states, u, bh, order):
+    (prev_h,) = states
+    return [np.tanh(a + u * prev_h)], []
+
+
+def _ind_rnn_tanh_backward(dstates, before, after, saved, u, order):
+    (dh,), (h,) = dstates, after
+    da = dh * (1 - h**2)
+    return da, da, [da * u]
+
+
 EQUATIONS = {
     "rnn": Equations(_rnn, _rnn_backward, _h_alone),
     "rnn_relu": Equations(_rnn_relu, _rnn_relu_backward, _h_alone),
     "lstm": Equations(_lstm, _lstm_backward, _h_alone),
     "gru": Equations(_gru, _gru_backward, _h_alone),
     "gru_original": Equations(_gru_original, _gru_backward, _gru_original_starts),
+    "mgu": Equations(_mgu, _mgu_backward, _mgu_starts),
+    "min_gru": _min_gru(_linear, _linear_slope),
+    "min_gru_positive": _min_gru(_positive, _positive_slope),
+    "min_lstm": _min_lstm(_linear, _linear_slope),
+    "min_lstm_positive": _min_lstm(_positive, _positive_slope),
+    "ind_rnn": Equations(_ind_rnn, _ind_rnn_backward, _h_alone),
+    "ind_rnn_tanh": Equations(_ind_rnn_tanh, _ind_rnn_tanh_backward, _h_alone),
     "rnn_options": Equations(otherwise.rnn, otherwise.rnn_backward, otherwise.h_alone),
     "lstm_options": Equations(otherwise.lstm, otherwise.lstm_backward, otherwise.h_alone),
     "gru_options": Equations(otherwise.gru, otherwise.gru_backward, otherwise.h_alone),
@@ -180,7 +307,7 @@ def _how(cell, options, vectors, order, random, shape, biases=()):
 
 
 def _as_columns(W, transposed):
-    return W.T if transposed else W
+    return W.T if transposed and W is not None else W
 
 
 def _projected(cell, x, Wx, b):
@@ -207,21 +334,32 @@ def _beside_products(cell, weights, vectors, terms):
     return *weights[:2], db, dbh, tuple(dnorm)
 
 
-def _product_gradients(da, du, x, starts, Wx, transposed):
+def _product_gradients(da, du, x, starts, Wx, Wh, transposed):
     """Gradients of x, Wx, Wh, b, bh from da and du, those of the two products."""
     dx = da @ _as_columns(Wx, transposed).T
     da, du, x, *starts = (a.reshape(-1, a.shape[-1]) for a in (da, du, x, *starts))
+    dWx = np.ascontiguousarray(_as_columns(x.T @ da, transposed))
+    dWh = None if Wh is None else _recurrent_gradient(du, starts, Wh, transposed)
+    return dx, dWx, dWh, da.sum(axis=0), du.sum(axis=0)
+
+
+def _recurrent_gradient(du, starts, Wh, transposed):
+    if Wh.ndim == 1:
+        return (starts[0] * du).sum(axis=0)
     blocks = zip(starts, np.split(du, len(starts), axis=1), strict=True)
     dWh = np.concatenate([start.T @ block for start, block in blocks], axis=1)
-    dW = [np.ascontiguousarray(_as_columns(d, transposed)) for d in (x.T @ da, dWh)]
-    return dx, *dW, da.sum(axis=0), du.sum(axis=0)
+    return np.ascontiguousarray(_as_columns(dWh, transposed))
 
 
 # ---- one step ------------------------------------------------------------------------------------
 
 
 def _cache(cell, x, initial, weights, kept, last, steps):
-    fields = weights._asdict() | {"x": x, "bias": weights.bh is not None}
+    fields = weights._asdict() | {
+        "x": x,
+        cell.recurrent: weights.Wh,
+        "bias": weights.bh is not None,
+    }
     fields |= steps._asdict() | cell.constants | {cell.vectors_name: weights.vectors}
     fields |= zip(cell.initial_fields, initial, strict=True)
     fields |= zip(cell.kept_fields, kept, strict=True)
@@ -252,14 +390,14 @@ def step_forward(cell, args, rest, training):
 def step_backward(cell, dstates, cache):
     equations, order = EQUATIONS[cell.kernel], cell.order_of(cache)
     before, saved = cell.initial_states(cache), cell.kept_beside(cache)
-    Wh = _as_columns(cache.Wh, cache.transposed)
+    Wh = _as_columns(cell.recurrent_of(cache), cache.transposed)
     vectors = getattr(cache, cell.vectors_name, None)
-    how = _how(cell, cache.options, vectors, order, True, cache.h0.shape)(0)
+    how = _how(cell, cell.options_of(cache), vectors, order, True, cache.h0.shape)(0)
     da, du, dbefore, *dvectors = equations.step_backward(
         dstates, before, cell.kept_states(cache), saved, Wh, order, *how
     )
     starts = equations.starts(before[0], saved, order, *how)
-    dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, cache.transposed)
+    dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, Wh, cache.transposed)
     terms = None if vectors is None else dvectors[0].sum(axis=0)
     return dx, dbefore, *_beside_products(cell, weights, vectors, terms)
 
@@ -333,7 +471,7 @@ def forward(cell, args, rest, steps, training, return_sequence):
     x_in_order = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time)
     a = _projected(cell, x_in_order, Wx, b)
     reset = _resets_in_order(batch_first(steps.reset, steps), *time)
-    shape, H = a.shape[:2], len(Wh)
+    shape, H = a.shape[:2], initial[0].shape[1]
     first = [_or_zeros(state, initial[0]) for state in initial]
     anew = _starts_of(first, steps.reset_to)
     kept = [np.empty((*shape, H), a.dtype) for _ in (first if training else first[:1])]
@@ -370,7 +508,7 @@ def _before(states, first, reset, anew):
 def backward(cell, dh, dlast, cache, onto=None):
     equations, order, transposed = EQUATIONS[cell.kernel], cell.order_of(cache), cache.transposed
     time = cache.lengths, cache.reverse
-    Wh = _as_columns(cache.Wh, transposed)
+    Wh = _as_columns(cell.recurrent_of(cache), transposed)
     reset = _resets_in_order(batch_first(cache.reset, cache), *time)
     dh = _in_order(batch_first(_or_zeros(dh, cache.h), cache), *time)
     after, saved = (
@@ -380,11 +518,12 @@ def backward(cell, dh, dlast, cache, onto=None):
     first = [_or_zeros(state, cache.h0) for state in cell.initial_states(cache)]
     anew = _starts_of(first, cache.reset_to)
     before = [_before(*v, reset, s) for *v, s in zip(after, first, anew, strict=True)]
-    da, du = (np.empty((*dh.shape[:2], Wh.shape[1]), dh.dtype) for _ in "au")
+    columns = len(cell.gates) * dh.shape[2]
+    da, du = (np.empty((*dh.shape[:2], columns), dh.dtype) for _ in "au")
     dinitial = [np.zeros_like(cache.h0) for _ in first]
     vectors = getattr(cache, cell.vectors_name, None)
-    how = _how(cell, cache.options, vectors, order, True, cache.h0.shape)
-    width = 0 if vectors is None else sum(_widths(cell, vectors, Wh.shape[1]))
+    how = _how(cell, cell.options_of(cache), vectors, order, True, cache.h0.shape)
+    width = 0 if vectors is None else sum(_widths(cell, vectors, columns))
     terms = np.zeros((*dh.shape[:2], width), dh.dtype)
 
     def step(t, dnext_h, *others):
@@ -412,7 +551,7 @@ def backward(cell, dh, dlast, cache, onto=None):
     x = _in_order(_inputs(x, cache.index, cache.lengths), *time)
     starts = equations.starts(before[0], saved, order, *how(0))
     da, du, *starts = (_in_order(a, cache.lengths, False) for a in (da, du, *starts))
-    dx, *weights = _product_gradients(da, du, x, starts, cache.Wx, transposed)
+    dx, *weights = _product_gradients(da, du, x, starts, cache.Wx, Wh, transposed)
     dx = laid_out(_in_order(dx, *time), cache)
     if cache.index is not None:
         taken = steps_taken(cache.index.shape, cache.lengths)

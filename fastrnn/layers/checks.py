@@ -193,8 +193,7 @@ def of_cache(cell: Cell, transposed: bool, kind: str) -> Signature:
 @functools.cache
 def of_layer_norm(cell: Cell) -> Signature:
     """A state h and the parameters of a cell's layer normalisation."""
-    norm = {f"layer_norm.{name}": _times(width) for name, width in cell.norm.items()}
-    return signature(h="N H", **norm)
+    return signature(h="N H", **{name: _times(width) for name, width in cell.norm.items()})
 
 
 # x of sequences.
@@ -220,14 +219,15 @@ def _gates(cell: Cell) -> str:
 
 def _weights(cell: Cell, transposed: bool) -> dict[str, str]:
     gates = _gates(cell)
-    if transposed:
-        return {"Wx": f"{gates} D", "Wh": f"{gates} H"}
-    return {"Wx": f"D {gates}", "Wh": f"H {gates}"}
+    of_h = {"Wh": f"{gates} H" if transposed else f"H {gates}", "u": "H"}
+    shapes = {"Wx": f"{gates} D" if transposed else f"D {gates}"}
+    return shapes | {name: shape for name, shape in of_h.items() if name == cell.recurrent}
 
 
 def _all_weights(cell: Cell, transposed: bool) -> dict[str, str]:
+    nothing = {} if cell.recurrent else {"Wh": "?"}
     biases = {"b": _gates(cell), "bh": f"{_gates(cell)}?"}
-    return _weights(cell, transposed) | biases | _vectors(cell)
+    return _weights(cell, transposed) | nothing | biases | _vectors(cell)
 
 
 def _vectors(cell: Cell) -> dict[str, str]:

@@ -57,10 +57,10 @@ def layer_norm_of(record: Cell, norm: LayerNorm, h: np.ndarray) -> LayerNorm:
     own = [name for name in LayerNorm._fields if name in record.norm]
     for name in LayerNorm._fields[:-1]:
         if name not in own and getattr(norm, name) is not None:
-            raise ValueError(f"layer_norm.{name}: expected None for {record.name}")
+            raise ValueError(f"{name}: expected None for {record.name}")
     given = tuple(getattr(norm, name) for name in own)
     _, *arrays = checks.arrays(checks.of_layer_norm(record), (h, *given))
-    _positive("layer_norm.eps", norm.eps)
+    _positive("eps", norm.eps)
     return norm._replace(**dict(zip(own, arrays, strict=True)))
 
 
@@ -99,6 +99,8 @@ def options_of(record: Cell, options: Options | None) -> Options:
     """
     if options is None:
         return Options()
+    if not record.options:
+        raise TypeError(f"options: expected nothing for {record.name}")
     if type(options) is not Options or len(options) != len(Options._fields):
         raise TypeError(f"options: expected fastrnn.Options, got {type(options).__name__}")
     try:

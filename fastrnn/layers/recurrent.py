@@ -53,11 +53,10 @@ import numpy as np
 from fastrnn.backends import get_backend
 from fastrnn.cells import (
     ALL_STEPS,
-    FORM,
     GRU,
     LSTM,
-    NAMES,
     RNN,
+    STANDARD,
     Cell,
     GRUCache,
     LSTMCache,
@@ -68,7 +67,7 @@ from fastrnn.layers import checks, otherwise
 from fastrnn.layers.prepared import PreparedWeights
 from fastrnn.options import LayerNorm, Options
 
-GATES = {name: len(cell.gates) for name, cell in NAMES.items()}
+GATES = {name: len(cell.gates) for name, cell in STANDARD.items()}
 
 Gradients = tuple[np.ndarray, ...]
 AnyWeights = np.ndarray | PreparedWeights
@@ -93,7 +92,7 @@ def _of_weights(cell, args, gates, transposed, reset_after=True, nonlinearity="t
     if type(weights) is PreparedWeights:
         alone = args[-3] is args[-2] is args[-1] is None and weights.cell == cell.name
         plain = gates is cell.gates and transposed is False and reset_after is True
-        if not (alone and plain and nonlinearity is FORM["nonlinearity"]):
+        if not (alone and plain and nonlinearity is cell.form["nonlinearity"]):
             weights.check_alone(cell.name, *args[-3:], *form)
         cell, expected, arrays, rest = weights.own
         return cell, expected, rest, args[:-4] + arrays
@@ -162,7 +161,8 @@ def step_backward(
     after = zip(cell.states, dstates, cell.kept_states(cache), strict=True)
     dstates = [checks.gradient(f"dnext_{name}", d, state) for name, d, state in after]
     gradients = get_backend(backend).step_backward(cell, dstates, cache)
-    return gradients if cache.options is None else _through_dropout(cell, gradients, cache, backend)
+    plain = cell.options_of(cache) is None
+    return gradients if plain else _through_dropout(cell, gradients, cache, backend)
 
 
 def _through_dropout(cell, gradients, cache, backend):
@@ -251,7 +251,7 @@ def backward(
     if onto is not None:
         onto = _checked_onto(cell, onto, cache)
     module = get_backend(backend)
-    if cache.options is None:
+    if cell.options_of(cache) is None:
         return module.backward(cell, dh, dlast, cache, onto)
     if onto is None or cache.options.dropout_weights == 0:
         gradients = module.backward(cell, dh, dlast, cache, onto)
@@ -267,9 +267,11 @@ def _checked_onto(cell, onto, cache):
     """dWx, dWh, db, and dbh and the vectors' or None."""
     if not isinstance(onto, tuple | list):
         raise TypeError(f"onto: expected a tuple, got {type(onto).__name__}")
-    shapes = {"dWx": cache.Wx.shape, "dWh": cache.Wh.shape}
+    shapes, of_h = {"dWx": cache.Wx.shape}, f"d{cell.recurrent}"
+    if cell.recurrent:
+        shapes |= {of_h: cell.recurrent_of(cache).shape}
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
-    if bias := getattr(cache, "bias", False):
+    if getattr(cache, "bias", False):
         shapes |= {"dbh": shapes["db"]}
     vectors = getattr(cache, cell.vectors_name, None)
     if cell.norm:
@@ -280,9 +282,12 @@ def _checked_onto(cell, onto, cache):
         raise ValueError(f"onto: expected {', '.join(shapes)}, got {len(onto)} of them")
     for (name, shape), d in zip(shapes.items(), onto, strict=True):
         checks.written(name, d, shape, cache.x.dtype)
-    beside = tuple(onto[4 if bias else 3 :])
-    vectors = beside if cell.norm else beside[0] if beside else None
-    return *onto[:3], onto[3] if bias else None, vectors
+    given = dict(zip(shapes, onto, strict=True))
+    if cell.norm:
+        beside = tuple(given[f"d{name}"] for name in cell.norm)
+    else:
+        beside = given.get(f"d{cell.vectors_name}")
+    return *(given.get(name) for name in ("dWx", of_h, "db", "dbh")), beside
 
 
 def _checked_cache(cell, step, cache):
@@ -299,7 +304,7 @@ def _form_of_cache(cell: Cell, cache: object) -> Cell:
     if not checks.is_of(cell.cache, cache) or cache.x is None:
         return plain
     norm = otherwise.vectors_of(None, getattr(cache, "layer_norm", None))
-    if cache.options is None and norm is None:
+    if cell.options_of(cache) is None and norm is None:
         return plain
     record = otherwise.record_of(plain, norm)
     if cache.options is None:
@@ -311,10 +316,9 @@ def _form_of_cache(cell: Cell, cache: object) -> Cell:
 def _plain_form_of_cache(cell, cache):
     if not cell.constants or not checks.is_of(cell.cache, cache) or cache.x is None:
         return cell
-    if cell is RNN and cache.nonlinearity is cell.constants["nonlinearity"]:
-        return cell
-    if cell is RNN:
-        return form_of(cell.name, nonlinearity=cache.nonlinearity)
+    if "nonlinearity" in cell.constants:
+        usual = cache.nonlinearity is cell.constants["nonlinearity"]
+        return cell if usual else form_of(cell.name, nonlinearity=cache.nonlinearity)
     checks.flag("bias", cache.bias)
     reset_after = checks.flag("reset_after", cache.reset_after)
     if reset_after is (cache.candidate is None):

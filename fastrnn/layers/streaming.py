@@ -1,7 +1,7 @@
 """One step after the other with the state kept inside, for inputs that arrive one by one.
 
-Letters: N batch (streams side by side), T steps, D input, H hidden, G gates (1 rnn, 4 lstm, 3 gru),
-C columns of a dense head.
+Letters: N batch (streams side by side), T steps, D input, H hidden, G gates (1 rnn and ind_rnn,
+2 mgu and min_gru, 3 gru and min_lstm, 4 lstm), C columns of a dense head.
 """
 
 import copy
@@ -88,10 +88,10 @@ class Stream(_Stepping):
     """A recurrent cell that remembers its state from step to step: same bits as the sequence
     function, weights prepared once, no memory allocated by a step with out=.
 
-    Inputs: cell, "rnn", "lstm" or "gru"; Wx (D, G*H), Wh (H, G*H), b (G*H,), or the result of
-    prepare alone; batch N; gates, for the lstm and the gru; bh (3*H,) and reset_after, for the gru;
-    nonlinearity, for the rnn; transposed, for Wx (G*H, D) and Wh (G*H, H); peepholes (3*H,), for
-    the lstm; layer_norm, for the lstm and the gru; options, as with training=False; backend.
+    Inputs: cell, Wx (D, G*H), Wh (H, G*H), b (G*H,), gates, bh, reset_after, nonlinearity,
+    transposed, backend: as prepare has them; or cell and the result of prepare alone; batch N;
+    peepholes (3*H,), for the lstm; layer_norm, for the lstm and the gru; options, as with
+    training=False.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
@@ -109,7 +109,7 @@ class Stream(_Stepping):
         gates: str | None = None,
         bh: np.ndarray | None = None,
         reset_after: bool = True,
-        nonlinearity: str = "tanh",
+        nonlinearity: str | None = None,
         transposed: bool = False,
         peepholes: np.ndarray | None = None,
         layer_norm: LayerNorm | None = None,
@@ -123,14 +123,14 @@ class Stream(_Stepping):
             Wx.check_alone(cell, Wh, b, **given)
         else:
             Wx = prepare(cell, Wx, Wh, b, **given, backend=backend)
-        D, H = (W.shape[Wx.transposed] for W in (Wx.Wx, Wx.Wh))
+        record = Wx.own.record
+        D, H = Wx.Wx.shape[Wx.transposed], len(Wx.b) // len(record.gates)
         self._weights, self._backend = Wx, current_backend() if backend is None else backend
         vectors = otherwise.vectors_of(peepholes, layer_norm)
         self._beside = otherwise.beside(Wx.own.record, Wx.Wh, vectors, options)
         self._input_shape, self._output_shape = (batch, D), (batch, H)
-        states = Wx.own.record.states
         try:
-            self._state = {name: np.zeros((batch, H), Wx.Wh.dtype) for name in states}
+            self._state = {name: np.zeros((batch, H), Wx.b.dtype) for name in record.states}
         except ValueError:  # of more bytes than can be counted
             raise MemoryError(f"batch: no memory for states of {batch} rows") from None
         self._start()
@@ -146,7 +146,7 @@ class Stream(_Stepping):
 
     @property
     def _dtype(self):
-        return self._weights.Wh.dtype
+        return self._weights.b.dtype
 
     def __getstate__(self):
         return super().__getstate__() | {"_state": self.state}

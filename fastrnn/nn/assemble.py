@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import NAMES
+from fastrnn.cells import STANDARD
 from fastrnn.layers import checks
 from fastrnn.nn.modules import GRU, LSTM, RNN, Recurrent
 from fastrnn.weights import ORDERS, reorder_params
 
-CELLS = {len(cell.gates): name for name, cell in NAMES.items()}
+CELLS = {len(cell.gates): name for name, cell in STANDARD.items()}
 
 
 class Options(NamedTuple):

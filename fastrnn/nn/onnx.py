@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn import storage
-from fastrnn.cells import NAMES, Steps
+from fastrnn.cells import STANDARD, Steps
 from fastrnn.nn import direction
 from fastrnn.nn.assemble import Options, assemble, check_shape, choose, naming, widened
 from fastrnn.nn.direction import Form, Weights
@@ -20,7 +20,7 @@ from fastrnn.nn.modules import Recurrent
 from fastrnn.optional import require
 from fastrnn.weights import ORDERS, Layer, from_onnx, to_torch
 
-OPERATORS = {name.upper(): name for name in NAMES}
+OPERATORS = {name.upper(): name for name in STANDARD}
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 OUTPUTS = ("Y", "Y_h", "Y_c")
 REVERSED = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
@@ -149,7 +149,7 @@ def run(node: object, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 
 def _initial(node: Node, given: Mapping[str, np.ndarray], N: int, H: int) -> list:
     """h0, and of an lstm c0, (S, N, H) each, None for zeros."""
-    names, S = [f"initial_{state}" for state in NAMES[node.cell].states], len(node.reversed)
+    names, S = [f"initial_{state}" for state in STANDARD[node.cell].states], len(node.reversed)
     for name in given.keys() & set(names):
         shape = (N, S, H) if node.batch_first else (S, N, H)
         check_shape(f"{node.name}: {name}", given[name], shape)
@@ -160,7 +160,7 @@ def _initial(node: Node, given: Mapping[str, np.ndarray], N: int, H: int) -> lis
 def _layers(node: Node, given: Mapping[str, np.ndarray]) -> list[Layer]:
     """The weights of each direction, their gates in ONNX's order."""
     W, R, B = (given.get(name) for name in "WRB")
-    S, G = len(node.reversed), len(NAMES[node.cell].gates)
+    S, G = len(node.reversed), len(STANDARD[node.cell].gates)
     check_shape(f"{node.name}: R", R, (S, f"{G}*H", "H"))
     H = R.shape[2]
     check_shape(f"{node.name}: R", R, (S, G * H, H))
@@ -177,7 +177,7 @@ def _as_one_bias(cell: str, layer: Layer) -> Weights:
     Wx, Wh, b, bh, _ = layer
     if b is None:
         return Weights(Wx, Wh, np.zeros(Wx.shape[1], Wx.dtype))
-    return Weights(Wx, Wh, b, bh) if NAMES[cell].two_biases else Weights(Wx, Wh, b + bh)
+    return Weights(Wx, Wh, b, bh) if STANDARD[cell].two_biases else Weights(Wx, Wh, b + bh)
 
 
 # ---- reading -------------------------------------------------------------------------------------

@@ -34,22 +34,38 @@ def public_functions() -> dict[str, Callable]:
 
 # ---- layers --------------------------------------------------------------------------------------
 
-GATES = {"rnn": "1", "lstm": "4", "gru": "3"}
-STATES = {"rnn": "h", "lstm": "hc", "gru": "h"}
-ORDERS = {"lstm": ("ifog", "fico", "ifgo", "iofg"), "gru": ("rzn", "zrn")}
-WEIGHTS = ("Wx", "Wh", "b", "gates", "bh", "reset_after", "nonlinearity", "transposed")
+STANDARD = {"rnn": "1", "lstm": "4", "gru": "3"}
+GATES = STANDARD | {"mgu": "2", "min_gru": "2", "min_lstm": "3", "ind_rnn": "1"}
+STATES = dict.fromkeys(GATES, "h") | {"lstm": "hc"}
+ORDERS = {
+    "lstm": ("ifog", "fico", "ifgo", "iofg"),
+    "gru": ("rzn", "zrn"),
+    "mgu": ("fn", "nf"),
+    "min_gru": ("zn", "nz"),
+    "min_lstm": ("fin", "nfi"),
+}
+NONLINEARITIES = {
+    "rnn": ("tanh", "relu"),
+    "min_gru": ("linear", "positive"),
+    "min_lstm": ("linear", "positive"),
+    "ind_rnn": ("relu", "tanh"),
+}
+WEIGHTS = ("Wx", "Wh", "u", "b", "gates", "bh", "reset_after", "nonlinearity", "transposed")
 
 
 def weights_of(draw: Draw, cell: str) -> dict[str, object]:
     """Those of WEIGHTS that the cell has, with or without what may be left out."""
     columns, given = f"{GATES[cell]}*H", draw.some(0.3, transposed=lambda: draw.chance(0.8))
-    if cell == "rnn":
-        given |= draw.some(0.5, nonlinearity=lambda: draw.pick(("tanh", "relu")))
+    if cell in NONLINEARITIES:
+        given |= draw.some(0.5, nonlinearity=lambda: draw.pick(NONLINEARITIES[cell]))
         # Infinities that no tanh ends cancel or not by the order of a sum.
-        draw.special &= given.get("nonlinearity") != "relu"
+        draw.special &= given.get("nonlinearity", NONLINEARITIES[cell][0]) == "tanh"
     for name, rows in (("Wx", "D"), ("Wh", "H")):
         axes = f"{columns} {rows}" if given.get("transposed") else f"{rows} {columns}"
-        given[name] = draw.weights(axes, draw.sizes[rows])
+        if name == "Wx" or cell in STANDARD or cell == "mgu":
+            given[name] = draw.weights(axes, draw.sizes[rows])
+    if cell == "ind_rnn":
+        given["u"] = draw.weights("H", 9)
     given["b"] = draw.reals(columns)
     if cell in ORDERS:
         given |= draw.some(0.5, gates=lambda: draw.pick(ORDERS[cell]))
@@ -92,11 +108,13 @@ def beside_weights(
     draw: Draw, cell: str, given: dict[str, object], indexed: bool
 ) -> dict[str, object]:
     """Options, and peepholes or layer normalisation."""
+    if cell not in STANDARD:
+        return {}
     nonlinearity = given.get("nonlinearity", "tanh")
     beside = draw.some(0.25, options=lambda: options_of(draw, cell, nonlinearity, indexed))
     if cell == "lstm":
         beside |= draw.some(0.25, peepholes=lambda: draw.reals("3*H"))
-    if cell != "rnn" and ("peepholes" not in beside or draw.chance(0.05)):
+    if cell != "rnn" and "peepholes" not in beside and given.get("reset_after", True) is True:
         beside |= draw.some(0.25, layer_norm=lambda: layer_norm_of(draw, cell))
     return beside
 
@@ -237,7 +255,8 @@ def _prepared(draw, cell, given, faulty):
     """Nothing, or a function that prepares the weights, which given then is without."""
     if cell not in GATES or not (faulty or draw.chance(0.2)):
         return None
-    weights = {key: given.pop(key) for key in WEIGHTS if key in given} | {"cell": cell}
+    weights = {key: given.pop(key) for key in WEIGHTS if key in given}
+    weights = _as_prepare_has_them(cell, weights)
     weights |= draw.some(0.5, training=lambda: draw.chance(0.7))
     changed = draw.copier()
     if faulty and draw.chance(0.5):
@@ -246,6 +265,12 @@ def _prepared(draw, cell, given, faulty):
         changed = draw.spoilt_field(fastrnn.PreparedWeights)
     draw.note("prepare", weights | {"then": changed})
     return lambda backend, jitter: changed(fastrnn.prepare(**jitter(weights), backend=backend))
+
+
+def _as_prepare_has_them(cell, weights):
+    """With what multiplies h, if anything, as Wh."""
+    others = {key: value for key, value in weights.items() if key != "u"}
+    return {"Wh": weights.get("u"), **others, "cell": cell}
 
 
 def _changed(draw, backward, faulty):
@@ -360,7 +385,7 @@ def _streams(draw, count):
     D, layers = draw.sizes["D"], []
     for _ in range(count):
         cell = draw.pick(sorted(GATES))
-        given = {"cell": cell} | weights_of(draw, cell)
+        given = _as_prepare_has_them(cell, weights_of(draw, cell))
         beside = beside_weights(draw, cell, given, False)
         if draw.sizes["N"] > 1 or draw.chance(0.5):
             given["batch"] = draw.sizes["N"]
