@@ -18,7 +18,7 @@ struct FN(norm_state) {
     idx next[NORM_ROWS]; /* backward: rows of users' arrays that come next; -1: none */
     /* Backward: of a row the sums, then the means, of the gradients of normalised numbers and of their
        products with these; of x Wx, of h Wh, of c. */
-    V sums[3][NORM_ROWS][2];
+    V sums[3][NORM_ROWS][2][SUM_LANES / (VEC_BYTES / REAL_BYTES)];
     REAL means[3][NORM_ROWS][2];
 };
 
@@ -31,8 +31,20 @@ INLINE V FN(first_n)(V v, idx n)
     return FN(load_part)(lanes, n);
 }
 
+/* Sums of rows are SUM_LANES chains, whatever the width of a vector, and then one of these. */
+enum { FN(SUM_VECTORS) = SUM_LANES / (VEC_BYTES / REAL_BYTES) };
+
+INLINE REAL FN(sum_lanes)(const V *sum)
+{
+    REAL lanes[SUM_LANES], all = 0;
+    memcpy(lanes, sum, sizeof lanes);
+    for (int i = 0; i < SUM_LANES; i++)
+        all += lanes[i];
+    return all;
+}
+
 INLINE void FN(add_row)(const REAL *row, const idx *offsets, idx gates, REAL mean, const int squared,
-                        V *sum, const idx n)
+                        V sum[][FN(SUM_VECTORS)], int chains, const idx n)
 {
     for (idx g = 0; g < gates; g++) {
         V v = FN(load_n)(row + offsets[g], n);
@@ -40,24 +52,27 @@ INLINE void FN(add_row)(const REAL *row, const idx *offsets, idx gates, REAL mea
             v = FN(first_n)(v - mean, n);
             v *= v;
         }
-        sum[g] += v;
+        sum[g][chains] += v;
     }
 }
 
 /* The sum of a row of `gates` vectors of units, which lie `unit` apart, or of the squares of what they
    are more than the mean. */
-INLINE REAL FN(sum_row)(const REAL *row, idx unit, const idx *offsets, idx gates, idx H, REAL mean,
-                        const int squared)
+INLINE REAL FN(sum_row)(const REAL *row, idx unit, const idx *offsets, const idx gates, idx H,
+                        REAL mean, const int squared)
 {
-    V sum[MAX_GATES] = {{0}};
+    V sum[MAX_GATES][FN(SUM_VECTORS)] = {{{0}}};
     idx u = 0;
-    for (; u + LANES <= H; u += LANES, row += unit)
-        FN(add_row)(row, offsets, gates, mean, squared, sum, LANES);
-    if (u < H)
-        FN(add_row)(row, offsets, gates, mean, squared, sum, H - u);
+    for (; u + SUM_LANES <= H; u += SUM_LANES)
+#pragma GCC unroll 8
+        for (int i = 0; i < FN(SUM_VECTORS); i++, row += unit)
+            FN(add_row)(row, offsets, gates, mean, squared, sum, i, LANES);
+    for (int i = 0; u < H; u += LANES, i++, row += unit)
+        FN(add_row)(row, offsets, gates, mean, squared, sum, i, H - u);
     for (idx g = 1; g < gates; g++)
-        sum[0] += sum[g];
-    return FN(sum)(sum[0]);
+        for (int i = 0; i < FN(SUM_VECTORS); i++)
+            sum[0][i] += sum[g][i];
+    return FN(sum_lanes)(sum[0]);
 }
 
 /* In two passes: rows may have a mean that is far larger than what they deviate from it. */
@@ -151,11 +166,12 @@ INLINE void FN(expect_rows)(const FN(block) *b, const idx gates, idx u)
 }
 
 /* Adds to the sums of a row: d, the gradients of some numbers, and these normalised. */
-INLINE void FN(add_gradient)(FN(norm) *norm, const int which, idx k, V d, V hat, const idx n)
+INLINE void FN(add_gradient)(FN(norm) *norm, const int which, idx k, idx u, V d, V hat, const idx n)
 {
+    const idx chains = u / LANES % FN(SUM_VECTORS);
     d = FN(first_n)(d, n);
-    norm->sums[which][k][0] += d;
-    norm->sums[which][k][1] += d * FN(first_n)(hat, n);
+    norm->sums[which][k][0][chains] += d;
+    norm->sums[which][k][1][chains] += d * FN(first_n)(hat, n);
 }
 
 /* The gradients d of a gate's two normalised products, which its gain has not met yet. */
@@ -165,7 +181,7 @@ INLINE void FN(add_gate_gradient)(const FN(block) *b, const int which, idx k, id
     FN(norm) *const norm = b->norm;
     const idx column = b->offsets[g] + u;
     const V v = FN(load_n)(FN(kept_product)(b, which, rank) + column, n);
-    FN(add_gradient)(norm, which, k, d * FN(load_n)(norm->gains[which] + column, n),
+    FN(add_gradient)(norm, which, k, u, d * FN(load_n)(norm->gains[which] + column, n),
                      FN(normalised)(v, norm->of_products[which][k]), n);
 }
 
@@ -174,7 +190,7 @@ INLINE void FN(average)(const FN(block) *b, const int which, const idx gates)
     FN(norm) *const norm = b->norm;
     for (idx k = 0; k < b->m; k++)
         for (int i = 0; i < 2; i++)
-            norm->means[which][k][i] = FN(sum)(norm->sums[which][k][i]) / (REAL)(gates * b->H);
+            norm->means[which][k][i] = FN(sum_lanes)(norm->sums[which][k][i]) / (REAL)(gates * b->H);
 }
 
 /* The gradient of a number from d, that of the normalised one, and from this. */

@@ -9,6 +9,7 @@ from util import TWIN, assert_close, assert_same_bits
 
 import fastrnn
 from fastrnn import LayerNorm, Options, Stream, prepare
+from fastrnn.backends import _kernels
 from fastrnn.cells import WITH_NORM
 from fastrnn.gradcheck import eval_numerical_gradient_array
 from fastrnn.layers import recurrent
@@ -256,6 +257,19 @@ def test_index_reads_rows_of_a_table(cell, rows, implementation, dtype, rng):
     dx = np.zeros_like(table)
     np.add.at(dx, index, expected["dx"])
     assert_all(assert_close, actual, expected | {"dx": dx}, TWIN[dtype.name])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 7), (9, 4, 6, 50)], ids=str)
+@pytest.mark.parametrize("cell", GATES)
+def test_the_width_of_a_vector_changes_no_bit(cell, shape, dtype, rng):
+    """Of instruction sets that fuse multiply-adds."""
+    arrays, _ = operands_of(cell, {"bh": cell == "gru"}, rng, dtype, *shape)
+    found = []
+    for isa in [name for name in _kernels.isas() if name != "baseline"]:
+        fastrnn.use_isa(isa)
+        found.append(results(cell, arrays))
+    for other in found[1:]:
+        assert_all(assert_same_bits, other, found[0])
 
 
 @pytest.mark.parametrize("cell", GATES)

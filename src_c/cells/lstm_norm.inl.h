@@ -74,7 +74,7 @@ INLINE void FN(lstm_norm_from_h_n)(const FN(block) *b, idx u, const idx n)
         FN(store_operand)(b, NEW_C, rank, u, c, n);
         FN(store)(FN(dstate)(b, 0, rank, u), dh_prev);
         FN(store_dropped)(b, rank, u, n);
-        FN(add_gradient)(b->norm, OF_C, k, d * gain, c, n);
+        FN(add_gradient)(b->norm, OF_C, k, u, d * gain, c, n);
     }
 }
 
