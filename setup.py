@@ -100,7 +100,9 @@ numpy_api = {
     "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("NDEBUG", None)],
 }
 checks = Extension("fastrnn.layers._plain", ["fastrnn/layers/_plain.pyx"], **numpy_api)
-arrays = Extension("fastrnn.torch._arrays", ["fastrnn/torch/_arrays.pyx"], **numpy_api)
+of_torch = {**numpy_api, "depends": ["fastrnn/torch/_arrays.pxd"]}
+arrays = Extension("fastrnn.torch._arrays", ["fastrnn/torch/_arrays.pyx"], **of_torch)
+steps = Extension("fastrnn.torch._steps", ["fastrnn/torch/_steps.pyx"], **of_torch)
 pxd = sorted(glob("fastrnn/backends/*.pxd"))
 memory = Extension(
     "fastrnn.backends._memory",
@@ -122,6 +124,6 @@ kernels = Extension(
 )
 without = os.environ.get("FASTRNN_NO_EXTENSION") == "1" and "sdist" not in sys.argv
 setup(
-    ext_modules=[] if without else [checks, arrays, memory, kernels, rows],
+    ext_modules=[] if without else [checks, arrays, steps, memory, kernels, rows],
     cmdclass={"bdist_wheel": BdistWheel, "build_ext": BuildExt},
 )

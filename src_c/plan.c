@@ -14,11 +14,14 @@ enum {
     /* With few rows memory is the limit: an operation takes as long as so many with many rows, and
        two caches hold weights that one does not. */
     VECTOR_COST = 6,
+    /* To pack a weight counts as so many operations. It takes as long as a hundred; but where it is all
+       that a call does, that is a step of 50 us, beside a busy process a second thread costs more. */
+    PACK_COST = 12,
     /* Below so many rows a thread it may pay to share the units. */
     UNITS_ROWS = 64,
-    /* To meet takes as long as so many vectors of Wh: a quarter of a microsecond where cores are far
-       apart. */
-    MEETING_VECTORS = 900,
+    /* A stage of a meeting (barrier.h) takes as long as so many vectors of Wh: a quarter of a
+       microsecond where cores are far apart. */
+    STAGE_VECTORS = 900,
 };
 
 cache_sizes fastrnn_caches;
@@ -50,11 +53,22 @@ static double step_cost(idx rows, double vectors)
     return rows ? vectors * (1 + .6 * (rows - 1)) : 0;
 }
 
+/* Likewise. */
+static double meeting_cost(int threads)
+{
+    int stages = 0;
+    while (1 << stages < threads)
+        stages++;
+    return stages * STAGE_VECTORS;
+}
+
 /* Sharing the units, each thread reads its part of Wh alone, which then fits its cache or nearly so;
-   but all meet after every step, which beside a busy process takes up to a time slice each. */
+   but all meet after every step, which beside a busy process takes up to a time slice each. A single
+   step reads Wx like Wh. */
 static int prefers_units(const kernel_table *k, const problem *p, int threads, int lasting)
 {
-    const size_t bytes = p->cell->gates * p->H * p->H * k->real_size;
+    const size_t rows = p->H + (p->T == 1 ? p->D : 0);
+    const size_t bytes = rows * p->cell->gates * p->H * k->real_size;
     const double vectors = (double)bytes / (k->lanes * k->real_size);
     if (!has_product(p->cell)) /* nobody meets */
         return p->N < 2 * threads && CEIL_DIV(p->H, 2 * k->lanes) >= MIN(p->N, threads);
@@ -63,7 +77,7 @@ static int prefers_units(const kernel_table *k, const problem *p, int threads, i
     if (bytes >= fastrnn_caches.units_bytes && p->N < UNITS_ROWS * threads)
         return 1;
     return p->N < 2 * threads
-        && step_cost(p->N, vectors) / threads + MEETING_VECTORS
+        && step_cost(p->N, vectors) / threads + meeting_cost(threads)
             < step_cost(CEIL_DIV(p->N, threads), vectors);
 }
 
@@ -76,24 +90,25 @@ static plan plan_of(const kernel_table *k, const problem *p, int packed, int las
                   .packed = packed};
 }
 
-/* Operations of the two products, over all steps. */
-static double work(const problem *p)
+/* Operations: the two products over all steps, so many times, and packing the weights. */
+static double work(const problem *p, int times, int packs)
 {
-    return 2. * p->N * p->T * (p->D + recurrent_rows(p)) * p->cell->gates * p->H;
+    const double weights = (double)(p->D + recurrent_rows(p)) * p->cell->gates * p->H;
+    return (2. * times * p->N * p->T + packs * PACK_COST) * weights;
 }
 
 plan fastrnn_plan_of_forward(const kernel_table *k, const layer *l, int lasting)
 {
     const problem *const p = &l->problem;
-    const int few = p->N * p->T <= UNPACKED_ROWS;
-    return plan_of(k, p, l->panels.Wx || !few, lasting, few ? VECTOR_COST * work(p) : work(p));
+    const int few = p->N * p->T <= UNPACKED_ROWS, packs = !few && !l->panels.Wx;
+    return plan_of(k, p, packs || l->panels.Wx, lasting, work(p, few ? VECTOR_COST : 1, packs));
 }
 
 plan fastrnn_plan_of_backward(const kernel_table *k, const layer *l)
 {
     const problem *const p = &l->problem;
-    const int packed = l->panels.Wx_T || p->N * p->T > UNPACKED_ROWS_BACKWARD;
-    return plan_of(k, p, packed, 0, 2 * work(p));
+    const int packs = p->N * p->T > UNPACKED_ROWS_BACKWARD && !l->panels.Wx_T;
+    return plan_of(k, p, packs || l->panels.Wx_T, 0, work(p, 2, packs));
 }
 
 void run_by_plan(kernel *f, const layer *l, int *flags)

@@ -19,7 +19,7 @@ INLINE idx FN(cuts)(idx n, idx size)
    longest rows come first. */
 typedef struct {
     idx part, parts, rank, stride, u0, u1;
-    int round; /* of meetings so far */
+    int stage; /* of meetings, see barrier.h */
     int *flags;
     FN(block) block; /* the one at hand */
 } FN(share);
@@ -47,7 +47,7 @@ INLINE idx FN(own)(const FN(share) *sh, idx n)
 INLINE void FN(meet)(FN(share) *sh)
 {
     if (sh->flags && sh->parts > 1)
-        meet(sh->flags, sh->part, sh->parts, ++sh->round);
+        meet(sh->flags, sh->part, sh->parts, &sh->stage);
 }
 
 /* to[rank] = from[n], or 0, in the share; but 0 before a first step that begins with a reset. The

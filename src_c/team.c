@@ -15,8 +15,10 @@
 enum {
     OVERSUBSCRIBED_NANOSECONDS = 100000000, /* twice as long each time, up to */
     LONGEST_NANOSECONDS = 1600000000,
-    MEETINGS_A_WAIT = 100, /* a long call may have more than one without it */
+    /* Of more threads a meeting itself takes what one thread alone would not need. */
+    MOST_GAIN = 4,
     SPIN_NANOSECONDS = 50000,
+    YIELD_NANOSECONDS = 1000000,
     SPINS_A_LOOK = 64,
 };
 
@@ -48,6 +50,8 @@ static struct {
     pthread_mutex_t lock; /* of what follows */
     worker *idle;         /* the one that was idle last first: its caches are the warmest */
     int started;
+    openmp borrowed; /* parallel == NULL: none */
+    uintptr_t borrower;
 } team = {.threads = 1, .flops_per_thread = FLOPS_PER_THREAD, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 #if defined(__linux__)
@@ -69,6 +73,12 @@ int team_bound_own(int threads)
     const int before = own_bound;
     own_bound = threads;
     return before;
+}
+
+void team_borrow(openmp library, uintptr_t thread)
+{
+    team.borrower = thread;
+    team.borrowed = library;
 }
 
 void team_set_work(double flops_per_thread)
@@ -114,11 +124,12 @@ int team_generation = 1;
 
 /* ---- workers ------------------------------------------------------------------------------------- */
 
-/* Until busy has the value, first in a loop: to be woken takes as long as this may last. By the clock,
-   for a pause takes 10 ns on one CPU and 40 on the next. */
+/* Until busy has the value, first in a loop that then gives way to whoever wants the CPU: on a virtual
+   machine it takes a tenth of a millisecond to be woken, and whoever wakes 15 takes longer. By the
+   clock, for a pause takes 10 ns on one CPU and 40 on the next. */
 static void await(worker *w, int busy)
 {
-    long long end = 0;
+    long long begin = 0;
     for (int spins = 1;; spins++) {
         if (__atomic_load_n(&w->busy, __ATOMIC_ACQUIRE) == busy)
             return;
@@ -126,10 +137,12 @@ static void await(worker *w, int busy)
         if (spins % SPINS_A_LOOK)
             continue;
         const long long now = nanoseconds();
-        if (end && now > end)
+        if (!begin)
+            begin = now;
+        if (now - begin > YIELD_NANOSECONDS)
             break;
-        if (!end)
-            end = now + SPIN_NANOSECONDS;
+        if (now - begin > SPIN_NANOSECONDS)
+            GIVE_WAY();
     }
     pthread_mutex_lock(&w->lock);
     __atomic_fetch_add(&w->waiting, 1, __ATOMIC_SEQ_CST);
@@ -227,14 +240,19 @@ static void move_worker(worker *w)
 #endif
 }
 
-void team_run(kernel *f, const void *args, int parts, int at_once)
+static void note_parts(int parts)
+{
+    if (parts > __atomic_load_n(&team.most_parts, __ATOMIC_RELAXED))
+        __atomic_store_n(&team.most_parts, parts, __ATOMIC_RELAXED);
+}
+
+static void run_on_workers(kernel *f, const void *args, int parts, int at_once)
 {
     int workers = 0, first = 1;
     worker *const crew = parts > 1 ? take_workers(MIN(parts, MOST_THREADS) - 1, &workers) : 0;
     if (at_once)
         parts = workers + 1;
-    if (parts > __atomic_load_n(&team.most_parts, __ATOMIC_RELAXED))
-        __atomic_store_n(&team.most_parts, parts, __ATOMIC_RELAXED);
+    note_parts(parts);
     for (worker *w = crew; w; w = w->next) {
         move_worker(w);
         w->f = f, w->args = args, w->first = first++, w->step = workers + 1, w->parts = parts;
@@ -245,6 +263,40 @@ void team_run(kernel *f, const void *args, int parts, int at_once)
         await(w, 0);
     if (crew)
         give_workers(crew);
+}
+
+/* ---- borrowed threads ---------------------------------------------------------------------------- */
+
+typedef struct {
+    kernel *f;
+    const void *args;
+    int parts, at_once;
+} region;
+
+/* What each thread of a region does: there may be fewer than were asked for. */
+static void run_region(void *given)
+{
+    const region *const r = given;
+    const int number = team.borrowed.number(), count = team.borrowed.count();
+    const int parts = r->at_once ? MIN(r->parts, count) : r->parts;
+    if (number == 0)
+        note_parts(parts);
+    run_parts(r->f, r->args, number, count, parts);
+}
+
+static int may_borrow(void)
+{
+    return own_bound && team.borrowed.parallel && (uintptr_t)pthread_self() == team.borrower;
+}
+
+void team_run(kernel *f, const void *args, int parts, int at_once)
+{
+    region r = {f, args, parts, at_once};
+    if (parts > 1 && may_borrow())
+        /* All of them, also for fewer parts: the library ends those that a region leaves out. */
+        team.borrowed.parallel(run_region, &r, own_bound, 0);
+    else
+        run_on_workers(f, args, parts, at_once);
 }
 
 int team_most_parts(void)
@@ -268,16 +320,31 @@ int team_is_oversubscribed(void)
     return until && nanoseconds() < until;
 }
 
+/* Whether one thread alone would have been faster than these, which met, at a guess: while one of them
+   does not run all others wait for it. A single wait may have had any reason. */
+static int would_be_faster_alone(const int *flags, int parts, double nanoseconds)
+{
+    int met = 0, long_waits = 0;
+    double waited = 0;
+    for (const int *flag = flags; flag < flags + parts * FLAG_STRIDE; flag += FLAG_STRIDE) {
+        met += flag[STAGE] > 0;
+        long_waits = MAX(long_waits, flag[LONG_WAITS]);
+        waited += 1e3 * flag[WAITED];
+    }
+    const double running = nanoseconds - waited / (met - 1);
+    return long_waits > 1 && MIN(met, MOST_GAIN) * running < nanoseconds;
+}
+
 void team_run_meeting(kernel *f, const void *args, int parts, int *flags)
 {
-    int waits = 0;
     memset(flags, 0, parts * FLAG_STRIDE * sizeof(int));
+    const long long begin = nanoseconds();
     team_run(f, args, parts, 1);
-    for (int part = 0; part < parts; part++)
-        waits += flags[part * FLAG_STRIDE + 1];
-    if (waits > 1 + flags[0] / MEETINGS_A_WAIT)
+    if (parts == 1)
+        return;
+    if (would_be_faster_alone(flags, parts, nanoseconds() - begin))
         team_oversubscribe();
-    else if (parts > 1)
+    else
         __atomic_store_n(&team.oversubscribed_for, 0, __ATOMIC_RELAXED);
 }
 
@@ -290,6 +357,7 @@ static void start_anew(void)
     pthread_mutex_init(&team.lock, 0);
     team.idle = 0;
     team.started = 0;
+    team.borrowed.parallel = 0;
     team_generation++;
 }
 

@@ -60,7 +60,7 @@ def test_threads_that_share_units_give_the_same_bits(name, shape, isa, small_wor
     operands = draw(LAYERS[name], rng, np.float32, *shape)
     fastrnn.set_num_threads(1)
     expected = run(LAYERS[name], operands, "cython")
-    for n in (2, 3, 4):
+    for n in (2, 3, 5):
         fastrnn.set_num_threads(n)
         assert_results(assert_same_bits, run(LAYERS[name], operands, "cython"), expected)
 
@@ -107,6 +107,21 @@ def test_python_threads_compute_at_once(small_work_is_split, rng):
 def test_work_decides_how_many_threads():
     fastrnn.set_num_threads(3)
     assert [_kernels.threads_for(n * 2e6) for n in (0, 1, 1.9, 2, 3, 100)] == [1, 1, 1, 2, 3, 3]
+
+
+def test_packing_counts_among_the_work(rng):
+    x, h, c, Wx, Wh, b = (
+        rng.standard_normal(shape, np.float32)
+        for shape in ((8, 512), (8, 128), (8, 128), (512, 512), (128, 512), 512)
+    )
+    fastrnn.set_num_threads(4)
+    prepared = fastrnn.prepare("lstm", Wx, Wh, b)
+    found = []
+    for weights in ((prepared,), (Wx, Wh, b)):
+        _kernels.most_parts()
+        fastrnn.lstm_step_forward(x, h, c, *weights)
+        found.append(_kernels.most_parts())
+    assert found == [2, 4]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.0, True, "2", None])
@@ -449,6 +464,66 @@ def test_a_system_without_threads_to_give_computes_on_one(tmp_path):
     out, errors = python(script, OPENBLAS_NUM_THREADS="1", LD_PRELOAD=str(library))
     assert not errors
     assert out == "1"
+
+
+# Four parts that say they met and waited: how often, and for how many microseconds of the call's.
+JUDGED = """
+#include "barrier.h"
+#include "clock.h"
+#include "team.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static int flags[4 * FLAG_STRIDE], waits, per_mille;
+
+static void meeting(const void *args, idx part, idx parts)
+{
+    (void)args, (void)parts;
+    const long long begin = nanoseconds();
+    long long now;
+    while ((now = nanoseconds()) < begin + 2000000)
+        ;
+    flags[part * FLAG_STRIDE + STAGE] = 1;
+    flags[part * FLAG_STRIDE + LONG_WAITS] = part ? waits : 0;
+    flags[part * FLAG_STRIDE + WAITED] = part ? (int)((now - begin) * per_mille / 1000000) : 0;
+}
+
+int main(int argc, char **argv)
+{
+    waits = atoi(argv[argc - 2]);
+    per_mille = atoi(argv[argc - 1]);
+    team_set_threads(4, 0);
+    team_run_meeting(meeting, 0, 4, flags);
+    printf("%d", team_is_oversubscribed());
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judge")
+    (folder / "judge.c").write_text(JUDGED)
+    sources = Path(__file__).parents[1] / "src_c"
+    command = ["cc", "-pthread", f"-I{sources}", folder / "judge.c", sources / "team.c"]
+    subprocess.run([*command, "-o", folder / "judge"], check=True)
+    return folder / "judge"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="compiles as others do")
+@pytest.mark.parametrize(
+    ("waits", "per_mille", "expected"),
+    [
+        (1, 100_000, "0"),  # whatever it was, once
+        (20, 0, "0"),  # on many threads somebody often is late, but not by much
+        (20, 600, "0"),  # still faster than one thread
+        (20, 100_000, "1"),
+    ],
+)
+def test_threads_that_wait_long_give_way_to_one_that_would_be_faster(
+    judge, waits, per_mille, expected
+):
+    command = [judge, str(waits), str(per_mille)]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == expected
 
 
 PARTS = """

@@ -136,6 +136,7 @@ def test_what_torch_tests_its_modules_with(name, dtype, training, recwarn):
 VARIANTS = {
     "plain": {},
     "batch_first": {"batch_first": True},
+    "one layer, no bias": {"bias": False},
     "no bias": {"bias": False, "num_layers": 2},
     "both directions": {"bidirectional": True, "num_layers": 2, "batch_first": True},
     "dropout": {"dropout": 0.4, "num_layers": 3, "bidirectional": True},
@@ -474,6 +475,12 @@ def test_arrays_are_the_tensors_memory_with_and_without_the_extension():
             torch.randn([1] * 9),
         ):
             assert plain((x, other)) is None or other.dim() == 9
+    cell = nn.GRUCell(D, H, bias=False)
+    del cell._parameters["weight_hh"]
+    cell.weight_hh = x
+    for members in (tensors.members, tensors._members):
+        weight, other, bias = members(cell, ("weight_ih", "weight_hh", "bias_hh"))
+        assert weight is cell.weight_ih and other is x and bias is None
     for every in (tensors.arrays, tensors._arrays):
         index, flags, none = every([torch.arange(3), torch.tensor([True]), None])
         assert (index.dtype, flags.dtype, none) == (np.int64, bool, None)
@@ -502,18 +509,23 @@ def test_use_says_who_computes(only_fastrnn):
     ("name", "steps", "size", "training", "computed"),
     [
         ("RNN", 2, H, True, False),
+        ("RNN", 2, H, False, True),
         ("RNN", 3, H, False, True),
         ("LSTM", 1, H, True, True),
-        ("RNNCell", 1, H, False, False),
-        ("LSTMCell", 1, 64, True, True),
-        ("LSTMCell", 1, 65, True, False),
-        ("GRUCell", 1, 65, False, True),
+        ("RNNCell", 1, 128, True, True),
+        ("RNNCell", 1, 512, False, False),
+        ("LSTMCell", 1, 128, True, True),
+        ("LSTMCell", 1, 148, True, False),
+        ("LSTMCell", 20, 64, True, False),
+        ("LSTMCell", 20, 64, False, True),
+        ("LSTMCell", 20, 128, False, False),
+        ("GRUCell", 1, 128, False, True),
         ("GRUCell", 1, 257, False, False),
     ],
 )
 def test_the_faster_computes(name, steps, size, training, computed, only_fastrnn):
     module = getattr(fastrnn.torch, name)(D, size)
-    x = torch.randn(N, D) if name.endswith("Cell") else torch.randn(steps, N, D)
+    x = torch.randn(steps * N, D) if name.endswith("Cell") else torch.randn(steps, N, D)
     module.use = "auto"
     with torch.set_grad_enabled(training):
         if computed:

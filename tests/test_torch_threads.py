@@ -1,5 +1,6 @@
 """fastrnn.torch uses as many threads as torch does, in every process, however it came about."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from util import FORKS
 import fastrnn.torch
 from fastrnn.backends import _kernels
 from fastrnn.backends.threads import openmp_libraries
+from fastrnn.torch import threads
 
 LARGE = 64, 16, 64, 128  # work enough for several threads
 
@@ -81,7 +83,7 @@ train("parent at last")
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.parametrize("order", ["import torch, fastrnn.torch", "import fastrnn.torch, torch"])
 def test_forks_and_workers_in_either_order_of_imports(order):
     run = subprocess.run(
@@ -99,30 +101,115 @@ def test_forks_and_workers_in_either_order_of_imports(order):
     assert len({sums[i] for i in (0, 1, 2, 4)}) == 1
 
 
-def test_torchs_idle_threads_are_sent_home_before_large_work_and_come_again():
-    """OpenMP's wait in a loop, and a call that competed with them took half as long again."""
-    script = """
-    import os, torch, fastrnn.torch
+needs_borrowed = pytest.mark.skipif(
+    not threads.borrow(), reason="torch's threads cannot be had here"
+)
 
-    torch.set_num_threads(2)
-    fastrnn.set_num_threads(1)
-    lstm, x = fastrnn.torch.LSTM(256, 256), torch.zeros(60, 20, 256)
-    large = torch.zeros(1_000_000)
-    for _ in range(3):
-        large.add_(1)  # by two threads
-        before = len(os.listdir("/proc/self/task"))
-        with torch.inference_mode():
-            lstm(x)
-        print(before - len(os.listdir("/proc/self/task")))
-    if os.fork() == 0:  # which has none of them, and would wait for ever
-        lstm(x)
-        print("child")
+BORROW = '''
+import ctypes, os, sys, threading
+import torch
+
+large = torch.zeros(1_000_000)
+torch.set_num_threads(3)
+large.add_(1)  # by three threads
+if "fork" in sys.argv and os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+
+import fastrnn.torch
+from fastrnn.backends import _kernels
+
+fastrnn.set_num_threads(4)
+layer = fastrnn.torch.LSTM(64, 128)
+x = torch.randn(4, 60, 64)  # so small that torch, in a forked process, asks no thread for help
+
+def tell():
+    """In how many parts a call runs, and how many threads it adds."""
+    tasks = len(os.listdir("/proc/self/task"))
+    _kernels.most_parts()
+    layer(x)
+    print(_kernels.most_parts(), len(os.listdir("/proc/self/task")) - tasks, flush=True)
+'''
+
+
+def borrowing(script, *args, **environment):
+    """Output of a fresh process that runs BORROW, then a script."""
+    done = subprocess.run(
+        [sys.executable, *FORKS, "-c", BORROW + textwrap.dedent(script), *args],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@needs_borrowed
+def test_calls_run_on_torchs_threads():
+    """Of which there are as many as torch was told, whether a call needs all of them or not."""
+    script = """
+    tell()
+    fastrnn.set_num_threads(2)
+    tell()
+    """
+    assert borrowing(script) == ["3", "0", "2", "0"]
+
+
+@needs_borrowed
+def test_another_thread_and_a_forked_process_have_fastrnns():
+    """OpenMP would start as many for each thread, and wait for what the child does not have."""
+    script = """
+    for _ in range(2):
+        thread = threading.Thread(target=tell)
+        thread.start()
+        thread.join()
+    tell()
+    if os.fork() == 0:
+        tell()
         os._exit(0)
     os.wait()
+    tell()
     """
-    command = [sys.executable, *FORKS, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["1", "1", "1", "child"], done.stderr
+    first, second, *others = zip(*2 * [iter(borrowing(script))], strict=True)
+    assert (first, second) == (("3", "2"), ("3", "0"))  # two workers, and then the same
+    assert others == [("3", "0"), ("3", "2"), ("3", "0")]
+
+
+@needs_borrowed
+def test_import_in_a_forked_process_whose_parent_had_torchs_threads():
+    assert borrowing("tell()", "fork") == ["3", "2"]
+
+
+@needs_borrowed
+def test_parts_are_as_many_as_the_threads_that_openmp_gives():
+    script = """
+    torch.manual_seed(0)
+    layer, x = fastrnn.torch.LSTM(300, 300), torch.randn(5, 4, 300)  # whose threads meet
+    fastrnn.set_num_threads(1)
+    alone = layer(x)[0]
+    fastrnn.set_num_threads(3)
+    print(torch.equal(layer(x)[0], alone))
+    """
+    assert borrowing(script, OMP_THREAD_LIMIT="2") == ["True"]
+
+
+@needs_borrowed
+def test_a_call_within_a_region_of_openmps_has_its_own_thread():
+    script = """
+    from fastrnn.torch.threads import _openmp_entries
+
+    results, outside = [], layer(x)[0]
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def work(_):
+        if threading.current_thread() is threading.main_thread():
+            results.append(torch.equal(layer(x)[0], outside))
+
+    region = ctypes.CFUNCTYPE(None, type(work), ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    region(_openmp_entries()[0])(work, None, 2, 0)
+    print(*results)
+    """
+    assert borrowing(script) == ["True"]
 
 
 def test_openmp_is_found_by_any_path_and_missed_where_it_is_gone(tmp_path):

@@ -1,6 +1,6 @@
 # The C side as Cython sees it.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 
 from fastrnn.backends._memory cimport Block
 
@@ -204,6 +204,20 @@ cdef extern from "team.h" nogil:
     const int FLOPS_PER_THREAD, MOST_THREADS
     void team_set_threads(int threads, bint bounded)
     int team_bound_own(int threads)
+
+
+    ctypedef struct openmp_region:
+        pass
+
+    ctypedef struct openmp_question:
+        pass
+
+    ctypedef struct openmp:
+        openmp_region *parallel
+        openmp_question *number
+        openmp_question *count
+
+    void team_borrow(openmp, uintptr_t thread)
     void team_add_cpu(int cpu)
     void team_set_work(double flops_per_thread)
     int team_threads_for(double flops)

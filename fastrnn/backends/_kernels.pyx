@@ -150,6 +150,16 @@ def bound_threads(n) -> int:
     return team_bound_own(min(n, MOST_THREADS))
 
 
+def borrow_threads(uintptr_t thread, uintptr_t parallel, uintptr_t number, uintptr_t count) -> None:
+    """Calls of a thread (its threading.get_ident) run from now on, while it bounds its calls, on the
+    threads of the OpenMP library whose GOMP_parallel, omp_get_thread_num and omp_get_num_threads are
+    at these addresses; not in a process that is forked from this one."""
+    cdef openmp library
+    library.parallel = <openmp_region *>parallel
+    library.number, library.count = <openmp_question *>number, <openmp_question *>count
+    team_borrow(library, thread)
+
+
 def set_cpus(cpus) -> None:
     """The threads use these CPUs from now on, whatever the calling thread may use."""
     for cpu in cpus:

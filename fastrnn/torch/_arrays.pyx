@@ -8,12 +8,14 @@ from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from numpy cimport (
-    NPY_ARRAY_CARRAY, NPY_ARRAY_WRITEABLE, NPY_BOOL, NPY_DOUBLE, NPY_FLOAT, NPY_INT64, PyArray_DIMS,
-    PyArray_ISCARRAY_RO, PyArray_NDIM, PyArray_New, PyArray_TYPE, PyArray_ZEROS, import_array,
-    ndarray, npy_intp, set_array_base,
+    NPY_ARRAY_CARRAY, NPY_ARRAY_WRITEABLE, NPY_BOOL, NPY_CORDER, NPY_DOUBLE, NPY_FLOAT, NPY_INT64,
+    PyArray_ISCARRAY_RO, PyArray_New, PyArray_NewCopy, PyArray_TYPE, import_array, ndarray, npy_intp,
+    set_array_base,
 )
 
-from torch import Tensor, from_numpy
+cdef object Tensor, Parameter  # declared, they are found without a look into a dictionary
+
+from torch import Tensor
 from torch.nn import Parameter
 from torch.utils.dlpack import to_dlpack
 
@@ -144,40 +146,23 @@ def plain_arrays(tuple tensors) -> list | None:
     return found
 
 
-cdef bint lies_as(ndarray a, int ndim, npy_intp rows, npy_intp columns) noexcept:
-    """Whether a kernel can read it as an array of that shape; columns: of two axes."""
-    return (PyArray_NDIM(a) == ndim and PyArray_ISCARRAY_RO(a) and PyArray_DIMS(a)[0] == rows
-            and (ndim == 1 or PyArray_DIMS(a)[1] == columns))
+def members(module, names) -> tuple:
+    """Parameters of a module by their names; where a parametrization, a hook or functional_call has
+    put something else in their place, that."""
+    cdef dict own = module._parameters  # Module.__getattr__ takes half a microsecond
+    cdef object found
+    cdef list result = []
+    for name in names:
+        found = own.get(name)
+        result.append(getattr(module, name) if found is None else found)
+    return tuple(result)
 
 
-def step(step_forward, record, tuple rest, tuple tensors) -> tuple | None:
-    """What a backend's step_forward makes of the tensors of steps.py, as tensors; None where they are
-    not plain or lie otherwise than its kernels read."""
+cdef list readable(tuple tensors):
+    """plain_arrays as the kernels read them, copied where need be."""
     cdef list found = plain_arrays(tensors)
-    cdef ndarray x, w_ih, w_hh, b, bh
-    cdef npy_intp shape[2]
-    cdef npy_intp D, GH
-    cdef int i, states = len(record.states), gates = len(record.gates)
-    if found is None or found[0] is None:
-        return None
-    x, w_ih, w_hh, b, bh = found[0], found[3], found[4], found[5], found[6]
-    if PyArray_NDIM(x) != 2 or PyArray_NDIM(w_hh) != 2:
-        return None
-    shape[0], shape[1] = PyArray_DIMS(x)[0], PyArray_DIMS(w_hh)[1]
-    D, GH = PyArray_DIMS(x)[1], gates * shape[1]
-    if not (lies_as(x, 2, shape[0], D) and lies_as(w_ih, 2, GH, D)
-            and lies_as(w_hh, 2, GH, shape[1])):
-        return None
-    for i in range(1, 1 + states):
-        if found[i] is None:
-            found[i] = PyArray_ZEROS(2, shape, PyArray_TYPE(x), 0)
-        elif not lies_as(found[i], 2, shape[0], shape[1]):
-            return None
-    if b is None and bh is None:
-        b = PyArray_ZEROS(1, &GH, PyArray_TYPE(x), 0)
-    elif b is None or bh is None or not (lies_as(b, 1, GH, 0) and lies_as(bh, 1, GH, 0)):
-        return None
-    elif not record.two_biases:
-        b, bh = b + bh, None
-    after = step_forward(record, (*found[:1 + states], w_ih, w_hh, b, bh), rest, False)
-    return tuple([from_numpy(a) for a in after[:states]])
+    cdef int i
+    for i in range(0 if found is None else len(found)):
+        if found[i] is not None and not PyArray_ISCARRAY_RO(<ndarray>found[i]):
+            found[i] = PyArray_NewCopy(<ndarray>found[i], NPY_CORDER)
+    return found

@@ -40,16 +40,14 @@ def compute(
     """The results, with a gradient where one is wanted of any of the tensors; arrays are theirs."""
     if is_differentiated(tensors):
         return _Differentiable.apply(computation, arrays, *tensors)
-    operations = threads.operations_of(arrays)
-    results, _ = threads.run(computation.forward, False, *arrays, operations=operations)
+    results, _ = threads.run(computation.forward, False, *arrays)
     return tuple(map(torch.from_numpy, results))
 
 
 class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx, computation, given, *tensors):
-        ctx.operations = threads.operations_of(given)
-        run = threads.run(computation.forward, True, *given, operations=ctx.operations)
+        run = threads.run(computation.forward, True, *given)
         results, cache = run
         outputs = tuple(map(torch.from_numpy, results))
         # All that is kept goes through save_for_backward: torch sees there what was changed since,
@@ -65,12 +63,12 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *douts):
         wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled() or is_observed() or any(map(_is_batch, douts)):
+        if torch.is_grad_enabled() or is_observed() or any(map(is_batch, douts)):
             inputs = ctx.saved_tensors[: ctx.count]
             return None, None, *gradients_by_torch(ctx.computation, inputs, wanted, douts)
         cache = _put_together(ctx.cache, arrays(ctx.saved_tensors))
         run = ctx.computation.backward, cache, *arrays(douts)
-        gradients = threads.run(*run, operations=2 * ctx.operations)
+        gradients = threads.run(*run)
         return (
             None,
             None,
@@ -93,6 +91,8 @@ def gradients_by_torch(
         inputs = [t if t is None else t.view_as(t) for t in inputs]
         outputs = computation.reference(*inputs)
     given = [(out, dout) for out, dout in zip(outputs, douts, strict=True) if dout is not None]
+    if not given:
+        return [None] * len(inputs)
     of = [t for t, want in zip(inputs, wanted, strict=True) if want]
     gradients = iter(
         torch.autograd.grad(
@@ -106,7 +106,7 @@ def gradients_by_torch(
     return [next(gradients) if want else None for want in wanted]
 
 
-def _is_batch(dout):
+def is_batch(dout: Tensor | None) -> bool:
     """Whether it is many gradients, of torch.autograd.grad with is_grads_batched."""
     return dout is not None and torch._C._functorch.is_legacy_batchedtensor(dout)
 

@@ -49,8 +49,7 @@ def _computation(reset, masks, cell, nonlinearity, layers, bidirectional, *other
 def _forward(x, h0, c0, weights, reset, masks, *about):
     computation = _computation(reset, masks, *about)
     given = arrays((x, h0, c0, *weights))
-    operations = threads.operations_of(given)
-    results, _ = threads.run(computation.forward, False, *given, operations=operations)
+    results, _ = threads.run(computation.forward, False, *given)
     return [torch.from_numpy(a) for a in results]
 
 
@@ -77,7 +76,7 @@ def _backward(dresults, x, h0, c0, weights, reset, masks, *about):
         _, cache = computation.forward(True, *given)
         return computation.backward(cache, *arrays(dresults))
 
-    run = threads.run(gradients, operations=3 * threads.operations_of(given))
+    run = threads.run(gradients)
     found = zip(given, run, strict=True)
     return [torch.from_numpy(d) for a, d in found if a is not None]
 

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from fastrnn.cells import Steps
 from fastrnn.torch import compiled
-from fastrnn.torch.autograd import compute, is_differentiated
+from fastrnn.torch.autograd import compute
 from fastrnn.torch.sequences import sequence
 from fastrnn.torch.steps import Step
-from fastrnn.torch.tensors import is_observed, plain_arrays, unseen
+from fastrnn.torch.steps import compiled as compiled_cell
+from fastrnn.torch.tensors import is_observed, members, plain_arrays, unseen
 
 States = tuple[Tensor | None, Tensor | None]  # h, and of an lstm c; None: zeros
 
@@ -33,12 +35,6 @@ class _Module:
     nonlinearity = "tanh"
     # Who computes what both can: "fastrnn", "torch", or "auto", for the faster as far as is known.
     use = "auto"
-
-    def _weight(self, name):
-        # Parameters first: Module.__getattr__ takes half a microsecond. Where a parametrization, a
-        # hook or functional_call has put something else in their place, that.
-        found = self._parameters.get(name)
-        return getattr(self, name) if found is None else found
 
     def _may_compute(self):
         return self.use != "torch" and self.nonlinearity in ("tanh", "relu") and not is_observed()
@@ -65,6 +61,8 @@ class _Module:
 # ---- layers --------------------------------------------------------------------------------------
 
 
+_step = cache(Step)
+_STEPS = {False: Steps(layout="time_first"), True: Steps(layout="batch_first")}
 # Of more rows than these a single step lays the weights out anew.
 _READ_IN_PLACE = 6
 
@@ -83,9 +81,30 @@ class _Layers(_Module):
         """
         if torch.compiler.is_compiling():
             return self._forward(input, hx, reset)
-        if reset is None and (self._is_slower(input) or torch.jit.is_tracing()):
+        if reset is None and (torch.jit.is_tracing() or self._is_slower(input)):
             return super().forward(input, hx)
-        return unseen(self._forward, input, hx, reset)
+        return unseen(self._eager, input, hx, reset)
+
+    def _eager(self, given, hx, reset):
+        found = self._short(given, hx) if reset is None else None
+        return self._forward(given, hx, reset) if found is None else found
+
+    def _is_one(self):
+        """Whether it is one layer in one direction, without a projection."""
+        return self.num_layers == 1 and not self.bidirectional and not self.proj_size
+
+    def _short(self, x, hx):
+        """One layer in one direction without gradients; None where it takes the longer way."""
+        if not (self._is_one() and self._may_compute()):
+            return None
+        cell, states = compiled_cell(_step(self.cell, self.nonlinearity)), self._states(hx)
+        if cell is None or states is None:
+            return None
+        tensors = x, *states, *members(self, self._flat_weights_names)
+        found = cell.sequence(_STEPS[self.batch_first], 1 - self.batch_first, tensors)
+        if found is None:
+            return None
+        return (found[0], found[1:]) if self.cell == "lstm" else found
 
     def _forward(self, given, hx, reset):
         packed = isinstance(given, PackedSequence)
@@ -104,6 +123,8 @@ class _Layers(_Module):
 
     def _is_slower(self, given):
         fewest = 16 if self.proj_size else self._fewest_steps
+        if fewest == 3 and not torch.is_grad_enabled() and self._is_one():
+            fewest = 1
         large = self.hidden_size * (self.input_size + self.hidden_size) > self._most_weights
         if self.use != "auto" or not (fewest > 1 or large):
             return False
@@ -173,8 +194,10 @@ class _Layers(_Module):
         return self._run(x, states, reset)
 
     def _run(self, x, states, reset, sizes=None):
-        tensors = (x, *states, *map(self._weight, self._flat_weights_names))
-        if compiling := torch.compiler.is_compiling():
+        compiling, names = torch.compiler.is_compiling(), self._flat_weights_names
+        weights = [getattr(self, name) for name in names] if compiling else members(self, names)
+        tensors = (x, *states, *weights)
+        if compiling:
             computed = self.use != "torch" and sizes is None and compiled.are_plain(tensors)
         else:
             arrays = plain_arrays(tensors) if self._may_compute() else None
@@ -237,7 +260,9 @@ def _checked(reset, letters, shape):
 
 
 class RNN(_Layers, torch.nn.RNN):
-    """torch.nn.RNN, by fastrnn; of one or two steps torch.nn's own, which is faster."""
+    """torch.nn.RNN, by fastrnn; of one or two steps torch.nn's own, which is faster, unless it is
+    one layer in one direction and no gradients are wanted.
+    """
 
     own, cell = torch.nn.RNN, "rnn"
     _fewest_steps = 3
@@ -263,36 +288,35 @@ class GRU(_Layers, torch.nn.GRU):
 # ---- cells ---------------------------------------------------------------------------------------
 
 
-_step = cache(Step)
+_CELL_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+
+
+# Multiply-adds of a step up to which fastrnn is the faster one, and up to how many weights it is
+# whatever the rows, where no gradients are wanted.
+_MOST_WORK, _MOST_WEIGHTS = 262_144, 50_000
 
 
 class _Cell(_Module):
-    # Up to which H fastrnn is the faster one, without gradients and with them.
-    _most_units = 256, 64
+    gates: int
 
     def forward(self, input, hx=None):  # noqa: A002
         """As torch.nn's, whose own it is in a graph of torch.compile."""
-        if torch.compiler.is_compiling() or self._is_slower():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or self._is_slower(input):
             return super().forward(input, hx)
         return unseen(self._forward, input, hx)
 
     def _forward(self, x, hx):
-        if isinstance(x, torch.fx.Proxy):
-            return self._leaf(x, hx)
-        found, states, weight = None, self._states(hx), self._weight
-        if states is not None:
-            weights = weight("weight_ih"), weight("weight_hh"), weight("bias_ih"), weight("bias_hh")
-            found = self._run((x, *states, *weights))
-        if found is None:
-            return super().forward(x, hx)
-        return found if self.cell == "lstm" else found[0]
+        found = None
+        if self._may_compute() and (states := self._states(hx)) is not None:
+            found = self._run((x, *states, *members(self, _CELL_WEIGHTS)))
+        if found is not None:
+            return found if self.cell == "lstm" else found[0]
+        return self._leaf(x, hx) if isinstance(x, torch.fx.Proxy) else super().forward(x, hx)
 
     def _run(self, tensors):
         """None where torch.nn is to compute."""
         step = _step(self.cell, self.nonlinearity)
-        if not self._may_compute():
-            return None
-        if not is_differentiated(tensors) and (found := step.results(tensors)) is not None:
+        if (cell := compiled_cell(step)) and (found := cell.step(tensors)) is not None:
             return found
         arrays = plain_arrays(tensors)
         if arrays is None or not self._fits(*arrays[:3]):
@@ -303,9 +327,13 @@ class _Cell(_Module):
         found = self._run((*rows, *tensors[3:]))
         return tuple(state.squeeze(0) for state in found)
 
-    def _is_slower(self):
-        most = self._most_units[torch.is_grad_enabled()]
-        return self.use == "auto" and self.hidden_size > most
+    def _is_slower(self, x):
+        if self.use != "auto" or not isinstance(x, Tensor):
+            return False
+        weights = self.gates * self.hidden_size * (self.input_size + self.hidden_size)
+        if weights * x.numel() <= _MOST_WORK * self.input_size:
+            return False
+        return weights > _MOST_WEIGHTS or torch.is_grad_enabled()
 
     def _fits(self, x, h, c):
         """Whether torch.nn would take arrays of these shapes."""
@@ -316,23 +344,18 @@ class _Cell(_Module):
 
 
 class RNNCell(_Cell, torch.nn.RNNCell):
-    """torch.nn.RNNCell; torch.nn's own, which is faster, unless use is "fastrnn"."""
+    """torch.nn.RNNCell, by fastrnn where it is small: see docs/torch.md."""
 
-    own, cell = torch.nn.RNNCell, "rnn"
-    _most_units = 0, 0
+    own, cell, gates = torch.nn.RNNCell, "rnn", 1
 
 
 class LSTMCell(_Cell, torch.nn.LSTMCell):
-    """torch.nn.LSTMCell, by fastrnn up to 256 hidden units, 64 where gradients are enabled; beyond,
-    torch.nn's own is faster.
-    """
+    """torch.nn.LSTMCell, by fastrnn where it is small: see docs/torch.md."""
 
-    own, cell = torch.nn.LSTMCell, "lstm"
+    own, cell, gates = torch.nn.LSTMCell, "lstm", 4
 
 
 class GRUCell(_Cell, torch.nn.GRUCell):
-    """torch.nn.GRUCell, by fastrnn up to 256 hidden units, 64 where gradients are enabled; beyond,
-    torch.nn's own is faster.
-    """
+    """torch.nn.GRUCell, by fastrnn where it is small: see docs/torch.md."""
 
-    own, cell = torch.nn.GRUCell, "gru"
+    own, cell, gates = torch.nn.GRUCell, "gru", 3

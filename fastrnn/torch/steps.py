@@ -11,17 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from fastrnn.backends import get_backend
 from fastrnn.cells import NAMES, form_of
 from fastrnn.layers import recurrent
-from fastrnn.torch import formulas, tensors, threads
-
-
-@cache
-def _about(step):
-    """The record of its cell, and the rest of Weights."""
-    record = form_of(step.cell, nonlinearity=step.nonlinearity)
-    return record, ("ifgo" if step.cell == "lstm" else record.gates, True, None, None)
+from fastrnn.torch import formulas
 
 
 class Step(NamedTuple):
@@ -43,14 +35,6 @@ class Step(NamedTuple):
         *after, cache = recurrent.step_forward(cell, args, form, training)
         return tuple(after), cache
 
-    def results(self, given: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, ...] | None:
-        """Those of tensors of which no gradient is wanted, without a detour over Python where all
-        lies as the kernels read it; else None."""
-        if tensors.compiled is None:
-            return None
-        forward = get_backend().step_forward
-        return threads.run(tensors.compiled.step, forward, *_about(self), given)
-
     def backward(self, cache, *dstates):
         dstates = [np.zeros_like(cache.h) if d is None else d for d in dstates]
         gradients = recurrent.step_backward(NAMES[self.cell], dstates, cache)
@@ -63,3 +47,15 @@ class Step(NamedTuple):
         states = (h,) if self.cell != "lstm" else (h, torch.zeros_like(h) if c is None else c)
         a = F.linear(x, w_ih, b_ih)
         return formulas.step(self.cell, self.nonlinearity, a, states, w_hh, b_hh)
+
+
+@cache
+def compiled(step: Step) -> object | None:
+    """A Cell of _steps.pyx: step and sequence, functions of tensors that return None where it takes
+    the longer way, by autograd.compute. None where the extension was not built."""
+    try:
+        from fastrnn.torch._steps import Cell
+    except ImportError:
+        return None
+    record = form_of(step.cell, nonlinearity=step.nonlinearity)
+    return Cell(record, ("ifgo" if step.cell == "lstm" else record.gates, True, None, None), step)

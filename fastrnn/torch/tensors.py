@@ -46,12 +46,17 @@ def _plain_arrays(tensors: tuple[torch.Tensor | None, ...]) -> list[np.ndarray |
     return _arrays(tensors)
 
 
+def _members(module: torch.nn.Module, names: Iterable[str]) -> tuple[torch.Tensor | None, ...]:
+    """Parameters of a module, or what has been put in their place."""
+    return tuple(getattr(module, name) for name in names)
+
+
 try:
     from fastrnn.torch import _arrays as compiled
 except ImportError:  # built without extensions
-    compiled, arrays, plain_arrays = None, _arrays, _plain_arrays
+    compiled, arrays, plain_arrays, members = None, _arrays, _plain_arrays, _members
 else:
-    arrays, plain_arrays = compiled.arrays, compiled.plain_arrays
+    arrays, plain_arrays, members = compiled.arrays, compiled.plain_arrays, compiled.members
 
 
 def unseen(f: Callable, *args: object) -> object:

@@ -1,66 +1,66 @@
-"""Whose threads compute: as many of fastrnn's as torch would use, while torch's own are not in the
-way."""
+"""Whose threads compute: torch's own, which are at hand, or else as many of fastrnn's."""
 
-import functools
-import os
-from collections.abc import Callable, Iterable
+import ctypes
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import torch
 
 from fastrnn.backends import get_backend
-from fastrnn.backends.threads import openmp_libraries
 
-# Operations a thread from which on it pays to send torch's threads home: with two threads that, and
-# making them anew, takes 0.1 ms; else they compete for up to 10 ms after torch's last work.
-LARGE = 5e7
-SOFT = 1  # of OpenMP's omp_pause_resource_t
+try:
+    from fastrnn.backends import _kernels
+except ImportError:  # built without extensions
+    _kernels = None
 
-_forked = False
-
-
-def _note_fork():
-    global _forked
-    _forked = True
+_ENTRIES = "GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"
+_FORKED = 0x40  # of the flags in /proc/PID/stat: and has run no other program since
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
-
-def run(f: Callable, *args: object, operations: float = 0) -> object:
-    """f(*args), of about so many operations, with no more threads than torch would use."""
+def run(f: Callable, *args: object) -> object:
+    """f(*args) with no more threads than torch would use."""
     bound = getattr(get_backend(), "bound_threads", None)
     if bound is None:
         return f(*args)
-    threads = torch.get_num_threads()
-    if operations > LARGE * threads > LARGE:
-        send_home()
-    before = bound(threads)
+    before = bound(torch.get_num_threads())
     try:
         return f(*args)
     finally:
         bound(before)
 
 
-def operations_of(arrays: Iterable[np.ndarray | None]) -> float:
-    """Of a forward pass with x, h, c and the weights; 0 where they are few."""
-    x, _, _, *weights = arrays
-    if x.size < 1000:
-        return 0
-    rows = x.size // x.shape[-1]
-    return 2.0 * rows * sum(w.size for w in weights if w is not None)
+def borrow() -> bool:
+    """Have calls of the main thread run on torch's threads, for which these wait in a loop some
+    milliseconds after each of torch's operations: beside others they would be in the way.
+
+    Returns: whether they can be had.
+    """
+    entries = _openmp_entries()
+    if _kernels is None or entries is None or _is_forked():
+        return False
+    _kernels.borrow_threads(threading.main_thread().ident, *entries)
+    return True
 
 
-def send_home() -> None:
-    """End OpenMP's idle threads, which wait for torch's next work in a loop that takes their CPUs;
-    then they are made anew."""
-    # After a fork there are none, and OpenMP would wait for them.
-    for pause in () if _forked else _pauses():
-        pause(SOFT)
+def _openmp_entries():
+    """Where _ENTRIES of the OpenMP library that torch uses are; None where it has none of them, as
+    outside Linux."""
+    if sys.platform != "linux":
+        return None
+    # What was preloaded comes before what torch was linked with.
+    for path in None, torch._C.__file__:
+        library = ctypes.CDLL(path)
+        if all(hasattr(library, name) for name in _ENTRIES):
+            return [ctypes.cast(library[name], ctypes.c_void_p).value for name in _ENTRIES]
+    return None
 
 
-@functools.cache
-def _pauses():
-    functions = (getattr(lib, "omp_pause_resource_all", None) for lib in openmp_libraries())
-    return [f for f in functions if f is not None]  # which came with OpenMP 5.0
+def _is_forked():
+    """Whether this process may miss threads of its parent's, for which OpenMP would wait."""
+    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2]
+    return bool(int(after_name.split()[6]) & _FORKED)
+
+
+borrow()

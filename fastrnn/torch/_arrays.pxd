@@ -1,0 +1,3 @@
+# Tensors as arrays, for _steps.pyx.
+
+cdef list readable(tuple tensors)
