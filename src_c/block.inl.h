@@ -226,11 +226,6 @@ INLINE void FN(store_operand)(const FN(block) *b, int i, idx rank, idx u, V v, i
         FN(store_n)(b->operands[i] + rank * b->operand_stride + u, v, n);
 }
 
-INLINE V FN(stored_dblock)(const FN(block) *b, idx rank, idx i, idx u, idx n)
-{
-    return FN(load_n)(b->dgates + rank * b->dgates_stride + i * b->H + u, n);
-}
-
 INLINE V FN(stored_operand)(const FN(block) *b, int i, idx rank, idx u, idx n)
 {
     return FN(load_n)(b->operands[i] + rank * b->operand_stride + u, n);

@@ -202,6 +202,14 @@ def test_a_row_without_variance_is_finite(cell, implementation, dtype):
     assert all(np.isfinite(a).all() for a in results(cell, arrays).values())
 
 
+def test_of_a_single_unit_nothing_is_left_of_c(implementation, dtype, rng):
+    """LN(c) is 0 whatever c is, and its gradient, with however large a scale, exactly 0."""
+    arrays, _ = operands_of("lstm", {}, rng, dtype, 33, 3, 4, 1)
+    h, cache = forward("lstm", arrays)
+    *_, dc0, _, _, _, _ = fastrnn.lstm_backward(h, cache)
+    assert not dc0.any()
+
+
 @pytest.mark.parametrize("where", ["x", "h0"])
 @pytest.mark.parametrize("cell", GATES)
 def test_nan_stays_in_its_row(cell, where, implementation, rng):

@@ -132,6 +132,7 @@ def specs() -> dict[str, dict[str, int]]:
             "saves_extra": tables[0].cells[i].saves_extra,
             "vectors": tables[0].cells[i].vectors,
             "projection": is_projected(tables[0].cells[i]),
+            "norm": tables[0].cells[i].norm.of_x > 0,
         }
         for i, name in enumerate(cells)
     }

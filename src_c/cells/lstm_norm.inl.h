@@ -58,7 +58,9 @@ INLINE void FN(lstm_norm_new_c_n)(const FN(block) *b, idx u, const idx n)
     }
 }
 
-/* The gradient of h to those of o and of LN(c) gain_c + shift_c; LN(c) replaces c. */
+/* The gradient of h to those of o, of LN(c) gain_c + shift_c, and of LN(c), which waits in i's place:
+   as it is summed, rounded, or of a single unit its mean would not take all of it away. LN(c)
+   replaces c. */
 INLINE void FN(lstm_norm_from_h_n)(const FN(block) *b, idx u, const idx n)
 {
     const V gain = FN(load_n)(b->norm->gain_c + u, n), shift = FN(load_n)(b->norm->shift_c + u, n);
@@ -70,6 +72,7 @@ INLINE void FN(lstm_norm_from_h_n)(const FN(block) *b, idx u, const idx n)
         const V dh = FN(zoneout_gradient)(b, 0, rank, u, FN(dh)(b, k, rank, u, n), &dh_prev);
         const V d = dh * o * (1 - tanh_c * tanh_c);
         FN(store_dgate)(b, rank, 2, u, FN(gate_gradient)(b, dh * tanh_c, o), n);
+        FN(store_dgate)(b, rank, 0, u, d * gain, n);
         FN(store_dblock)(b, rank, b->norm->blocks.of_c, u, d, n);
         FN(store_operand)(b, NEW_C, rank, u, c, n);
         FN(store)(FN(dstate)(b, 0, rank, u), dh_prev);
@@ -81,16 +84,14 @@ INLINE void FN(lstm_norm_from_h_n)(const FN(block) *b, idx u, const idx n)
 INLINE void FN(lstm_norm_from_c_n)(const FN(block) *b, idx u, const idx n)
 {
     FN(expect_rows)(b, 4, u);
-    const V gain = FN(load_n)(b->norm->gain_c + u, n);
     for (EACH_ROW(b)) {
         const V i = FN(saved_gate)(b, rank, 0, u, n), f = FN(saved_gate)(b, rank, 1, u, n);
         const V g = FN(saved_gate)(b, rank, 3, u, n), c_prev = FN(state_before)(b, 1, rank, u, n);
         REAL *const dstate = FN(dstate)(b, 1, rank, u);
         V dc_prev;
         const V dc = FN(zoneout_gradient)(b, 1, rank, u, FN(load)(dstate), &dc_prev)
-            + FN(through_norm)(
-                b->norm, OF_C, k, FN(stored_dblock)(b, rank, b->norm->blocks.of_c, u, n) * gain,
-                FN(stored_operand)(b, NEW_C, rank, u, n), b->norm->of_c[k].scale);
+            + FN(through_norm)(b->norm, OF_C, k, FN(stored_dgate)(b, rank, 0, u, n),
+                               FN(stored_operand)(b, NEW_C, rank, u, n), b->norm->of_c[k].scale);
         const V scale = FN(candidate_scale)(b, rank, u), dg = FN(scaled)(dc * i, scale);
         const V d[] = {FN(gate_gradient)(b, dc * FN(scaled)(g, scale), i),
                        FN(gate_gradient)(b, dc * c_prev, f), FN(stored_dgate)(b, rank, 2, u, n),
