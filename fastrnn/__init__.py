@@ -63,10 +63,11 @@ from fastrnn.layers.recurrent import (
     rnn_step_forward,
 )
 from fastrnn.layers.streaming import Chain, Stream
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
 
 __all__ = [
     "Chain",
+    "LayerNorm",
     "Options",
     "PreparedWeights",
     "RowGradient",

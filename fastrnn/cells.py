@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
 
 
 class Weights(NamedTuple):
@@ -27,7 +27,7 @@ class Weights(NamedTuple):
     transposed: bool = False  # rows of gates, as PyTorch and ONNX have them
     packed: object = None  # what a backend's prepare made of them
     options: Options | None = None
-    vectors: np.ndarray | None = None  # (len(cell.vectors)*H,)
+    vectors: np.ndarray | LayerNorm | None = None  # (len(cell.vectors)*H,)
     projection: np.ndarray | None = None  # (H, P), transposed (P, H)
 
 
@@ -126,6 +126,9 @@ class LSTMCache(NamedTuple):
     peepholes: np.ndarray | None = None  # (3*H,)
     projection: np.ndarray | None = None  # (H, P)
     options: Options | None = None
+    layer_norm: LayerNorm | None = None
+    x_product: np.ndarray | None = None  # (N, T, 4*H), x Wx; with layer_norm
+    h_product: np.ndarray | None = None  # (N, T, 4*H), h_{t-1} Wh
 
 
 class GRUCache(NamedTuple):
@@ -149,6 +152,9 @@ class GRUCache(NamedTuple):
     packed: object = None
     gates: str = "rzn"  # r, z, n as they lie in Wx, Wh, b, activations
     options: Options | None = None
+    layer_norm: LayerNorm | None = None
+    x_product: np.ndarray | None = None  # (N, T, 3*H), x Wx; with layer_norm
+    h_product: np.ndarray | None = None  # (N, T, 3*H), h_{t-1} Wh
 
 
 class MGUCache(NamedTuple):
@@ -247,11 +253,13 @@ class Cell:
     vectors: str = ""  # the gates that have a parameter of one number a unit, as formulas have them
     vectors_name: str = ""  # of all of them, and the field of the cache
     projection: bool = False  # h is a product more, of P units in place of H
+    norm: dict[str, int] = field(default_factory=dict)  # fields of its LayerNorm, their width in H
 
     @cached_property
     def beside(self) -> tuple[str, ...]:
         """Fields of the cache: the parameters beside Wx, Wh, b and bh."""
-        return (self.vectors_name,) * bool(self.vectors) + ("projection",) * self.projection
+        vectors = (self.vectors_name,) * bool(self.vectors or self.norm)
+        return vectors + ("projection",) * self.projection
 
     @cached_property
     def state_axes(self) -> tuple[str, ...]:
@@ -448,9 +456,32 @@ WITH_OPTIONS = {
 # The same with a projection.
 PROJECTED = {"lstm": replace(WITH_OPTIONS["lstm"], kernel="lstm_projected", projection=True)}
 
+# With layer_norm=, likewise.
+_LSTM_NORM = {"gain_x": 4, "gain_h": 4, "gain_c": 1, "shift_c": 1}
+_GRU_NORM = {"gain_x": 3, "gain_h": 3}
+WITH_NORM = {
+    "lstm": replace(
+        WITH_OPTIONS["lstm"],
+        kernel="lstm_norm",
+        saved=LSTM.saved | {"x_product": 4, "h_product": 4},
+        vectors="",
+        vectors_name="layer_norm",
+        norm=_LSTM_NORM,
+    ),
+    "gru": replace(
+        WITH_OPTIONS["gru"],
+        kernel="gru_norm",
+        saved=GRU.saved | {"x_product": 3, "h_product": 3},
+        vectors_name="layer_norm",
+        norm=_GRU_NORM,
+    ),
+}
+
 # By kernel; those that users choose by name, whose variants have keywords; and of these the ones
 # that PyTorch, Keras and ONNX have, too.
-CELLS = {cell.kernel: cell for cell in (*_PLAIN, *WITH_OPTIONS.values(), *PROJECTED.values())}
+_VARIANTS = WITH_OPTIONS, PROJECTED, WITH_NORM
+CELLS = {cell.kernel: cell for cell in _PLAIN}
+CELLS |= {cell.kernel: cell for variants in _VARIANTS for cell in variants.values()}
 NAMES = {cell.name: cell for cell in (RNN, LSTM, GRU, MGU, MIN_GRU, MIN_LSTM, IND_RNN)}
 STANDARD = {name: NAMES[name] for name in ("rnn", "lstm", "gru")}
 # The keywords that choose a variant, as they are of a cell that has but one.

@@ -33,6 +33,20 @@ class Options(NamedTuple):
         return f"Options({', '.join(said)})"
 
 
+class LayerNorm(NamedTuple):
+    """Layer normalisation of an lstm or a gru (Ba, Kiros and Hinton 2016); see docs/cells.md.
+
+    LN(v) is (v - mean) / sqrt(variance + eps) over all the numbers of a row; x Wx and h Wh are
+    replaced by LN(x Wx) gain_x and LN(h Wh) gain_h, and tanh(c) by tanh(LN(c) gain_c + shift_c).
+    """
+
+    gain_x: np.ndarray  # (G*H,), as the gates lie in Wx
+    gain_h: np.ndarray  # (G*H,)
+    gain_c: np.ndarray | None = None  # (H,); lstm
+    shift_c: np.ndarray | None = None  # (H,); lstm
+    eps: float = 1e-5
+
+
 # Kinds of masks; the first four are the kernels', in their order.
 ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, DROPOUT_X, DROPOUT_WEIGHTS = range(6)
 

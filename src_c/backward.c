@@ -27,6 +27,7 @@ typedef struct {
     idx capacity; /* rows of a chunk */
     const void **x_rows, **h_rows, **c_rows; /* in the order of the sums; c: where it is wanted */
     idx *table_rows, *order;       /* and where the gates' gradients of these rows are */
+    idx *places;                   /* and what the caller's arrays have of them, where it is wanted */
     idx *ranks;                    /* of the step at hand by row of the batch */
     void *dtable, *zeros; /* gates' gradients by row of the table [table, dgates_stride]; [H] */
     weight_grad_list grads, of_table; /* of a chunk; of the table, which comes last */
@@ -80,6 +81,39 @@ static left_side side_of(const layer *l, const chunks *c, int operand)
                        .rows = rows ? 0 : c->h_rows};
 }
 
+/* Adds C = the sum of A's rows in `columns` columns, times B's where B says so; C == NULL: not wanted. */
+static void add_sum(const layer *l, chunks *c, const void *A, idx columns, void *C, vector_grad_args B)
+{
+    B.columns = columns, B.A = A, B.a_row = l->backward.dgates_stride, B.C = C;
+    B.order = c->order, B.accumulate = l->gradients.accumulate;
+    if (C)
+        c->vectors.job[c->vectors.jobs++] = B;
+}
+
+/* The gradients of biases and of the parameters of layer normalisation. */
+static void list_norm(const kernel_table *k, const layer *l, chunks *c)
+{
+    const gradients *const d = &l->gradients;
+    const backward_workspace *const space = &l->backward;
+    const norm_blocks at = l->problem.cell->norm;
+    const idx H = l->problem.H, GH = l->problem.cell->gates * H;
+    const vector_grad_args alone = {0};
+    for (int which = OF_X; which <= OF_H; which++) {
+        const void *const A = columns(k, space->dgates, which == OF_H ? at.of_u * H : 0);
+        const vector_grad_args normalised = {
+            .B = l->kept.products[which], .b_row = GH, .b_order = c->places,
+            .moments = columns(k, space->moments, 2 * which), .moments_row = 4};
+        add_sum(l, c, A, GH, which == OF_H ? d->dbh : d->db, alone);
+        add_sum(l, c, A, GH, d->norm[which == OF_H ? GAIN_H : GAIN_X], normalised);
+    }
+    if (at.of_c) {
+        const void *const A = columns(k, space->dgates, at.of_c * H);
+        add_sum(l, c, A, H, d->norm[GAIN_C],
+                (vector_grad_args){.B = space->operands[NEW_C], .b_row = space->operand_stride});
+        add_sum(l, c, A, H, d->norm[SHIFT_C], alone);
+    }
+}
+
 static void list_vectors(const kernel_table *k, const layer *l, chunks *c)
 {
     const cell_spec *const cell = l->problem.cell;
@@ -110,9 +144,11 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
                          .rows = table ? 0 : c->x_rows};
     const left_side h = side_of(l, c, DROPPED_H), scratch = side_of(l, c, OF_SCRATCH);
     c->grads = c->of_table = (weight_grad_list){.panels = take_grad_panels(a, k, l->plan.threads)};
+    const int normalised = is_normalised(p->cell); /* biases are then list_norm's */
+    const void *const dx = columns(k, table ? c->dtable : l->backward.dgates, p->cell->norm.of_x * H);
     int before = add_grad(a, k, l, table ? &c->of_table : &c->grads, table ? table : c->capacity,
-                          table ? 0 : c->order, x, table ? c->dtable : l->backward.dgates, G * H,
-                          (right_side){d->dWx, G * H, 0, d->db}, -1);
+                          table ? 0 : c->order, x, dx, G * H,
+                          (right_side){d->dWx, G * H, 0, normalised ? 0 : d->db}, -1);
     /* Transposed, the left sides are columns of dgates, and Wx's has them all. */
     for (const weight_block *w = p->cell->weights; w < p->cell->weights + MAX_PIECES && w->gates; w++) {
         const idx to = first_column(l, w->gate, w->gates);
@@ -123,7 +159,8 @@ static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks 
         before = add_grad(a, k, l, &c->grads, c->capacity, c->order,
                           w->left == SCRATCH ? scratch : h, columns(k, l->backward.dgates, from),
                           w->gates * H,
-                          (right_side){d->dWh, G * H, to, d->dbh ? columns(k, d->dbh, to) : 0},
+                          (right_side){d->dWh, G * H, to,
+                                       d->dbh && !normalised ? columns(k, d->dbh, to) : 0},
                           same ? before : -1);
     }
     if (is_projected(p->cell))
@@ -144,7 +181,7 @@ static int wants_operand(const layer *l, int operand)
 {
     return operand == OF_SCRATCH ? l->problem.cell->operand
         : operand == DROPPED_H   ? drops(&l->problem, DROPOUT_H)
-                                 : l->gradients.vectors != 0;
+                                 : l->gradients.vectors || l->problem.cell->norm.of_c;
 }
 
 static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c, pack_list *list)
@@ -168,7 +205,9 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
         space->operands[i] = wants_operand(l, i) ? take(a, c->capacity, space->operand_stride * real) : 0;
     if (drops(p, DROPOUT_H))
         space->scales_h = take(a, p->N, space->stride * real);
-    space->z = l->plan.packed ? 0 : take(a, l->plan.threads, space->stride * real);
+    space->z = take(a, is_normalised(p->cell) ? p->N : l->plan.packed ? 0 : l->plan.threads,
+                    space->stride * real);
+    space->moments = take(a, is_normalised(p->cell) ? c->capacity : 0, 4 * real);
     space->flags = take(a, l->plan.threads * FLAG_STRIDE, sizeof(int));
     c->dtable = take(a, table, space->dgates_stride * real);
     c->zeros = take(a, p->H, real);
@@ -176,10 +215,13 @@ static void place_backward(arena *a, const kernel_table *k, layer *l, chunks *c,
     c->table_rows = take(a, table ? c->capacity : 0, sizeof(idx));
     c->h_rows = take(a, c->capacity, sizeof(void *));
     c->c_rows = take(a, l->gradients.vectors ? c->capacity : 0, sizeof(void *));
+    c->places = take(a, is_normalised(p->cell) ? c->capacity : 0, sizeof(idx));
     c->order = take(a, c->capacity, sizeof(idx));
     c->ranks = take(a, p->N, sizeof(idx));
     place_grads(a, k, l, c);
     list_vectors(k, l, c);
+    if (is_normalised(p->cell))
+        list_norm(k, l, c);
 }
 
 size_t fastrnn_plan_backward(const kernel_table *k, layer *l)
@@ -230,6 +272,8 @@ static void list_rows(const kernel_table *k, const layer *l, const chunks *c)
         for (idx at = 0; at < batch_size(l, t); at++, i++) {
             const idx rank = c->ranks[at], row = row_of(l, t, rank);
             c->order[i] = l->time.offsets[t] - l->time.offsets[l->backward.t0] + rank;
+            if (is_normalised(p->cell))
+                c->places[i] = row;
             if (p->index)
                 c->table_rows[i] = p->index[row];
             else
@@ -292,8 +336,9 @@ static int run_chunks(const kernel_table *k, layer *l, chunks *c)
     const int threads = l->plan.threads;
     backward_workspace *const space = &l->backward;
     matmul_args dx = {.K = p->cell->gates * p->H, .columns = p->D, .a_row = space->dgates_stride,
-                      .A = space->dgates, .packed = l->panels.Wx_T, .C = l->gradients.dx,
-                      .B = l->weights.Wx, .transposed = !l->weights.transposed};
+                      .A = columns(k, space->dgates, p->cell->norm.of_x * p->H),
+                      .packed = l->panels.Wx_T, .C = l->gradients.dx, .B = l->weights.Wx,
+                      .transposed = !l->weights.transposed};
     embedding_args by_table = {.vocabulary = p->table, .W = space->dgates_stride, .x = c->table_rows,
                                .order = c->order, .in = space->dgates, .out = c->dtable};
     long long due = 0;
@@ -318,7 +363,7 @@ static int run_chunks(const kernel_table *k, layer *l, chunks *c)
         add_vector_grads(k, &c->vectors, rows, threads);
     } while (space->t0 > 0);
     if (p->index) {
-        dx.A = c->dtable;
+        dx.A = columns(k, c->dtable, p->cell->norm.of_x * p->H);
         dx.rows = p->table;
         team_run(k->matmul, &dx, threads, 0);
         add_grads(k, &c->of_table, p->table, threads);

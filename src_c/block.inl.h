@@ -6,6 +6,8 @@
        for (EACH_ROW(b))
            FN(finish)(b, rank, u, FN(tanh)(FN(gate)(b, k, 0)), n); */
 
+typedef struct FN(norm_state) FN(norm); /* norm.inl.h */
+
 /* m rows, the ranks rank, rank + stride, ...; their product lies in z. Work space lies by rank, what
    users see by row of their arrays. */
 typedef struct {
@@ -21,6 +23,7 @@ typedef struct {
     idx x_offsets[MAX_GATES]; /* of the gates of the cell in a row of x */
     idx offsets[MAX_GATES];   /* and in a row of saved gates, of their gradients */
     const options *options;
+    FN(norm) *norm; /* of a cell with layer normalisation */
     const REAL *scales_h; /* what h is multiplied with before Wh; NULL: nothing is dropped */
     idx scales_stride;
     const idx *sorted_indices;
@@ -221,4 +224,9 @@ INLINE void FN(store_operand)(const FN(block) *b, int i, idx rank, idx u, V v, i
 {
     if (b->operands[i])
         FN(store_n)(b->operands[i] + rank * b->operand_stride + u, v, n);
+}
+
+INLINE V FN(stored_operand)(const FN(block) *b, int i, idx rank, idx u, idx n)
+{
+    return FN(load_n)(b->operands[i] + rank * b->operand_stride + u, n);
 }

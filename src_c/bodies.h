@@ -5,6 +5,7 @@
 
 #include "block.inl.h"
 #include "options.inl.h"
+#include "norm.inl.h"
 #include "cells/all.h"
 
 #include "recurrence.inl.h"

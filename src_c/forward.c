@@ -39,6 +39,8 @@ static void place_forward(arena *a, const kernel_table *k, layer *l)
     space->gates_x = l->plan.packed
         ? take(a, shares * space->gates_x_rows, width * k->real_size)
         : take(a, p->N, 2 * (cell->gates * p->H + k->lanes) * k->real_size);
+    space->z_stride = width + k->lanes;
+    space->z = take(a, l->plan.packed && is_normalised(cell) ? p->N : 0, space->z_stride * k->real_size);
     space->x_rows = take(a, p->index ? 0 : threads * space->gates_x_rows, sizeof(void *));
     space->flags = take(a, threads * FLAG_STRIDE, sizeof(int));
 }
@@ -121,5 +123,7 @@ int fastrnn_forward(const kernel_table *k, layer *l, void *memory)
         clear_past_lengths(p, l->kept.states[s], units_of_state(p, s) * k->real_size);
     clear_past_lengths(p, l->kept.gates, p->cell->gates * row);
     clear_past_lengths(p, l->kept.extra, row);
+    for (int i = 0; i < 2; i++)
+        clear_past_lengths(p, l->kept.products[i], p->cell->gates * row);
     return fastrnn_forward_run(k, l);
 }

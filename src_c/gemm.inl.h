@@ -291,6 +291,7 @@ typedef struct {
     REAL *out; /* row i of panel p: out + p * out_panel + i * out_row, or out_rows[i] * out_row */
     idx out_row, out_panel, columns;
     const idx *out_rows;
+    const REAL *start; /* a row of every panel; NULL: the first one of the packed panel */
 } FN(product_args);
 
 /* Rows r..r+m of A, columns k..k+K, where a tile finds them: copied to lie together, if they lie
@@ -322,8 +323,9 @@ static void FN(product)(const FN(product_args) *p)
                 const idx r = p->rows * block / blocks, m = p->rows * (block + 1) / blocks - r;
                 const idx end = MIN(p->p1, q + block_panels);
                 FN(tile) t = {.K = MIN(depth, p->K - k), .b_panel = PANEL_SIZE(p->K, width),
-                              .started = k ? NV : 0,
-                              .start_row = p->out_row, .start_panel = p->out_panel,
+                              .started = k || p->start ? NV : 0,
+                              .start_row = k || !p->start ? p->out_row : 0,
+                              .start_panel = k || !p->start ? p->out_panel : 0,
                               .out_row = p->out_row, .out_panel = p->out_panel};
                 FN(find_rows)(p, &t, r, m, k, a);
                 t.out_rows = p->out_rows ? p->out_rows + r : 0;
@@ -331,7 +333,7 @@ static void FN(product)(const FN(product_args) *p)
                     t.b = p->packed + panel * t.b_panel + k * width;
                     t.out = p->out + (panel - p->p0) * p->out_panel
                         + (p->out_rows ? 0 : r * p->out_row);
-                    t.start = t.out;
+                    t.start = k || !p->start ? t.out : p->start;
                     done = FN(run_tile)(&t, m, NV, end - panel, p->columns - panel * width);
                 }
             }
@@ -546,31 +548,62 @@ static void FN(weight_grad)(const void *args, idx part, idx parts)
     }
 }
 
-/* Columns of several vectors at once: of each row a cache line or two. */
+/* Row r of the right side of a sum of products. */
+INLINE const REAL *FN(factor_row)(const vector_grad_args *p, idx r)
+{
+    return p->b_rows ? p->b_rows[r]
+        : p->B ? (const REAL *)p->B + (p->b_order ? p->b_order : p->order)[r] * p->b_row
+               : 0;
+}
+
+/* Adds row r, of which n elements are left from `column` on, to SUMS_AT_ONCE vectors of sums. Three
+   loops: what is a multiply-add in one of them is none across a branch. */
+INLINE void FN(add_product)(const vector_grad_args *p, idx r, idx column, idx n, V *sum)
+{
+    const REAL *const a = (const REAL *)p->A + p->order[r] * p->a_row + column;
+    const REAL *const b = FN(factor_row)(p, r);
+    if (!b) {
+        for (idx v = 0; v < SUMS_AT_ONCE && n > v * LANES; v++)
+            sum[v] += FN(load_n)(a + v * LANES, n - v * LANES);
+    } else if (!p->moments) {
+        for (idx v = 0; v < SUMS_AT_ONCE && n > v * LANES; v++)
+            sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
+                * FN(load_n)(b + column + v * LANES, n - v * LANES);
+    } else {
+        const REAL *const m = (const REAL *)p->moments + p->order[r] * p->moments_row;
+        for (idx v = 0; v < SUMS_AT_ONCE && n > v * LANES; v++)
+            sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
+                * ((FN(load_n)(b + column + v * LANES, n - v * LANES) - m[0]) * m[1]);
+    }
+}
+
+/* The rows r..end of a sum, in columns of several vectors at once. */
+static void FN(add_products)(const vector_grad_args *p, idx r, idx end, idx part, idx parts)
+{
+    const idx blocks = CEIL_DIV(p->columns, SUMS_AT_ONCE * LANES), last = blocks * (part + 1) / parts;
+    for (idx block = blocks * part / parts; block < last; block++) {
+        const idx column = block * SUMS_AT_ONCE * LANES, n = p->columns - column;
+        REAL *const to = (REAL *)p->C + column;
+        V sum[SUMS_AT_ONCE];
+        for (idx v = 0; v < SUMS_AT_ONCE; v++)
+            sum[v] = (p->accumulate || r) && n > v * LANES ? FN(load_n)(to + v * LANES, n - v * LANES)
+                                                           : (V){0};
+        for (idx i = r; i < end && n >= SUMS_AT_ONCE * LANES; i++)
+            FN(add_product)(p, i, column, SUMS_AT_ONCE * LANES, sum);
+        for (idx i = r; i < end && n < SUMS_AT_ONCE * LANES; i++)
+            FN(add_product)(p, i, column, n, sum);
+        for (idx v = 0; v < SUMS_AT_ONCE && n > v * LANES; v++)
+            FN(store_n)(to + v * LANES, sum[v], n - v * LANES);
+    }
+}
+
+/* All sums over a few rows after the other, which several sums read. */
 static void FN(vector_grad)(const void *args, idx part, idx parts)
 {
-    enum { AT_ONCE = 4 };
+    enum { ROWS = 16 };
     const vector_grad_list *const list = args;
-    for (idx job = 0; job < list->jobs; job++) {
-        const vector_grad_args *const p = &list->job[job];
-        const idx blocks = CEIL_DIV(p->columns, AT_ONCE * LANES), end = blocks * (part + 1) / parts;
-        for (idx block = blocks * part / parts; block < end; block++) {
-            const idx column = block * AT_ONCE * LANES, n = p->columns - column;
-            REAL *const to = (REAL *)p->C + column;
-            V sum[AT_ONCE];
-            for (idx v = 0; v < AT_ONCE; v++)
-                sum[v] = p->accumulate && n > v * LANES ? FN(load_n)(to + v * LANES, n - v * LANES)
-                                                        : (V){0};
-            for (idx r = 0; r < p->rows; r++) {
-                const REAL *const a = (const REAL *)p->A + p->order[r] * p->a_row + column;
-                const REAL *const b = column + (p->b_rows ? (const REAL *)p->b_rows[r]
-                                                : (const REAL *)p->B + p->order[r] * p->b_row);
-                for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
-                    sum[v] += FN(load_n)(a + v * LANES, n - v * LANES)
-                        * FN(load_n)(b + v * LANES, n - v * LANES);
-            }
-            for (idx v = 0; v < AT_ONCE && n > v * LANES; v++)
-                FN(store_n)(to + v * LANES, sum[v], n - v * LANES);
-        }
-    }
+    const idx rows = list->jobs ? list->job[0].rows : 0;
+    for (idx r = 0; r < MAX(1, rows); r += ROWS)
+        for (idx job = 0; job < list->jobs; job++)
+            FN(add_products)(&list->job[job], r, MIN(rows, r + ROWS), part, parts);
 }

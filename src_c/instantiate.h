@@ -28,6 +28,9 @@ enum {
     PACK_PANELS = 8,               /* that packing fills side by side */
     AHEAD = 32,                    /* rows of a panel that a tile prefetches */
     MIN_PREFETCH_ROWS = 4,
+    NORM_ROWS = 4,                 /* that the formulas of a cell with layer normalisation get */
+    SUM_LANES = 16,                /* chains of a row's sum: lanes of the widest vector */
+    SUMS_AT_ONCE = 4,              /* vectors of columns, of each row a cache line or two */
     Z_VECTORS = 4 * ACCUMULATORS,  /* of finished tiles that wait for the formulas */
     STRIPE = ACCUMULATORS * 2 / 3, /* vectors of a row that a product with one vector adds to */
 };

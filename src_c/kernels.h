@@ -88,6 +88,7 @@ enum {
     MAX_PACKS = 6,     /* products of one call whose B is packed */
     MAX_GRADS = 6,     /* gradients of weights of one call */
     MAX_VECTORS = 3,   /* parameters of one number a unit */
+    MAX_VECTOR_GRADS = 6,
 };
 
 /* Vectors of neighbouring units that a panel holds of each gate; elements of a panel of K rows so
@@ -144,19 +145,20 @@ typedef struct {
 } weight_grad_list;
 
 /* C[j] = the sum of A[r, j] B[r, j], the rows as weight_grad_args has them, or with accumulate added to
-   what is there. */
+   what is there. Row r of B may lie at B + b_order[r] * b_row, too; less the mean and times the scale
+   that lie at moments + order[r] * moments_row; B == NULL: 1. */
 typedef struct {
-    idx rows, columns, a_row, b_row;
+    idx rows, columns, a_row, b_row, moments_row;
     int accumulate;
-    const void *A, *B;
+    const void *A, *B, *moments;
     const void *const *b_rows;
-    const idx *order;
+    const idx *order, *b_order;
     void *C;
 } vector_grad_args;
 
 typedef struct {
     idx jobs;
-    vector_grad_args job[MAX_VECTORS];
+    vector_grad_args job[MAX_VECTOR_GRADS];
 } vector_grad_list;
 
 /* losses[i] = -weight[i] log softmax(x[i])[y[i]], dx its gradient times scale. Rows of weight 0 are

@@ -27,6 +27,16 @@ enum { OF_SCRATCH, DROPPED_H, NEW_C, OPERANDS };
    state before the step, or the operand NEW_C. */
 enum { C_BEFORE, BY_NEW_C };
 
+/* Layer normalisation: of x Wx, of h Wh and of c. */
+enum { OF_X, OF_H, OF_C };
+enum { GAIN_X, GAIN_H, GAIN_C, SHIFT_C, NORM_PARAMETERS };
+
+/* Where the gradients of what is normalised begin among the blocks: of x Wx, of h Wh, and of what
+   these become, of h Wh where it is not the gates' (else 0), of c (0: it is not normalised). */
+typedef struct {
+    idx of_x, of_h, of_u, of_c;
+} norm_blocks;
+
 /* One product of a step and the formulas that follow it: `left` times the gates of Wh from `gate`
    on. The first `continued` of them go on from x Wx + b, the others start from bh. Only the first
    phase may continue, and not where it has one gate of several, whose vectors lie otherwise.
@@ -76,6 +86,9 @@ struct cell_spec {
         idx gate; /* whose gradient it is made of, and what that is multiplied with */
         int factor;
     } vector[MAX_VECTORS];
+    /* Layer normalisation; of_x is 0 where there is none. The cell then has one phase, whose product has
+       all gates, and its formulas get whole rows of x Wx and of h Wh, both without biases. */
+    norm_blocks norm;
 };
 
 /* Whether a unit of h reaches others: threads that share units then have to meet. */
@@ -126,6 +139,8 @@ typedef struct {
     int reverse, layout;                /* PACKED: lengths fall */
     int reset_to_initial;               /* not to 0 */
     const options *options;             /* NULL, but where the cell's formulas read them */
+    const void *norm[NORM_PARAMETERS];  /* [GH] [GH] [H] [H], likewise */
+    double epsilon;
 } problem;
 
 /* Wx [D,GH], Wh [P,GH], Whr [H,P], or transposed [GH,D], [GH,P], [P,H]; Wh may be diagonal [H], or
@@ -145,6 +160,7 @@ typedef struct {
 typedef struct {
     void *states[MAX_STATES]; /* [N,T,H], h [N,T,P] */
     void *gates, *extra;      /* [N,T,GH], activated; [N,T,H] */
+    void *products[2];        /* [N,T,GH]: x Wx and h Wh, of a cell with layer normalisation */
     void *last[MAX_STATES];   /* [N,H], h [N,P]: h_n, c_n, after a row's last step */
 } activations;
 
@@ -154,7 +170,8 @@ typedef struct {
     void *dx, *dinitial[MAX_STATES];
     void *dWx, *dWh, *dWhr, *db, *dbh; /* of the shapes of the weights; dWhr and dbh or NULL */
     void *vectors;                     /* [vectors, H] or NULL */
-    int accumulate;                    /* these six go on from what they hold */
+    void *norm[NORM_PARAMETERS];
+    int accumulate;                    /* all but dx and dinitial go on from what they hold */
 } gradients;
 
 /* How a call is cut. */
@@ -175,10 +192,11 @@ typedef struct {
    rounded up to two vectors; the first is there twice, read and written in turns, and so is dropped_h,
    h times scales_h, where it is wanted. gates_x, x Wx + b, has room for gates_x_rows rows of a share
    of batch rows, or of all by_units, or of the table; or, of each row of a batch whose weights are
-   read as they lie, for itself and for h Wh [2, GH + lanes]. */
+   read as they lie, for itself and for h Wh [2, GH + lanes]. z [N, z_stride]: with layer normalisation
+   h Wh by rank, as panels. */
 typedef struct {
-    idx t0, t1, stride, gates_x_rows;
-    void *states[MAX_STATES], *dropped_h, *scales_h, *scratch[MAX_SCRATCH], *gates_x;
+    idx t0, t1, stride, gates_x_rows, z_stride;
+    void *states[MAX_STATES], *dropped_h, *scales_h, *scratch[MAX_SCRATCH], *gates_x, *z;
     const void **x_rows; /* [parts, gates_x_rows] */
     int *flags;          /* [parts, FLAG_STRIDE], 0: see barrier.h */
 } forward_workspace;
@@ -192,7 +210,9 @@ typedef struct {
     void *dstates[MAX_STATES], *dgates, *dgates_next;
     void *operands[OPERANDS]; /* [.., operand_stride]; NULL: not wanted */
     void *scales_h;           /* [N, stride], likewise */
-    void *z; /* [parts, stride]: where weights are read as they lie */
+    void *z;       /* what products leave: where weights are read as they lie [parts, stride]; with layer
+                      normalisation [N, stride] by rank */
+    void *moments; /* [.., 2, 2]: mean and scale of x Wx and h Wh; with layer normalisation */
     int *flags;
 } backward_workspace;
 
@@ -207,6 +227,12 @@ struct layer {
     forward_workspace forward;
     backward_workspace backward;
 };
+
+/* Whether x Wx and h Wh are normalised; P is then H. */
+static inline int is_normalised(const cell_spec *c)
+{
+    return c->norm.of_x > 0;
+}
 
 /* Whether h is what a phase projects. */
 static inline int is_projected(const cell_spec *c)

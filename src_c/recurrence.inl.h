@@ -103,6 +103,38 @@ static void FN(start_block)(const layer *l, FN(share) *sh)
         b->scratch[i] = l->forward.scratch[i];
 }
 
+/* What formulas of whole rows see beside their block. */
+static void FN(start_norm)(const layer *l, FN(block) *b, FN(norm) *norm)
+{
+    const problem *const p = &l->problem;
+    if (!is_normalised(p->cell))
+        return;
+    b->norm = norm;
+    norm->blocks = p->cell->norm;
+    norm->gain_c = p->norm[GAIN_C];
+    norm->shift_c = p->norm[SHIFT_C];
+    norm->epsilon = p->epsilon;
+    norm->biases[OF_X] = l->weights.b;
+    norm->biases[OF_H] = l->weights.bh;
+    for (int which = OF_X; which <= OF_H; which++) {
+        norm->gains[which] = p->norm[which == OF_X ? GAIN_X : GAIN_H];
+        norm->products[which] = l->kept.products[which];
+    }
+}
+
+/* The rows of the share, or of those that share units with it a part, in all units. */
+static FN(share) FN(whole_rows)(const layer *l, const FN(share) *sh)
+{
+    FN(share) rows = *sh;
+    if (l->plan.by_units) {
+        rows.rank = sh->part;
+        rows.stride = rows.block.stride = sh->parts;
+        rows.u0 = 0;
+        rows.u1 = l->problem.H;
+    }
+    return rows;
+}
+
 /* Moves to step t; -1 is before the first one. */
 INLINE void FN(move_block)(const layer *l, FN(block) *b, idx t)
 {
@@ -185,6 +217,13 @@ INLINE REAL *FN(gates_x_of)(const layer *l, const FN(share) *sh)
     return (REAL *)l->forward.gates_x + panel * l->forward.gates_x_rows * G * width;
 }
 
+/* Where products start that are normalised before biases are added; else NULL. */
+INLINE const REAL *FN(start_of)(const cell_spec *cell)
+{
+    static const REAL zeros[MAX_GATES * (VEC_BYTES / sizeof(REAL))];
+    return is_normalised(cell) ? zeros : 0;
+}
+
 /* x Wx + b of the table. */
 static void FN(project_table)(const void *args, idx part, idx parts)
 {
@@ -196,7 +235,8 @@ static void FN(project_table)(const void *args, idx part, idx parts)
         .rows = p->table, .K = p->D, .vectors = x_row / LANES, .p0 = p0,
         .p1 = panels * (part + 1) / parts, .a = p->x, .a_row = p->D, .packed = l->panels.Wx,
         .out = (REAL *)l->forward.gates_x + p0 * l->forward.gates_x_rows * x_row, .out_row = x_row,
-        .out_panel = l->forward.gates_x_rows * x_row, .columns = panels * x_row};
+        .out_panel = l->forward.gates_x_rows * x_row, .columns = panels * x_row,
+        .start = FN(start_of)(p->cell)};
     FN(product)(&product);
 }
 
@@ -214,7 +254,8 @@ static void FN(project_steps)(const layer *l, const FN(share) *sh, idx t0, idx t
         .rows = rows, .K = p->D, .vectors = x_row / LANES, .p0 = sh->u0 / width,
         .p1 = CEIL_DIV(sh->u1, width), .a_rows = list, .packed = l->panels.Wx,
         .out = FN(gates_x_of)(l, sh), .out_row = x_row,
-        .out_panel = l->forward.gates_x_rows * x_row, .columns = CEIL_DIV(p->H, width) * x_row};
+        .out_panel = l->forward.gates_x_rows * x_row, .columns = CEIL_DIV(p->H, width) * x_row,
+        .start = FN(start_of)(p->cell)};
     if (rows)
         FN(product)(&product);
 }
@@ -279,6 +320,23 @@ static void FN(recur_rows)(const layer *l, const forward_phase *phase, FN(share)
     }
 }
 
+/* The product alone, into z. */
+static void FN(multiply_rows)(const layer *l, FN(share) *sh, idx r, idx m, idx q, idx end)
+{
+    const idx G = l->problem.cell->gates, H = l->problem.H, width = G * LANES;
+    const FN(block) *const b = FN(block_of)(sh, r, m);
+    FN(tile) tile = {.K = H, .a_row = sh->stride * b->state_stride,
+                     .a = b->dropped_prev + b->rank * b->state_stride,
+                     .b_panel = PANEL_SIZE(H, width), .started = G,
+                     .start = FN(start_of)(l->problem.cell),
+                     .out_row = sh->stride * l->forward.z_stride, .out_panel = width};
+    for (idx panel = q, done; panel < end; panel += done) {
+        tile.b = (const REAL *)l->panels.Wh[0] + panel * tile.b_panel;
+        tile.out = (REAL *)l->forward.z + b->rank * l->forward.z_stride + panel * width;
+        done = FN(run_tile)(&tile, m, G, end - panel, (end - panel) * width);
+    }
+}
+
 /* Loops: blocks of Wh that stay in L2, blocks of rows. Every other step takes the blocks in reverse,
    so that a Wh that does not fit L2 is half there. */
 static void FN(recur)(const layer *l, const forward_phase *phase, FN(share) *sh, idx t, idx first)
@@ -293,8 +351,12 @@ static void FN(recur)(const layer *l, const forward_phase *phase, FN(share) *sh,
         const idx at = t & 1 ? count - 1 - i : i;
         for (idx block = 0; block < blocks; block++) {
             const idx r = FN(cut)(R, block, blocks), m = FN(cut)(R, block + 1, blocks) - r;
-            FN(recur_rows)(l, phase, sh, t, first, r, m, begin + FN(cut)(panels, at, count),
-                           begin + FN(cut)(panels, at + 1, count));
+            const idx q = begin + FN(cut)(panels, at, count);
+            const idx end = begin + FN(cut)(panels, at + 1, count);
+            if (is_normalised(l->problem.cell))
+                FN(multiply_rows)(l, sh, r, m, q, end);
+            else
+                FN(recur_rows)(l, phase, sh, t, first, r, m, q, end);
         }
     }
 }
@@ -343,7 +405,7 @@ static void FN(start_unpacked)(const layer *l, const FN(share) *sh, const REAL *
         const idx column = l->problem.offsets[g] + sh->u0;
         if (g < l->problem.cell->forward[0].continued)
             memcpy(z + column, x + column, size);
-        else if (bh)
+        else if (bh && !is_normalised(l->problem.cell))
             memcpy(z + column, bh + column, size);
         else
             memset(z + column, 0, size);
@@ -357,7 +419,10 @@ static void FN(project_unpacked)(const layer *l, const FN(share) *sh, const REAL
     const idx units = sh->u1 - sh->u0, gates = l->problem.cell->gates;
     for (idx g = 0; g < gates; g++) {
         const idx column = l->problem.offsets[g] + sh->u0;
-        memcpy(to + column, b + column, units * sizeof(REAL));
+        if (is_normalised(l->problem.cell))
+            memset(to + column, 0, units * sizeof(REAL));
+        else
+            memcpy(to + column, b + column, units * sizeof(REAL));
         for (idx u = 0; bh && g < l->problem.cell->forward[0].continued && u < units; u++)
             to[column + u] += bh[column + u];
     }
@@ -402,9 +467,41 @@ static void FN(recur_unpacked)(const layer *l, const forward_phase *phase, FN(sh
             FN(add_gates)(l, sh, phase->gate, phase->gates, z, left, l->weights.Wh,
                           depth_forward(p, phase));
         }
+        if (is_normalised(p->cell))
+            continue;
         b->z = z + sh->u0;
         b->x = x + sh->u0;
         FN(activate)(l, phase, b, t, sh->u0, sh->u1);
+    }
+}
+
+/* The formulas of step t for whole rows, of which both products are there. */
+static void FN(activate_rows)(const layer *l, const FN(share) *sh, idx t, idx first)
+{
+    const forward_workspace *const space = &l->forward;
+    const idx G = l->problem.cell->gates, *const index = l->problem.index;
+    const idx unpacked = G * l->problem.H + LANES, by_units = l->plan.by_units;
+    FN(share) rows = FN(whole_rows)(l, sh);
+    FN(block) *const b = &rows.block;
+    const REAL *const x = l->plan.packed ? FN(gates_x_of)(l, &rows) : space->gates_x;
+    REAL *const z = l->plan.packed ? space->z : (REAL *)space->gates_x + unpacked;
+    const idx z_row = l->plan.packed ? space->z_stride : 2 * unpacked;
+    const idx R = FN(own)(&rows, batch_size(l, t));
+    idx x_rows[NORM_ROWS];
+    b->x = x;
+    b->x_rows = x_rows;
+    b->z_unit = l->plan.packed ? G * LANES : LANES;
+    b->x_unit[0] = b->x_unit[1] = l->plan.packed ? space->gates_x_rows * G * LANES : LANES;
+    b->x_stride = l->plan.packed ? G * LANES : 2 * unpacked;
+    b->z_stride = rows.stride * z_row;
+    for (idx r = 0; r < R; r += NORM_ROWS) {
+        FN(block_of)(&rows, r, MIN(NORM_ROWS, R - r));
+        for (EACH_ROW(b))
+            x_rows[k] = !l->plan.packed ? rank
+                : index                 ? index[b->rows[rank]]
+                                        : first + (by_units ? rank : r + k);
+        b->z = z + b->rank * z_row;
+        FN(activate)(l, l->problem.cell->forward, b, t, 0, l->problem.H);
     }
 }
 
@@ -429,6 +526,8 @@ static void FN(forward)(const void *args, idx part, idx parts)
     REAL *const dropped = l->forward.dropped_h;
     FN(share) sh = FN(share_of)(l, l->forward.flags, part, parts);
     FN(start_block)(l, &sh);
+    FN(norm) norm;
+    FN(start_norm)(l, &sh.block, &norm);
     sh.block.scales_h = l->forward.scales_h;
     sh.block.scales_stride = l->forward.stride;
     for (idx s = 0; s < cell->states && t0 == 0; s++) {
@@ -461,6 +560,10 @@ static void FN(forward)(const void *args, idx part, idx parts)
                 FN(recur)(l, &cell->forward[i], &sh, t, first);
             else
                 FN(recur_formulas)(l, &cell->forward[i], &sh, t, first);
+            if (is_normalised(cell)) {
+                FN(meet)(&sh);
+                FN(activate_rows)(l, &sh, t, first);
+            }
             if (t + 1 < t1 || i + 1 < cell->phases)
                 FN(meet)(&sh);
         }
@@ -540,6 +643,32 @@ INLINE void FN(differentiate)(const layer *l, const backward_phase *phase, FN(bl
         FN(leave)(l, b, first, states, at);
 }
 
+/* The row of the arrays of steps that is own row r of R, or, past these, of the step before; or -1. */
+INLINE idx FN(next_row)(const FN(block) *b, const FN(share) *rows, idx r, idx R)
+{
+    if (r < R)
+        return b->rows[rows->rank + r * rows->stride];
+    return b->previous_rows && r - R < MIN(R, NORM_ROWS)
+        ? b->previous_rows[rows->rank + (r - R) * rows->stride] : -1;
+}
+
+/* The formulas of whole rows, of which the products are there. */
+static void FN(differentiate_rows)(const layer *l, const FN(share) *sh, idx t)
+{
+    const idx stride = l->backward.stride;
+    FN(share) rows = FN(whole_rows)(l, sh);
+    const idx R = FN(own)(&rows, batch_size(l, t));
+    FN(block) *const b = &rows.block;
+    b->z_stride = rows.stride * stride;
+    for (idx r = 0; r < R; r += NORM_ROWS) {
+        FN(block_of)(&rows, r, MIN(NORM_ROWS, R - r));
+        REAL *const z = (REAL *)l->backward.z + b->rank * stride;
+        for (idx k = 0; k < b->m && t >= 0; k++)
+            b->norm->next[k] = FN(next_row)(b, &rows, r + NORM_ROWS + k, R);
+        FN(differentiate)(l, l->problem.cell->backward, b, t, z, 0, l->problem.H);
+    }
+}
+
 /* What the formulas are going to read of what forward saved, for the units of a panel: each row's lies
    elsewhere, and a tile takes as long as it takes to come. */
 INLINE void FN(expect)(const FN(block) *b, const cell_spec *cell, const backward_phase *phase, idx u)
@@ -577,11 +706,18 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
     b->z_stride = 2 * LANES;
     FN(tile) tile = {.a_row = sh->stride * b->dgates_stride, .b_panel = PANEL_SIZE(K, 2 * LANES),
                      .started = 2, .out = z, .out_row = 2 * LANES, .out_panel = m * 2 * LANES};
+    const int whole = is_normalised(l->problem.cell);
+    if (whole) {
+        tile.out_row = sh->stride * stride;
+        tile.out_panel = 2 * LANES;
+    }
     for (idx panel = q, done = 1; panel < end; panel += done) {
         tile.start = alone ? zeros : b->dstates[0] + b->rank * stride + panel * 2 * LANES;
         tile.start_row = alone ? 0 : sh->stride * stride;
         tile.start_panel = alone ? 0 : 2 * LANES;
-        if (t >= 0)
+        if (whole)
+            tile.out = (REAL *)l->backward.z + b->rank * stride + panel * 2 * LANES;
+        else if (t >= 0)
             FN(expect)(b, l->problem.cell, phase, panel * 2 * LANES);
         for (idx i = 0; i < MAX_PIECES && phase->piece[i].gates; i++) {
             const idx gates = phase->piece[i].gates;
@@ -595,7 +731,7 @@ static void FN(step_rows)(const layer *l, const backward_phase *phase, FN(share)
             tile.start_row = tile.out_row;
             tile.start_panel = tile.out_panel;
         }
-        for (idx i = 0; i < done; i++) {
+        for (idx i = 0; i < done && !whole; i++) {
             const idx u = (panel + i) * 2 * LANES;
             FN(differentiate)(l, phase, b, t, z + i * tile.out_panel, u, MIN(sh->units, u + 2 * LANES));
         }
@@ -607,10 +743,12 @@ static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(sh
                               const REAL *A, idx r)
 {
     const idx H = l->problem.H, ld = depth_backward(&l->problem, phase), units = sh->u1 - sh->u0;
-    REAL *const z = (REAL *)l->backward.z + sh->part * l->backward.stride;
+    const idx end = sh->u1 == sh->units ? l->backward.stride : sh->u1;
+    const int whole = is_normalised(l->problem.cell);
     const REAL *const W = phase->projects ? l->weights.Whr : l->weights.Wh;
     FN(block) *const b = FN(block_of)(sh, r, 1);
-    memset(z, 0, l->backward.stride * sizeof(REAL));
+    REAL *const z = (REAL *)l->backward.z + (whole ? b->rank : sh->part) * l->backward.stride;
+    memset(z + sh->u0, 0, (end - sh->u0) * sizeof(REAL));
     if (!phase->within_step && !drops(&l->problem, DROPOUT_H))
         memcpy(z + sh->u0, b->dstates[0] + b->rank * b->dstate_stride + sh->u0, units * sizeof(REAL));
     for (idx i = 0; A && i < MAX_PIECES && phase->piece[i].gates; i++) {
@@ -623,7 +761,8 @@ static void FN(step_unpacked)(const layer *l, const backward_phase *phase, FN(sh
         else
             FN(add_transposed_product)(z + sh->u0, a, W + sh->u0 * ld + row, ld, K, units);
     }
-    FN(differentiate)(l, phase, b, t, z + sh->u0, sh->u0, sh->u1);
+    if (!whole)
+        FN(differentiate)(l, phase, b, t, z + sh->u0, sh->u0, sh->u1);
 }
 
 /* A phase without a product. */
@@ -666,6 +805,10 @@ static void FN(step_backward)(const layer *l, const backward_phase *phase, FN(sh
             }
         }
     }
+    if (is_normalised(l->problem.cell)) {
+        FN(meet)(sh);
+        FN(differentiate_rows)(l, sh, t);
+    }
 }
 
 /* What is before the first step. Of the states that a phase that projects has, no product is left. */
@@ -692,6 +835,8 @@ static void FN(backward)(const void *args, idx part, idx parts)
     const backward_workspace *const space = &l->backward;
     FN(share) sh = FN(share_of)(l, space->flags, part, parts);
     FN(start_block)(l, &sh);
+    FN(norm) norm;
+    FN(start_norm)(l, &sh.block, &norm);
     sh.block.z_unit = LANES;
     sh.block.scales_h = space->scales_h;
     sh.block.scales_stride = space->stride;
@@ -707,6 +852,8 @@ static void FN(backward)(const void *args, idx part, idx parts)
         for (int i = 0; i < OPERANDS; i++)
             sh.block.operands[i] = space->operands[i] ? (REAL *)space->operands[i]
                 + (l->time.offsets[t] - l->time.offsets[space->t0]) * space->operand_stride : 0;
+        norm.kept = (FN(moments) *)space->moments
+            + 2 * (l->time.offsets[t] - l->time.offsets[space->t0]);
         for (idx i = 0; i < cell->phases; i++) {
             FN(share_units)(l, &sh, units_backward(&l->problem, &cell->backward[i]));
             FN(step_backward)(l, &cell->backward[i], &sh, t);

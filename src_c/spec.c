@@ -55,6 +55,11 @@ const char *fastrnn_spec_error(const cell_spec *c)
     }
     if (covered != (products ? c->gates : 0))
         return "weights: not all gates, one after the other";
+    if (is_normalised(c)
+        && (c->phases != 1 || c->forward[0].gates != c->gates || c->forward[0].continued
+            || c->gradient_blocks < c->norm.of_x + c->gates || c->norm.of_h != c->weights[0].block
+            || c->norm.of_h != c->backward[0].piece[0].block || (c->norm.of_c && !c->scratch)))
+        return "norm: not one phase of all gates, or gradients where there are none";
     if (c->diagonal && products)
         return "diagonal: Wh cannot be a matrix, too";
     if (c->vectors && !within(0, c->vectors, MAX_VECTORS - c->diagonal))

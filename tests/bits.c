@@ -91,6 +91,10 @@ static problem draw_problem(const kernel_table *k, const cell_spec *cell, shape 
     p.x = reals(k, (options & INDEX ? TABLE : steps) * s.D, 1);
     for (idx i = 0; i < cell->states; i++)
         p.initial[i] = reals(k, s.N * units_of_state(&p, i), 1);
+    const idx widths[NORM_PARAMETERS] = {cell->gates, cell->gates, 1, 1};
+    for (int i = 0; is_normalised(cell) && i < NORM_PARAMETERS; i++)
+        p.norm[i] = reals(k, widths[i] * s.H, 1);
+    p.epsilon = 0x1p-10;
     if (options & INDEX)
         p.index = indices(steps, TABLE);
     if (options & LENGTHS)
@@ -116,6 +120,8 @@ static layer forward(const kernel_table *k, const problem *p, const weights *w)
         l.kept.gates = block(outer * p->cell->gates * H * real);
     if (p->cell->saves_extra)
         l.kept.extra = block(outer * H * real);
+    for (int i = 0; is_normalised(p->cell) && i < 2; i++)
+        l.kept.products[i] = block(outer * p->cell->gates * H * real);
     const size_t space = fastrnn_plan_forward(k, &l, 0);
     fastrnn_forward(k, &l, block(space));
     return l;
@@ -137,6 +143,8 @@ static layer backward(const kernel_table *k, const layer *after, const void *dh,
         l.gradients.dlast[s] = dlast[s];
         l.gradients.dinitial[s] = block(p->N * units_of_state(p, s) * real);
     }
+    for (int i = 0; is_normalised(p->cell) && i < NORM_PARAMETERS; i++)
+        l.gradients.norm[i] = block(columns * real);
     const size_t space = fastrnn_plan_backward(k, &l);
     fastrnn_backward(k, &l, block(space));
     return l;
@@ -176,6 +184,8 @@ static void run_cell(const kernel_table *k, const cell_spec *cell, shape s, int 
     print("dWhr", d->dWhr, projection * real);
     print("db", d->db, columns * real);
     print("dbh", d->dbh, columns * real);
+    for (int i = 0; i < NORM_PARAMETERS; i++)
+        print("dnorm", d->norm[i], (i < GAIN_C ? columns : cell->norm.of_c ? s.H : 0) * real);
     printf("\n");
 }
 

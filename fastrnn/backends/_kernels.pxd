@@ -101,10 +101,16 @@ cdef extern from "layer.h" nogil:
 
     const int ZONEOUT_H, ZONEOUT_C, DROPOUT_H, DROPOUT_CANDIDATE, MASKS
 
+    const int NORM_PARAMETERS
+
+    ctypedef struct norm_blocks:
+        idx of_x
+
     ctypedef struct cell_spec:
         const char *name
         idx gates, states, vectors
         int saves_gates, saves_extra
+        norm_blocks norm
 
     ctypedef struct options:
         const void *vectors
@@ -126,6 +132,8 @@ cdef extern from "layer.h" nogil:
         const unsigned char *reset
         int reverse, layout, reset_to_initial
         const options *options
+        const void *norm[1]
+        double epsilon
 
     ctypedef struct weights:
         const void *Wx
@@ -142,6 +150,7 @@ cdef extern from "layer.h" nogil:
         void *states[1]
         void *gates
         void *extra
+        void *products[1]
         void *last[1]
 
     ctypedef struct gradients:
@@ -155,6 +164,7 @@ cdef extern from "layer.h" nogil:
         void *db
         void *dbh
         void *vectors
+        void *norm[1]
         int accumulate
 
     ctypedef struct plan:

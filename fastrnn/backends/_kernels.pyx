@@ -132,6 +132,7 @@ def specs() -> dict[str, dict[str, int]]:
             "saves_extra": tables[0].cells[i].saves_extra,
             "vectors": tables[0].cells[i].vectors,
             "projection": is_projected(tables[0].cells[i]),
+            "norm": tables[0].cells[i].norm.of_x > 0,
         }
         for i, name in enumerate(cells)
     }
@@ -231,6 +232,16 @@ cdef int set_steps(problem *p, ndarray x, ndarray index, ndarray lengths, bint r
     return axes
 
 
+cdef int set_norm(problem *p, norm) except -1:
+    """norm: a LayerNorm, or None."""
+    cdef int i
+    if norm is not None:
+        for i in range(NORM_PARAMETERS):
+            p.norm[i] = data(<ndarray>norm[i])
+        p.epsilon = norm.eps
+    return 0
+
+
 cdef inline void put(PyObject **to, tuple values) noexcept:
     for i in range(PyTuple_GET_SIZE(values)):
         to[i] = <PyObject *>values[i]
@@ -309,13 +320,13 @@ cdef enum:
     ARGS = 0       # x, the states before, Wx, Wh, b, bh, vectors, projection
     REST = 9       # gates, transposed, packed, options
     KEPT = 13
-    LAST = 17
-    STEPS = 19
-    BIAS = 25
-    CONSTANT = 26
-    NOTHING = 27
-    SOURCES = 28
-    MAX_FIELDS = 24
+    LAST = 19
+    STEPS = 21
+    BIAS = 27
+    CONSTANT = 28
+    NOTHING = 29
+    SOURCES = 30
+    MAX_FIELDS = 32
 
 
 cdef inline char *aligned(char *memory) noexcept:
@@ -431,6 +442,7 @@ cdef class Spec:
         if rest[3] is not None:
             self.set_options(&how, rest[3], args[n + 4] if cell.vectors else None, training)
             l.problem.options = &how
+            set_norm(&l.problem, args[n + 4] if cell.norm.of_x else None)
 
         if training or step:
             kept = state_arrays(&l.problem, axes + 1, shape, kind, l.kept.states)
@@ -443,6 +455,8 @@ cdef class Spec:
         if training and cell.saves_gates:
             shape[axes] *= cell.gates
             saved = outputs(1, axes + 1, shape, kind, &l.kept.gates) + saved
+            if cell.norm.of_x:
+                saved += outputs(2, axes + 1, shape, kind, l.kept.products)
         if not step:
             shape[0] = l.problem.N
             last = state_arrays(&l.problem, 2, shape, kind, l.kept.last)
@@ -518,7 +532,8 @@ cdef class Spec:
         cdef const cell_spec *cell = l.problem.cell
         cdef npy_intp shape[2]
         cdef options how
-        cdef ndarray dx, dWx, dWh = None, db, dbh = None, vectors = None, dvectors = None, dWhr = None
+        cdef ndarray dx, dWx, dWh = None, db, dbh = None, vectors = None, dWhr = None
+        cdef object norm = None, dvectors = None
         cdef tuple dinitial
         cdef Block space
         cdef int interrupted
@@ -533,11 +548,18 @@ cdef class Spec:
             l.kept.gates = data(self.of_cache(cache, KEPT + self.states))
         if cell.saves_extra:
             l.kept.extra = data(self.of_cache(cache, KEPT + self.states + 1))
+        if cell.norm.of_x:
+            for s in range(2):
+                l.kept.products[s] = data(
+                    self.of_cache(cache, KEPT + self.states + 1 + cell.saves_extra + s))
         l.gradients.dh = data(dh)
         if self.of_cache(cache, REST + 3) is not None:
             vectors = self.of_cache(cache, ARGS + n + 4) if cell.vectors else None
             self.set_options(&how, self.of_cache(cache, REST + 3), vectors, True)
             l.problem.options = &how
+        if cell.norm.of_x:
+            norm = self.of_cache(cache, ARGS + n + 4)
+            set_norm(&l.problem, norm)
 
         dx = empty(PyArray_NDIM(x), PyArray_DIMS(x), kind)
         if onto is None:
@@ -550,6 +572,9 @@ cdef class Spec:
                 dbh = empty(1, shape, kind)
             if vectors is not None:
                 dvectors = empty(1, PyArray_DIMS(vectors), kind)
+            elif norm is not None:
+                dvectors = tuple([empty(1, PyArray_DIMS(<ndarray>a), kind)
+                                  for a in norm[:NORM_PARAMETERS] if a is not None])
             if Whr is not None:
                 dWhr = empty(2, PyArray_DIMS(Whr), kind)
         else:
@@ -559,7 +584,12 @@ cdef class Spec:
         dinitial = state_arrays(&l.problem, 2, shape, kind, l.gradients.dinitial)
         l.gradients.dx, l.gradients.dWx, l.gradients.dWh = data(dx), data(dWx), data(dWh)
         l.gradients.db, l.gradients.dbh = data(db), data(dbh)
-        l.gradients.vectors, l.gradients.dWhr = data(dvectors), data(dWhr)
+        l.gradients.dWhr = data(dWhr)
+        if norm is None:
+            l.gradients.vectors = data(<ndarray>dvectors)
+        else:
+            for s in range(len(dvectors)):
+                l.gradients.norm[s] = data(dvectors[s])
         space = take_block(fastrnn_plan_backward(k, &l))
         with nogil:
             interrupted = fastrnn_backward(k, &l, space.memory)
@@ -736,24 +766,26 @@ cdef class Stream(Stepper):
     cdef layer l
     cdef int busy
     cdef options how
-    cdef ndarray vectors
+    cdef object vectors
     cdef Panels packed
     cdef Block space
 
-    def __init__(self, Spec spec, Panels packed, tuple states, checked, given, ndarray vectors):
+    def __init__(self, Spec spec, Panels packed, tuple states, checked, given, vectors):
         """checked(x, out, reset, many): these as they have to be, of one step or of many; given:
-        Options or None."""
+        Options or None; vectors: an array, a LayerNorm or None."""
         cdef ndarray h = states[0], state
         self.vectors = vectors
         self.packed, self.states, self.checked = packed, states, checked
         self.kind, self.k = PyArray_TYPE(h), packed.k
-        set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, None, None, packed.Whr,
+        set_weights(&self.l, self.k, spec, packed.Wx, packed.Wh, packed.b, packed.bh, packed.Whr,
                     packed.transposed)
         self.shape[0], self.shape[1] = PyArray_DIMS(h)[0], PyArray_DIMS(h)[1]
         self.l.problem.N, self.l.problem.T = self.shape[0], 1
         self.l.panels = packed.panels
         if given is not None:
-            spec.set_options(&self.how, given, vectors, False)
+            normalised = self.l.problem.cell.norm.of_x > 0
+            spec.set_options(&self.how, given, None if normalised else vectors, False)
+            set_norm(&self.l.problem, vectors if normalised else None)
             self.l.problem.options = &self.how
         for s, state in enumerate(states):
             self.l.problem.initial[s] = self.l.kept.last[s] = PyArray_DATA(state)

@@ -29,7 +29,8 @@ _UPDATE_WORK = 30
 @functools.cache
 def _spec(cell, gates):
     """A cell's kernels, for a gate order."""
-    numbers = map(_kernels.cells.index, (cell.kernel, cell.kernel.removesuffix("_options")))
+    plain = cell.kernel.removesuffix("_options").removesuffix("_norm")
+    numbers = map(_kernels.cells.index, (cell.kernel, plain))
     with_vectors = [gate for gate in gates if gate in cell.vectors]
     orders = tuple(map(gates.index, cell.gates)), tuple(map(with_vectors.index, cell.vectors))
     return _kernels.Spec(*numbers, *orders, cell, ALL_STEPS)

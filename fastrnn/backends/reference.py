@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.backends import reference_norm
 from fastrnn.backends import reference_options as otherwise
 from fastrnn.backends.reference_options import How, sigmoid
 from fastrnn.cells import ALL_STEPS, Weights, batch_first, laid_out, steps_taken
@@ -24,7 +25,8 @@ from fastrnn.options import below
 class Equations(NamedTuple):
     """One step of a cell. a is x Wx + b; order, where the gates lie. Of cells with options each
     function has one parameter more, how, and step_backward more results: the gradients of the
-    vectors, where there are any, and both sides of a projection's.
+    vectors, where there are any, and both sides of a projection's; with layer normalisation see
+    reference_norm.
 
     step(a, states, Wh, bh, order) -> states, saved: after the step, and what else backward needs.
     step_backward(dstates, before, after, saved, Wh, order) -> da, du, dstates: the gradients of a,
@@ -286,18 +288,23 @@ EQUATIONS = {
         otherwise.gru_original, otherwise.gru_backward, otherwise.gru_original_starts
     ),
     "lstm_projected": Equations(otherwise.lstm, otherwise.lstm_backward, otherwise.h_alone),
+    "lstm_norm": Equations(reference_norm.lstm, reference_norm.lstm_backward, otherwise.h_alone),
+    "gru_norm": Equations(reference_norm.gru, reference_norm.gru_backward, otherwise.h_alone),
 }
 
 
-def _how(cell, options, vectors, projection, order, random):
+def _how(cell, options, vectors, projection, order, random, biases=()):
     """What the equations get beside their arguments, as a function of the step."""
     if options is None:
         return lambda t: ()
-    gates = [gate for gate in order if gate in cell.vectors]
-    parts = [] if vectors is None else np.split(vectors, len(gates))
-    by_gate = dict(zip(gates, parts, strict=vectors is not None))
     relu = cell.constants.get("nonlinearity") == "relu"
-    how = How(options, by_gate, projection, relu, random)
+    how = How(options, {}, projection, relu, random)
+    if cell.norm:
+        how = how._replace(norm=vectors, biases=biases)
+    elif vectors is not None:
+        gates = [gate for gate in order if gate in cell.vectors]
+        parts = np.split(vectors, len(gates))
+        how = how._replace(vectors=dict(zip(gates, parts, strict=True)))
     return lambda t: (how._replace(step=t),)
 
 
@@ -309,6 +316,30 @@ def _projection_gradient(left, right, transposed):
     """From both sides of it at all steps."""
     left, right = (a.reshape(-1, a.shape[-1]) for a in (left, right))
     return np.ascontiguousarray(_as_columns(left.T @ right, transposed))
+
+
+def _of_x(cell, x, Wx, b):
+    """What the equations get of x."""
+    return x @ Wx if cell.norm else x @ Wx + b
+
+
+def _term_widths(cell, vectors, G_times_H):
+    """Of what step_backward has beside the products, side by side."""
+    if not cell.norm:
+        return [len(vectors)]
+    return [G_times_H] * 2 + [len(a) for a in vectors[:-1] if a is not None]
+
+
+def _beside_products(cell, weights, vectors, terms):
+    """Gradients of Wx, Wh, b, bh and of the vectors, from the products' and these sums of what
+    step_backward has beside them."""
+    if vectors is None:
+        return *weights, None
+    if not cell.norm:
+        return *weights, terms
+    ends = np.cumsum(_term_widths(cell, vectors, len(weights[2])))[:-1]
+    db, dbh, *dnorm = np.split(terms, ends)
+    return *weights[:2], db, dbh, tuple(dnorm)
 
 
 def _product_gradients(da, du, x, starts, Wx, Wh, transposed):
@@ -355,8 +386,9 @@ def step_forward(cell, args, rest, training):
     x, states, weights = _unpacked(cell, args, rest)
     Wx, Wh, b, bh, order, transposed, _, options, vectors, projection = weights
     Wx, Wh, projection = (_as_columns(W, transposed) for W in (Wx, Wh, projection))
-    how = _how(cell, options, vectors, projection, order, training)
-    after, saved = EQUATIONS[cell.kernel].step(x @ Wx + b, states, Wh, bh, order, *how(0))
+    how = _how(cell, options, vectors, projection, order, training, (b, bh))
+    a = _of_x(cell, x, Wx, b)
+    after, saved = EQUATIONS[cell.kernel].step(a, states, Wh, bh, order, *how(0))
     if not training:
         return *after, cell.nothing_kept
     last = [None] * len(after)
@@ -381,11 +413,11 @@ def step_backward(cell, dstates, cache):
     )
     starts = equations.starts(before[0], saved, order, *how)
     dx, *weights = _product_gradients(da, du, cache.x, starts, cache.Wx, Wh, cache.transposed)
-    dvectors = None if vectors is None else beside[0].sum(axis=0)
+    terms = None if vectors is None else beside[0].sum(axis=0)
     dprojection = None
     if projection is not None:
         dprojection = _projection_gradient(*beside[1:], cache.transposed)
-    return dx, dbefore, *weights, dvectors, dprojection
+    return dx, dbefore, *_beside_products(cell, weights, vectors, terms), dprojection
 
 
 # ---- all steps -----------------------------------------------------------------------------------
@@ -423,6 +455,11 @@ def _scan(step, states, times, lengths):
     return [state.copy() for state in states]
 
 
+def _flat(gradients):
+    """Those of a LayerNorm, a tuple, one by one."""
+    return [a for d in gradients for a in (d if isinstance(d, tuple) else (d,))]
+
+
 def _or_zeros(a, like):
     return np.zeros_like(like) if a is None else a
 
@@ -457,9 +494,10 @@ def forward(cell, args, rest, steps, training, return_sequence):
     x, initial, weights = _unpacked(cell, args, rest)
     Wx, Wh, b, bh, order, transposed, _, options, vectors, projection = weights
     Wx, Wh, projection = (_as_columns(W, transposed) for W in (Wx, Wh, projection))
-    how = _how(cell, options, vectors, projection, order, training)
+    how = _how(cell, options, vectors, projection, order, training, (b, bh))
     time = steps.lengths, steps.reverse
-    a = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time) @ Wx + b
+    x_in_order = _in_order(_inputs(batch_first(x, steps), steps.index, steps.lengths), *time)
+    a = _of_x(cell, x_in_order, Wx, b)
     reset = _resets_in_order(batch_first(steps.reset, steps), *time)
     shape, H = a.shape[:2], len(b) // len(cell.gates)
     widths = _widths(cell, H, projection)
@@ -512,10 +550,12 @@ def backward(cell, dh, dlast, cache, onto=None):
     first = _all_or_zeros(cell.initial_states(cache), widths, len(dh), dh.dtype)
     anew = _starts_of(first, cache.reset_to)
     before = [_before(*v, reset, s) for *v, s in zip(after, first, anew, strict=True)]
-    da, du = (np.empty((*dh.shape[:2], len(cell.gates) * H), dh.dtype) for _ in "au")
+    columns = len(cell.gates) * H
+    da, du = (np.empty((*dh.shape[:2], columns), dh.dtype) for _ in "au")
     dinitial = [np.zeros_like(state) for state in first]
     how = _how(cell, cell.options_of(cache), vectors, projection, order, True)
-    dvectors = None if vectors is None else np.zeros((*dh.shape[:2], len(vectors)), dh.dtype)
+    width = 0 if vectors is None else sum(_term_widths(cell, vectors, columns))
+    terms = np.zeros((*dh.shape[:2], width), dh.dtype)
     sides = [] if projection is None else [np.zeros_like(a) for a in (after[1], dh)]
 
     def step(t, dnext_h, *others):
@@ -525,7 +565,7 @@ def backward(cell, dh, dlast, cache, onto=None):
             dstates, *at, Wh, order, *how(t)
         )
         if vectors is not None:
-            dvectors[:, t] = beside[0]
+            terms[:, t] = beside[0]
         for side, value in zip(sides, beside[1:], strict=bool(sides)):
             side[:, t] = value
         if reset is None:
@@ -550,17 +590,16 @@ def backward(cell, dh, dlast, cache, onto=None):
     if cache.index is not None:
         taken = steps_taken(cache.index.shape, cache.lengths)
         dx = word_embedding_backward(dx[taken], cache.index[taken], None, False, len(cache.x))
-    if not getattr(cache, "bias", False):  # one gradient of one bias
-        weights[-1] = None
-    if vectors is not None:
-        dvectors = _in_order(dvectors, cache.lengths, False).sum(axis=(0, 1))
+    terms = _in_order(terms, cache.lengths, False).sum(axis=(0, 1))
+    *weights, dbh, dvectors = _beside_products(cell, weights, vectors, terms)
     dprojection = None
     if projection is not None:
         sides = (_in_order(side, cache.lengths, False) for side in sides)
         dprojection = _projection_gradient(*sides, transposed)
-    weights += [dvectors, dprojection]
+    dbh = dbh if getattr(cache, "bias", False) else None  # one gradient of one bias
+    weights = *weights, dbh, dvectors, dprojection
     if onto is not None:
-        for into, d in zip(onto, weights, strict=True):
+        for into, d in zip(_flat(onto), _flat(weights), strict=True):
             if into is not None:
                 into += d
         weights = onto

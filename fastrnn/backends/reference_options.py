@@ -9,6 +9,7 @@ from fastrnn.options import (
     DROPOUT_H,
     ZONEOUT_C,
     ZONEOUT_H,
+    LayerNorm,
     Options,
     below,
 )
@@ -29,6 +30,8 @@ class How(NamedTuple):
     relu: bool
     random: bool  # masks are drawn
     step: int = 0
+    norm: LayerNorm | None = None
+    biases: tuple[np.ndarray | None, ...] = ()  # b and bh, of a step forward with norm
 
     def _below(self, kind, p, v):
         step = 0 if kind == DROPOUT_H else self.options.first_step + self.step

@@ -191,6 +191,12 @@ def of_cache(cell: Cell, transposed: bool, kind: str) -> Signature:
     return signature(x=_INPUTS[kind], **_initial(cell), **weights, **kept, **last)
 
 
+@functools.cache
+def of_layer_norm(cell: Cell) -> Signature:
+    """A state h and the parameters of a cell's layer normalisation."""
+    return signature(h="N H", **{name: _times(width) for name, width in cell.norm.items()})
+
+
 # x of sequences.
 _INPUTS = {"batch_first": "N T D", "time_first": "T N D", "packed": "U D", "indexed": "U D"}
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn.backends import get_backend
-from fastrnn.cells import PROJECTED, WITH_OPTIONS, Cell, steps_taken
+from fastrnn.cells import PROJECTED, WITH_NORM, WITH_OPTIONS, Cell, steps_taken
 from fastrnn.layers import checks
-from fastrnn.options import DROPOUT_WEIGHTS, DROPOUT_X, Options
+from fastrnn.options import DROPOUT_WEIGHTS, DROPOUT_X, LayerNorm, Options
 
 _PROBABILITIES = (
     *("zoneout_h", "zoneout_c", "dropout_x", "dropout_h", "dropout_candidate", "dropout_weights"),
@@ -19,14 +19,63 @@ _POSITIVE = "clip", "clip_gradient", "hard_sigmoid", "cap"
 _COUNTS = "seed", "first_step"
 
 
-def record_of(cell: Cell, projected: bool = False) -> Cell:
-    """The record with options of a plain cell, and with a projection; or itself.
+def record_of(
+    cell: Cell, projected: bool = False, vectors: np.ndarray | LayerNorm | None = None
+) -> Cell:
+    """The record with options of a plain cell, or itself; that with a projection; that with layer
+    normalisation where the vectors are its parameters.
 
-    Raises TypeError for a cell that has no projection.
+    Raises TypeError for a cell that has no projection, ValueError for layer normalisation of a form
+    of the cell that has none.
     """
+    projected = projected or cell.projection
     if projected and not cell.projection and cell.kernel not in PROJECTED:
         raise TypeError(f"projection: expected nothing for {cell.name}")
-    return (PROJECTED if projected else WITH_OPTIONS).get(cell.kernel, cell)
+    if not isinstance(vectors, LayerNorm):
+        return (PROJECTED if projected else WITH_OPTIONS).get(cell.kernel, cell)
+    if projected:
+        raise ValueError("projection: expected None with layer_norm")
+    if cell.kernel not in WITH_NORM:
+        raise ValueError(f"layer_norm: expected None for {_named(cell)}")
+    return WITH_NORM[cell.kernel]
+
+
+def vectors_of(
+    peepholes: np.ndarray | None, layer_norm: LayerNorm | None
+) -> np.ndarray | LayerNorm | None:
+    """The one that is given.
+
+    Raises ValueError where both are, TypeError for what is no LayerNorm.
+    """
+    if layer_norm is None:
+        return peepholes
+    if type(layer_norm) is not LayerNorm or len(layer_norm) != len(LayerNorm._fields):
+        got = type(layer_norm).__name__
+        raise TypeError(f"layer_norm: expected fastrnn.LayerNorm, got {got}")
+    if peepholes is not None:
+        raise ValueError("peepholes: expected None with layer_norm")
+    return layer_norm
+
+
+def layer_norm_of(record: Cell, norm: LayerNorm, h: np.ndarray) -> LayerNorm:
+    """Its parameters as a backend takes them, for states like h (N, H).
+
+    Raises ValueError for a shape, eps or what the cell does not have, TypeError for a dtype.
+    """
+    own = [name for name in LayerNorm._fields if name in record.norm]
+    for name in LayerNorm._fields[:-1]:
+        if name not in own and getattr(norm, name) is not None:
+            raise ValueError(f"{name}: expected None for {record.name}")
+    given = tuple(getattr(norm, name) for name in own)
+    _, *arrays = checks.arrays(checks.of_layer_norm(record), (h, *given))
+    _positive("eps", norm.eps)
+    return norm._replace(**dict(zip(own, arrays, strict=True)))
+
+
+def _positive(name, value):
+    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    if not number or not 0 < value < np.inf:
+        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -37,9 +86,7 @@ def _checked(record, options):
         if name in _PROBABILITIES:
             checks.probability(name, value)
         elif name in _POSITIVE and value is not None:
-            number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-            if not number or not 0 < value < np.inf:
-                raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+            _positive(name, value)
         elif name in _COUNTS:
             whole = isinstance(value, Integral) and not isinstance(value, bool)
             if not whole or not 0 <= value < 2**64:
@@ -71,19 +118,27 @@ def options_of(record: Cell, options: Options | None) -> Options:
 
 
 def beside(
-    cell: Cell, b: np.ndarray, vectors: np.ndarray | None, options: Options | None
+    cell: Cell,
+    b: np.ndarray,
+    vectors: np.ndarray | LayerNorm | None,
+    options: Options | None,
 ) -> dict[str, object]:
     """Options and vectors as fields of Weights, copied; nothing where there are none.
 
     Raises what options_of raises, ValueError for a shape, TypeError for a dtype or another cell's.
     """
-    record = record_of(cell)
+    record = record_of(cell, vectors=vectors)
+    H = len(b) // len(record.gates)
+    if record.norm:
+        norm = layer_norm_of(record, vectors, np.empty((0, H), b.dtype))
+        norm = LayerNorm(*(a if a is None else np.copy(a) for a in norm[:-1]), norm.eps)
+        return {"options": options_of(record, options), "vectors": norm}
     if vectors is None:
         plain = options is None and not cell.projection
         return {} if plain else {"options": options_of(record, options)}
     if not record.vectors:
         raise TypeError(f"peepholes: expected nothing for {record.name}")
-    name, shape = record.vectors_name, (len(record.vectors) * len(b) // len(record.gates),)
+    name, shape = record.vectors_name, (len(record.vectors) * H,)
     vectors = checks.gradient_of(name, vectors, shape, b.dtype).copy()
     return {"options": options_of(record, options), "vectors": vectors}
 

@@ -36,6 +36,10 @@ t, as words read their vectors: x Wx + b is then computed once a row of the tabl
 is read, and so are the gradients, of which dx is (U, D). A row that no step reads is in no result,
 and its gradient is 0. What index holds past lengths is not looked at.
 
+With layer_norm, a fastrnn.LayerNorm, x Wx and h Wh of an lstm or a gru (reset_after=True) are
+normalised row by row before biases are added, and c before its tanh. The gradients of its arrays
+come last in what backward functions return, in the order of its fields.
+
 Formulas: the course notes on captioning with RNNs and LSTMs; Cho et al. (2014) for the GRU; for
 back-propagation through time Werbos (1990).
 """
@@ -61,7 +65,7 @@ from fastrnn.cells import (
 )
 from fastrnn.layers import checks, otherwise
 from fastrnn.layers.prepared import PreparedWeights
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
 
 GATES = {name: len(cell.gates) for name, cell in STANDARD.items()}
 
@@ -104,14 +108,17 @@ def _otherwise(cell, args, rest, weights, options=None, vectors=None, projection
         if projection is not None:
             raise TypeError("projection: expected nothing with prepared weights, which hold it")
         projection = weights.projection
-    record = otherwise.record_of(cell, projection is not None)
-    beside = (vectors,) * bool(record.vectors) + (projection,) * record.projection
+    record = otherwise.record_of(cell, projection is not None, vectors)
+    beside = (vectors,) * bool(record.vectors or record.norm) + (projection,) * record.projection
     rest = *rest[:3], otherwise.options_of(record, options)
     return record, checks.of_forward(record, rest[1]), rest, args + beside
 
 
 def _checked(cell, expected, args, rest):
     """args as kernels take them."""
+    if cell.norm:
+        args, norm = checks.arrays(expected, args[:-1]), args[-1]
+        return *args, otherwise.layer_norm_of(cell, norm, args[1])
     args = checks.arrays(expected, args)
     if cell.projection:
         checks.narrower(args[-1], rest[1])
@@ -165,7 +172,7 @@ def step_backward(
     vectors and the projection or None.
     """
     cell = _form_of_cache(cell, cache)
-    cache = checks.recurrent_cache(cell, True, cache)
+    cache = _checked_cache(cell, True, cache)
     after = zip(cell.states, dstates, cell.kept_states(cache), strict=True)
     dstates = [checks.gradient(f"dnext_{name}", d, state) for name, d, state in after]
     gradients = get_backend(backend).step_backward(cell, dstates, cache)
@@ -239,9 +246,10 @@ def backward(
     than "cython" to roundings.
 
     Inputs: dh (N, T, H) or None; dlast, the gradients (N, H) or None of all last states; cache of
-    the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, of an lstm with peepholes
-    or a projection theirs, which go on in place from what they hold: C-contiguous, of the weights'
-    shapes, zeros at first. If an exception of a signal ends the call, they mean nothing.
+    the forward function; onto, (dWx, dWh, db), of a gru with bh also dbh, then those of peepholes,
+    of a projection, or of a LayerNorm's arrays, which go on in place from what they hold:
+    C-contiguous, of the weights' shapes, zeros at first. If an exception of a signal ends the call,
+    they mean nothing.
     Returns: dx (N, T, D), a tuple of the gradients (N, H) of all initial states, dWx, dWh, db, and
     dbh and those of the vectors and the projection or None.
     """
@@ -251,7 +259,7 @@ def backward(
         wanted = ", ".join(f"d{name}" for name in cell.last_fields)
         raise ValueError(f"dlast: expected {wanted}, got {len(dlast)} of them")
     cell = _form_of_cache(cell, cache)
-    cache = checks.recurrent_cache(cell, False, cache)
+    cache = _checked_cache(cell, False, cache)
     dh = checks.optional_gradient("dh", dh, cache.h)
     last = zip(cell.last_fields, dlast, strict=True)
     dlast = [checks.optional_gradient(f"d{name}", d, getattr(cache, name)) for name, d in last]
@@ -280,26 +288,44 @@ def _checked_onto(cell, onto, cache):
     shapes |= {"db": (cache.Wx.shape[0 if cache.transposed else 1],)}
     if getattr(cache, "bias", False):
         shapes |= {"dbh": shapes["db"]}
-    beside = {name: getattr(cache, name) for name in cell.beside}
+    holder, names = (cache.layer_norm, cell.norm) if cell.norm else (cache, cell.beside)
+    beside = {name: getattr(holder, name) for name in names}
     shapes |= {f"d{name}": a.shape for name, a in beside.items() if a is not None}
     if len(onto) != len(shapes):
         raise ValueError(f"onto: expected {', '.join(shapes)}, got {len(onto)} of them")
     for (name, shape), d in zip(shapes.items(), onto, strict=True):
         checks.written(name, d, shape, cache.x.dtype)
     given = dict(zip(shapes, onto, strict=True))
-    names = "dWx", of_h, "db", "dbh", f"d{cell.vectors_name}", "dprojection"
-    return tuple(given.get(name) for name in names)
+    if cell.norm:
+        vectors = tuple(given[f"d{name}"] for name in cell.norm)
+    else:
+        vectors = given.get(f"d{cell.vectors_name}")
+    names = "dWx", of_h, "db", "dbh"
+    return *(given.get(name) for name in names), vectors, given.get("dprojection")
+
+
+def _checked_cache(cell, step, cache):
+    cache = checks.recurrent_cache(cell, step, cache)
+    if not cell.norm:
+        return cache
+    norm = otherwise.layer_norm_of(cell, cache.layer_norm, cache.h0)
+    return cache._replace(layer_norm=norm)
 
 
 def _form_of_cache(cell: Cell, cache: object) -> Cell:
     """The record that fits a cache: the variants of a cell have one kind of cache."""
-    own = checks.is_of(cell.cache, cache) and cache.x is not None
-    if own and cell.options_of(cache) is not None:
-        projected = getattr(cache, "projection", None) is not None
-        record = otherwise.record_of(_plain_form_of_cache(cell, cache), projected)
-        otherwise.options_of(record, cache.options)
-        return record
-    return _plain_form_of_cache(cell, cache)
+    plain = _plain_form_of_cache(cell, cache)
+    if not checks.is_of(cell.cache, cache) or cache.x is None:
+        return plain
+    norm = otherwise.vectors_of(None, getattr(cache, "layer_norm", None))
+    if cell.options_of(cache) is None and norm is None:
+        return plain
+    projected = getattr(cache, "projection", None) is not None
+    record = otherwise.record_of(plain, projected, norm)
+    if cache.options is None:
+        raise TypeError("options: expected fastrnn.Options with layer_norm, got None")
+    otherwise.options_of(record, cache.options)
+    return record
 
 
 def _plain_form_of_cache(cell, cache):
@@ -424,6 +450,7 @@ def lstm_step_forward(
     training: bool = True,
     peepholes: np.ndarray | None = None,
     projection: np.ndarray | None = None,
+    layer_norm: LayerNorm | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray, LSTMCache]:
@@ -438,8 +465,7 @@ def lstm_step_forward(
     Returns: next_h (N, H), next_c (N, H), cache for lstm_step_backward.
     """
     args, form = (x, prev_h, prev_c, Wx, Wh, b, None), (gates, transposed)
-    plain = options is peepholes is projection is None
-    beside = None if plain else (options, peepholes, projection)
+    beside = _beside(options, peepholes, layer_norm, projection)
     return step_forward(LSTM, args, form, training, beside=beside, backend=backend)
 
 
@@ -450,14 +476,15 @@ def lstm_step_backward(
 
     Inputs: dnext_h (N, H), dnext_c (N, H), cache of lstm_step_forward.
     Returns: dx (N, D), dprev_h (N, H), dprev_c (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the
-    gates in the order of the forward pass; and dpeepholes (3*H,) and dprojection (H, P) where
-    peepholes and a projection were given.
+    gates in the order of the forward pass; dpeepholes (3*H,) and dprojection (H, P) where peepholes
+    and a projection were given; with layer_norm dgain_x (4*H,), dgain_h (4*H,), dgain_c (H,) and
+    dshift_c (H,).
     """
     dstates = dnext_h, dnext_c
-    dx, dstates, *weights, _, dpeepholes, dprojection = step_backward(
+    dx, dstates, *weights, _, dvectors, dprojection = step_backward(
         LSTM, dstates, cache, backend=backend
     )
-    return dx, *dstates, *weights, *_given(dpeepholes, dprojection)
+    return dx, *dstates, *weights, *_given(dvectors, dprojection)
 
 
 def lstm_forward(
@@ -480,6 +507,7 @@ def lstm_forward(
     return_sequence: bool = True,
     peepholes: np.ndarray | None = None,
     projection: np.ndarray | None = None,
+    layer_norm: LayerNorm | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, LSTMCache]:
@@ -495,8 +523,7 @@ def lstm_forward(
     """
     args, steps = (x, h0, c0, Wx, Wh, b, None), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, transposed
-    plain = options is peepholes is projection is None
-    beside = None if plain else (options, peepholes, projection)
+    beside = _beside(options, peepholes, layer_norm, projection)
     return forward(
         LSTM, args, form, steps, training, return_sequence, beside=beside, backend=backend
     )
@@ -515,17 +542,30 @@ def lstm_backward(
     Inputs: dh (N, T, H), the gradient of every h_t from outside the recurrence; cache of
     lstm_forward; dhT and dcT (N, H), the gradients of cache.hT and cache.cT.
     Returns: dx (N, T, D), dh0 (N, H), dWx (D, 4*H), dWh (H, 4*H), db (4*H,), the gates in the order
-    of the forward pass; and dc0 (N, H), dpeepholes (3*H,) and dprojection (H, P) where c0,
-    peepholes and a projection were given.
+    of the forward pass; dc0 (N, H), dpeepholes (3*H,) and dprojection (H, P) where c0, peepholes
+    and a projection were given; with layer_norm dgain_x (4*H,), dgain_h (4*H,), dgain_c (H,) and
+    dshift_c (H,).
     """
     gradients = backward(LSTM, dh, (dhT, dcT), cache, backend=backend)
-    dx, (dh0, dc0), *weights, _, dpeepholes, dprojection = gradients
+    dx, (dh0, dc0), *weights, _, dvectors, dprojection = gradients
     dc0 = None if cache.c0 is None else dc0
-    return dx, dh0, *weights, *_given(dc0, dpeepholes, dprojection)
+    return dx, dh0, *weights, *_given(dc0, dvectors, dprojection)
+
+
+def _beside(options, peepholes=None, layer_norm=None, projection=None):
+    """Options, vectors and the projection, or None for none of them."""
+    vectors = otherwise.vectors_of(peepholes, layer_norm)
+    nothing = options is vectors is projection is None
+    return None if nothing else (options, vectors, projection)
 
 
 def _given(*gradients):
-    return [d for d in gradients if d is not None]
+    """Those that there are; of a LayerNorm one by one."""
+    for d in gradients:
+        if isinstance(d, tuple):
+            yield from d
+        elif d is not None:
+            yield d
 
 
 # ---- GRU -----------------------------------------------------------------------------------------
@@ -543,6 +583,7 @@ def gru_step_forward(
     reset_after: bool = True,
     transposed: bool = False,
     training: bool = True,
+    layer_norm: LayerNorm | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
@@ -557,7 +598,7 @@ def gru_step_forward(
     Returns: next_h (N, H), cache for gru_step_backward.
     """
     args, form = (x, prev_h, Wx, Wh, b, bh), (gates, transposed, reset_after)
-    beside = None if options is None else (options, None)
+    beside = _beside(options, None, layer_norm)
     return step_forward(GRU, args, form, training, beside=beside, backend=backend)
 
 
@@ -567,11 +608,12 @@ def gru_step_backward(
     """Gradients of one time step.
 
     Inputs: dnext_h (N, H), cache of gru_step_forward.
-    Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
-    bh was given.
+    Returns: dx (N, D), dprev_h (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); dbh (3*H,) where bh
+    was given; dgain_x and dgain_h (3*H,) with layer_norm.
     """
-    dx, (dprev_h,), *weights, dbh, _, _ = step_backward(GRU, (dnext_h,), cache, backend=backend)
-    return (dx, dprev_h, *weights, dbh) if cache.bias else (dx, dprev_h, *weights)
+    gradients = step_backward(GRU, (dnext_h,), cache, backend=backend)
+    dx, (dprev_h,), *weights, dbh, dnorm, _ = gradients
+    return dx, dprev_h, *weights, *_given(dbh if cache.bias else None, dnorm)
 
 
 def gru_forward(
@@ -593,6 +635,7 @@ def gru_forward(
     transposed: bool = False,
     training: bool = True,
     return_sequence: bool = True,
+    layer_norm: LayerNorm | None = None,
     options: Options | None = None,
     backend: str | None = None,
 ) -> tuple[np.ndarray, GRUCache]:
@@ -606,7 +649,7 @@ def gru_forward(
     """
     args, steps = (x, h0, Wx, Wh, b, bh), (lengths, reverse, index, reset, reset_to, layout)
     form = gates, transposed, reset_after
-    beside = None if options is None else (options, None)
+    beside = _beside(options, None, layer_norm)
     return forward(
         GRU, args, form, steps, training, return_sequence, beside=beside, backend=backend
     )
@@ -623,8 +666,8 @@ def gru_backward(
 
     Inputs: dh (N, T, H), the gradient of every h_t from outside the recurrence; cache of
     gru_forward; dhT (N, H), the gradient of cache.hT.
-    Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); and dbh (3*H,) where
-    bh was given.
+    Returns: dx (N, T, D), dh0 (N, H), dWx (D, 3*H), dWh (H, 3*H), db (3*H,); dbh (3*H,) where bh
+    was given; dgain_x and dgain_h (3*H,) with layer_norm.
     """
-    dx, (dh0,), *weights, dbh, _, _ = backward(GRU, dh, (dhT,), cache, backend=backend)
-    return (dx, dh0, *weights, dbh) if cache.bias else (dx, dh0, *weights)
+    dx, (dh0,), *weights, dbh, dnorm, _ = backward(GRU, dh, (dhT,), cache, backend=backend)
+    return dx, dh0, *weights, *_given(dbh if cache.bias else None, dnorm)

@@ -15,7 +15,7 @@ from fastrnn.backends import current_backend, get_backend
 from fastrnn.cells import Cell, Weights
 from fastrnn.layers import checks, otherwise
 from fastrnn.layers.prepared import PreparedWeights, prepare
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
 
 _COMPILED = ("step", "steps")
 _MADE = ("_stepper", *_COMPILED)  # by _start
@@ -90,8 +90,8 @@ class Stream(_Stepping):
 
     Inputs: cell, Wx (D, G*H), Wh (H, G*H), b (G*H,), gates, bh, reset_after, nonlinearity,
     transposed, projection, backend: as prepare has them; or cell and the result of prepare alone;
-    batch N; peepholes (3*H,), for the lstm, and options, as with training=False. h has P columns
-    with a projection.
+    batch N; peepholes (3*H,), for the lstm; layer_norm, for the lstm and the gru; options, as with
+    training=False. h has P columns with a projection.
     The state begins as zeros. The number of threads is the one that is set when a stream is made;
     one caller at a time may use it. A copy, or one by way of pickle, has a state of its own.
     Raises ValueError for a shape, a name or a batch below 1, TypeError for a dtype, MemoryError
@@ -113,6 +113,7 @@ class Stream(_Stepping):
         transposed: bool = False,
         peepholes: np.ndarray | None = None,
         projection: np.ndarray | None = None,
+        layer_norm: LayerNorm | None = None,
         options: Options | None = None,
         backend: str | None = None,
     ) -> None:
@@ -127,7 +128,8 @@ class Stream(_Stepping):
         D, H = Wx.Wx.shape[Wx.transposed], len(Wx.b) // len(record.gates)
         P = Wx.Wh.shape[Wx.transposed] if record.projection else H
         self._weights, self._backend = Wx, current_backend() if backend is None else backend
-        self._beside = otherwise.beside(record, Wx.b, peepholes, options)
+        vectors = otherwise.vectors_of(peepholes, layer_norm)
+        self._beside = otherwise.beside(record, Wx.b, vectors, options)
         self._input_shape, self._output_shape = (batch, D), (batch, P)
         shapes = [(batch, {"P": P, "H": H}[axis]) for axis in record.state_axes]
         try:
@@ -141,8 +143,9 @@ class Stream(_Stepping):
         own, module = self._weights.own, get_backend(self._backend)
         make = getattr(module, "stream", None) or partial(_Stepper, module)
         weights = Weights(*own.arrays, *own.rest, projection=self._weights.projection)
-        weights = weights._replace(**self._beside)
-        record = otherwise.record_of(own.record) if self._beside else own.record
+        weights, record = weights._replace(**self._beside), own.record
+        if self._beside:
+            record = otherwise.record_of(record, vectors=weights.vectors)
         return make(record, weights, self._state.values(), self._checked)
 
     @property

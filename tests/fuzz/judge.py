@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 
 import fastrnn
-from fastrnn.backends import _kernels, reference, reference_options
+from fastrnn.backends import _kernels, reference, reference_norm, reference_options
 
 from .draws import Draw
 from .memory import Memory
@@ -190,12 +190,13 @@ class _Near:
         for i in range(JITTERS):
             moved = functools.partial(self._moved, np.random.default_rng(i))
             with contextlib.ExitStack() as patches:
-                for module in (reference, reference_options):
+                for module in (reference, reference_norm, reference_options):
                     for name, value in (
                         ("np", _Inexact(moved)),
                         ("sigmoid", _moved_sigmoid(moved)),
                     ):
-                        patches.enter_context(mock.patch.object(module, name, value))
+                        if hasattr(module, name):
+                            patches.enter_context(mock.patch.object(module, name, value))
                 results = dict(outcome(self._run, "numpy", moved))
             yield np.asarray(results[label])
 

@@ -114,14 +114,26 @@ def options_of(draw: Draw, cell: str, nonlinearity: str, indexed: bool) -> fastr
 def beside_weights(
     draw: Draw, cell: str, given: dict[str, object], indexed: bool
 ) -> dict[str, object]:
-    """Options and peepholes."""
+    """Options, and peepholes or layer normalisation."""
     if cell not in STANDARD:
         return {}
     nonlinearity = given.get("nonlinearity", "tanh")
     beside = draw.some(0.25, options=lambda: options_of(draw, cell, nonlinearity, indexed))
     if cell == "lstm":
         beside |= draw.some(0.25, peepholes=lambda: draw.reals("3*H"))
+    others = "projection" in given or "peepholes" in beside
+    if cell != "rnn" and not others and given.get("reset_after", True) is True:
+        beside |= draw.some(0.25, layer_norm=lambda: layer_norm_of(draw, cell))
     return beside
+
+
+def layer_norm_of(draw: Draw, cell: str) -> fastrnn.LayerNorm:
+    """Its parameters."""
+    norm = {name: draw.reals(f"{GATES[cell]}*H") for name in ("gain_x", "gain_h")}
+    if cell == "lstm":
+        norm |= {name: draw.reals("H") for name in ("gain_c", "shift_c")}
+    norm |= draw.some(0.5, eps=lambda: draw.pick((1e-5, 1e-3, 1)))
+    return fastrnn.LayerNorm(**(draw.spoilt(norm) if draw.chance(0.05) else norm))
 
 
 def _cell(draw, name):
