@@ -84,6 +84,7 @@ class Form(NamedTuple):
 
 
 FORMS = {
+    "layer norm": Form(("lstm", "gru")),
     "projection": Form(("lstm",)),
     "peepholes": Form(("lstm",)),
     "zoneout": Form(("lstm",), Options(zoneout_h=0.1, zoneout_c=0.1, seed=1)),

@@ -71,6 +71,9 @@ def draw_form(case: Case) -> Operands:
         shapes["projection"] = H, P
     if case.form == "peepholes":
         shapes["peepholes"] = (3 * H,)
+    if case.form == "layer norm":
+        shapes |= {"gain_x": (G * H,), "gain_h": (G * H,)}
+        shapes |= {"gain_c": (H,), "shift_c": (H,)} if cell == "lstm" else {}
     shapes["dh"] = N, T, P
     rng = np.random.default_rng(0)
     drawn = {name: rng.standard_normal(shape, case.dtype) for name, shape in shapes.items()}

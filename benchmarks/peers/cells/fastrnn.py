@@ -10,6 +10,7 @@ from fastrnn.benchmarks.operands import Operands, draw_form
 from fastrnn.benchmarks.peers import Idiom
 
 POSITIONAL = ("x", "h0", "Wx", "Wh", "u", "b")
+LAYER_NORM = ("gain_x", "gain_h", "gain_c", "shift_c")
 
 
 def build(case: Case, operands: Operands) -> dict[str, Idiom]:
@@ -26,6 +27,9 @@ def idiom(case: Case, operands: Operands) -> Idiom:
     inputs = {name: a for name, a in operands.items() if name != "dh"}
     args = [inputs[name] for name in POSITIONAL if name in inputs]
     keywords = {name: a for name, a in inputs.items() if name not in POSITIONAL}
+    if case.form == "layer norm":
+        norm = {name: keywords.pop(name) for name in LAYER_NORM if name in keywords}
+        keywords["layer_norm"] = fastrnn.LayerNorm(**norm)
     if case.form and (options := FORMS[case.form].options):
         keywords["options"] = options
     if case.functions == "rnn":

@@ -44,6 +44,14 @@ def lstm(a: Tensor, s: States, w: Named, m: Named) -> States:
     return _lstm_of(torch.addmm(a, s[0], w["Wh"]), s[1])
 
 
+def lstm_layer_norm(a: Tensor, s: States, w: Named, m: Named) -> States:
+    u = s[0] @ w["Wh"]
+    i, f, o, g = (a + torch.layer_norm(u, [u.shape[1]], w["gain_h"])).chunk(4, 1)
+    c = f.sigmoid() * s[1] + i.sigmoid() * g.tanh()
+    normal = torch.layer_norm(c, [c.shape[1]], w["gain_c"], w["shift_c"])
+    return [o.sigmoid() * normal.tanh(), c]
+
+
 def lstm_projection(a: Tensor, s: States, w: Named, m: Named) -> States:
     h, c = lstm(a, s, w, m)
     return [h @ w["projection"], c]
@@ -104,6 +112,11 @@ def _gru_of(a: Tensor, u: Tensor, h: Tensor) -> Tensor:
     return n + z * (h - n)
 
 
+def gru_layer_norm(a: Tensor, s: States, w: Named, m: Named) -> States:
+    u = s[0] @ w["Wh"]
+    return [_gru_of(a, torch.layer_norm(u, [u.shape[1]], w["gain_h"], w["bh"]), s[0])]
+
+
 def gru_zoneout(a: Tensor, s: States, w: Named, m: Named) -> States:
     h = _gru_of(a, torch.addmm(w["bh"], s[0], w["Wh"]), s[0])
     return [torch.where(m["stays_h"], s[0], h)]
@@ -140,6 +153,8 @@ def ind_rnn(a: Tensor, s: States, w: Named, m: Named) -> States:
 
 
 STEPS = {
+    ("lstm", "layer norm"): lstm_layer_norm,
+    ("gru", "layer norm"): gru_layer_norm,
     ("lstm", "projection"): lstm_projection,
     ("lstm", "peepholes"): lstm_peepholes,
     ("lstm", "zoneout"): lstm_zoneout,
@@ -173,9 +188,13 @@ class Loop(torch.nn.Module):
     def forward(
         self, x: Tensor, Wx: Tensor, b: Tensor, s: States, w: Named, m: list[Named]
     ) -> Tensor:
-        a = torch.addmm(b, x.flatten(0, 1), Wx).view(x.shape[0], x.shape[1], -1)
+        x_rows = x.flatten(0, 1)
+        if "gain_x" in w:  # of a layer norm
+            a = torch.layer_norm(x_rows @ Wx, [Wx.shape[1]], w["gain_x"], b)
+        else:
+            a = torch.addmm(b, x_rows, Wx)
         h: list[Tensor] = []
-        for t, a_t in enumerate(a.unbind(1)):
+        for t, a_t in enumerate(a.view(x.shape[0], x.shape[1], -1).unbind(1)):
             s = self.step(a_t, s, w, m[t])
             h.append(s[0])
         return torch.stack(h, 1)
