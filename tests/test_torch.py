@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from util import COLUMNS, LAYERS, TWIN, assert_close, differentiable, draw, run, upstream
 
+from fastrnn.cells import LSTM
 from fastrnn.weights import Layer, reorder, to_torch
 
 MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
@@ -30,6 +31,8 @@ def in_torch(cell, gates, Wx, Wh, b, bh):
 def step(cell, x, *operands, bh=None, gates=None, reset_after=True, **keywords):
     if cell in MINIMAL:
         return (MINIMAL[cell](x, *operands, **({"gates": gates} if gates else {}), **keywords),)
+    if cell == "lstm" and len(operands) == 6:
+        return projected_lstm_step(x, *operands, gates or "ifog")
     *states, Wx, Wh, b = operands
     if not reset_after:
         return (original_gru_step(x, *states, *ordered(gates, Wx, Wh, b, bh)),)
@@ -51,6 +54,13 @@ def original_gru_step(x, h, Wx, Wh, b, bh):
     br, bz, bn = (torch.zeros_like(b) if bh is None else bh).chunk(3)
     r, z = torch.sigmoid(ar + h @ Ur + br), torch.sigmoid(az + h @ Uz + bz)
     return z * h + (1 - z) * torch.tanh(an + (r * h) @ Un + bn)
+
+
+def projected_lstm_step(x, h, c, Wx, Wh, b, projection, gates):
+    a = by_gate(x @ Wx + b + h @ Wh, LSTM.orders[gates])
+    i, f, o = (torch.sigmoid(a[gate]) for gate in "ifo")
+    c = f * c + i * torch.tanh(a["g"])
+    return (o * torch.tanh(c)) @ projection, c
 
 
 def by_gate(a, gates):
@@ -90,7 +100,8 @@ MINIMAL |= {"ind_rnn": ind_rnn_step}
 
 def sequence(cell, x, h0, *, c0=None, bh=None, lengths=None, reset=None, reverse=False, **keywords):
     N, T, _ = x.shape
-    weights = [keywords.pop(name) for name in ("Wx", "Wh", "u", "b") if name in keywords]
+    projected, names = "projection" in keywords, ("Wx", "Wh", "u", "b", "projection")
+    weights = [keywords.pop(name) for name in names if name in keywords]
     lengths = torch.full((N,), T) if lengths is None else lengths
     t, end = torch.arange(T), lengths[:, None]
     order = torch.where(t < end, end - 1 - t, t) if reverse else t.expand(N, T)
@@ -98,7 +109,7 @@ def sequence(cell, x, h0, *, c0=None, bh=None, lengths=None, reset=None, reverse
     def in_order(a):
         return a.gather(1, order[..., None].expand_as(a))
 
-    if reset is not None or cell in MINIMAL:
+    if reset is not None or projected or cell in MINIMAL:
         reset = torch.zeros((N, T), dtype=bool) if reset is None else reset
         reset = in_order(reset[..., None].expand(N, T, 1))
         keywords |= {} if bh is None else {"bh": bh}
@@ -112,7 +123,7 @@ def step_by_step(cell, x, h0, c0, weights, lengths, reset, *, reset_to="zeros", 
     """A loop over steps, in which the states are set back."""
     states = [h0]
     if cell == "lstm":
-        states.append(torch.zeros_like(h0) if c0 is None else c0)
+        states.append(h0.new_zeros(len(h0), len(weights[2]) // 4) if c0 is None else c0)
     anew = states if reset_to == "initial" else [torch.zeros_like(state) for state in states]
     h = []
     for t, x_t in enumerate(x.unbind(dim=1)):
@@ -186,7 +197,8 @@ def stranger(name, tensors):
         return STRANGERS[name](*tensors.values())
     keywords = dict(layer.keywords)
     if keywords.pop("transposed", False):
-        tensors = tensors | {n: tensors[n].T for n in ("Wx", "Wh") if n in tensors}
+        names = "Wx", "Wh", "projection"
+        tensors = tensors | {n: tensors[n].T for n in names if n in tensors}
     if cell != layer.function:
         by_name = {"bh": tensors["bh"]} if "bh" in tensors else {}
         positional = [a for key, a in tensors.items() if key not in by_name]

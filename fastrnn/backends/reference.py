@@ -561,9 +561,8 @@ def backward(cell, dh, dlast, cache, onto=None):
     def step(t, dnext_h, *others):
         at = ([v[:, t] for v in arrays] for arrays in (before, after, saved))
         dstates = [dh[:, t] + dnext_h, *others]
-        da[:, t], du[:, t], dbefore, *beside = equations.step_backward(
-            dstates, *at, Wh, order, *how(t)
-        )
+        found = equations.step_backward(dstates, *at, Wh, order, *how(t))
+        da[:, t], du[:, t], dbefore, *beside = found
         if vectors is not None:
             terms[:, t] = beside[0]
         for side, value in zip(sides, beside[1:], strict=bool(sides)):
