@@ -117,22 +117,18 @@ static void list_norm(const kernel_table *k, const layer *l, chunks *c)
 static void list_vectors(const kernel_table *k, const layer *l, chunks *c)
 {
     const cell_spec *const cell = l->problem.cell;
-    const idx H = l->problem.H;
-    c->vectors.jobs = l->gradients.vectors ? cell->vectors : 0;
-    for (idx i = 0; i < c->vectors.jobs; i++) {
-        const int before = cell->vector[i].factor == C_BEFORE;
-        c->vectors.job[i] = (vector_grad_args){
-            .columns = H, .a_row = l->backward.dgates_stride, .b_row = l->backward.operand_stride,
-            .accumulate = l->gradients.accumulate, .order = c->order,
-            .A = columns(k, l->backward.dgates, l->problem.offsets[cell->vector[i].gate]),
-            .B = before ? 0 : l->backward.operands[NEW_C], .b_rows = before ? c->c_rows : 0,
-            .C = columns(k, l->gradients.vectors, l->problem.options->places[i] * H)};
-    }
+    const idx H = l->problem.H, *const offsets = l->problem.offsets;
+    char *const dgates = l->backward.dgates, *const to = l->gradients.vectors;
+    const vector_grad_args c_before = {.b_rows = c->c_rows}, h_before = {.b_rows = c->h_rows};
+    const vector_grad_args new_c = {.B = l->backward.operands[NEW_C],
+                                    .b_row = l->backward.operand_stride};
+    c->vectors.jobs = 0;
+    for (idx i = 0; to && i < cell->vectors; i++)
+        add_sum(l, c, columns(k, dgates, offsets[cell->vector[i].gate]), H,
+                columns(k, to, l->problem.options->places[i] * H),
+                cell->vector[i].factor == C_BEFORE ? c_before : new_c);
     if (cell->diagonal)
-        c->vectors.job[c->vectors.jobs++] = (vector_grad_args){
-            .columns = H, .a_row = l->backward.dgates_stride, .b_rows = c->h_rows, .order = c->order,
-            .A = columns(k, l->backward.dgates, l->problem.offsets[0]), .C = l->gradients.dWh,
-            .accumulate = l->gradients.accumulate};
+        add_sum(l, c, columns(k, dgates, offsets[0]), H, l->gradients.dWh, h_before);
 }
 
 static void place_grads(arena *a, const kernel_table *k, const layer *l, chunks *c)

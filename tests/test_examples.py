@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from util import TWIN, assert_close
 
 from fastrnn.backends import reference
-from fastrnn.backends.reference import sigmoid
+from fastrnn.backends.gates import sigmoid
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))

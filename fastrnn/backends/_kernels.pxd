@@ -209,7 +209,6 @@ cdef extern from "team.h" nogil:
     void team_set_threads(int threads, bint bounded)
     int team_bound_own(int threads)
 
-
     ctypedef struct openmp_region:
         pass
 

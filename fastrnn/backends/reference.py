@@ -15,7 +15,8 @@ import numpy as np
 
 from fastrnn.backends import reference_norm
 from fastrnn.backends import reference_options as otherwise
-from fastrnn.backends.reference_options import How, sigmoid
+from fastrnn.backends.gates import as_they_lie, by_gate, in_turn, plus, sigmoid
+from fastrnn.backends.reference_options import How
 from fastrnn.cells import ALL_STEPS, Weights, batch_first, laid_out, steps_taken
 from fastrnn.options import below
 
@@ -40,13 +41,9 @@ class Equations(NamedTuple):
     starts: Callable
 
 
-def _plus(u, bh):
-    return u if bh is None else u + bh
-
-
 def _rnn(a, states, Wh, bh, order):
     (prev_h,) = states
-    return [np.tanh(_plus(a + prev_h @ Wh, bh))], []
+    return [np.tanh(plus(a + prev_h @ Wh, bh))], []
 
 
 def _rnn_backward(dstates, before, after, saved, Wh, order):
@@ -57,7 +54,7 @@ def _rnn_backward(dstates, before, after, saved, Wh, order):
 
 def _rnn_relu(a, states, Wh, bh, order):
     (prev_h,) = states
-    return [np.maximum(_plus(a + prev_h @ Wh, bh), 0)], []
+    return [np.maximum(plus(a + prev_h @ Wh, bh), 0)], []
 
 
 def _rnn_relu_backward(dstates, before, after, saved, Wh, order):
@@ -72,16 +69,15 @@ def _h_alone(prev_h, saved, order):
 
 def _lstm(a, states, Wh, bh, order):
     prev_h, prev_c = states
-    s = dict(zip(order, np.split(_plus(a + prev_h @ Wh, bh), 4, axis=1), strict=True))
+    s = by_gate(plus(a + prev_h @ Wh, bh), order)
     s = {gate: np.tanh(z) if gate == "g" else sigmoid(z) for gate, z in s.items()}
     c = s["f"] * prev_c + s["i"] * s["g"]
-    return [s["o"] * np.tanh(c), c], [np.concatenate(list(s.values()), axis=1)]
+    return [s["o"] * np.tanh(c), c], [as_they_lie(order, **s)]
 
 
 def _lstm_backward(dstates, before, after, saved, Wh, order):
     (dh, dc), (_, prev_c), (_, c), (activations,) = dstates, before, after, saved
-    s = dict(zip(order, np.split(activations, 4, axis=1), strict=True))
-    i, f, o, g = (s[gate] for gate in "ifog")
+    i, f, o, g = in_turn(activations, order, "ifog")
     tanh_c = np.tanh(c)
     dc = dc + dh * o * (1 - tanh_c**2)
     da = {
@@ -90,7 +86,7 @@ def _lstm_backward(dstates, before, after, saved, Wh, order):
         "o": dh * tanh_c * o * (1 - o),
         "g": dc * i * (1 - g**2),
     }
-    da = np.concatenate([da[gate] for gate in order], axis=1)
+    da = as_they_lie(order, **da)
     return da, da, [da @ Wh.T, dc * f]
 
 
@@ -108,14 +104,14 @@ def _gru_gates(a, prev_h, Wh, bh, order):
     """a_n, Wh_n and bh_n, and the activated r and z, also as they lie."""
     (a_rz, a_n), (W_rz, W_n) = _rz_and_n(a, Wh)
     b_rz, b_n = (None, None) if bh is None else _rz_and_n(bh)[0]
-    rz = sigmoid(_plus(a_rz + prev_h @ W_rz, b_rz))
+    rz = sigmoid(plus(a_rz + prev_h @ W_rz, b_rz))
     return a_n, W_n, b_n, *_r_and_z(rz, order), rz
 
 
 def _gru(a, states, Wh, bh, order):
     (prev_h,) = states
     a_n, W_n, b_n, r, z, rz = _gru_gates(a, prev_h, Wh, bh, order)
-    u_n = _plus(prev_h @ W_n, b_n)
+    u_n = plus(prev_h @ W_n, b_n)
     n = np.tanh(a_n + r * u_n)
     return [(1 - z) * n + z * prev_h], [np.concatenate([rz, n], axis=1), u_n]
 
@@ -123,7 +119,7 @@ def _gru(a, states, Wh, bh, order):
 def _gru_original(a, states, Wh, bh, order):
     (prev_h,) = states
     a_n, W_n, b_n, r, z, rz = _gru_gates(a, prev_h, Wh, bh, order)
-    n = np.tanh(_plus(a_n + (r * prev_h) @ W_n, b_n))
+    n = np.tanh(plus(a_n + (r * prev_h) @ W_n, b_n))
     return [(1 - z) * n + z * prev_h], [np.concatenate([rz, n], axis=1)]
 
 
@@ -151,36 +147,26 @@ def _gru_original_starts(prev_h, saved, order):
     return [prev_h, prev_h, _r_and_z(rz, order)[0] * prev_h]
 
 
-def _in_turn(a, order, gates):
-    """Each gate's columns, by its place in `gates`."""
-    parts = dict(zip(order, np.split(a, len(order), axis=-1), strict=True))
-    return [parts[gate] for gate in gates]
-
-
-def _as_they_lie(order, **parts):
-    return np.concatenate([parts[gate] for gate in order], axis=-1)
-
-
 def _mgu(a, states, Wh, bh, order):
     (prev_h,) = states
-    (a_f, a_n), (W_f, W_n) = (_in_turn(v, order, "fn") for v in (a, Wh))
+    (a_f, a_n), (W_f, W_n) = (in_turn(v, order, "fn") for v in (a, Wh))
     f = sigmoid(a_f + prev_h @ W_f)
     n = np.tanh(a_n + (f * prev_h) @ W_n)
-    return [(1 - f) * prev_h + f * n], [_as_they_lie(order, f=f, n=n)]
+    return [(1 - f) * prev_h + f * n], [as_they_lie(order, f=f, n=n)]
 
 
 def _mgu_backward(dstates, before, after, saved, Wh, order):
     (dh,), (prev_h,) = dstates, before
-    (f, n), (W_f, W_n) = (_in_turn(v, order, "fn") for v in (saved[0], Wh))
+    (f, n), (W_f, W_n) = (in_turn(v, order, "fn") for v in (saved[0], Wh))
     dn = dh * f * (1 - n**2)
     dkept = dn @ W_n.T  # of f prev_h
     df = (dh * (n - prev_h) + dkept * prev_h) * f * (1 - f)
-    da = _as_they_lie(order, f=df, n=dn)
+    da = as_they_lie(order, f=df, n=dn)
     return da, da, [dh * (1 - f) + dkept * f + df @ W_f.T]
 
 
 def _mgu_starts(prev_h, saved, order):
-    f, _ = _in_turn(saved[0], order, "fn")
+    f, _ = in_turn(saved[0], order, "fn")
     return [f * prev_h if gate == "n" else prev_h for gate in order]
 
 
@@ -208,13 +194,13 @@ def _min_gru(g, slope):
     """With n = g(a_n), and the derivative of g by what it is."""
 
     def step(a, states, Wh, bh, order):
-        (prev_h,), (a_z, a_n) = states, _in_turn(a, order, "zn")
+        (prev_h,), (a_z, a_n) = states, in_turn(a, order, "zn")
         z, n = sigmoid(a_z), g(a_n)
-        return [(1 - z) * prev_h + z * n], [_as_they_lie(order, z=z, n=n)]
+        return [(1 - z) * prev_h + z * n], [as_they_lie(order, z=z, n=n)]
 
     def step_backward(dstates, before, after, saved, Wh, order):
-        (dh,), (prev_h,), (z, n) = dstates, before, _in_turn(saved[0], order, "zn")
-        da = _as_they_lie(order, z=dh * (n - prev_h) * z * (1 - z), n=dh * z * slope(n))
+        (dh,), (prev_h,), (z, n) = dstates, before, in_turn(saved[0], order, "zn")
+        da = as_they_lie(order, z=dh * (n - prev_h) * z * (1 - z), n=dh * z * slope(n))
         return da, da, [dh * (1 - z)]
 
     return Equations(step, step_backward, _without_product)
@@ -231,16 +217,16 @@ def _min_lstm(g, slope):
     """As _min_gru."""
 
     def step(a, states, Wh, bh, order):
-        (prev_h,), (a_f, a_i, a_n) = states, _in_turn(a, order, "fin")
+        (prev_h,), (a_f, a_i, a_n) = states, in_turn(a, order, "fin")
         f, i, n = sigmoid(a_f), sigmoid(a_i), g(a_n)
         old, new = _parts_of_sum(f, i)
-        return [old * prev_h + new * n], [_as_they_lie(order, f=f, i=i, n=n)]
+        return [old * prev_h + new * n], [as_they_lie(order, f=f, i=i, n=n)]
 
     def step_backward(dstates, before, after, saved, Wh, order):
-        (dh,), (prev_h,), (f, i, n) = dstates, before, _in_turn(saved[0], order, "fin")
+        (dh,), (prev_h,), (f, i, n) = dstates, before, in_turn(saved[0], order, "fin")
         old, new = _parts_of_sum(f, i)
         d = dh * (prev_h - n) * old * new
-        da = _as_they_lie(order, f=d * (1 - f), i=-d * (1 - i), n=dh * new * slope(n))
+        da = as_they_lie(order, f=d * (1 - f), i=-d * (1 - i), n=dh * new * slope(n))
         return da, da, [dh * old]
 
     return Equations(step, step_backward, _without_product)

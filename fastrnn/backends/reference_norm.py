@@ -8,6 +8,8 @@ parameters, one beside the other.
 
 import numpy as np
 
+from fastrnn.backends.gates import as_they_lie, by_gate, in_turn, plus
+
 
 def _normal(v, eps):
     """LN(v) by rows, and what its numbers were multiplied with."""
@@ -23,16 +25,12 @@ def _normal_backward(d, hat, scale):
     return (d - mean - hat * (d * hat).mean(axis=1, keepdims=True)) * scale
 
 
-def _plus(u, bh):
-    return u if bh is None else u + bh
-
-
 def _pre_activations(x_product, h_product, how):
     """LN(x Wx) gain_x + b and LN(h Wh) gain_h + bh."""
     norm, (b, bh) = how.norm, how.biases
     a, _ = _normal(x_product, norm.eps)
     u, _ = _normal(h_product, norm.eps)
-    return a * norm.gain_x + b, _plus(u * norm.gain_h, bh)
+    return a * norm.gain_x + b, plus(u * norm.gain_h, bh)
 
 
 def _products_backward(da, du, x_product, h_product, norm):
@@ -43,32 +41,24 @@ def _products_backward(da, du, x_product, h_product, norm):
     return dx_product, dh_product, [da, du, da * x_hat, du * h_hat]
 
 
-def _split(v, order):
-    return dict(zip(order, np.split(v, len(order), axis=1), strict=True))
-
-
-def _joined(s, order):
-    return np.concatenate([s[gate] for gate in order], axis=1)
-
-
 def lstm(x_product, states, Wh, bh, order, how):
     prev_h, prev_c = states
     h_product = how.dropped_h(prev_h) @ Wh
     a, u = _pre_activations(x_product, h_product, how)
     s = {
         gate: how.candidate(v) if gate == "g" else how.gate(v)
-        for gate, v in _split(a + u, order).items()
+        for gate, v in by_gate(a + u, order).items()
     }
     c = s["f"] * prev_c + s["i"] * how.dropped_candidate(s["g"])
     h = s["o"] * np.tanh(_normal(c, how.norm.eps)[0] * how.norm.gain_c + how.norm.shift_c)
     after = [how.zoneout(0, prev_h, h), how.zoneout(1, prev_c, c)]
-    return after, [_joined(s, order), x_product, h_product]
+    return after, [as_they_lie(order, **s), x_product, h_product]
 
 
 def lstm_backward(dstates, before, after, saved, Wh, order, how):
     (dh, dc), (_, prev_c), (activations, *products) = dstates, before, saved
-    norm, s = how.norm, _split(activations, order)
-    i, f, o, g = (s[gate] for gate in "ifog")
+    norm = how.norm
+    i, f, o, g = in_turn(activations, order, "ifog")
     dropped_g = how.dropped_candidate(g)
     c_hat, c_scale = _normal(f * prev_c + i * dropped_g, norm.eps)
     tanh_c = np.tanh(c_hat * norm.gain_c + norm.shift_c)
@@ -81,7 +71,7 @@ def lstm_backward(dstates, before, after, saved, Wh, order, how):
         "o": how.gate_gradient(dh * tanh_c, o),
         "g": how.candidate_gradient(how.dropped_candidate(dc * i), g),
     }
-    da = _joined(d, order)
+    da = as_they_lie(order, **d)
     dx_product, dh_product, terms = _products_backward(da, da, *products, norm)
     dprev_h = dprev_h + how.dropped_h(dh_product @ Wh.T)
     terms = np.concatenate([*terms, dtanh * c_hat, dtanh], axis=1)
@@ -91,23 +81,22 @@ def lstm_backward(dstates, before, after, saved, Wh, order, how):
 def gru(x_product, states, Wh, bh, order, how):
     (prev_h,) = states
     h_product = how.dropped_h(prev_h) @ Wh
-    a, u = (_split(v, order) for v in _pre_activations(x_product, h_product, how))
+    a, u = (by_gate(v, order) for v in _pre_activations(x_product, h_product, how))
     r, z = (how.gate(a[gate] + u[gate]) for gate in "rz")
     n = how.candidate(a["n"] + r * u["n"])
     h = how.zoneout(0, prev_h, (1 - z) * how.dropped_candidate(n) + z * prev_h)
-    return [h], [_joined({"r": r, "z": z, "n": n}, order), u["n"], x_product, h_product]
+    return [h], [as_they_lie(order, r=r, z=z, n=n), u["n"], x_product, h_product]
 
 
 def gru_backward(dstates, before, after, saved, Wh, order, how):
     (dh,), (prev_h,), (activations, u_n, *products) = dstates, before, saved
-    s = _split(activations, order)
-    r, z, n = (s[gate] for gate in "rzn")
+    r, z, n = in_turn(activations, order, "rzn")
     dh, dprev_h = how.zoneout_gradient(0, dh)
     dz = how.gate_gradient(dh * (prev_h - how.dropped_candidate(n)), z)
     dn = how.candidate_gradient(how.dropped_candidate(dh * (1 - z)), n)
     dr = how.gate_gradient(dn * u_n, r)
-    da = _joined({"r": dr, "z": dz, "n": dn}, order)
-    du = _joined({"r": dr, "z": dz, "n": dn * r}, order)
+    da = as_they_lie(order, r=dr, z=dz, n=dn)
+    du = as_they_lie(order, r=dr, z=dz, n=dn * r)
     dx_product, dh_product, terms = _products_backward(da, du, *products, how.norm)
     dprev_h = dprev_h + dh * z + how.dropped_h(dh_product @ Wh.T)
     return dx_product, dh_product, [dprev_h], np.concatenate(terms, axis=1)

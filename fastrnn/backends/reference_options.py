@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.backends.gates import as_they_lie, by_gate, in_turn, plus, sigmoid
 from fastrnn.options import (
     DROPOUT_CANDIDATE,
     DROPOUT_H,
@@ -13,12 +14,6 @@ from fastrnn.options import (
     Options,
     below,
 )
-
-
-def sigmoid(x):
-    """1 / (1 + exp(-x)) without overflow."""
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
 
 
 class How(NamedTuple):
@@ -126,13 +121,9 @@ class How(NamedTuple):
         return d if most is None else np.clip(d, -most, most)
 
 
-def _plus(u, bh):
-    return u if bh is None else u + bh
-
-
 def rnn(a, states, Wh, bh, order, how):
     (prev_h,) = states
-    y = how.nonlinearity(_plus(a + how.dropped_h(prev_h) @ Wh, bh))
+    y = how.nonlinearity(plus(a + how.dropped_h(prev_h) @ Wh, bh))
     return [how.zoneout(0, prev_h, y)], [y]
 
 
@@ -149,22 +140,19 @@ def h_alone(prev_h, saved, order, how):
 
 def lstm(a, states, Wh, bh, order, how):
     prev_h, prev_c = states
-    a = np.split(_plus(a + how.dropped_h(prev_h) @ Wh, bh), 4, axis=1)
-    a = dict(zip(order, a, strict=True))
+    a = by_gate(plus(a + how.dropped_h(prev_h) @ Wh, bh), order)
     i, f = (how.gate(a[gate] + how.times(gate, prev_c)) for gate in "if")
     g = how.candidate(a["g"])
     c = f * prev_c + i * how.dropped_candidate(g)
     o = how.gate(a["o"] + how.times("o", c))
-    s = {"i": i, "f": f, "o": o, "g": g}
     h = how.projected(o * np.tanh(c))
     after = [how.zoneout(0, prev_h, h), how.zoneout(1, prev_c, c)]
-    return after, [np.concatenate([s[gate] for gate in order], axis=1)]
+    return after, [as_they_lie(order, i=i, f=f, o=o, g=g)]
 
 
 def lstm_backward(dstates, before, after, saved, Wh, order, how):
     (dh, dc), (_, prev_c), (activations,) = dstates, before, saved
-    s = dict(zip(order, np.split(activations, 4, axis=1), strict=True))
-    i, f, o, g = (s[gate] for gate in "ifog")
+    i, f, o, g = in_turn(activations, order, "ifog")
     c = f * prev_c + i * how.dropped_candidate(g)
     tanh_c = np.tanh(c)
     (dh, dprev_h), (dc, dprev_c) = (how.zoneout_gradient(n, d) for n, d in enumerate((dh, dc)))
@@ -174,24 +162,12 @@ def lstm_backward(dstates, before, after, saved, Wh, order, how):
     di = how.gate_gradient(dc * how.dropped_candidate(g), i)
     df = how.gate_gradient(dc * prev_c, f)
     dg = how.candidate_gradient(how.dropped_candidate(dc * i), g)
-    d = {"i": di, "f": df, "o": do, "g": dg}
-    da = np.concatenate([d[gate] for gate in order], axis=1)
+    da = as_they_lie(order, i=di, f=df, o=do, g=dg)
     dprev_c = dprev_c + dc * f + how.times("i", di) + how.times("f", df)
     of_vectors = {"i": di * prev_c, "f": df * prev_c, "o": do * c}
     dvectors = [of_vectors[gate] for gate in order if gate in of_vectors]
     dprev_h = dprev_h + how.dropped_h(da @ Wh.T)
     return da, da, [dprev_h, dprev_c], np.concatenate(dvectors, axis=1), o * tanh_c, dh
-
-
-def _split(a, order):
-    """The columns of r, z and n."""
-    s = dict(zip(order, np.split(a, 3, axis=-1), strict=True))
-    return s["r"], s["z"], s["n"]
-
-
-def _joined(r, z, n, order):
-    s = {"r": r, "z": z, "n": n}
-    return np.concatenate([s[gate] for gate in order], axis=-1)
 
 
 def _gru_h(prev_h, z, n, how):
@@ -201,26 +177,26 @@ def _gru_h(prev_h, z, n, how):
 def gru(a, states, Wh, bh, order, how):
     (prev_h,) = states
     (a_r, a_z, a_n), (u_r, u_z, u_n) = (
-        _split(v, order) for v in (a, _plus(how.dropped_h(prev_h) @ Wh, bh))
+        in_turn(v, order, "rzn") for v in (a, plus(how.dropped_h(prev_h) @ Wh, bh))
     )
     r, z = how.gate(a_r + u_r), how.gate(a_z + u_z)
     n = how.candidate(a_n + r * u_n)
-    return [_gru_h(prev_h, z, n, how)], [_joined(r, z, n, order), u_n]
+    return [_gru_h(prev_h, z, n, how)], [as_they_lie(order, r=r, z=z, n=n), u_n]
 
 
 def gru_original(a, states, Wh, bh, order, how):
     (prev_h,) = states
     h = how.dropped_h(prev_h)
-    (a_r, a_z, a_n), (W_r, W_z, W_n) = _split(a, order), _split(Wh, order)
-    b_r, b_z, b_n = (None,) * 3 if bh is None else _split(bh, order)
-    r, z = how.gate(_plus(a_r + h @ W_r, b_r)), how.gate(_plus(a_z + h @ W_z, b_z))
-    n = how.candidate(_plus(a_n + (r * h) @ W_n, b_n))
-    return [_gru_h(prev_h, z, n, how)], [_joined(r, z, n, order)]
+    (a_r, a_z, a_n), (W_r, W_z, W_n) = in_turn(a, order, "rzn"), in_turn(Wh, order, "rzn")
+    b_r, b_z, b_n = (None,) * 3 if bh is None else in_turn(bh, order, "rzn")
+    r, z = how.gate(plus(a_r + h @ W_r, b_r)), how.gate(plus(a_z + h @ W_z, b_z))
+    n = how.candidate(plus(a_n + (r * h) @ W_n, b_n))
+    return [_gru_h(prev_h, z, n, how)], [as_they_lie(order, r=r, z=z, n=n)]
 
 
 def gru_backward(dstates, before, after, saved, Wh, order, how):
     (dh,), (prev_h,), (activations, *u_n) = dstates, before, saved
-    (r, z, n), (W_r, W_z, W_n) = _split(activations, order), _split(Wh, order)
+    (r, z, n), (W_r, W_z, W_n) = in_turn(activations, order, "rzn"), in_turn(Wh, order, "rzn")
     dh, dprev_h = how.zoneout_gradient(0, dh)
     dz = how.gate_gradient(dh * (prev_h - how.dropped_candidate(n)), z)
     dn = how.candidate_gradient(how.dropped_candidate(dh * (1 - z)), n)
@@ -232,10 +208,10 @@ def gru_backward(dstates, before, after, saved, Wh, order, how):
         dr, dleft = how.gate_gradient(d * how.dropped_h(prev_h), r), d * r
     dleft = dleft + dr @ W_r.T + dz @ W_z.T
     dprev_h = dprev_h + dh * z + how.dropped_h(dleft)
-    return _joined(dr, dz, dn, order), _joined(dr, dz, du_n, order), [dprev_h]
+    return as_they_lie(order, r=dr, z=dz, n=dn), as_they_lie(order, r=dr, z=dz, n=du_n), [dprev_h]
 
 
 def gru_original_starts(prev_h, saved, order, how):
     h = how.dropped_h(prev_h)
-    r, _, _ = _split(saved[0], order)
+    r, _, _ = in_turn(saved[0], order, "rzn")
     return [h, h, r * h]

@@ -14,7 +14,7 @@ from fastrnn.captioning import decode
 from fastrnn.layers import checks, dense, losses
 from fastrnn.layers.dropout import dropout
 from fastrnn.layers.prepared import PreparedWeights, prepare
-from fastrnn.nn import direction, single, stack
+from fastrnn.nn import direction, init, single, stack
 from fastrnn.nn.graphs import Graph, write
 from fastrnn.nn.stack import Form, Weights
 from fastrnn.weights import Layer
@@ -91,7 +91,7 @@ class CaptioningRNN:
             if name.startswith("b"):
                 return np.zeros(shape, dtype)
             if name == "u":
-                return rng.random(shape).astype(dtype)  # Li et al. 2018
+                return init.of_units(rng, *shape).astype(dtype)
             scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
             return (scale * rng.standard_normal(shape)).astype(dtype)
 

@@ -111,7 +111,7 @@ class Recurrent(NamedTuple):
                     blocks = [init.orthogonal(rng, H, H) for _ in range(shape[1] // H)]
                     w = np.concatenate(blocks, axis=1)
                 else:
-                    w = rng.random(shape) if name == "u" else np.zeros(shape)
+                    w = init.of_units(rng, H) if name == "u" else np.zeros(shape)
                 params[f"{name}_{d}"] = w
             if self.cell == "lstm":
                 params[f"b_{d}"][H : 2 * H] = 1  # gates i f o g

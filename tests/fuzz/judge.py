@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 
 import fastrnn
-from fastrnn.backends import _kernels, reference, reference_norm, reference_options
+from fastrnn.backends import _kernels, gates, reference, reference_norm, reference_options
 
 from .draws import Draw
 from .memory import Memory
@@ -25,7 +25,7 @@ ROUNDINGS = 200
 CONDITION = 100
 JITTERS = 4
 
-_sigmoid = reference_options.sigmoid
+_sigmoid = gates.sigmoid
 
 
 def _moved_sigmoid(moved):
@@ -190,7 +190,7 @@ class _Near:
         for i in range(JITTERS):
             moved = functools.partial(self._moved, np.random.default_rng(i))
             with contextlib.ExitStack() as patches:
-                for module in (reference, reference_norm, reference_options):
+                for module in (gates, reference, reference_norm, reference_options):
                     for name, value in (
                         ("np", _Inexact(moved)),
                         ("sigmoid", _moved_sigmoid(moved)),
