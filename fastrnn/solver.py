@@ -71,14 +71,16 @@ class Solver:
     examples; update_rule, a name in fastrnn.optim; optim_config, its hyperparameters; lr_decay, the
     factor on the learning rate after each epoch; num_epochs; batch_size; clip_norm, the most that
     the global norm of the gradients may be (None: any); patience, validations without a better
-    score before it stops (None: never); seed of the generator that shuffles (and drops
-    out); print_every, iterations between printed losses when verbose; checkpoint, a folder to keep
-    a checkpoint in, written every checkpoint_every iterations, after every epoch and on Ctrl-C;
-    on_iteration, called with the solver after every iteration; identity, which a checkpoint must
-    have to be continued.
+    score before it stops (None: never); averaging, how much of the parameters' moving average an
+    iteration keeps (0: there is none): the average is what is validated and what training ends
+    with; seed of the generator that shuffles (and drops out); print_every, iterations between
+    printed losses when verbose; checkpoint, a folder to keep a checkpoint in, written every
+    checkpoint_every iterations, after every epoch and on Ctrl-C; on_iteration, called with the
+    solver after every iteration; identity, which a checkpoint must have to be continued.
 
     Attributes: loss_history, the loss of every iteration; history, a dict for every epoch;
-    best_score, best_params of the best validation (None without one); epoch; iteration.
+    best_score, best_params of the best validation (None without one); averages, name to array, or
+    None; epoch; iteration.
     Raises ValueError for hyperparameters out of range.
     """
 
@@ -94,6 +96,7 @@ class Solver:
         batch_size: int = 100,
         clip_norm: float | None = None,
         patience: int | None = None,
+        averaging: float = 0.0,
         seed: int = 0,
         print_every: int = 10,
         verbose: bool = True,
@@ -119,6 +122,8 @@ class Solver:
         ):
             if value is not None and not value > 0:
                 raise ValueError(f"{name}: expected a number above 0, got {value}")
+        if not 0 <= averaging < 1:
+            raise ValueError(f"averaging: expected a number in [0, 1), got {averaging}")
         self.params = params
         self.num_examples = num_examples
         self.update_rule = update_rule
@@ -127,6 +132,7 @@ class Solver:
         self.batch_size = batch_size
         self.clip_norm = clip_norm
         self.patience = patience
+        self.averaging = averaging
         self.print_every = print_every
         self.verbose = verbose
         self.checkpoint = Path(checkpoint) if checkpoint else None
@@ -144,6 +150,7 @@ class Solver:
         self.history: list[dict[str, float]] = []
         self.best_score: float | None = None
         self.best_params: dict[str, np.ndarray] | None = None
+        self.averages = _copies(params) if averaging else None
         self._restored = False
 
     # ---- what a subclass provides ----------------------------------------------------------------
@@ -180,7 +187,7 @@ class Solver:
 
     def train(self) -> None:
         """Train until num_epochs epochs are done or patience runs out; then ``params`` are the
-        best validated ones, where there was a validation.
+        best validated ones, where there was a validation, else their averages, if there are any.
 
         Raises KeyboardInterrupt on Ctrl-C, after the iteration at hand and its checkpoint,
         FloatingPointError where the loss is not finite, and FileExistsError where the checkpoint of
@@ -205,8 +212,7 @@ class Solver:
                 self.save()
                 if interrupted():
                     raise KeyboardInterrupt
-        if self.best_params is not None:
-            self.params.update({name: w.copy() for name, w in self.best_params.items()})
+        self.params.update(_copies(self.best_params or self.averages or {}))
 
     def _iterate(self) -> None:
         started = time.perf_counter()
@@ -222,6 +228,7 @@ class Solver:
         rule = optim.RULES[self.update_rule]
         for name, dw in grads.items():  # of the parameters that are trained
             rule(self.params[name], dw, self.optim_configs[name], out=self.params[name])
+        self._average()
         self.position += len(examples)
         self.loss_history.append(loss)
         self.seconds += time.perf_counter() - started
@@ -231,6 +238,23 @@ class Solver:
         if self.on_iteration:
             self.on_iteration(self)
 
+    def _average(self) -> None:
+        if self.averages is not None:
+            # Of the first steps' parameters little is worth keeping.
+            keep = min(self.averaging, (1 + self.iteration) / (10 + self.iteration))
+            for name, mean in self.averages.items():
+                mean += (1 - keep) * (self.params[name] - mean)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averages, if there are any, are params inside."""
+        own = dict(self.params)
+        self.params.update(self.averages or {})
+        try:
+            yield
+        finally:
+            self.params.update(own)
+
     def _finish_epoch(self) -> None:
         self.epoch += 1
         losses = self.loss_history[-self.iterations_per_epoch :]
@@ -239,12 +263,13 @@ class Solver:
             "train_loss": float(np.mean(losses)),
             "seconds": self.seconds,
         }
-        validated = self.validate()
+        with self._averaged():
+            validated = self.validate()
+            score = validated.get("score")
+            if score is not None and (self.best_score is None or score > self.best_score):
+                self.best_score = score
+                self.best_params = _copies(self.params)
         self.history.append(figures | validated)
-        score = validated.get("score")
-        if score is not None and (self.best_score is None or score > self.best_score):
-            self.best_score = score
-            self.best_params = {name: w.copy() for name, w in self.params.items()}
         if self.verbose and validated:
             print(" ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))
         for config in self.optim_configs.values():
@@ -262,8 +287,8 @@ class Solver:
         self.checkpoint.mkdir(parents=True, exist_ok=True)
         tensors = {f"params/{name}": w for name, w in self.params.items()}
         tensors["order"] = self.order
-        for name, w in (self.best_params or {}).items():
-            tensors[f"best/{name}"] = w
+        for group, arrays in (("best", self.best_params), ("average", self.averages)):
+            tensors |= {f"{group}/{name}": w for name, w in (arrays or {}).items()}
         scalars: dict[str, dict[str, object]] = {}
         for name, config in self.optim_configs.items():
             scalars[name] = {}
@@ -331,16 +356,20 @@ class Solver:
             raise ValueError(f"order: expected integers ({self.num_examples},), got {order.shape}")
         if not 0 <= order.min() <= order.max() < self.num_examples:
             raise ValueError(f"order: expected 0 to {self.num_examples - 1}")
-        groups: dict[str, dict[str, np.ndarray]] = {"params": {}, "best": {}, "optim": {}}
+        groups: dict[str, dict[str, np.ndarray]] = {
+            name: {} for name in ("params", "best", "average", "optim")
+        }
         for key, a in tensors.items():
             group, _, name = key.partition("/")
             groups[group][name] = a
         _check_like(path, "parameter", self.params, groups["params"])
         scored = progress["best_score"] is not None
         _check_like(path, "best parameter", self.params if scored else {}, groups["best"])
+        _check_like(path, "average", self.averages or {}, groups["average"])
         configs = self._checked_configs(path, progress.pop("optim"), groups["optim"])
-        own = {"order": order, "optim_configs": configs, "best_params": groups["best"] or None}
-        return progress | own | {"params": groups["params"]}
+        own = {"order": order, "optim_configs": configs, "params": groups["params"]}
+        kept = {"best_params": groups["best"] or None, "averages": groups["average"] or None}
+        return progress | own | kept
 
     def _check_counts(self, *, epoch, position, history, loss_history, **_) -> None:
         batches = math.ceil(position / self.batch_size)
@@ -369,6 +398,10 @@ class Solver:
             configs[name] = scalars[name] | {key.rpartition("/")[2]: a for key, a in own.items()}
         _check_like(path, "optim", like, arrays)
         return configs
+
+
+def _copies(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: a.copy() for name, a in arrays.items()}
 
 
 def check_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:

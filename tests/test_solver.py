@@ -157,6 +157,31 @@ def test_solver_keeps_the_best_validated_parameters():
     assert solver.validate()["score"] == solver.best_score
 
 
+def test_averages_are_validated_and_kept():
+    plain, averaged = LeastSquares(validated=True), LeastSquares(validated=True, averaging=0.9)
+    means, scores = {name: w.copy() for name, w in plain.params.items()}, []
+
+    def average(solver):
+        keep = min(0.9, solver.iteration / (9 + solver.iteration))
+        for name, w in solver.params.items():
+            means[name] = keep * means[name] + (1 - keep) * w
+        if solver.iteration % solver.iterations_per_epoch == 0:
+            error = plain.X @ means["w"] - plain.y
+            scores.append(-float(error @ error))
+
+    plain.on_iteration = average
+    for solver in (plain, averaged):
+        solver.train()
+    assert averaged.loss_history == plain.loss_history
+    np.testing.assert_allclose([epoch["score"] for epoch in averaged.history], scores, rtol=1e-12)
+    assert scores == sorted(scores)  # so the last averages are the best
+    for name, mean in means.items():
+        np.testing.assert_allclose(averaged.params[name], mean, rtol=1e-12)
+    unvalidated = LeastSquares(averaging=0.9)
+    unvalidated.train()
+    np.testing.assert_array_equal(unvalidated.params["w"], averaged.params["w"])
+
+
 def test_solver_stops_when_patience_runs_out():
     class Scripted(LeastSquares):
         scores = iter([1.0, 3.0, 2.0, 2.5, 9.0])
@@ -171,8 +196,8 @@ def test_solver_stops_when_patience_runs_out():
 
 
 @pytest.mark.parametrize("rule", ["adam", "sgd_momentum", "rmsprop"])
-@pytest.mark.parametrize("stop_at", [1, 7, 8, 13])
-def test_resume_continues_bit_for_bit(tmp_path, rule, stop_at):
+@pytest.mark.parametrize(("stop_at", "averaging"), [(1, 0), (7, 0.9), (8, 0.5), (13, 0)])
+def test_resume_continues_bit_for_bit(tmp_path, rule, stop_at, averaging):
     """stop_at: within the first epoch, just before, at and after the end of the second."""
 
     class Stopped(Exception):
@@ -184,6 +209,7 @@ def test_resume_continues_bit_for_bit(tmp_path, rule, stop_at):
             raise Stopped
 
     options = {"validated": True, "update_rule": rule, "lr_decay": 0.9}
+    options["averaging"] = averaging
     whole = LeastSquares(**options)
     whole.train()
     first = LeastSquares(**options, checkpoint=tmp_path, on_iteration=stop)
@@ -218,6 +244,7 @@ def test_checkpoint_folder_holds_one_whole_checkpoint(tmp_path):
     [
         ({"batch_size": 9}, "expected batch_size 9, got 8"),
         ({"update_rule": "sgd"}, "expected update_rule 'sgd', got 'adam'"),
+        ({"averaging": 0.9}, r"average b: expected \(\(1,\), dtype\('float64'\)\), got None"),
     ],
 )
 def test_restore_refuses_another_setting(tmp_path, change, message):
@@ -238,6 +265,12 @@ def test_restore_refuses_broken_files(tmp_path):
     (tmp_path / CHECKPOINT).write_text("{")
     with pytest.raises(ValueError, match="not a JSON file"):
         solver.restore()
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, np.nan])
+def test_solver_refuses_averaging_out_of_range(value):
+    with pytest.raises(ValueError, match=r"averaging: expected a number in \[0, 1\), got"):
+        LeastSquares(averaging=value)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "print_every", "checkpoint_every"])
