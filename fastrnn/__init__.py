@@ -16,6 +16,7 @@ from fastrnn.backends import (
     use_isa,
 )
 from fastrnn.backends.caches import RowGradient
+from fastrnn.layers.attention import attention_backward, attention_forward
 from fastrnn.layers.dense import (
     affine_backward,
     affine_forward,
@@ -74,6 +75,8 @@ __all__ = [
     "Stream",
     "affine_backward",
     "affine_forward",
+    "attention_backward",
+    "attention_forward",
     "embedding_bag_backward",
     "embedding_bag_forward",
     "get_num_threads",

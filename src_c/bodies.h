@@ -12,6 +12,8 @@
 
 #include "rows.inl.h"
 
+#include "attention.inl.h"
+
 const kernel_table FN(JOIN(fastrnn, ISA)) = {
     .isa = STRING(ISA),
     .real_size = sizeof(REAL),

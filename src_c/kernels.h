@@ -39,6 +39,8 @@ typedef void kernel(const void *args, idx part, idx parts);
     X(embedding, embedding_args, bags)                       \
     X(embedding_grad, embedding_args, columns)               \
     X(drop, drop_args, rows)                                 \
+    X(attention, attention_args, queries)                    \
+    X(attention_grad, attention_args, what is looked at)     \
     X(update, update_args, elements or rows)                 \
     X(fma_peak, peak_args, slots of sink)
 
@@ -196,6 +198,20 @@ typedef struct {
     const void *in;
     void *out;
 } drop_args;
+
+/* Query i looks at the places of number index[i]: weights[i] is the softmax of w . tanh(key + query[i])
+   or, with w == NULL, of key . query[i] / sqrt(A), context[i] the sum of weights[i] times values.
+   Backward the queries of number u are order[first[u]..first[u + 1]]; dkeys and dvalues are added to. */
+typedef struct {
+    idx queries, looked_at, places, A, D;
+    const idx *index;                        /* [queries]; NULL: 0, 1, ... */
+    const void *query, *keys, *values, *w;   /* [queries, A] [looked_at, places, A or D] [A] */
+    void *weights, *context;                 /* [queries, places] [queries, D] */
+    const idx *order, *first;                /* [queries] [looked_at + 1] */
+    const void *dcontext, *dweights;         /* like those; dweights == NULL: 0 */
+    void *dquery, *dkeys, *dvalues, *dw;     /* dvalues == NULL: not wanted; dw [queries, A] */
+    void *dscores;                           /* [queries, places], work space */
+} attention_args;
 
 /* out = keep w, updated by dw; m and v, the moving averages of the gradient and of its square, in
    place. out may be w. With rows, all but dw [n, width] are arrays of rows of which these n, each

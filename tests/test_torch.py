@@ -1,5 +1,7 @@
 """Oracle 3, a stranger: the layers of PyTorch, their values and every gradient by its autograd."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -160,8 +162,8 @@ def original_gru(x, h, Wx, Wh, b, bh, lengths):
     return torch.stack(steps, dim=1), h
 
 
-def temporal_softmax_loss(x, y, mask=None):
-    losses = F.cross_entropy(x.flatten(0, 1), y.flatten(), reduction="none")
+def temporal_softmax_loss(x, y, mask=None, **options):
+    losses = F.cross_entropy(x.flatten(0, 1), y.flatten(), reduction="none", **options)
     weight = 1 if mask is None else mask.flatten()
     return (torch.sum(losses * weight) / len(x),)
 
@@ -173,6 +175,17 @@ def embedding_bag(mode):
     return forward
 
 
+def attention(query, keys, values, w=None, index=None):
+    if index is not None:
+        keys, values = keys[index], values[index]
+    if w is None:
+        scores = torch.einsum("nla,na->nl", keys, query) / query.shape[1] ** 0.5
+    else:
+        scores = torch.tanh(keys + query[:, None]) @ w
+    weights = torch.softmax(scores, dim=1)
+    return torch.einsum("nl,nld->nd", weights, values), weights
+
+
 STRANGERS = {
     "affine": lambda x, w, b: (F.linear(x, w.T, b),),
     "affine_of_images": lambda x, w, b: (F.linear(x.flatten(1), w.T, b),),
@@ -182,10 +195,15 @@ STRANGERS = {
     ),
     "embedding_bag": embedding_bag("sum"),
     **dict.fromkeys(("embedding_bag_mean", "embedding_bag_mean_sparse"), embedding_bag("mean")),
+    **dict.fromkeys(("attention", "attention_dot", "attention_index"), attention),
+    "attention_dot_index": lambda query, keys, values, index: attention(
+        query, keys, values, index=index
+    ),
     "softmax_loss": lambda x, y: (F.cross_entropy(x, y),),
     "temporal_softmax_loss": temporal_softmax_loss,
     "temporal_softmax_loss_bool": temporal_softmax_loss,
     "temporal_softmax_loss_real": temporal_softmax_loss,
+    "temporal_softmax_loss_smoothed": partial(temporal_softmax_loss, label_smoothing=0.3),
 }
 
 

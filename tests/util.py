@@ -129,11 +129,11 @@ def _cell(function: str, *by_name: str, last_states: bool = True, **keywords: ob
     return _layer(function, operands, keywords, outputs if last_states else ())
 
 
-def _loss(name: str, operands: dict[str, str]) -> Layer:
+def _loss(name: str, operands: dict[str, str], **options: float) -> Layer:
     """A loss as a layer whose cache is the gradient that comes with it."""
 
     def forward(*args, **keywords):
-        loss, dx = getattr(fastrnn, name)(*args, **keywords)
+        loss, dx = getattr(fastrnn, name)(*args, **options, **keywords)
         return np.asarray(loss), dx
 
     def backward(dloss, dx, backend=None):
@@ -158,6 +158,8 @@ _EMBEDDING = _layer("word_embedding", {"words": "N T", "W": "V W"})
 _BAG = _layer("embedding_bag", {"words": "N*T", "bags": "N", "W": "V W"})
 _MEANS = _layer("embedding_bag", _BAG.operands, {"mode": "mean"})
 _SCORES = {"x": "N T V", "y": "N T"}
+_LOOK = {"query": "N H", "keys": "N T H", "values": "N T D"}
+_LOOK_AT = {"query": "N H", "keys": "U T H", "values": "U T D"}
 LAYERS = {
     # As they are called first: no keyword, no gradient of the last states.
     **{cell: _cell(cell, last_states=False) for cell in COLUMNS},
@@ -265,10 +267,17 @@ LAYERS = {
     "embedding_bag": _BAG,
     "embedding_bag_mean": _MEANS,
     "embedding_bag_mean_sparse": _sparse(_MEANS),
+    "attention": _layer("attention", _LOOK | {"w": "H"}),
+    "attention_dot": _layer("attention", _LOOK),
+    "attention_index": _layer("attention", _LOOK_AT | {"w": "H", "index": "N"}),
+    "attention_dot_index": _layer("attention", _LOOK_AT | {"index": "N"}),
     "softmax_loss": _loss("softmax_loss", {"x": "N V", "y": "N"}),
     "temporal_softmax_loss": _loss("temporal_softmax_loss", _SCORES),
     "temporal_softmax_loss_bool": _loss("temporal_softmax_loss", _SCORES | {"bool_mask": "N T"}),
     "temporal_softmax_loss_real": _loss("temporal_softmax_loss", _SCORES | {"real_mask": "N T"}),
+    "temporal_softmax_loss_smoothed": _loss(
+        "temporal_softmax_loss", _SCORES | {"bool_mask": "N T"}, label_smoothing=0.3
+    ),
 }
 SEQUENCES = [name for name, layer in LAYERS.items() if layer.function in COLUMNS]
 

@@ -19,6 +19,8 @@ cdef extern from "kernels.h" nogil:
         kernel *embedding
         kernel *embedding_grad
         kernel *drop
+        kernel *attention
+        kernel *attention_grad
         kernel *update
         kernel *fma_peak
 
@@ -76,6 +78,25 @@ cdef extern from "kernels.h" nogil:
         double scale
         const void *input "in"
         void *out
+
+    ctypedef struct attention_args:
+        idx queries, looked_at, places, A, D
+        const idx *index
+        const void *query
+        const void *keys
+        const void *values
+        const void *w
+        void *weights
+        void *context
+        const idx *order
+        const idx *first
+        const void *dcontext
+        const void *dweights
+        void *dquery
+        void *dkeys
+        void *dvalues
+        void *dw
+        void *dscores
 
     ctypedef struct update_args:
         idx n, width

@@ -10,7 +10,7 @@ last and are written in full. The number of threads changes the speed only, neve
 from libc.string cimport memset
 
 from fastrnn.backends._kernels cimport (
-    check_interrupt, drop_args, embedding_args, grad_bytes, idx, kernel_table, matmul_args, packed_right,
+    attention_args, check_interrupt, drop_args, embedding_args, grad_bytes, idx, kernel_table, matmul_args, packed_right,
     run_grad, run_matmul, run_parts, softmax_args, table_in_use, UNPACKED_ROWS, update_args,
     weight_grad_args,
 )
@@ -137,6 +137,64 @@ def distinct(const idx[::1] x,   # IN  (words,)
                 count += 1
             places[i] = table[slot]
     return count
+
+
+# ---- attention -----------------------------------------------------------------------------------
+
+cdef attention_args looking(const real[:, ::1] query, const real[:, :, ::1] keys,
+                            const real[:, :, ::1] values, const real[::1] w):
+    cdef attention_args p
+    memset(&p, 0, sizeof(p))
+    p.queries, p.looked_at, p.places = query.shape[0], keys.shape[0], keys.shape[1]
+    p.A, p.D = query.shape[1], values.shape[2]
+    p.query, p.keys, p.values = &query[0, 0], &keys[0, 0, 0], &values[0, 0, 0]
+    if w is not None:
+        p.w = &w[0]
+    return p
+
+
+def attention(const real[:, ::1] query,      # IN  (N, A)
+              const real[:, :, ::1] keys,    # IN  (U, L, A)
+              const real[:, :, ::1] values,  # IN  (U, L, D)
+              const real[::1] w,             # IN  (A,) or None: dot products
+              const idx[::1] index,          # IN  (N,) or None: 0, 1, ...
+              int threads,
+              real[:, ::1] weights,          # OUT (N, L)
+              real[:, ::1] context):         # OUT (N, D)
+    cdef attention_args p = looking(query, keys, values, w)
+    p.weights, p.context = &weights[0, 0], &context[0, 0]
+    if index is not None:
+        p.index = &index[0]
+    with nogil:
+        run_parts(table_in_use(sizeof(real) == 8).attention, &p, threads)
+
+
+def attention_grad(const real[:, ::1] dcontext,   # IN  (N, D)
+                   const real[:, ::1] dweights,   # IN  (N, L) or None: 0
+                   const real[:, ::1] query,      # IN  (N, A)
+                   const real[:, :, ::1] keys,    # IN  (U, L, A)
+                   const real[:, :, ::1] values,  # IN  (U, L, D)
+                   const real[::1] w,             # IN  (A,) or None
+                   const idx[::1] order,          # IN  (N,): the queries, by what they look at
+                   const idx[::1] first,          # IN  (U + 1,): where those of each begin
+                   real[:, ::1] weights,          # IN  (N, L)
+                   int threads,
+                   real[:, :, ::1] dkeys,         # INOUT (U, L, A)
+                   real[:, :, ::1] dvalues,       # INOUT (U, L, D) or None: not wanted
+                   real[:, ::1] dscores,          # OUT (N, L), work space
+                   real[:, ::1] dquery,           # OUT (N, A)
+                   real[:, ::1] dw):              # OUT (N, A), of each query, or None like w
+    cdef attention_args p = looking(query, keys, values, w)
+    p.order, p.first, p.weights, p.dcontext = &order[0], &first[0], &weights[0, 0], &dcontext[0, 0]
+    p.dkeys, p.dscores, p.dquery = &dkeys[0, 0, 0], &dscores[0, 0], &dquery[0, 0]
+    if dweights is not None:
+        p.dweights = &dweights[0, 0]
+    if dvalues is not None:
+        p.dvalues = &dvalues[0, 0, 0]
+    if dw is not None:
+        p.dw = &dw[0, 0]
+    with nogil:
+        run_parts(table_in_use(sizeof(real) == 8).attention_grad, &p, threads)
 
 
 # ---- update rules --------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What a forward pass leaves for its backward pass: the same fields from both backends, so forward
 on one and backward on the other works. Those of the recurrent cells stand in fastrnn.cells.
 
-Letters: N batch, T steps, D input, V vocabulary, W word vector.
+Letters: N batch, T steps, D input, V vocabulary, W word vector; of attention as layers.attention.
 """
 
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from fastrnn.cells import (
 
 __all__ = [
     "AffineCache",
+    "AttentionCache",
     "EmbeddingBagCache",
     "EmbeddingCache",
     "GRUCache",
@@ -64,3 +65,12 @@ class AffineCache(NamedTuple):
 class TemporalAffineCache(NamedTuple):
     x: np.ndarray  # (N, T, D)
     w: np.ndarray  # (D, M)
+
+
+class AttentionCache(NamedTuple):
+    query: np.ndarray  # (N, A)
+    keys: np.ndarray  # (U, L, A)
+    values: np.ndarray  # (U, L, D)
+    w: np.ndarray | None  # (A,)
+    index: np.ndarray | None  # (N,): which of the U
+    weights: np.ndarray  # (N, L)

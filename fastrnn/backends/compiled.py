@@ -159,6 +159,35 @@ def softmax_loss(x, y, weight, scale):
     return scale * float(losses.sum()), dx
 
 
+# ---- attention -----------------------------------------------------------------------------------
+
+
+def attention_forward(query, keys, values, w, index):
+    weights = np.empty((len(query), keys.shape[1]), query.dtype)
+    context = np.empty((len(query), values.shape[2]), query.dtype)
+    n = threads_for(_operations(weights, query, context, w))
+    _rows.attention(query, keys, values, w, index, n, weights, context)
+    return context, weights
+
+
+def attention_backward(dcontext, dweights, query, keys, values, w, index, weights, dkeys, dvalues):
+    order, first = np.arange(len(query), dtype=np.intp), np.arange(len(keys) + 1, dtype=np.intp)
+    if index is not None:
+        order = np.argsort(index, kind="stable")
+        first = np.searchsorted(index[order], first)
+    dscores, dquery = np.empty_like(weights), np.empty_like(query)
+    dw = None if w is None else np.empty_like(query)
+    n = threads_for(2 * _operations(weights, query, dcontext, w))
+    given = dcontext, dweights, query, keys, values, w, order, first, weights
+    _rows.attention_grad(*given, n, dkeys, dvalues, dscores, dquery, dw)
+    return dquery, None if w is None else dw.sum(axis=0)
+
+
+def _operations(weights, query, context, w):
+    # A tanh counts as 30.
+    return weights.size * ((2 if w is None else 30) * query.shape[1] + 2 * context.shape[1])
+
+
 # ---- dropout -------------------------------------------------------------------------------------
 
 

@@ -649,6 +649,49 @@ def softmax_loss(x, y, weight, scale):
     return scale * float(loss), dx
 
 
+# ---- attention -----------------------------------------------------------------------------------
+
+
+def attention_forward(query, keys, values, w, index):
+    """Additive with w (Bahdanau et al. 2015), else by scaled dot products (Vaswani et al. 2017)."""
+    _, keys, values = _looked_at(query, keys, values, index)
+    if w is not None:
+        scores = np.tanh(keys + query[:, None]) @ w
+    else:
+        scores = np.einsum("nla,na->nl", keys, query) * _dot_scale(query)
+    with np.errstate(invalid="ignore"):
+        e = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights = e / e.sum(axis=1, keepdims=True)
+    return np.einsum("nl,nld->nd", weights, values), weights
+
+
+def attention_backward(dcontext, dweights, query, keys, values, w, index, weights, dkeys, dvalues):
+    """dquery, and dw or None; dkeys, and dvalues unless it is None, gain theirs in place."""
+    at, keys, values = _looked_at(query, keys, values, index)
+    dweights = np.einsum("nd,nld->nl", dcontext, values) + (0 if dweights is None else dweights)
+    if dvalues is not None:
+        np.add.at(dvalues, at, weights[:, :, None] * dcontext[:, None])
+    dscores = weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))
+    if w is None:
+        scaled = dscores * _dot_scale(query)
+        np.add.at(dkeys, at, scaled[:, :, None] * query[:, None])
+        return np.einsum("nl,nla->na", scaled, keys), None
+    t = np.tanh(keys + query[:, None])
+    da = dscores[:, :, None] * w * (1 - t**2)
+    np.add.at(dkeys, at, da)
+    return da.sum(axis=1), np.einsum("nl,nla->a", dscores, t)
+
+
+def _looked_at(query, keys, values, index):
+    """Which each query looks at, its keys and its values."""
+    at = np.arange(len(query)) if index is None else index
+    return at, keys[at], values[at]
+
+
+def _dot_scale(query):
+    return query.dtype.type(query.shape[1] ** -0.5)
+
+
 # ---- dropout -------------------------------------------------------------------------------------
 
 

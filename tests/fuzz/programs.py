@@ -194,14 +194,26 @@ def _embedding_bag(draw, name):
     return given | draw.some(0.5, mode=lambda: draw.pick(("sum", "mean")))
 
 
+def _attention(draw, name):
+    by_index = draw.chance(0.4)
+    looked_at = "U" if by_index else "N"
+    given = {"query": draw.reals("N H")}
+    given |= {"keys": draw.reals(f"{looked_at} W H"), "values": draw.reals(f"{looked_at} W D")}
+    if by_index:
+        given["index"] = draw.integers(draw.shape("N"), draw.sizes["U"])
+    return given | draw.some(0.5, w=lambda: draw.reals("H"))
+
+
 OPERANDS = {
     **{f"{cell}{step}": _cell for cell in GATES for step in ("", "_step")},
     **dict.fromkeys(("affine", "temporal_affine", "temporal_fc"), _affine),
     "word_embedding": _word_embedding,
     "embedding_bag": _embedding_bag,
+    "attention": _attention,
 }
 # Of the gradients that backward functions take; dout is like out.
 GRADIENTS = {"dh": "N T P", "dhT": "N P", "dcT": "N H", "dnext_h": "N P", "dnext_c": "N H"}
+GRADIENTS |= {"dcontext": "N D", "dweights": "N W"}
 
 
 def _out_shape(draw, name, given):
@@ -222,9 +234,9 @@ def _douts(draw, name, backward, given):
         elif parameter in GRADIENTS and about.default is None:
             douts |= draw.some(0.5, **{parameter: lambda p=parameter: draw.reals(gradients[p])})
         elif parameter in GRADIENTS:
-            may_be_none = parameter == "dh" and draw.chance(0.15)
+            may_be_none = not parameter.startswith("dnext") and draw.chance(0.15)
             douts[parameter] = None if may_be_none else draw.reals(gradients[parameter])
-        elif parameter not in ("cache", "backend"):
+        elif parameter not in ("cache", "backend", "onto"):
             douts |= draw.some(0.5, **{parameter: lambda: draw.chance(0.7)})
     return douts
 
@@ -332,6 +344,7 @@ def loss(draw: Draw, name: str) -> Run:
         given |= draw.some(
             0.5,
             mask=lambda: draw.pick((lambda: draw.bools(axes, 0.7), lambda: draw.reals(axes)))(),
+            label_smoothing=lambda: draw.pick((0.0, 0.1, 0.9)),
             verbose=lambda: draw.chance(0.2),
         )
     if draw.chance(0.35):
