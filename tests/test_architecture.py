@@ -41,7 +41,7 @@ BELOW = {
     "vision": {"figures", "metrics", "optional", "plots", "runs", "settings", "solver", "storage"},
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
-        *("settings", "solver", "storage", "vision", "weights"),
+        *("settings", "solver", "storage", "text", "vision", "weights"),
     },
     "text": {
         *("backends", "cells", "layers", "metrics", "nn", "optim", "optional", "plots"),
@@ -187,7 +187,7 @@ def test_backends_have_the_same_functions_and_parameters():
 
 
 def test_layers_take_backend_and_document_themselves():
-    for name in ("recurrent", "dense", "losses"):
+    for name in ("recurrent", "dense", "losses", "attention"):
         for function, f in public_functions(
             importlib.import_module(f"fastrnn.layers.{name}")
         ).items():

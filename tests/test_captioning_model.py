@@ -5,18 +5,28 @@ import itertools
 import numpy as np
 import pytest
 
-from fastrnn.captioning import CaptioningRNN, decode, decode_captions
+from fastrnn.captioning import CaptioningRNN, Ensemble, decode, decode_captions
 from fastrnn.gradcheck import eval_numerical_gradient, rel_error
 from fastrnn.nn.single import CELLS
 
 WORDS = ["<NULL>", "<START>", "<END>", "<UNK>", "a", "cat", "dog", "sat"]
 WORD_TO_IDX = {word: i for i, word in enumerate(WORDS)}
 RECURRENT = {"recurrent_dropout": 0.3}
+BOTH = False, True
+ATTENTION = [
+    {"decoder": "attention", "attention": attention, "attention_dim": 3, "attention_penalty": 2.0}
+    for attention in ("additive", "dot")
+]
 NOTEBOOK_WORDS = {"<NULL>": 0, "cat": 2, "dog": 3}
 
 
 def small_model(cell="lstm", backend=None, dtype=np.float64, **options):
     return CaptioningRNN(WORD_TO_IDX, 6, 5, 7, cell, dtype, seed=0, backend=backend, **options)
+
+
+def pictures(rng, n, model):
+    """Features of so many, for attention in a grid of four places."""
+    return rng.standard_normal((n, 6) if model.decoder == "plain" else (n, 4, 6))
 
 
 # ---- loss ----------------------------------------------------------------------------------------
@@ -59,20 +69,31 @@ def test_gradients_are_as_exact_as_the_notebook_says(backend):
     [
         *((cell, {"zoneout": 0.3, **RECURRENT}) for cell in ("rnn", "lstm", "gru")),
         *((cell, dropped) for cell in CELLS for dropped in ({}, {"dropout": 0.4})),
+        *(("lstm", {"feature_dropout": 0.4, "label_smoothing": 0.2, "tied": t}) for t in BOTH),
+        ("lstm", {"dropout": 0.4, "sampled": 0.5}),
+        *((cell, look) for cell in ("lstm", "gru", "min_gru", "ind_rnn") for look in ATTENTION),
+        ("lstm", {**ATTENTION[0], "zoneout": 0.3, **RECURRENT, "feature_dropout": 0.4}),
     ],
     ids=str,
 )
 def test_gradients_are_the_derivatives_of_the_loss(rng, backend, cell, dropped):
     """Also under dropout, whose masks a seed repeats; central differences of a loss of 10 are good
     to 1e-10, gradients are of the order of 1."""
-    model = small_model(cell, backend, **dropped)
-    features, captions = rng.standard_normal((3, 6)), rng.integers(len(WORDS), size=(3, 5))
-    loss, grads = model.loss(features, captions, np.random.default_rng(5))
+    options = dict(dropped)
+    sampled = options.pop("sampled", 0.0)
+    model = small_model(cell, backend, **options)
+    features, captions = pictures(rng, 3, model), rng.integers(len(WORDS), size=(3, 5))
+
+    def loss_of(seed):
+        return model.loss(features, captions, np.random.default_rng(seed), sampled=sampled)
+
+    loss, grads = loss_of(5)
     assert (loss == model.score(features, captions)) == (not dropped)
+    if "attention" in dropped:
+        model.params["W_query"] *= 10  # far from where all places weigh the same
+        loss, grads = loss_of(5)
     assert grads.keys() == model.params.keys()
-    for name, numerical in numerical_gradients(
-        model, lambda: model.loss(features, captions, np.random.default_rng(5))[0]
-    ).items():
+    for name, numerical in numerical_gradients(model, lambda: loss_of(5)[0]).items():
         np.testing.assert_allclose(grads[name], numerical, rtol=1e-6, atol=1e-9)
 
 
@@ -116,9 +137,38 @@ def test_dropout_keeps_the_expected_input(rng):
     assert set(np.unique(kept).round(12)) == {0.0, round(1 / 0.6, 12)}
 
 
+def test_tied_words_are_scored_by_their_vectors(rng):
+    tied, free = small_model(tied=True), small_model()
+    p = tied.params
+    free.params = {**p, "W_vocab": p["W_out"] @ p["W_embed"].T}
+    features, captions = rng.standard_normal((3, 6)), rng.integers(len(WORDS), size=(3, 5))
+    assert tied.score(features, captions) == pytest.approx(free.score(features, captions), 1e-14)
+
+
+def test_scheduled_sampling_puts_in_what_the_model_says(rng):
+    """As often as it says it, but for <START> and after the end."""
+    model, features = small_model(), np.tile(rng.standard_normal(6), (4000, 1))
+    captions = np.tile([1, 4, 5, 2, 0], (4000, 1))
+    words_in = model._with_own_words(features, captions, np.random.default_rng(0), 0.5)
+    np.testing.assert_array_equal(words_in[:, 0], 1)
+    scores, _ = model.step(np.array([1]), model.initial_state(features[:1]))
+    said = 0.5 * np.exp(decode.log_softmax(scores)[0])
+    said[4] += 0.5
+    share = np.bincount(words_in[:, 1], minlength=len(WORDS)) / 4000
+    np.testing.assert_allclose(share, said, atol=3 * 0.5 / 4000**0.5)
+    captions[:, 2:] = 0
+    words_in = model._with_own_words(features, captions, np.random.default_rng(0), 0.5)
+    assert not words_in[:, 2:].any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"label_smoothing": 1}, r"label_smoothing: expected a probability in \[0, 1\), got 1"),
+        ({"decoder": "soft"}, "decoder: expected one of .'plain', 'attention'., got 'soft'"),
+        ({"attention": "hard"}, "attention: expected one of .'additive', 'dot'., got 'hard'"),
+        ({"attention_penalty": -1}, "attention_penalty: expected a number of at least 0, got -1"),
+        ({"feature_dropout": -0.1}, "feature_dropout: expected a probability"),
         ({"cell_type": "gru2"}, "cell_type: expected one of"),
         ({"dropout": 1.0}, r"dropout: expected a probability in \[0, 1\), got 1.0"),
         ({"zoneout": 1.5}, r"zoneout: expected a probability in \[0, 1\), got 1.5"),
@@ -187,9 +237,10 @@ def test_beam_without_penalty_ranks_by_probability(language):
     assert tuple(found[0, : len(best)]) == best
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm"])
-def test_beam_of_many_pictures_is_the_beam_of_each(rng, backend, cell):
-    model, features = small_model(cell, backend), rng.standard_normal((7, 6))
+@pytest.mark.parametrize(("cell", "look"), [("rnn", {}), ("lstm", {}), ("lstm", ATTENTION[0])])
+def test_beam_of_many_pictures_is_the_beam_of_each(rng, backend, cell, look):
+    model = small_model(cell, backend, **look)
+    features = pictures(rng, 7, model)
     model.params["W_vocab"] *= 4  # far from uniform
     together = model.sample(features, 9, beam_size=3)
     for row, one in zip(together, features, strict=True):
@@ -212,17 +263,18 @@ def test_greedy_is_the_likeliest_word_each_time(rng, backend):
 @pytest.mark.parametrize(
     ("cell", "given"),
     [*((cell, {}) for cell in CELLS)]
-    + [(cell, {"zoneout": 0.3, **RECURRENT}) for cell in ("rnn", "lstm", "gru")],
+    + [(cell, {"zoneout": 0.3, **RECURRENT}) for cell in ("rnn", "lstm", "gru")]
+    + [(cell, look) for cell in CELLS for look in ATTENTION],
     ids=str,
 )
 def test_steps_say_what_the_sequence_scores(rng, backend, cell, given):
-    """Teacher forcing through step() gives the loss that loss() computes over the sequence."""
+    """Teacher forcing through steps gives the loss that loss() computes over the sequence."""
     model = small_model(cell, backend, **given)
-    features = rng.standard_normal((4, 6))
+    features = pictures(rng, 4, model)
     captions = rng.integers(4, len(WORDS), size=(4, 6))
-    state, total = model.initial_state(features), 0.0
+    (step, state), total = model.start(features), 0.0
     for word, target in itertools.pairwise(captions.T):
-        scores, state = model.step(word, state)
+        scores, state = step(word, state)
         total -= decode.log_softmax(scores)[np.arange(4), target].sum() / 4
     assert model.score(features, captions) == pytest.approx(total, rel=1e-12)
 
@@ -279,12 +331,108 @@ def test_a_seed_repeats_a_draw(rng):
         ({"beam_size": 0}, "beam_size: expected at least 1"),
         ({"top_k": 0}, "top_k: expected at least 1"),
         ({"top_p": 1.1}, "top_p: expected a probability"),
+        ({"block_ngrams": -1}, "block_ngrams: expected at least 0, got -1"),
         ({"beam_size": 2, "temperature": 1.0}, "beam_size: a beam is not random"),
     ],
 )
 def test_sample_refuses_bad_parameters(rng, options, message):
     with pytest.raises(ValueError, match=message):
         small_model().sample(rng.standard_normal((1, 6)), **options)
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_no_ngram_is_said_twice(rng, n, beam_size):
+    model, features = small_model(), rng.standard_normal((20, 6))
+    model.params["b_vocab"][4:6] = 3.0, 2.0  # a and cat over and over
+    model.params["b_vocab"][2] = -np.inf
+
+    def ngrams(caption):
+        said = [word for word in caption.tolist() if word]
+        return [tuple(said[i : i + n]) for i in range(len(said) - n + 1)]
+
+    repeats = lambda caption: len(ngrams(caption)) - len(set(ngrams(caption)))  # noqa: E731
+    free = model.sample(features, 5, beam_size=beam_size)
+    assert any(map(repeats, free))
+    blocked = model.sample(features, 5, beam_size=beam_size, block_ngrams=n)
+    assert not any(map(repeats, blocked))
+
+
+# ---- attention -----------------------------------------------------------------------------------
+
+
+def test_attention_looks_where_the_key_is(rng, backend):
+    """A place whose key says so has all the weight, and the word is said by it."""
+    model = small_model("lstm", backend, **ATTENTION[0])
+    features = pictures(rng, 5, model)
+    p, places = model.params, np.array([2, 0, 3, 1, 2])
+    p["W_key"][:], p["W_query"][:], p["w_look"][:] = 0, 0, 50
+    p["W_key"][5] = 1
+    features[:, :, 5] = -9
+    features[np.arange(5), places, 5] = 9
+    captions = model.sample(features, 4)
+    looks = model.looks(features, captions)
+    assert looks.shape == (5, 4, 4)
+    np.testing.assert_allclose(looks.sum(axis=2), 1, rtol=1e-12)
+    np.testing.assert_array_equal(looks.argmax(axis=2), np.repeat(places[:, None], 4, axis=1))
+
+
+def test_penalty_of_attention_is_that_of_the_paper(rng):
+    """(1 - sum over the words of a place's weight)^2, a mean over places and pictures; what follows
+    <NULL> does not count."""
+    plain, penalised = (
+        small_model(**{**ATTENTION[0], "attention_penalty": penalty}) for penalty in (0.0, 3.0)
+    )
+    features, captions = pictures(rng, 2, plain), np.array([[1, 4, 5, 2, 0], [1, 6, 2, 0, 0]])
+    looks = plain.looks(features, captions[:, 1:])
+    seen = looks[0, :3].sum(axis=0), looks[1, :2].sum(axis=0)
+    expected = 3 * np.mean([(1 - s) ** 2 for s in seen])
+    losses = [model.loss(features, captions)[0] for model in (penalised, plain)]
+    assert losses[0] - losses[1] == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_plain_decoder_takes_the_mean_of_a_grid(rng):
+    model, grid = small_model(), rng.standard_normal((4, 9, 6))
+    np.testing.assert_array_equal(model.sample(grid, 5), model.sample(grid.mean(axis=1), 5))
+
+
+def test_a_plain_decoder_looks_nowhere(rng):
+    with pytest.raises(ValueError, match="decoder: expected 'attention', got 'plain'"):
+        small_model().looks(rng.standard_normal((1, 6)), np.array([[4, 2]]))
+
+
+def test_attention_has_no_onnx(tmp_path):
+    with pytest.raises(ValueError, match="decoder: expected 'plain' for ONNX, got 'attention'"):
+        small_model(**ATTENTION[0]).to_onnx(tmp_path)
+
+
+# ---- several models ------------------------------------------------------------------------------
+
+
+def test_an_ensemble_says_what_its_mean_distribution_says(rng, backend):
+    models = [small_model(cell, backend) for cell in ("lstm", "gru", "rnn")]
+    for seed, model in enumerate(models):
+        for w in model.params.values():
+            w += np.random.default_rng(seed).standard_normal(w.shape)
+    features, ensemble = rng.standard_normal((5, 6)), Ensemble(models)
+    step, state = ensemble.start(features)
+    states = [model.initial_state(features) for model in models]
+    words = np.full(5, 1)
+    for _ in range(3):
+        scores, state = step(words, state)
+        results = [m.step(words, s) for m, s in zip(models, states, strict=True)]
+        mean = np.mean([np.exp(decode.log_softmax(s)) for s, _ in results], axis=0)
+        np.testing.assert_allclose(np.exp(scores), mean, rtol=1e-12)
+        states, words = [after for _, after in results], scores.argmax(axis=1)
+    one, same = models[0].sample(features, 9, beam_size=3), Ensemble([models[0]] * 2)
+    np.testing.assert_array_equal(same.sample(features, 9, beam_size=3), one)
+
+
+def test_an_ensemble_has_one_vocabulary():
+    with pytest.raises(ValueError, match="models: expected at least one"):
+        Ensemble([])
+    with pytest.raises(ValueError, match="one vocabulary, but model 1 has another"):
+        Ensemble([small_model(), CaptioningRNN(NOTEBOOK_WORDS)])
 
 
 def test_sample_of_no_pictures_is_empty():

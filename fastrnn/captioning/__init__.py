@@ -1,5 +1,6 @@
 """Image captioning on fastrnn's layers: model, data, training, decoding, metrics."""
 
+from fastrnn.captioning.captioner import Ensemble
 from fastrnn.captioning.data import (
     decode_captions,
     load_coco_data,
@@ -14,6 +15,7 @@ __all__ = [
     "BLEU_score",
     "CaptioningRNN",
     "CaptioningSolver",
+    "Ensemble",
     "corpus_bleu",
     "decode_captions",
     "evaluate_model",

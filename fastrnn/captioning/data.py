@@ -46,13 +46,13 @@ def _features_file(split: str, pca: bool) -> str:
 
 class Features:
     """Rows of a dataset in an HDF5 file, read when they are asked for, so that memory stays bounded
-    by a minibatch: features[indices] (len(indices), D) float32, indices >= 0 in any order, also
-    repeated."""
+    by a minibatch: features[indices] (len(indices), D) float32, or with axes = 3 (len(indices), L,
+    D), indices >= 0 in any order, also repeated."""
 
-    def __init__(self, path: Path | str, name: str = "features") -> None:
+    def __init__(self, path: Path | str, name: str = "features", axes: int = 2) -> None:
         self.path = Path(path)
         with reading(path, "an HDF5 file"):
-            self._dataset = _dataset(path, _open(path), name, 2, "fiu")
+            self._dataset = _dataset(path, _open(path), name, axes, "fiu")
         self.shape = self._dataset.shape
         self.dtype = self._dataset.dtype
 
@@ -81,7 +81,8 @@ class Features:
     def check_finite(self) -> None:
         """Raise ValueError where a feature is not finite: one is enough to spoil a training."""
         for begin in range(0, len(self), _BLOCK):
-            good = np.isfinite(self[begin : begin + _BLOCK]).all(axis=1)
+            rows = np.isfinite(self[begin : begin + _BLOCK])
+            good = rows.reshape(len(rows), -1).all(axis=1)
             if not good.all():
                 row = begin + int(good.argmin())
                 raise ValueError(f"{self.path}: row {row}: expected finite numbers")
@@ -254,7 +255,7 @@ def write_coco_data(
             if pca and reduction is None:
                 path.unlink(missing_ok=True)  # of an earlier data set in this folder
                 continue
-            with _writing_hdf5(path) as file:
+            with replacing(path) as temporary, new_hdf5(temporary) as file:
                 file["features"] = np.asarray(content[key], np.float32)
                 file["features"].attrs.update(source or {})
                 if pca and split == "train":
@@ -264,7 +265,7 @@ def write_coco_data(
     word_to_idx = {word: i for i, word in enumerate(idx_to_word)}
     vocabulary = {"idx_to_word": list(idx_to_word), "word_to_idx": word_to_idx}
     write_json(base / VOCABULARY, vocabulary)
-    with _writing_hdf5(base / CAPTIONS) as file:
+    with replacing(base / CAPTIONS) as temporary, new_hdf5(temporary) as file:
         for split, content in splits.items():
             file[f"{split}_captions"] = np.asarray(content["captions"], np.int32)
             file[f"{split}_image_idxs"] = np.asarray(content["image_idxs"], np.int32)
@@ -297,8 +298,9 @@ class _Tolerant(FileIO):
 
 
 @contextmanager
-def _writing_hdf5(path: Path) -> Iterator["h5py.File"]:
-    with replacing(path) as temporary, _Tolerant(temporary, "wb+") as file:
+def new_hdf5(path: Path) -> Iterator["h5py.File"]:
+    """An HDF5 file to write; what goes wrong with that is an OSError at the block's end."""
+    with _Tolerant(path, "wb+") as file:
         with require("h5py").File(file, "w") as content:
             yield content
         if file.error is not None:
@@ -314,7 +316,11 @@ def feature_source(base_dir: Path | str, pca: bool = False) -> dict[str, str]:
 
 def pca_reduction(base_dir: Path | str) -> tuple[np.ndarray, np.ndarray] | None:
     """Mean (D,) and components (D, K) of the reduced features; None where they are not known."""
-    path = Path(base_dir) / _features_file("train", pca=True)
+    return reduction_in(Path(base_dir) / _features_file("train", pca=True))
+
+
+def reduction_in(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same of a file of features."""
     with reading(path, "an HDF5 file"), _open(path) as file:
         if "components" not in file:
             return None

@@ -13,12 +13,25 @@ Step = Callable[[np.ndarray, State], tuple[np.ndarray, State]]  # words (M,) -> 
 
 
 class Vocabulary(NamedTuple):
-    """The words that mean something here, and those that are never said."""
+    """The words that mean something here, and those that are never said: these, and, where
+    block_ngrams is not 0, the last of so many words in a row that have been said before."""
 
     null: int
     start: int
     end: int
     banned: Sequence[int]
+    block_ngrams: int = 0
+
+    def ban(self, scores: np.ndarray, said: np.ndarray) -> None:
+        """Put -inf in scores (M, V) where a word must not follow those said so far (M, t). <END>
+        may always follow: what goes on has not said it."""
+        scores[:, self.banned] = -np.inf
+        n, t = self.block_ngrams, said.shape[1]
+        if 0 < n <= t:
+            grams = np.lib.stride_tricks.sliding_window_view(said, n, axis=1)
+            same = (grams[:, :, :-1] == said[:, None, t - n + 1 :]).all(axis=2)
+            rows, places = np.nonzero(same)
+            scores[rows, grams[rows, places, -1]] = -np.inf
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -84,13 +97,28 @@ def generate(
     talking = np.ones(N, dtype=bool)
     for t in range(max_length):
         scores, state = step(words, state)
-        scores[:, vocabulary.banned] = -np.inf
+        vocabulary.ban(scores, captions[:, :t])
         words = choose(scores)
         captions[talking, t] = words[talking]
         talking &= words != vocabulary.end
         if not talking.any():
             break
     return captions
+
+
+def _candidates(
+    total: np.ndarray, scores: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The n best continuations of each picture's beams, best first: their log-probabilities, beams
+    and words, each (N, n). total (N, B) are the beams' own, scores (N * B, V) the next words'."""
+    N, B = total.shape
+    V = scores.shape[1]
+    flat = (total[:, :, None] + log_softmax(scores).reshape(N, B, V)).reshape(N, B * V)
+    top = np.argpartition(-flat, min(n, B * V) - 1, axis=1)[:, :n]
+    value = np.take_along_axis(flat, top, axis=1)
+    order = np.argsort(-value, axis=1, kind="stable")
+    top = np.take_along_axis(top, order, axis=1)
+    return np.take_along_axis(value, order, axis=1), top // V, top % V
 
 
 def beam_search(
@@ -108,7 +136,7 @@ def beam_search(
     growing; the best of them is kept. Returns: captions (N, max_length), <NULL> after <END>.
     """
     N, B, L = len(state[0]), beam_size, max_length
-    null, start, end, banned = vocabulary
+    null, start, end = vocabulary[:3]
     if N == 0 or L == 0:
         return np.full((N, L), null, dtype=np.intp)
     rows = np.arange(N)[:, None]
@@ -121,14 +149,9 @@ def beam_search(
     best_score = np.full(N, -np.inf)
     for t in range(L):
         scores, state = step(last.reshape(-1), state)
-        scores[:, banned] = -np.inf
-        V = scores.shape[1]
-        candidates = total[:, :, None] + log_softmax(scores).reshape(N, B, V)
-        # 2 B candidates: at most B of them end, so B are left to go on.
-        flat = candidates.reshape(N, B * V)
-        top = np.argpartition(-flat, min(2 * B, B * V) - 1, axis=1)[:, : 2 * B]
-        top = np.take_along_axis(top, np.argsort(-flat[rows, top], axis=1, kind="stable"), axis=1)
-        value, beam, word = flat[rows, top], top // V, top % V
+        vocabulary.ban(scores, words.reshape(N * B, L)[:, :t])
+        # At most B candidates end, so B are left to go on.
+        value, beam, word = _candidates(total, scores, 2 * B)
         grown = words[rows, beam]
         grown[:, :, t] = word
 

@@ -33,25 +33,26 @@ def extract(
     columns: int | None = None,
     batch_size: int = 32,
     progress: Progress = iter,
+    network: Callable | None = None,
 ) -> Extracted:
     """Features of picture files.
 
     Inputs: paths; backbone, "scenes" or the name of a torchvision classification model; weights,
     "default" (torchvision downloads and checks them), a path to its state dict, or "none" (random,
     from seed 0); columns, how many features they must be (None: any); progress wraps the iteration
-    over pictures.
+    over pictures; network, in the place of torch_network, what makes load and run of the two.
     Returns: Extracted; a picture that cannot be read is left out and named with its error.
     Raises ValueError for an unknown backbone, weights that do not fit, and, with the first batch,
     features of another width or that are not finite; FileNotFoundError.
     """
-    network = scenes_network if backbone == scenes.BACKBONE else torch_network
+    network = network or (scenes_network if backbone == scenes.BACKBONE else torch_network)
     load, run = network(backbone, weights)
     names, rows, batch, unreadable = [], [], [], {}
 
     def features_of(batch: list) -> np.ndarray:
         found = run(batch)
-        if columns not in (None, found.shape[1]):
-            raise ValueError(f"{backbone}: expected {columns} features, got {found.shape[1]}")
+        if columns not in (None, found.shape[-1]):
+            raise ValueError(f"{backbone}: expected {columns} features, got {found.shape[-1]}")
         if not np.isfinite(found).all():
             raise ValueError(f"{backbone}: features that are not finite; are its weights damaged?")
         return found
@@ -83,16 +84,21 @@ def scenes_network(_backbone: str = scenes.BACKBONE, _weights: str | None = None
 
 def torch_network(backbone: str, weights: str | None):
     """load(path) and run(batch) for a torchvision classification model without its last layer."""
+    transform, run, _ = headless(backbone, weights)
+    return lambda path: transform(open_rgb(path)), run
+
+
+def headless(backbone: str, weights: str | None):
+    """transform(image) and run(batch) of the same, and the network itself."""
     torch = require("torch")
     if weights is None:
         raise ValueError('weights: expected "default", "none" or a path, got None')
     torch.manual_seed(0)
     model = backbones.build(backbone, weights)
     backbones.replace_head(model, lambda _: torch.nn.Identity())
-    transform = backbones.eval_transform(backbones.preprocessing(backbone))
 
     def run(batch: list) -> np.ndarray:
         with torch.inference_mode():
             return model(torch.stack(batch)).numpy()
 
-    return lambda path: transform(open_rgb(path)), run
+    return backbones.eval_transform(backbones.preprocessing(backbone)), run, model

@@ -5,8 +5,9 @@ from collections import defaultdict
 
 import numpy as np
 
+from fastrnn.captioning.captioner import END, START, UNK
 from fastrnn.captioning.data import SPLITS, sample_coco_minibatch
-from fastrnn.captioning.model import END, START, UNK, CaptioningRNN
+from fastrnn.captioning.model import CaptioningRNN
 from fastrnn.captioning.vocabulary import decode_captions
 from fastrnn.optional import require
 

@@ -3,7 +3,7 @@
 Letters: N pictures, T words, D features, W word vector, H hidden, V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,31 +11,49 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
+from fastrnn.captioning.captioner import START, Captioner
+from fastrnn.captioning.decoders import Attention, Plain, Ready
 from fastrnn.layers import checks, dense, losses
 from fastrnn.layers.dropout import dropout
-from fastrnn.layers.prepared import PreparedWeights, prepare
-from fastrnn.nn import direction, init, single, stack
+from fastrnn.nn import init, single
 from fastrnn.nn.graphs import Graph, write
-from fastrnn.nn.stack import Form, Weights
+from fastrnn.nn.stack import Form
 from fastrnn.weights import Layer
 
-NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
-SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
+DECODERS = "plain", "attention"
+SHAPING = "decoder", "attention", "attention_dim", "tied"  # what of the options shapes depend on
+ATTENTION = "additive", "dot"
 
 
-def shapes(V: int, D: int, W: int, H: int, cell_type: str) -> dict[str, tuple[int, ...]]:
+def shapes(
+    V: int,
+    D: int,
+    W: int,
+    H: int,
+    cell_type: str,
+    *,
+    decoder: str = "plain",
+    attention: str = "additive",
+    attention_dim: int = 128,
+    tied: bool = False,
+) -> dict[str, tuple[int, ...]]:
     """Of a captioner's parameters."""
+    A, looks = attention_dim, decoder == "attention"
+    of_keys = {"W_query": (H, A), "W_key": (D, A), "b_key": (A,)} if looks else {}
+    if looks and attention == "additive":
+        of_keys["w_look"] = (A,)
     return {
         "W_proj": (D, H),
         "b_proj": (H,),
         "W_embed": (V, W),
-        **single.shapes(cell_type, W, H),
-        "W_vocab": (H, V),
+        **of_keys,
+        **single.shapes(cell_type, W + D if looks else W, H),
+        **({"W_out": (H, W)} if tied else {"W_vocab": (H, V)}),
         "b_vocab": (V,),
     }
 
 
-class CaptioningRNN:
+class CaptioningRNN(Captioner):
     """Image captioning with a recurrent network (course notes on captioning; Karpathy and Fei-Fei
     2015, Vinyals et al. 2015): h_0 = features W_proj + b_proj, then at every step the word so far
     goes in and scores for the next word come out.
@@ -46,13 +64,20 @@ class CaptioningRNN:
     state's element in training; zoneout, that of a unit to stay as it was a word before, in h and
     of an lstm in c (in sampling the mean of both; Krueger et al. 2017); recurrent_dropout, of h
     before its product with Wh, the same units at every word of a caption (Gal and Ghahramani 2016),
-    both of rnn, lstm and gru; backend (None: the current one); seed of the initial parameters;
-    params, to have in their place.
+    both of rnn, lstm and gru; feature_dropout, of a picture's features; decoder "plain" or
+    "attention", which looks at a grid of features before every word (decoders.Attention), by a
+    network ("additive", Xu et al. 2015) or by scaled dot products ("dot") of attention_dim units;
+    attention_penalty, the weight of its penalty; label_smoothing, how much
+    of a word's target is spread over the vocabulary in training (Szegedy et al. 2016); tied,
+    whether words are scored by their vectors (Press and Wolf 2017); backend (None: the current
+    one); seed of the initial parameters; params, to have in their place.
 
     Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
     Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
     or 3 (gru, gates r z n), and so on as fastrnn's functions have them: a min_gru and a min_lstm
-    have no Wh, an ind_rnn has u (H,).
+    have no Wh, an ind_rnn has u (H,); with attention W_query (H, A), W_key (D, A), b_key (A,),
+    w_look (A,) unless it is "dot", and Wx (W + D, G*H); tied, W_out (H, W) in the place of W_vocab,
+    which is W_out times the transpose of W_embed.
     Raises ValueError for a parameter out of range.
     """
 
@@ -68,21 +93,40 @@ class CaptioningRNN:
         dropout: float = 0.0,
         zoneout: float = 0.0,
         recurrent_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+        decoder: str = "plain",
+        attention: str = "additive",
+        attention_dim: int = 128,
+        attention_penalty: float = 0.0,
+        label_smoothing: float = 0.0,
+        tied: bool = False,
         backend: str | None = None,
         seed: int | None = None,
         params: dict[str, np.ndarray] | None = None,
     ) -> None:
         if cell_type not in single.CELLS:
             raise ValueError(f"cell_type: expected one of {[*single.CELLS]}, got {cell_type!r}")
-        if NULL not in word_to_idx:
-            raise ValueError(f"word_to_idx: expected an entry for {NULL}")
-        self.word_to_idx = dict(word_to_idx)
-        self.idx_to_word = {i: word for word, i in word_to_idx.items()}
+        for name, value, known in (
+            ("decoder", decoder, DECODERS),
+            ("attention", attention, ATTENTION),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {[*known]}, got {value!r}")
+        if not 0 <= attention_penalty < np.inf:
+            raise ValueError(
+                f"attention_penalty: expected a number of at least 0, got {attention_penalty!r}"
+            )
+        super().__init__(word_to_idx)
+        self.decoder, self.attention, self.attention_dim = decoder, attention, attention_dim
+        self.attention_penalty = float(attention_penalty)
         self.cell_type = cell_type
         self.dtype = np.dtype(dtype)
         self.dropout = checks.probability("dropout", dropout)
         self.zoneout = checks.probability("zoneout", zoneout)
         self.recurrent_dropout = checks.probability("recurrent_dropout", recurrent_dropout)
+        self.feature_dropout = checks.probability("feature_dropout", feature_dropout)
+        self.label_smoothing = checks.probability("label_smoothing", label_smoothing)
+        self.tied = checks.flag("tied", tied)
         single.form(cell_type, zoneout, recurrent_dropout)  # refuses what the cell has not
         self.backend = backend
         rng = np.random.default_rng(seed)
@@ -95,15 +139,29 @@ class CaptioningRNN:
             scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
             return (scale * rng.standard_normal(shape)).astype(dtype)
 
-        sizes = len(word_to_idx), input_dim, wordvec_dim, hidden_dim
-        self.params = params or {
-            name: initial(name, shape) for name, shape in shapes(*sizes, cell_type).items()
-        }
+        sizes = shapes(
+            len(word_to_idx),
+            input_dim,
+            wordvec_dim,
+            hidden_dim,
+            cell_type,
+            decoder=decoder,
+            attention=attention,
+            attention_dim=attention_dim,
+            tied=tied,
+        )
+        self.params = params or {name: initial(name, shape) for name, shape in sizes.items()}
 
     @property
     def form(self) -> Form:
         """Of its one layer."""
         return single.form(self.cell_type, self.zoneout, self.recurrent_dropout)
+
+    @property
+    def _decoder(self) -> Plain | Attention:
+        if self.decoder == "plain":
+            return Plain(self.form, self.params)
+        return Attention(self.form, self.params, self.attention_penalty)
 
     # ---- training ------------------------------------------------------------------------------
 
@@ -112,56 +170,95 @@ class CaptioningRNN:
         features: np.ndarray,
         captions: np.ndarray,
         rng: np.random.Generator | None = None,
+        *,
+        sampled: float = 0.0,
     ) -> tuple[float, dict[str, np.ndarray]]:
         """Cross-entropy of every word given those before it, summed over time, averaged over the
-        minibatch; <NULL> does not count.
+        minibatch; <NULL> does not count. In training attention's penalty comes to it.
 
-        Inputs: features (N, D); captions (N, T), word indices beginning with <START>; rng, the
-        generator that drops out (None: nothing is dropped, no state is kept).
+        Inputs: features (N, D), for attention (N, L, D); captions (N, T), word indices beginning
+        with <START>; rng, the generator that drops out and draws words (None: nothing is dropped,
+        no state is kept); sampled, the share of words that the model's own take the place of
+        (scheduled sampling).
         Returns: loss (float), grads, name to array like params.
         """
         with use_backend(self.backend):
-            loss, dscores, caches = self._forward(
-                np.asarray(features, self.dtype), np.asarray(captions), rng
-            )
+            features, captions = np.asarray(features, self.dtype), np.asarray(captions)
+            words_in = captions[:, :-1]
+            if rng is not None and sampled:
+                words_in = self._with_own_words(features, captions, rng, sampled)
+            loss, dscores, caches = self._forward(features, captions, words_in, rng)
             return loss, self._backward(dscores, caches)
 
     def score(self, features: np.ndarray, captions: np.ndarray) -> float:
-        """The loss of captions, without gradients (inputs as loss's)."""
+        """The cross-entropy of captions, without gradients (inputs as loss's)."""
         with use_backend(self.backend):
-            given = np.asarray(features, self.dtype), np.asarray(captions)
-            return self._forward(*given, None, training=False)[0]
+            features, captions = np.asarray(features, self.dtype), np.asarray(captions)
+            scores, _, _ = self._scores(features, captions[:, :-1], captions[:, 1:], None, False)
+            return self._cross_entropy(scores, captions[:, 1:])[0]
 
-    def _forward(self, features, captions, rng, training=True):
+    def _with_own_words(self, features, captions, rng, share):
+        """The words that go in, a share of them as the model says them after the true ones before
+        (Bengio et al. 2015, in two passes as Mihaylova and Martins 2019)."""
+        scores, _, _ = self._scores(features, captions[:, :-2], captions[:, 1:-1], None, False)
+        words_in = captions[:, :-1].copy()
+        replaced = (rng.random(scores.shape[:2]) < share) & (words_in[:, 1:] != self.null)
+        noise = rng.gumbel(size=(np.count_nonzero(replaced), scores.shape[2]))
+        words_in[:, 1:][replaced] = (scores[replaced] + noise).argmax(axis=1)
+        return words_in
+
+    def _forward(self, features, captions, words_in, rng):
         """Loss, its gradient by the scores, and everything that the backward pass needs."""
-        p = self.params
-        words_in, words_out = captions[:, :-1], captions[:, 1:]
-        h0, proj_cache = dense.affine_forward(features, p["W_proj"], p["b_proj"])
-        x, embed_cache = dense.word_embedding_forward(words_in, p["W_embed"])
+        words_out = captions[:, 1:]
+        scores, gained, caches = self._scores(features, words_in, words_out, rng)
+        loss, dscores = self._cross_entropy(scores, words_out, self.label_smoothing)
+        return loss + gained, dscores, caches
+
+    def _cross_entropy(self, scores, words, smoothing=0.0):
+        counted = words != self.null
+        return losses.temporal_softmax_loss(scores, words, counted, label_smoothing=smoothing)
+
+    def _scores(self, features, words_in, words_out, rng, training=True):
+        """Of the words after words_in (N, T): (N, T, V), what the loss gains, and what the backward
+        pass needs."""
+        # All places of a grid lose the same features.
+        shape = len(features), *(1 for _ in features.shape[2:]), features.shape[-1]
+        mask = dropout(rng, self.feature_dropout, shape, features.dtype)
+        features = features if mask is None else features * mask
+        x, of_words = dense.word_embedding_forward(words_in, self.params["W_embed"])
         x, x_mask = self._drop(x, rng)
-        form, weights = single.in_pass(self.form, rng, training), single.weights(p)
-        initial = h0[None], *[None] * (len(form.record.states) - 1)
-        h, _, cell_cache = stack.forward(form, [[weights]], x, initial, training=training)
+        counted = words_out != self.null
+        h, gained, of_decoder = self._decoder.forward(features, x, counted, rng, training)
         h, h_mask = self._drop(h, rng)
-        scores, vocab_cache = dense.temporal_affine_forward(h, p["W_vocab"], p["b_vocab"])
-        counted = words_out != self.word_to_idx[NULL]
-        loss, dscores = losses.temporal_softmax_loss(scores, words_out, counted)
-        return loss, dscores, (proj_cache, embed_cache, x_mask, cell_cache, h_mask, vocab_cache)
+        of_scores = []
+        for w, b in self._output():
+            h, cache = dense.temporal_affine_forward(h, w, b)
+            of_scores.append(cache)
+        return h, gained, (of_words, x_mask, of_decoder, h_mask, of_scores)
+
+    def _output(self):
+        """Weights and biases between h and scores."""
+        p = self.params
+        if not self.tied:
+            return [(p["W_vocab"], p["b_vocab"])]
+        zeros = np.zeros(p["W_out"].shape[1], self.dtype)
+        return [(p["W_out"], zeros), (np.ascontiguousarray(p["W_embed"].T), p["b_vocab"])]
 
     def _backward(self, dscores, caches):
-        proj_cache, embed_cache, x_mask, cell_cache, h_mask, vocab_cache = caches
-        grads = {}
-        dh, grads["W_vocab"], grads["b_vocab"] = dense.temporal_affine_backward(
-            dscores, vocab_cache
-        )
+        of_words, x_mask, of_decoder, h_mask, of_scores = caches
+        grads, dh = {}, dscores
+        names = ("W_out", "W_embed") if self.tied else ("W_vocab",)
+        for name, cache in zip(reversed(names), reversed(of_scores), strict=True):
+            dh, grads[name], db = dense.temporal_affine_backward(dh, cache)
+            grads.setdefault("b_vocab", db)
         if h_mask is not None:
             dh *= h_mask
-        dx, ((dh0,), *_), ((of_cell,),) = stack.backward(self.form, dh, None, cell_cache)
-        grads |= single.named(self.cell_type, of_cell)
+        dx, of_parameters = self._decoder.backward(dh, of_decoder)
+        grads |= of_parameters
         if x_mask is not None:
             dx *= x_mask
-        grads["W_embed"] = dense.word_embedding_backward(dx, embed_cache)
-        _, grads["W_proj"], grads["b_proj"] = dense.affine_backward(dh0, proj_cache)
+        dW = dense.word_embedding_backward(dx, of_words)
+        grads["W_embed"] = dW + grads["W_embed"].T if self.tied else dW
         return grads
 
     def _drop(self, a, rng):
@@ -171,38 +268,73 @@ class CaptioningRNN:
     # ---- saying captions -------------------------------------------------------------------------
 
     def initial_state(self, features: np.ndarray) -> decode.State:
-        """The recurrent state before the first word: (h,) or (h, c), each (N, H)."""
-        features = np.asarray(features, self.dtype)
+        """The recurrent state before the first word: (h,) or (h, c), each (N, H), and with
+        attention the number (N,) of each row's picture."""
         with use_backend(self.backend):
-            h, _ = dense.affine_forward(features, self.params["W_proj"], self.params["b_proj"])
-        return h, *(np.zeros_like(h) for _ in self.form.record.states[1:])
+            return self._decoder.initial_state(np.asarray(features, self.dtype))
 
     def step(
-        self, words: np.ndarray, state: decode.State, weights: PreparedWeights | None = None
+        self, words: np.ndarray, state: decode.State, ready: Ready | None = None
     ) -> tuple[np.ndarray, decode.State]:
         """One word in, scores for the next one out; every way to decode goes through here.
 
-        Inputs: words (M,), state as initial_state's with M rows; weights, the cell's, prepared for
-        many steps.
+        Inputs: words (M,), state as initial_state's with M rows; ready, what start makes ready for
+        many steps, without which there is no attention.
         Returns: scores (M, V), state after the step.
         """
-        p = self.params
-        form = single.in_pass(self.form, None, training=False)
-        cell = single.weights(p) if weights is None else Weights(weights)
         with use_backend(self.backend):
-            x, _ = dense.word_embedding_forward(words, p["W_embed"])
-            state, _ = direction.step(form, cell, x, state, False)
-            scores, _ = dense.affine_forward(state[0], p["W_vocab"], p["b_vocab"])
+            x, _ = dense.word_embedding_forward(words, self.params["W_embed"])
+            state = self._decoder.step(x, state, ready)
+            scores = state[0]
+            for w, b in self._output():
+                scores, _ = dense.affine_forward(scores, w, b)
         return scores, tuple(state)
+
+    def start(self, features: np.ndarray) -> tuple[decode.Step, decode.State]:
+        """The step, with all ready that many need, and the state before the first word."""
+        features = np.asarray(features, self.dtype)
+        with use_backend(self.backend):
+            ready = self._decoder.ready(features)
+        return partial(self.step, ready=ready), self.initial_state(features)
+
+    def take_vectors(self, words: Sequence[str], vectors: np.ndarray) -> None:
+        """Put vectors (n, w) of these words of the vocabulary in the place of the first w columns
+        of their own. Raises ValueError where the model's word vectors are shorter."""
+        W = self.params["W_embed"].shape[1]
+        if vectors.shape[1] > W:
+            raise ValueError(f"wordvec_dim: expected at least {vectors.shape[1]}, got {W}")
+        rows = [self.word_to_idx[word] for word in words]
+        self.params["W_embed"][rows, : vectors.shape[1]] = vectors
+
+    def looks(self, features: np.ndarray, captions: np.ndarray) -> np.ndarray:
+        """Where attention looks to say each word of captions.
+
+        Inputs: features (N, L, D); captions (N, T) as sample returns them.
+        Returns: the weights (N, T, L) of the places, which sum to 1. Raises ValueError for a plain
+        decoder.
+        """
+        decoder, features = self._decoder, np.asarray(features, self.dtype)
+        if not isinstance(decoder, Attention):
+            raise ValueError(f"decoder: expected 'attention', got {self.decoder!r}")
+        words, weights = np.full(len(captions), self.word_to_idx[START]), []
+        with use_backend(self.backend):
+            ready, state = decoder.ready(features), decoder.initial_state(features)
+            for following in captions.T:
+                weights.append(decoder.weights(state, ready))
+                _, state = self.step(words, state, ready)
+                words = following
+        return np.stack(weights, axis=1)
 
     def to_onnx(self, folder: Path | str) -> None:
         """Write two ONNX models of opset 14 into a folder, which is made if it is missing.
 
         initial.onnx takes features (N, D) and returns h (N, H) and of an lstm c, initial_state's;
         step.onnx takes words (N,), int64, h and c, and returns scores (N, V), next_h and next_c,
-        step's. N may be any. Raises ValueError for zoneout and for a cell that ONNX has not,
-        OSError where they cannot be written.
+        step's. N may be any. Raises ValueError for zoneout, attention and for a cell that ONNX has
+        not, OSError where they cannot be written.
         """
+        if self.decoder != "plain":
+            raise ValueError(f"decoder: expected 'plain' for ONNX, got {self.decoder!r}")
         folder, initial, step = Path(folder), self._initial_graph(), self._step_graph()
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / "initial.onnx", initial)
@@ -210,7 +342,7 @@ class CaptioningRNN:
 
     def _states(self):
         """Dtype and shape of each, by name."""
-        H = self.params["W_vocab"].shape[0]
+        H = self.params["W_proj"].shape[1]
         return dict.fromkeys(self.form.record.states, (self.dtype, ("N", H)))
 
     def _initial_graph(self):
@@ -224,7 +356,7 @@ class CaptioningRNN:
         return graph.serialized(features, states)
 
     def _step_graph(self):
-        p, states, V = self.params, self._states(), self.params["W_vocab"].shape[1]
+        p, states, V = self.params, self._states(), len(self.params["b_vocab"])
         graph, time = Graph(), np.array([0])
         x, *before = (
             graph.add("Unsqueeze", a, time)
@@ -236,60 +368,10 @@ class CaptioningRNN:
         )
         for name, a in zip(states, after, strict=True):
             graph.add("Squeeze", a, time, outputs=[f"next_{name}"])
-        graph.add("Gemm", "next_h", p["W_vocab"], p["b_vocab"], outputs=["scores"])
+        *first, (w, b) = self._output()
+        h = "next_h" if not first else graph.add("MatMul", "next_h", first[0][0])
+        graph.add("Gemm", h, w, b, outputs=["scores"])
         inputs = {"words": (np.int64, ("N",)), **states}
         outputs = {"scores": (self.dtype, ("N", V))}
         outputs |= {f"next_{name}": state for name, state in states.items()}
         return graph.serialized(inputs, outputs)
-
-    def sample(
-        self,
-        features: np.ndarray,
-        max_length: int = 30,
-        *,
-        beam_size: int = 1,
-        length_penalty: float = 1.0,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        suppress_unk: bool = False,
-        seed: int | None = None,
-    ) -> np.ndarray:
-        """Captions for pictures: greedy by default, beam search with beam_size > 1, random with a
-        temperature (1: the model's own distribution), top_k or top_p.
-
-        Inputs: features (N, D); max_length, most words; beam_size, hypotheses kept a picture,
-        ranked by log-probability / length**length_penalty; top_k, the number of likeliest words to
-        draw from; top_p, the probability they must cover (nucleus, Holtzman et al. 2020);
-        suppress_unk, never say <UNK>; seed of the draw.
-        Returns: captions (N, max_length) of word indices without <START>, <NULL> after <END>;
-        <NULL> and <START> are never said. Raises ValueError for parameters out of range.
-        """
-        special = [word for word in (NULL, START, UNK) if word != UNK or suppress_unk]
-        banned = [self.word_to_idx[word] for word in special if word in self.word_to_idx]
-        missing = [word for word in (START, END) if word not in self.word_to_idx]
-        if missing:
-            raise ValueError(f"word_to_idx: expected an entry for {missing[0]} to sample")
-        vocabulary = decode.Vocabulary(*(self.word_to_idx[w] for w in (NULL, START, END)), banned)
-        if beam_size < 1:
-            raise ValueError(f"beam_size: expected at least 1, got {beam_size}")
-        random = temperature is not None or top_k is not None or top_p is not None
-        if beam_size > 1 and random:
-            raise ValueError("beam_size: a beam is not random; drop temperature, top_k, top_p")
-        choose = decode.likeliest
-        if random:
-            choose = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
-
-        weights = prepare(self.cell_type, *single.weights(self.params)[:3], backend=self.backend)
-        step = partial(self.step, weights=weights)
-
-        def say(rows: np.ndarray) -> np.ndarray:
-            state = self.initial_state(rows)
-            if beam_size > 1:
-                return decode.beam_search(
-                    step, state, vocabulary, max_length, beam_size, length_penalty
-                )
-            return decode.generate(step, state, vocabulary, max_length, choose)
-
-        blocks = range(0, max(1, len(features)), SAMPLE_ROWS)
-        return np.concatenate([say(features[i : i + SAMPLE_ROWS]) for i in blocks])

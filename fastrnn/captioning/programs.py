@@ -1,19 +1,29 @@
 """What the commands of `fastrnn caption` do, as functions: train, evaluate, sample."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
-from fastrnn.captioning import features, prepare
+from fastrnn.captioning import features, prepare, views
+from fastrnn.captioning.captioner import Captioner, Ensemble
+from fastrnn.captioning.heatmaps import plot_looks, seen_part
 from fastrnn.captioning.metrics import references_by_image
-from fastrnn.captioning.model import CaptioningRNN, shapes
+from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
 from fastrnn.captioning.plots import plot_curves
-from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
+from fastrnn.captioning.run import (
+    OF_TRAINING,
+    OPTIONS,
+    Run,
+    read_run,
+    read_settings,
+    write_model,
+    write_settings,
+)
 from fastrnn.captioning.training import CaptioningSolver, generated_bleu
 from fastrnn.captioning.vocabulary import decode_captions
 from fastrnn.nn import single
@@ -31,6 +41,8 @@ from fastrnn.settings import (
     optional,
 )
 from fastrnn.solver import CHECKPOINT, Solver, check_shapes
+from fastrnn.text.embeddings import load_vectors
+from fastrnn.vision import backbones
 from fastrnn.vision.images import list_images, open_rgb
 
 # Tuned on 700 photographs; docs/captioning.md has the trials.
@@ -45,8 +57,7 @@ DEFAULTS = {
     "lr_decay": 0.95,
     "update_rule": "adam",
     "dropout": 0.5,
-    "zoneout": 0.0,
-    "recurrent_dropout": 0.0,
+    **{name: value for name, (_, value) in (OPTIONS | OF_TRAINING).items()},
     "clip_norm": 5.0,
     "patience": 8,
     "max_train": None,
@@ -57,7 +68,8 @@ KINDS = {
     "cell": one_of(*CELLS),
     "backend": one_of(None, "numpy", "cython"),
     "update_rule": one_of(*RULES),
-    **dict.fromkeys(("dropout", "zoneout", "recurrent_dropout"), SHARE),
+    "dropout": SHARE,
+    **{name: kind for name, (kind, _) in (OPTIONS | OF_TRAINING).items()},
     "pca": one_of(None, False, True),
     "clip_norm": NOT_NEGATIVE,
     "max_train": optional(integer(1)),
@@ -75,6 +87,7 @@ SCENES_DEFAULTS = {
     "dropout": 0.1,
 }
 GALLERY_IMAGES = 12
+HEATMAPS, ATTENTION = 4, "attention.png"
 
 
 class Job:
@@ -86,18 +99,27 @@ class Job:
             settings["pca"] = coco.has_pca(base)
         pca, seed = settings["pca"], settings["seed"]
         self.data = coco.load_coco_data(base, settings["max_train"], pca, seed=seed)
+        looks = settings["decoder"] == "attention"
+        if looks:
+            self.data = views.with_grids(self.data, base)
+        elif settings["views"]:
+            self.data = views.with_views(self.data, base)
         for split in coco.SPLITS:
             self.data[f"{split}_features"].check_finite()
-        words, D = self.data["word_to_idx"], self.data["train_features"].shape[1]
+        words, D = self.data["word_to_idx"], self.data["train_features"].shape[-1]
         sizes = D, settings["wordvec"], settings["hidden"], settings["cell"]
-        check_shapes(folder, shapes(len(words), *sizes))
+        shaping = {name: settings[name] for name in SHAPING}
+        check_shapes(folder, shapes(len(words), *sizes, **shaping))
         model = CaptioningRNN(
             words,
             *sizes,
-            **{name: settings[name] for name in ("dropout", "zoneout", "recurrent_dropout")},
+            **{name: settings[name] for name in ("dropout", *OPTIONS)},
             backend=settings["backend"],
             seed=seed,
         )
+        if settings["embeddings"] and not (folder / CHECKPOINT).exists():
+            found = load_vectors(settings["embeddings"], words)
+            model.take_vectors(found.words, found.vectors)
         self.solver = CaptioningSolver(
             model,
             self.data,
@@ -109,11 +131,16 @@ class Job:
             batch_size=settings["batch_size"],
             clip_norm=settings["clip_norm"] or None,
             patience=settings["patience"] or None,
+            averaging=settings["averaging"],
+            scheduled_sampling=settings["scheduled_sampling"],
             seed=seed,
             verbose=False,
             checkpoint=folder,
         )
-        reduction = coco.pca_reduction(base) if pca else None
+        if looks:
+            reduction = coco.reduction_in(views.grid_file(base, "train"))
+        else:
+            reduction = coco.pca_reduction(base) if pca else None
         self.run = Run(model, settings, str(base), coco.feature_source(base, pca), reduction)
 
     def summary(self) -> str:
@@ -145,7 +172,7 @@ class Job:
         }
         metrics = runs.add_metrics(self.folder, {"training": training})
         if len(self.data["val_captions"]):
-            metrics = _evaluate(self.folder, self.base, "val", self.settings["backend"], 1)
+            metrics = _evaluate([self.folder], self.base, "val", self.settings["backend"])
             self._gallery()
         return metrics
 
@@ -162,6 +189,18 @@ class Job:
         true = [[" ".join(words) for words in references[image][:2]] for _, image in shown]
         pictures = [np.asarray(open_rgb(path)) for path, _ in shown]
         figures.save(gallery(pictures, captions, true), self.folder / "gallery.png")
+        if self.run.model.decoder == "attention":
+            self._heatmaps(shown[:HEATMAPS])
+
+    def _heatmaps(self, shown: list[tuple[Path, int]]) -> None:
+        """attention.png, of the network's part of each picture."""
+        to = backbones.preprocessing(self.run.source["backbone"])
+        parts = [seen_part(np.asarray(open_rgb(path)), to.resize, to.crop) for path, _ in shown]
+        rows, model = self.data["val_features"][[image for _, image in shown]], self.run.model
+        said = model.sample(rows, beam_size=5, suppress_unk=True)
+        decoded = (decode_captions(caption, self.data["idx_to_word"]) for caption in said)
+        words = [caption.removesuffix("<END>").split() for caption in decoded]
+        figures.save(plot_looks(parts, words, model.looks(rows, said)), self.folder / ATTENTION)
 
 
 @contextmanager
@@ -224,45 +263,64 @@ def _data_of(folder: Path, recorded: str, given: Path | None) -> Path:
 
 
 def evaluate(
-    folder: Path,
+    folders: Sequence[Path],
     data: Path | None,
     split: str,
     backend: str | None,
-    beam: int,
-    length_penalty: float = 1.0,
+    **options,
 ) -> dict[str, dict[str, float]]:
-    """Corpus BLEU-1..4 of a run on a split, added to its metrics.json; returns all in there."""
-    with runs.looked_at(folder):
-        return _evaluate(folder, data, split, backend, beam, length_penalty)
+    """Corpus BLEU-1..4 of a run, or several together, on a split, added to the first one's
+    metrics.json; options go to sample; returns all in there."""
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(runs.looked_at(folder))
+        return _evaluate(folders, data, split, backend, **options)
 
 
-def _evaluate(folder, data, split, backend, beam, length_penalty=1.0):
-    run = read_run(folder)
-    run.model.backend = backend
-    base = _data_of(folder, run.data, data)
+def _evaluate(folders, data, split, backend, **options):
+    run, captioner = _together(folders, backend)
+    base = _data_of(folders[0], run.data, data)
     content = coco.load_coco_data(base, pca_features=run.settings["pca"])
-    if content["word_to_idx"] != run.model.word_to_idx:
-        raise ValueError(f"{base}: not the vocabulary that {folder} was trained with")
+    if content["word_to_idx"] != captioner.word_to_idx:
+        raise ValueError(f"{base}: not the vocabulary that {folders[0]} was trained with")
+    if run.model.decoder == "attention":
+        content = views.with_grids(content, base)
     rows = content[f"{split}_features"]
-    if rows.shape[1] != (columns := run.model.params["W_proj"].shape[0]):
-        raise ValueError(f"{rows.path}: expected {columns} columns, got {rows.shape[1]}")
+    if rows.shape[-1] != (columns := run.model.params["W_proj"].shape[0]):
+        raise ValueError(f"{rows.path}: expected {columns} columns, got {rows.shape[-1]}")
     rows.check_finite()
     started = time.perf_counter()
-    figures = generated_bleu(
-        run.model,
-        content,
-        split,
-        len(rows),
-        beam_size=beam,
-        length_penalty=length_penalty,
-    )
+    figures = generated_bleu(captioner, content, split, len(rows), **options)
     figures["seconds"] = time.perf_counter() - started
+    beam = options.get("beam_size", 1)
     name = "greedy" if beam == 1 else f"beam {beam}"
-    return runs.add_metrics(folder, {f"{split} {name}": figures})
+    if len(folders) > 1:
+        name += f" of {len(folders)} runs"
+    return runs.add_metrics(folders[0], {f"{split} {name}": figures})
+
+
+def _together(folders: Sequence[Path], backend: str | None) -> tuple[Run, Captioner]:
+    """The first of these runs, and what says captions: its model, or those of all."""
+    found = [read_run(folder) for folder in folders]
+    for run in found:
+        run.model.backend = backend
+    first = found[0]
+    for folder, run in zip(folders[1:], found[1:], strict=True):
+        for what, own, expected in (
+            ("vocabulary", run.model.word_to_idx, first.model.word_to_idx),
+            ("decoder", run.model.decoder, first.model.decoder),
+            ("source of features", run.source, first.source),
+        ):
+            if own != expected:
+                raise ValueError(f"{folder}: not the {what} of {folders[0]}")
+        same = [*map(np.array_equal, run.reduction or (), first.reduction or ())]
+        if (run.reduction is None) != (first.reduction is None) or not all(same):
+            raise ValueError(f"{folder}: not the reduction of features of {folders[0]}")
+    return first, first.model if len(found) == 1 else Ensemble([run.model for run in found])
 
 
 def caption_images(
-    folder: Path,
+    folders: Sequence[Path],
     images: Path,
     weights: str | None = None,
     backend: str | None = None,
@@ -270,21 +328,28 @@ def caption_images(
     progress: features.Progress = iter,
     **options,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions of picture files by a run; options go to model.sample.
+    """Captions of picture files by a run, or several together; options go to sample.
 
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
     the run does not know how its features were made, they are not as wide as its own, or no picture
     could be read.
     """
-    run = read_run(folder)
-    run.model.backend = backend
+    run, captioner = _together(folders, backend)
     if not {"backbone", "weights"} <= run.source.keys():
-        raise ValueError(f"{folder}: trained on features from elsewhere; only evaluate can use it")
+        raise ValueError(
+            f"{folders[0]}: trained on features from elsewhere; only evaluate can use it"
+        )
     found, reduction = list_images(images), run.reduction
     weights = weights or run.source["weights"]
     columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])
+    network = views.grid_network if run.model.decoder == "attention" else None
     got = features.extract(
-        found, run.source["backbone"], weights, columns=columns, progress=progress
+        found,
+        run.source["backbone"],
+        weights,
+        columns=columns,
+        progress=progress,
+        network=network,
     )
     if not got.names:
         raise ValueError(f"{images}: none of {len(found)} pictures could be read")
@@ -292,11 +357,11 @@ def caption_images(
     if reduction is not None:
         rows = prepare.apply_pca(rows, *reduction)
     idx_to_word = [run.model.idx_to_word[i] for i in range(len(run.model.idx_to_word))]
-    captions = _say(run.model, rows, idx_to_word, **options)
+    captions = _say(captioner, rows, idx_to_word, **options)
     return dict(zip(got.names, captions, strict=True)), got.unreadable
 
 
-def _say(model: CaptioningRNN, rows: np.ndarray, idx_to_word: list[str], **options) -> list[str]:
+def _say(model: Captioner, rows: np.ndarray, idx_to_word: list[str], **options) -> list[str]:
     """Captions as people read them, without <END>."""
     options = {"suppress_unk": True} | options
     decoded = decode_captions(model.sample(rows, **options), idx_to_word)

@@ -11,10 +11,20 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn import runs, storage
-from fastrnn.captioning.model import CaptioningRNN, shapes
+from fastrnn.captioning.model import ATTENTION, DECODERS, SHAPING, CaptioningRNN, shapes
 from fastrnn.captioning.vocabulary import check_indices
 from fastrnn.nn.single import CELLS
-from fastrnn.settings import OBJECT, SHARE, TEXT, check, integer, mapped, one_of
+from fastrnn.settings import (
+    NOT_NEGATIVE,
+    OBJECT,
+    SHARE,
+    TEXT,
+    check,
+    integer,
+    mapped,
+    one_of,
+    optional,
+)
 
 MODEL = "model.safetensors"
 KINDS = {
@@ -29,10 +39,26 @@ MODEL_KINDS = {
     **dict.fromkeys(("input_dim", "wordvec_dim", "hidden_dim"), integer(1)),
     "cell_type": one_of(*CELLS),
     "dtype": one_of("float32", "float64"),
-    **dict.fromkeys(("dropout", "zoneout", "recurrent_dropout"), SHARE),
+    "dropout": SHARE,
 }
-# Of runs by versions that had not these settings.
-EARLIER = {"zoneout": 0.0, "recurrent_dropout": 0.0}
+# Beside them, what all settings of a model and of its training may be, and were in runs by versions
+# that had them not.
+OPTIONS = {
+    **dict.fromkeys(("zoneout", "recurrent_dropout", "feature_dropout"), (SHARE, 0.0)),
+    "label_smoothing": (SHARE, 0.0),
+    "tied": (one_of(False, True), False),
+    "decoder": (one_of(*DECODERS), "plain"),
+    "attention": (one_of(*ATTENTION), "additive"),
+    "attention_dim": (integer(1), 128),
+    "attention_penalty": (NOT_NEGATIVE, 0.0),
+}
+OF_TRAINING = {
+    "averaging": (SHARE, 0.0),
+    "scheduled_sampling": (SHARE, 0.0),
+    "views": (one_of(False, True), False),
+    "embeddings": (optional(TEXT), None),
+}
+MODEL_KINDS |= {name: kind for name, (kind, _) in OPTIONS.items()}
 
 
 class Run(NamedTuple):
@@ -59,7 +85,7 @@ def write_settings(folder: Path | str, run: Run) -> None:
                 "hidden_dim": model.params["W_proj"].shape[1],
                 "cell_type": model.cell_type,
                 "dtype": model.dtype.name,
-                **{name: getattr(model, name) for name in ("dropout", *EARLIER)},
+                **{name: getattr(model, name) for name in ("dropout", *OPTIONS)},
             },
             "settings": run.settings,
             "data": run.data,
@@ -82,12 +108,15 @@ def read_settings(folder: Path) -> dict:
     content = runs.read(folder, "caption", KINDS)
     with storage.named(folder / runs.RUN, "a run of caption train"):
         check_indices(content["word_to_idx"])
-        for name, value in EARLIER.items():
-            content["model"].setdefault(name, value)
-            content["settings"].setdefault(name, value)
+        content["model"] = _earlier(OPTIONS) | content["model"]
+        content["settings"] = _earlier(OPTIONS | OF_TRAINING) | content["settings"]
         content["model"] = {name: content["model"][name] for name in MODEL_KINDS}
         check(content["model"], MODEL_KINDS)
     return content
+
+
+def _earlier(options):
+    return {name: value for name, (_, value) in options.items()}
 
 
 def read_run(folder: Path | str) -> Run:
@@ -98,11 +127,12 @@ def read_run(folder: Path | str) -> Run:
         raise FileNotFoundError(f"{folder}: not trained to the end (no {MODEL}); resume it first")
     tensors, described = storage.read_tensors(path), content["model"]
     sizes = (described[name] for name in ("input_dim", "wordvec_dim", "hidden_dim", "cell_type"))
-    expected = shapes(len(content["word_to_idx"]), *sizes)
+    shaping = {name: described[name] for name in SHAPING}
+    expected = shapes(len(content["word_to_idx"]), *sizes, **shaping)
     params = storage.take(path, tensors, "params", expected, described["dtype"])
     model = CaptioningRNN(content["word_to_idx"], **described, params=params)
     reduction = None
-    if "pca/mean" in tensors:
+    if "pca/mean" in tensors:  # of a grid's places, for attention
         size, dtype = (tensors["pca/mean"].size, described["input_dim"]), tensors["pca/mean"].dtype
         pca = storage.take(path, tensors, "pca", {"mean": size[:1], "components": size}, dtype)
         reduction = pca["mean"], pca["components"]

@@ -7,6 +7,7 @@ import numpy as np
 from fastrnn.captioning.metrics import corpus_bleu, references_by_image
 from fastrnn.captioning.model import CaptioningRNN
 from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.layers import checks
 from fastrnn.solver import Solver
 
 VALIDATION_IMAGES = 1000
@@ -18,13 +19,22 @@ class CaptioningSolver(Solver):
     With val_every, every that many epochs the loss on validation captions and BLEU-1..4 of captions
     *generated* for up to 1,000 validation pictures are measured; BLEU-4, ties broken by BLEU-1,
     chooses the best model. 0, the default, does not validate, as in the course notebooks.
+    scheduled_sampling, the share of words in the last epoch, from 0 in the first, that the model's
+    own take the place of (Bengio et al. 2015). Where data has train_views (images, K, D), a caption
+    is learnt each time from its picture or one of its K other views, drawn at random.
     Raises ValueError where the model and the data do not fit.
     """
 
     def __init__(
-        self, model: CaptioningRNN, data: dict[str, object], *, val_every: int = 0, **options
+        self,
+        model: CaptioningRNN,
+        data: dict[str, object],
+        *,
+        val_every: int = 0,
+        scheduled_sampling: float = 0.0,
+        **options,
     ) -> None:
-        D, expected = data["train_features"].shape[1], model.params["W_proj"].shape[0]
+        D, expected = data["train_features"].shape[-1], model.params["W_proj"].shape[0]
         if expected != D:
             raise ValueError(f"data: expected features of {expected} columns, got {D}")
         if len(data["idx_to_word"]) != len(model.word_to_idx):
@@ -32,14 +42,25 @@ class CaptioningSolver(Solver):
                 f"data: expected the model's vocabulary of {len(model.word_to_idx)} words, got "
                 f"{len(data['idx_to_word'])}"
             )
+        self.scheduled_sampling = checks.probability("scheduled_sampling", scheduled_sampling)
         super().__init__(model.params, len(data["train_captions"]), **options)
         self.model, self.data, self.val_every = model, data, val_every
 
     def loss(self, examples: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         """Loss and gradients of the training captions with these indices."""
-        data = self.data
-        features = data["train_features"][data["train_image_idxs"][examples]]
-        return self.model.loss(features, data["train_captions"][examples], self.rng)
+        captions = self.data["train_captions"][examples]
+        features = self._seen(self.data["train_image_idxs"][examples])
+        sampled = self.scheduled_sampling * min(1.0, self.epoch / max(1, self.num_epochs - 1))
+        return self.model.loss(features, captions, self.rng, sampled=sampled)
+
+    def _seen(self, images: np.ndarray) -> np.ndarray:
+        """Features of training pictures, each in one of its views."""
+        features, views = self.data["train_features"][images], self.data.get("train_views")
+        if views is not None:
+            drawn = self.rng.integers(-1, views.shape[1], size=len(images))
+            other = drawn >= 0
+            features[other] = views[images[other]][np.arange(other.sum()), drawn[other]]
+        return features
 
     def validate(self) -> dict[str, float]:
         """val_loss, bleu1..bleu4 and score; empty in epochs without validation."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fastrnn.captioning.model import END, NULL, START, UNK
+from fastrnn.captioning.captioner import END, NULL, START, UNK
 
 SPECIAL = [NULL, START, END, UNK]
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")

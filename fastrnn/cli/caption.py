@@ -8,11 +8,26 @@ from pathlib import Path
 import click
 
 from fastrnn.captioning import programs
+from fastrnn.captioning.model import ATTENTION, DECODERS
 from fastrnn.cli.options import FILE, FOLDER, check_output
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.storage import writing
 
+SEVERAL = click.option(
+    "--with",
+    "others",
+    type=FOLDER,
+    multiple=True,
+    help="Another run, to say captions together with; may be given several times.",
+)
+BLOCK_NGRAMS = click.option(
+    "--block-ngrams",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Say no so many words in a row twice in a caption; 0: any.",
+)
 BACKEND = click.option(
     "--backend", type=click.Choice(["cython", "numpy"]), help="Implementation (default: cython)."
 )
@@ -76,9 +91,23 @@ def command() -> None:
     show_default=True,
     help="Words of a training caption.",
 )
+@click.option(
+    "--grid",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Components of a grid of places to keep, too, for attention; 0: none.",
+)
+@click.option(
+    "--views",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Crops and mirrors of a training picture to keep, too, to learn from.",
+)
 @click.option("--strict", is_flag=True, help="Refuse where else something would be left out.")
 @click.option("--seed", default=0, show_default=True, help="Of the split.")
-def prepare(images, captions, out, **options) -> None:
+def prepare(images, captions, out, grid, views, **options) -> None:
     """Turn a folder of pictures and their captions into a data set.
 
     A picture that cannot be read, a caption without a picture or without words and a picture
@@ -89,6 +118,7 @@ def prepare(images, captions, out, **options) -> None:
       fastrnn caption prepare --images photos --captions captions.csv --out data --pca 512
     """
     from fastrnn.captioning.prepare import prepare
+    from fastrnn.captioning.views import add_grids, add_views
 
     report = prepare(images, captions, out, progress=bar("features", "image"), **options)
     for problem in report.problems[:20]:
@@ -100,6 +130,12 @@ def prepare(images, captions, out, **options) -> None:
         f"{report.val_captions} captions, {report.vocabulary} words, {report.features} features, "
         f"{len(report.problems)} left out"
     )
+    if views:
+        add_views(out, views, seed=options["seed"], progress=bar("views", "image"))
+        say(f"{out}: {views} views of every training picture")
+    if grid:
+        places, components = add_grids(out, grid, progress=bar("grids", "image"))
+        say(f"{out}: grids of {places} places, {components} features each")
 
 
 @command.command("train")
@@ -120,6 +156,21 @@ def prepare(images, captions, out, **options) -> None:
 @click.option(
     "--recurrent-dropout", type=float, help="Of h where it goes back in, the same at every word."
 )
+@click.option("--feature-dropout", type=float, help="Of a picture's features.")
+@click.option("--label-smoothing", type=float, help="Share of a target that all words get.")
+@click.option("--tied/--no-tied", default=None, help="Score words by their vectors.")
+@click.option(
+    "--embeddings",
+    type=click.Path(dir_okay=False),
+    help="GloVe or word2vec file that word vectors begin with.",
+)
+@click.option("--decoder", type=click.Choice(DECODERS), help="Attention needs prepare --grid.")
+@click.option("--attention", type=click.Choice(ATTENTION), help="How places are scored.")
+@click.option("--attention-dim", type=click.IntRange(1), help="Units of attention.")
+@click.option("--attention-penalty", type=float, help="For places that are not looked at once.")
+@click.option("--averaging", type=float, help="What an iteration keeps of the parameters' average.")
+@click.option("--scheduled-sampling", type=float, help="Share of words that the model's replace.")
+@click.option("--views/--no-views", default=None, help="Learn from other views, if there are any.")
 @click.option(
     "--clip-norm", type=click.FloatRange(0), help="Most global norm of the gradients; 0: any."
 )
@@ -176,9 +227,12 @@ def train(data, out, resume, **options) -> None:
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--beam", type=click.IntRange(1), default=1, show_default=True, help="1: greedy.")
 @click.option("--length-penalty", default=1.0, show_default=True, help="Power of the length.")
+@BLOCK_NGRAMS
+@click.option("--unk/--no-unk", default=True, show_default=True, help="Whether to say <UNK>.")
+@SEVERAL
 @click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
 @BACKEND
-def evaluate(run, data, beam, length_penalty, split, backend) -> None:
+def evaluate(run, data, beam, split, backend, others, unk, **options) -> None:
     """Corpus BLEU-1..4 of generated captions, all references counting; adds to metrics.json.
 
     DATA is where the run was trained unless another data set is given.
@@ -186,8 +240,11 @@ def evaluate(run, data, beam, length_penalty, split, backend) -> None:
     \b
     Example:
       fastrnn caption evaluate run --beam 5
+      fastrnn caption evaluate run --beam 5 --with run2 --with run3
     """
-    metrics = programs.evaluate(run, data, split, backend, beam, length_penalty)
+    metrics = programs.evaluate(
+        [run, *others], data, split, backend, beam_size=beam, suppress_unk=not unk, **options
+    )
     _print_metrics(metrics)
 
 
@@ -200,11 +257,13 @@ def evaluate(run, data, beam, length_penalty, split, backend) -> None:
 @click.option("--top-k", type=int, help="Draw from the likeliest words.")
 @click.option("--top-p", type=float, help="Draw from the fewest words that cover this probability.")
 @click.option("--unk/--no-unk", default=False, show_default=True, help="Whether to say <UNK>.")
+@BLOCK_NGRAMS
+@SEVERAL
 @click.option("--weights", help="The backbone's weights, if they have moved since prepare.")
 @click.option("--gallery", type=FILE, help="PNG of the first pictures with their captions.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @BACKEND
-def sample(run, images, out, weights, gallery, backend, unk, beam, **options) -> None:
+def sample(run, images, out, weights, gallery, backend, unk, beam, others, **options) -> None:
     """Captions for a folder of pictures.
 
     The run remembers its backbone and weights. Pictures that cannot be read are named and left out.
@@ -221,7 +280,7 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, **options) ->
     if random and click.get_current_context().get_parameter_source("beam").name == "COMMANDLINE":
         raise click.UsageError("--beam is not random: drop it or --temperature, --top-k, --top-p")
     captions, unreadable = programs.caption_images(
-        run,
+        [run, *others],
         images,
         weights,
         backend,

@@ -1,0 +1,52 @@
+"""Where attention looks to say each word, over the picture."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastrnn import figures
+from fastrnn.printing import printable
+
+COLUMNS = 8
+
+
+def plot_looks(pictures: Sequence[np.ndarray], words: Sequence[Sequence[str]], looks: Sequence):
+    """A figure of pictures, each once as it is and then once for every word, bright where it is
+    looked at.
+
+    Inputs: pictures, (height, width, 3) each; words said of each; looks (T, L) of each, a row a
+    word, of a square grid of L places that covers the picture.
+    """
+    rows = [math.ceil((1 + len(said)) / COLUMNS) for said in words]
+    figure = figures.new(1.5 * COLUMNS, 1.75 * sum(rows))
+    axes = figure.subplots(sum(rows), COLUMNS, squeeze=False)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    first = 0
+    for picture, said, weights, n in zip(pictures, words, looks, rows, strict=True):
+        cells = iter(axes[first : first + n].ravel())
+        next(cells).imshow(picture)
+        for axis, word, places in zip(cells, said, weights, strict=False):
+            side = math.isqrt(len(places))
+            height, width = picture.shape[:2]
+            axis.imshow(picture.mean(axis=2), cmap="gray")
+            axis.imshow(
+                places.reshape(side, side),
+                extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+                interpolation="bicubic",
+                cmap="inferno",
+                alpha=0.6,
+            )
+            axis.set_title(printable(word), fontsize=9, parse_math=False)
+        first += n
+    return figure
+
+
+def seen_part(picture: np.ndarray, resize: int, crop: int) -> np.ndarray:
+    """The square in the middle of a picture (height, width, 3) that a network sees whose input's
+    shorter side is resized and then cropped."""
+    height, width = picture.shape[:2]
+    side = max(1, round(min(height, width) * crop / resize))
+    top, left = (height - side) // 2, (width - side) // 2
+    return picture[top : top + side, left : left + side]

@@ -1,0 +1,192 @@
+"""Grids and views of pictures, from prepare to captions said by several runs with attention."""
+
+import csv
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from util import call, done
+
+from fastrnn.captioning import data as coco
+from fastrnn.captioning import load_coco_data, prepare, programs, run, scenes, views
+
+torch = pytest.importorskip("torch")
+
+QUICK = ["--epochs", "2", "--hidden", "16", "--wordvec", "8", "--batch-size", "20"]
+LOOK = ["--decoder", "attention", "--attention-dim", "8", "--attention-penalty", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of pictures and a file of their captions."""
+    folder = tmp_path_factory.mktemp("photos")
+    pictures, captions = scenes.make(9, seed=3)
+    lines = ["image,caption"]
+    for i, (picture, texts) in enumerate(zip(pictures, captions, strict=True)):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+        lines += [f"{i}.png,{text}" for text in texts]
+    captions_file = folder / "captions.csv"
+    captions_file.write_text("\n".join(lines))
+    return folder, captions_file
+
+
+@pytest.fixture(scope="module")
+def data(photos, tmp_path_factory):
+    """As caption prepare makes it, with grids and views."""
+    images, captions = photos
+    base = tmp_path_factory.mktemp("data")
+    options = {"backbone": "squeezenet1_1", "weights": "none", "val": 3}
+    prepare.prepare(images, captions, base, pca=6, **options)
+    views.add_views(base, 3)
+    assert views.add_grids(base, 5) == (169, 5)
+    return base
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        settings = {"epochs": 2, "hidden": 16, "wordvec": 8, "decoder": "attention", "seed": seed}
+        with programs.begin(folder / str(seed), data, settings) as job:
+            job.train()
+            job.finish()
+    return folder / "0", folder / "1"
+
+
+def test_grids_are_what_the_network_pools(data):
+    """Their mean over the places is the network's features, but for float16 and components that
+    are left out."""
+    path = views.grid_file(data, "train")
+    grid, pooled = coco.Features(path, axes=3)[:], coco.Features(data / "train2014_vgg16_fc7.h5")[:]
+    mean, axes = coco.reduction_in(path)
+    assert grid.dtype == np.float16 and grid.shape == (6, 169, 5)
+    np.testing.assert_allclose(grid.mean(axis=1, dtype=float), (pooled - mean) @ axes, atol=0.02)
+    variance = grid.reshape(-1, 5).astype(float).var(axis=0)
+    assert variance.mean() == pytest.approx(1, rel=0.01)
+    with h5py.File(path) as file:
+        assert file["features"].attrs["backbone"] == "squeezenet1_1"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shape"), [("resnet18", (49, 512)), ("vgg11", (196, 512))], ids=str
+)
+def test_grid_of_other_networks(photos, backbone, shape):
+    load, grids = views.grid_network(backbone, "none")
+    assert grids([load(photos[0] / "0.png")] * 2).shape == (2, *shape)
+
+
+@pytest.mark.parametrize("backbone", ["densenet121", "scenes"])
+def test_other_networks_have_no_grid(backbone):
+    with pytest.raises(ValueError, match=f"for grids, got '{backbone}'"):
+        views.grid_network(backbone, "none")
+
+
+def test_views_are_the_mirrored_picture_and_crops(rng):
+    pixels = rng.integers(256, size=(40, 60, 3), dtype=np.uint8)
+    mirrored, *crops = map(np.asarray, views.views_of(Image.fromarray(pixels), 6, rng))
+    np.testing.assert_array_equal(mirrored, pixels[:, ::-1])
+    assert len(crops) == 5
+    for i, crop in enumerate(crops):
+        height, width = crop.shape[:2]
+        assert 0.38 < height * width / 2400 <= 1
+        assert height / width == pytest.approx(40 / 60, rel=0.06)
+        whole = pixels[:, ::-1] if i % 2 else pixels
+        windows = np.lib.stride_tricks.sliding_window_view(whole, crop.shape)
+        assert (windows == crop).all(axis=(3, 4, 5)).any()
+
+
+def test_views_are_reduced_as_their_pictures(data):
+    own = views.with_views(load_coco_data(data), data)
+    assert own["train_views"].shape == (6, 3, 6)
+    again, base = own["train_views"][[2, 0]], own["train_views"][:]
+    np.testing.assert_array_equal(again, base[[2, 0]])
+    # A mirrored picture is much the same picture, and no other.
+    distance = lambda a, b: np.linalg.norm(a[:, None] - b, axis=2)  # noqa: E731
+    nearest = distance(base[:, 0], own["train_features"][:]).argmin(axis=1)
+    np.testing.assert_array_equal(nearest, np.arange(6))
+
+
+@pytest.mark.parametrize("load", [views.with_views, views.with_grids])
+def test_what_does_not_fit_is_refused(data, tmp_path, load):
+    content = load_coco_data(data)
+    assert views.with_views(content, tmp_path) is content
+    with pytest.raises(FileNotFoundError, match="caption prepare --grid writes it"):
+        views.with_grids(content, tmp_path)
+    for name in (views.VIEWS, "train2014_grid.h5", "val2014_grid.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["features"] = np.zeros((5, 2, 2), np.float16)
+    with pytest.raises(ValueError, match="expected .*, got .*5"):
+        load(content, tmp_path)
+
+
+def test_a_data_set_must_tell_its_pictures(tmp_path):
+    prepare.prepare_scenes(tmp_path, 4, 2, seed=0)
+    for add in (views.add_grids, views.add_views):
+        with pytest.raises(ValueError, match="does not tell a network and a folder of pictures"):
+            add(tmp_path, 3)
+
+
+def test_a_run_with_attention_draws_where_it_looks(trained):
+    with Image.open(trained[0] / "attention.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"), float)
+    assert pixels.std(axis=2).max() > 50  # heat has colours
+
+
+def test_several_runs_say_captions_together(capsys, trained, photos, tmp_path):
+    first, second = trained
+    out = done(capsys, "caption", "evaluate", first, "--with", second, "--beam", 3, "--no-unk")
+    assert "val beam 3 of 2 runs: bleu1" in out
+    said = []
+    for others in ([], ["--with", second], ["--with", first]):
+        to = tmp_path / "said.csv"
+        done(capsys, "caption", "sample", first, "--images", photos[0], "--out", to, *others)
+        said.append([row["caption"] for row in csv.DictReader(to.read_text().splitlines())])
+    assert len(said[0]) == 9
+    assert said[0] == said[2]  # twice the same model
+
+
+def test_runs_that_do_not_go_together_are_named(capsys, trained, data, tmp_path):
+    first, plain = trained[0], tmp_path / "plain"
+    done(capsys, "caption", "train", data, "--out", plain, *QUICK, "--views", "--averaging", 0.9)
+    code, _, err = call(capsys, "caption", "evaluate", first, "--with", plain)
+    assert code == 1
+    assert f"{plain}: not the decoder of {first}" in err
+
+
+def test_prepare_and_train_take_all_options(capsys, photos, tmp_path):
+    images, captions = photos
+    base, out, vectors = tmp_path / "data", tmp_path / "run", tmp_path / "vectors.txt"
+    vectors.write_text("a 1 2 3\nred 4 5 6\n")
+    text = done(
+        capsys, "caption", "prepare", "--images", images, "--captions", captions, "--out", base,
+        "--weights", "none", "--pca", 6, "--val", 3, "--grid", 4, "--views", 2,
+    )  # fmt: skip
+    assert "2 views of every training picture" in text
+    assert "grids of 169 places, 4 features each" in text
+    done(
+        capsys, "caption", "train", base, "--out", out, *QUICK, *LOOK, "--attention", "dot",
+        "--tied", "--feature-dropout", 0.1, "--label-smoothing", 0.1, "--scheduled-sampling", 0.2,
+        "--averaging", 0.9, "--embeddings", vectors,
+    )  # fmt: skip
+    model = run.read_run(out).model
+    assert (model.decoder, model.attention, model.tied) == ("attention", "dot", True)
+    resumed = done(capsys, "caption", "train", "--resume", "--out", out, "--epochs", 3)
+    assert "3 epochs" in resumed or "epochs 3" in resumed
+    code, _, err = call(capsys, "caption", "train", base, "--out", tmp_path / "r", *QUICK,
+                        "--wordvec", 2, "--embeddings", vectors)  # fmt: skip
+    assert code == 1 and "wordvec_dim: expected at least 3, got 2" in err
+
+
+def test_runs_of_earlier_versions_are_read(trained, tmp_path):
+    """Their settings are those that were there."""
+    from fastrnn import runs, storage
+
+    content = storage.read_json(trained[0] / runs.RUN)
+    for name in (*run.OPTIONS, *run.OF_TRAINING):
+        content["model"].pop(name, None)
+        content["settings"].pop(name, None)
+    storage.write_json(tmp_path / runs.RUN, content)
+    read = run.read_settings(tmp_path)
+    assert read["model"]["decoder"] == "plain" and not read["model"]["tied"]
+    assert read["settings"]["averaging"] == 0 and read["settings"]["embeddings"] is None
