@@ -515,6 +515,7 @@ BACKWARD = {
     "temporal_affine": ["dout"],
     "word_embedding": ["dout"],
     "embedding_bag": ["dout"],
+    "attention": ["dcontext", "dweights"],
 }
 
 

@@ -165,9 +165,7 @@ class Attention(NamedTuple):
             )
             dx[:, t], dcontext = np.split(dboth[:, 0], [dx.shape[2]], axis=1)
             dplaces = dseen * counted[:, t, None] if self.penalty else None
-            dquery, _, _, *dw = attention.attention_backward(
-                dcontext, dplaces, of_look, onto=(dkeys, None)
-            )
+            dquery, _, _, *dw = attention.backward_onto(dcontext, dplaces, of_look, (dkeys, None))
             for d in dw:
                 grads["w_look"] += d
             dprevious, dW, _ = dense.affine_backward(dquery, of_query)

@@ -42,14 +42,29 @@ def attention_backward(
     dweights: np.ndarray | None,
     cache: AttentionCache,
     *,
-    onto: tuple[np.ndarray, np.ndarray | None] | None = None,
     backend: str | None = None,
-) -> tuple[np.ndarray | None, ...]:
+) -> tuple[np.ndarray, ...]:
     """Gradients of attention_forward.
 
-    Inputs: dcontext (N, D) and dweights (N, L), None for zeros; cache of attention_forward; onto,
-    gradients of keys and values of other queries, which go on in place from what they hold:
-    C-contiguous, of their shapes; in the place of the values' None, where none is wanted.
+    Inputs: dcontext (N, D) and dweights (N, L), None for zeros; cache of attention_forward.
+    Returns: dquery (N, A), dkeys (U, L, A), dvalues (U, L, D), and with w dw (A,).
+    """
+    return backward_onto(dcontext, dweights, cache, None, backend=backend)
+
+
+def backward_onto(
+    dcontext: np.ndarray | None,
+    dweights: np.ndarray | None,
+    cache: AttentionCache,
+    onto: tuple[np.ndarray, np.ndarray | None] | None,
+    *,
+    backend: str | None = None,
+) -> tuple[np.ndarray | None, ...]:
+    """Gradients of attention_forward, onto those of keys and values by other queries.
+
+    Inputs: as attention_backward's; onto, dkeys and dvalues, which go on in place from what they
+    hold: C-contiguous, of the shapes of keys and values; None in the place of dvalues, where none
+    is wanted, and of both, for zeros.
     Returns: dquery (N, A), dkeys (U, L, A), dvalues (U, L, D) or None, and with w dw (A,).
     """
     checks.cache_of("attention_forward", AttentionCache, cache)
@@ -84,5 +99,5 @@ def _checked_onto(onto, keys, values):
         raise TypeError(f"onto: expected dkeys and dvalues, got {type(onto).__name__}")
     for name, d, like in zip(("dkeys", "dvalues"), onto, (keys, values), strict=True):
         if d is not None or name == "dkeys":
-            checks.written(f"onto: {name}", d, like.shape, like.dtype)
+            checks.written(name, d, like.shape, like.dtype)
     return onto

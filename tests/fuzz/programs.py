@@ -236,7 +236,7 @@ def _douts(draw, name, backward, given):
         elif parameter in GRADIENTS:
             may_be_none = not parameter.startswith("dnext") and draw.chance(0.15)
             douts[parameter] = None if may_be_none else draw.reals(gradients[parameter])
-        elif parameter not in ("cache", "backend", "onto"):
+        elif parameter not in ("cache", "backend"):
             douts |= draw.some(0.5, **{parameter: lambda: draw.chance(0.7)})
     return douts
 
