@@ -167,13 +167,10 @@ def _pictures(base: Path) -> tuple[dict[str, str], dict[str, list[Path]]]:
     missing = {"backbone", "weights", "images"} - source.keys()
     if missing or source["backbone"] == scenes.BACKBONE:
         raise ValueError(f"{base}: does not tell a network and a folder of pictures to look at")
-    folder, splits = Path(source["images"]), [*coco.SPLITS, "test"]
-    lists = {split: base / f"{split}2014_urls.txt" for split in splits}
-    return source, {
-        split: [folder / name for name in path.read_text(encoding="utf-8").splitlines()]
-        for split, path in lists.items()
-        if path.is_file()
-    }
+    data = coco.load_coco_data(base, pca_features=coco.has_pca(base))
+    folder = Path(source["images"])
+    splits = [name.removesuffix("_urls") for name in data if name.endswith("_urls")]
+    return source, {s: [folder / name for name in data[f"{s}_urls"]] for s in splits}
 
 
 def _batches(

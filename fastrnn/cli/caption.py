@@ -53,7 +53,8 @@ def command() -> None:
     "--captions",
     type=FILE,
     required=True,
-    help="CSV with the columns image,caption; COCO's captions JSON; or Karpathy's dataset JSON.",
+    help="CSV or TSV with the columns image,caption, perhaps split; COCO's captions JSON; "
+    "Karpathy's dataset JSON; Flickr8k.token.txt; Flickr30k's results.csv.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Data folder to write.")
 @click.option("--backbone", default="squeezenet1_1", show_default=True, help="torchvision model.")
@@ -89,7 +90,7 @@ def command() -> None:
     type=click.IntRange(1),
     default=15,
     show_default=True,
-    help="Words of a training caption.",
+    help="Words of a training caption; others are whole, up to 100.",
 )
 @click.option(
     "--grid",
@@ -111,24 +112,37 @@ def prepare(images, captions, out, grid, views, **options) -> None:
     """Turn a folder of pictures and their captions into a data set.
 
     A picture that cannot be read, a caption without a picture or without words and a picture
-    without captions are named, counted and left out; half of the pictures lost is an error.
+    without captions are named, counted and left out; half of the pictures lost is an error. Where
+    it was stopped, also by a kill, the same command goes on.
 
     \b
     Example:
       fastrnn caption prepare --images photos --captions captions.csv --out data --pca 512
     """
-    from fastrnn.captioning.prepare import prepare
+    from fastrnn.captioning.prepare import MOST_WORDS, prepare
     from fastrnn.captioning.views import add_grids, add_views
 
-    report = prepare(images, captions, out, progress=bar("features", "image"), **options)
+    try:
+        shown = bar("features", "image")
+        report = prepare(images, captions, out, progress=shown, note=say, **options)
+    except KeyboardInterrupt:
+        say("the same command goes on from here", err=True)
+        raise
     for problem in report.problems[:20]:
         say(f"left out: {problem}", err=True)
     if len(report.problems) > 20:
         say(f"left out: {len(report.problems) - 20} more", err=True)
+    if report.cut:
+        say(f"{report.cut} validation and test captions cut to {MOST_WORDS} words", err=True)
+    splits = [
+        (report.train_images, report.train_captions),
+        (report.val_images, report.val_captions),
+        *([(report.test_images, report.test_captions)] if report.test_images else []),
+    ]
+    pictures, texts = (" + ".join(map(str, counts)) for counts in zip(*splits, strict=True))
     say(
-        f"{out}: {report.train_images} + {report.val_images} pictures, {report.train_captions} + "
-        f"{report.val_captions} captions, {report.vocabulary} words, {report.features} features, "
-        f"{len(report.problems)} left out"
+        f"{out}: {pictures} pictures, {texts} captions, {report.vocabulary} words, "
+        f"{report.features} features, {len(report.problems)} left out"
     )
     if views:
         add_views(out, views, seed=options["seed"], progress=bar("views", "image"))
