@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.captioning import programs
+from fastrnn.captioning import evaluation, programs
 from fastrnn.cli.options import FILE, FOLDER, check_output
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
@@ -190,19 +190,30 @@ def train(data, out, resume, **options) -> None:
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--beam", type=click.IntRange(1), default=1, show_default=True, help="1: greedy.")
 @click.option("--length-penalty", default=1.0, show_default=True, help="Power of the length.")
-@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True
+)
+@click.option("--name", help="Of another data set's figures (default: its folder's name).")
 @BACKEND
-def evaluate(run, data, beam, length_penalty, split, backend) -> None:
-    """Corpus BLEU-1..4 of generated captions, all references counting; adds to metrics.json.
+def evaluate(run, data, beam, length_penalty, split, name, backend) -> None:
+    """How good generated captions are, all references counting, beside captions by no model: one
+    for all pictures, those of the nearest training pictures, one human's against the others'.
 
-    DATA is where the run was trained unless another data set is given.
+    DATA is where the run was trained unless another data set is given, whose words the run need not
+    know. Adds to metrics.json; writes results-*.json, results-*.csv, a line a picture, and
+    gallery-*.png into the run.
 
     \b
-    Example:
+    Examples:
       fastrnn caption evaluate run --beam 5
+      fastrnn caption evaluate run other --split test
     """
-    metrics = programs.evaluate(run, data, split, backend, beam, length_penalty)
-    _print_metrics(metrics)
+    done = programs.evaluate(run, data, split, backend, beam, length_penalty, name)
+    for line in done.notes:
+        say(line, err=True)
+    _print_metrics(done.metrics)
+    for line in evaluation.table(done.scores):
+        say(line)
 
 
 @command.command("sample")
@@ -215,7 +226,7 @@ def evaluate(run, data, beam, length_penalty, split, backend) -> None:
 @click.option("--top-p", type=float, help="Draw from the fewest words that cover this probability.")
 @click.option("--unk/--no-unk", default=False, show_default=True, help="Whether to say <UNK>.")
 @click.option("--weights", help="The backbone's weights, if they have moved since prepare.")
-@click.option("--gallery", type=FILE, help="PNG of the first pictures with their captions.")
+@click.option("--gallery", type=FILE, help="PNG of some pictures with their captions.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @BACKEND
 def sample(run, images, out, weights, gallery, backend, unk, beam, **options) -> None:
