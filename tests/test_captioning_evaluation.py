@@ -119,6 +119,28 @@ def test_a_data_set_that_has_moved_is_the_runs_own(capsys, whole, run, tmp_path)
     assert "novel" not in figures(run, "other test greedy")
 
 
+def test_all_pictures_may_be_there_to_evaluate_on(capsys, whole, run, tmp_path):
+    arguments = [
+        "--images",
+        whole / "photos",
+        "--captions",
+        whole / "own.csv",
+        "--out",
+        tmp_path / "b",
+    ]
+    out = done(capsys, "caption", "prepare", *arguments, "--backbone", "scenes", "--split", "test")
+    assert "0 + 0 + 40 pictures, 0 + 0 + 200 captions" in out
+    out = done(capsys, "caption", "evaluate", run, tmp_path / "b", "--split", "test")
+    assert "b test greedy: bleu1 " in out
+    for command, message in (
+        (["evaluate", run, tmp_path / "b"], "no captions of the split val"),
+        (["train", tmp_path / "b", "--out", tmp_path / "new"], "no captions to train on"),
+    ):
+        code, _, err = call(capsys, "caption", *command)
+        assert (code, err) == (1, f"fastrnn: {tmp_path / 'b'}: {message}\n")
+    assert not (tmp_path / "new").exists()
+
+
 def of_another_backbone(base):
     for name in ("train2014_vgg16_fc7.h5", "train2014_vgg16_fc7_pca.h5"):
         with h5py.File(base / name, "r+") as file:
@@ -141,7 +163,7 @@ def of_another_width(base):
         (of_another_backbone, [], "expected features of scenes, as the run has, got resnet18"),
         (of_another_width, [], "columns, got 7"),
         (lambda base: None, ["--name", "a/b"], "name: expected one for a file"),
-        (lambda base: None, ["--name", "val"], "name: expected one for a file"),
+        (lambda base: None, ["--name", ""], "name: expected one for a file"),
     ],
 )
 def test_data_that_a_run_cannot_see_are_refused(
@@ -165,3 +187,16 @@ def test_one_caption_a_picture_has_no_human_to_stand_against_it(whole):
     held = evaluation.open_pictures(read_run(whole / "run"), whole / "own", "val")
     single = held._replace(references=[captions[:1] for captions in held.references])
     assert evaluation.beside(single, None) == {}
+
+
+def test_long_captions_of_any_data_set_are_cut_before_they_are_scored(whole, tmp_path):
+    base = shutil.copytree(whole / "own", tmp_path / "data")
+    with h5py.File(base / "coco2014_captions.h5", "r+") as file:
+        captions = file["val_captions"][:]
+        del file["val_captions"]
+        longer = np.pad(captions, ((0, 0), (0, 20_000)))
+        longer[3] = 5
+        file["val_captions"] = longer
+    with programs.begin(tmp_path / "run", base, QUICK | {"epochs": 1}) as job:
+        assert job.data["val_captions"].shape == (len(captions), prep.MOST_WORDS + 2)
+        assert job.summary().endswith("; 1 captions cut to 100 words")

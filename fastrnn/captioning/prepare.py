@@ -48,6 +48,7 @@ def prepare(
     weights: str = "default",
     pca: int = 512,
     val: float = 0.125,
+    split: str | None = None,
     min_count: int = 2,
     max_words: int = 15,
     strict: bool = False,
@@ -60,7 +61,8 @@ def prepare(
     Inputs: images, a folder; captions, a file for read_captions; out, the folder to write; backbone
     and weights for features.batches; pca, most principal components of them to keep as well, scaled
     to unit variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
-    validation, drawn by picture from seed where the captions file names no splits; min_count,
+    validation, drawn by picture from seed where the captions file names no splits; split, the one
+    in which all pictures are to be, of a data set that is there to evaluate on; min_count,
     occurrences in training captions below which a word is <UNK>; max_words, words kept of a
     training caption (others stay whole, up to MOST_WORDS); strict, to refuse where otherwise
     something is left out; note gets a line on what the captions file was taken for, and on what an
@@ -79,13 +81,15 @@ def prepare(
     file = _of_folder(read, Path(images))
     wanted, total = sorted(file.captions), len(read.captions)
 
-    def split(names: list[str], problems: list[str]) -> dict[str, str]:
+    def divide(names: list[str], problems: list[str]) -> dict[str, str]:
         _refuse(strict, problems)
         if 2 * len(names) <= total:
             raise ValueError(
                 f"{images}: only {len(names)} of the {total} pictures in {captions} can be used; "
                 f"first problem: {min(problems, default='none is left')}"
             )
+        if split is not None:
+            return dict.fromkeys(names, split)
         splits = file.splits or split_randomly(names, val, seed)
         for needed in SPLITS:
             if needed not in {splits[name] for name in names}:
@@ -94,13 +98,15 @@ def prepare(
 
     if pca < 0:
         raise ValueError(f"pca: expected at least 1 component, or 0 for none, got {pca}")
-    split(wanted, file.problems)  # what is certain to be refused is so before the work
+    if split not in (None, *ALL):
+        raise ValueError(f"split: expected one of {', '.join(ALL)}, got {split!r}")
+    divide(wanted, file.problems)  # what is certain to be refused is so before the work
     source = {"backbone": backbone, "weights": _remembered(weights)}
     paths = {name: Path(images, name) for name in wanted}
     with _extracted(Path(out), paths, source, progress, note) as (store, unreadable):
         problems = file.problems + [f"{n}: cannot be read ({why})" for n, why in unreadable.items()]
         names = [name for name in wanted if name not in unreadable]
-        splits = split(names, problems)
+        splits = divide(names, problems)
         report = write(
             out,
             names,
@@ -215,8 +221,8 @@ def write(
     words = {name: [[*map(intern, tokenize(c))] for c in captions[name]] for name in names}
     members = {s: [i for i, name in enumerate(names) if splits[name] == s] for s in ALL}
     members = {split: rows for split, rows in members.items() if rows or split in SPLITS}
-    of_training = (caption for i in members["train"] for caption in words[names[i]])
-    idx_to_word = build_vocabulary(of_training, min_count)
+    learnt = members["train"] or range(len(names))  # what there is, where nothing is trained on
+    idx_to_word = build_vocabulary((c for i in learnt for c in words[names[i]]), min_count)
     word_to_idx = {word: i for i, word in enumerate(idx_to_word)}
     content, cut = {}, 0
     for split, rows in members.items():
@@ -231,7 +237,7 @@ def write(
             "texts": [_line(caption) for i in rows for caption in captions[names[i]]],
         }
     reduction = None
-    if pca:
+    if pca and members["train"]:
         reduction = fit_pca(content["train"]["features"], pca)
         for split in content.values():
             change = partial(apply_pca, mean=reduction[0], components=reduction[1])

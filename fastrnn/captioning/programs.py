@@ -12,7 +12,7 @@ from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import evaluation, features, prepare
 from fastrnn.captioning.metrics import cider_d, words_of
-from fastrnn.captioning.model import CaptioningRNN, shapes
+from fastrnn.captioning.model import NULL, CaptioningRNN, shapes
 from fastrnn.captioning.plots import plot_curves
 from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
 from fastrnn.captioning.training import CaptioningSolver
@@ -89,6 +89,9 @@ class Job:
         self.data = coco.load_coco_data(base, settings["max_train"], pca, seed=seed)
         for split in coco.SPLITS:
             self.data[f"{split}_features"].check_finite()
+        if not len(self.data["train_captions"]):
+            raise ValueError(f"{base}: no captions to train on")
+        self.cut = _cut(self.data, "val")
         words, D = self.data["word_to_idx"], self.data["train_features"].shape[1]
         sizes = D, settings["wordvec"], settings["hidden"], settings["cell"]
         check_shapes(folder, shapes(len(words), *sizes))
@@ -126,6 +129,7 @@ class Job:
             f"{len(data['train_captions']):,} captions of {len(data['train_features']):,} "
             f"pictures, {len(data['val_features']):,} to validate, "
             f"{len(data['idx_to_word']):,} words"
+            + (f"; {self.cut} captions cut to {prepare.MOST_WORDS} words" if self.cut else "")
         )
 
     def train(self, on_iteration: Callable[[Solver], None] | None = None) -> None:
@@ -152,10 +156,19 @@ class Job:
                 evaluation.open_pictures(run, self.base, split) for split in ("val", "train")
             )
             metrics, _, _ = _judge(self.folder, run, held, training, "val greedy")
-            held = held.take(range(min(GALLERY_OF, len(held.urls))))
+            some = np.random.default_rng(0).permutation(len(held.urls))[:GALLERY_OF]
+            held = held.take(some)
             samples = evaluation.say(run, held.features, beam_size=5, suppress_unk=True)
             _draw(self.folder / "gallery.png", held, samples)
         return metrics
+
+
+def _cut(data: dict[str, object], split: str) -> int:
+    """Cut the captions of a split to prepare.MOST_WORDS, for memory goes with the longest one;
+    return how many were longer."""
+    captions, most = data[f"{split}_captions"], prepare.MOST_WORDS + 2  # <START> and <END>
+    data[f"{split}_captions"] = captions[:, :most]
+    return int((captions[:, most:] != data["word_to_idx"][NULL]).any(axis=1).sum())
 
 
 @contextmanager
@@ -239,7 +252,9 @@ def evaluate(
     know. They are added to its metrics.json under the split and the decoding, after the name of
     another data set (None: its folder's); into the run's folder go, under the same name,
     results-*.json, which has the baselines, too, results-*.csv, a line a picture, and
-    gallery-*.png."""
+    gallery-*.png. Raises ValueError for a name that is no file's."""
+    if name is not None and (not name or Path(name).name != name):
+        raise ValueError(f"name: expected one for a file, got {name!r}")
     with runs.looked_at(folder):
         run = read_run(folder)
         run.model.backend = backend
@@ -249,8 +264,6 @@ def evaluate(
             home = base  # it has moved
         training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
         other = name if name is not None else "" if base == home else base.name
-        if other:
-            runs.check_name(other, coco.SPLITS, "", False)
         title = " ".join(filter(None, (other, split, "greedy" if beam == 1 else f"beam {beam}")))
         options = {"beam_size": beam, "length_penalty": length_penalty}
         metrics, samples, judged = _judge(folder, run, held, training, title, **options)

@@ -64,6 +64,11 @@ def command() -> None:
     help="Validation pictures: a fraction, or from 1 on their number.",
 )
 @click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Put all pictures into this split, of a data set to evaluate on.",
+)
+@click.option(
     "--min-count",
     type=click.IntRange(1),
     default=2,
