@@ -121,7 +121,7 @@ def _of_lines(path: Path, lines: list[str], form: re.Pattern, number: int) -> li
         match = form.fullmatch(line.rstrip("\r"))
         if match is None:
             raise ValueError(f"{path}:{i}: expected a line like those before, got {line!r:.80}")
-        rows.append(_Row(match["image"].strip(), match["caption"]))
+        rows.append(_Row(match["image"].strip(), match["caption"].strip()))
     return rows
 
 
