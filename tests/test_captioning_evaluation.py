@@ -200,3 +200,17 @@ def test_long_captions_of_any_data_set_are_cut_before_they_are_scored(whole, tmp
     with programs.begin(tmp_path / "run", base, QUICK | {"epochs": 1}) as job:
         assert job.data["val_captions"].shape == (len(captions), prep.MOST_WORDS + 2)
         assert job.summary().endswith("; 1 captions cut to 100 words")
+
+
+def test_each_human_stands_against_the_others(whole):
+    held = evaluation.open_pictures(read_run(whole / "run"), whole / "own", "val")
+    found = evaluation.beside(held, None)["human"]
+    turns = [
+        evaluation.score(
+            [[c for i, c in enumerate(captions) if i != turn] for captions in held.references],
+            [" ".join(captions[turn]) for captions in held.references],
+        ).figures
+        for turn in range(5)
+    ]
+    for name in ("bleu4", "rouge_l", "cider", "words"):
+        assert found[name] == pytest.approx(np.mean([figures[name] for figures in turns]))

@@ -127,8 +127,8 @@ def score(
 def beside(pictures: Pictures, training: Pictures | None) -> dict[str, dict[str, float]]:
     """Figures of captions by no model, by what says them: "constant", the caption that is best for
     all training pictures; "nearest", the first caption of the training picture whose features are
-    the most alike; "human", the first caption of each picture against its others. The first two
-    need the training pictures."""
+    the most alike; "human", one caption of each picture against its others, the mean over which one
+    it is. The first two need the training pictures."""
     found, said = {}, None
     if training is not None:
         said = [words for captions in training.references for words in captions]
@@ -138,9 +138,13 @@ def beside(pictures: Pictures, training: Pictures | None) -> dict[str, dict[str,
         for name, samples in (("constant", [constant] * len(first)), ("nearest", first)):
             found[name] = score(pictures.references, samples, said).figures
     several = [captions for captions in pictures.references if len(captions) > 1]
-    if several:
-        samples = [" ".join(captions[0]) for captions in several]
-        found["human"] = score([captions[1:] for captions in several], samples, said).figures
+    turns = []
+    for turn in range(max(map(len, several), default=0)):
+        having = [captions for captions in several if len(captions) > turn]
+        others = [captions[:turn] + captions[turn + 1 :] for captions in having]
+        turns.append(score(others, [" ".join(c[turn]) for c in having], said).figures)
+    if turns:
+        found["human"] = {key: float(np.mean([f[key] for f in turns])) for key in turns[0]}
     return found
 
 
