@@ -285,7 +285,7 @@ REFUSED = {
     ),
     "integers": (
         {"weight_ih_l0": zeros(12, 5, dtype=int), "weight_hh_l0": zeros(12, 4, dtype=int)},
-        "weight_ih_l0: expected float32 or float64, got int64",
+        "weight_hh_l0: expected float32 or float64, got int64",
     ),
     "numbers_that_are_not_finite": (
         state_of(bias_ih_l0=zeros(12) + np.inf),

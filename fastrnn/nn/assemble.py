@@ -148,12 +148,13 @@ def _module(params, labels, untold):
 def _as_all_have(params, labels, untold):
     """Keywords of any module that its weights tell."""
     ends = {name.partition("_l")[2] for name in params}
+    first = "weight_hh_l0" if "weight_hh_l0" in params else "weight_ih_l0"
     return {
         "num_layers": len({end.removesuffix("_reverse") for end in ends}),
         "dropout": untold.dropout,
         "bias": any(name.startswith("bias") for name in params),
         "bidirectional": any(end.endswith("_reverse") for end in ends),
-        "dtype": checks.float_dtype(labels["weight_ih_l0"], params["weight_ih_l0"].dtype),
+        "dtype": checks.float_dtype(labels[first], params[first].dtype),
     }
 
 
