@@ -76,6 +76,7 @@ def test_flickr8ks_lists_are_its_splits(tmp_path):
     found = read(tmp_path, text, "Flickr8k.token.txt")
     assert found.splits == {"a.jpg": "train", "b.jpg": "val", "c.jpg": "test"}
     assert found.captions.keys() == found.splits.keys()  # d is in no list
+    assert read(tmp_path, "x.jpg#0\tA cat\n").splits == {}  # of another data set
     assert "splits of Flickr_8k.trainImages.txt" in found.kind
 
 
@@ -134,6 +135,14 @@ def test_a_stray_quote_takes_in_no_rows(tmp_path, at, end, order):
         return
     with pytest.raises(ValueError, match=rf"captions:{at + 2}: a quote that opens here takes in "):
         read(tmp_path, header + "".join(rows))
+
+
+def test_a_quote_that_never_closes_is_named_where_it_opens(tmp_path):
+    """Also where csv gives up on so long a field."""
+    rows = [f"{i}.jpg,{'A cat ' * 20}\n" for i in range(5000)]
+    rows[3] = '3.jpg,"A cat\n'
+    with pytest.raises(ValueError, match=r"captions:5: a quote that opens here takes in \d+ rec"):
+        read(tmp_path, HEADER + "".join(rows))
 
 
 def test_quotes_within_captions_stay(tmp_path):

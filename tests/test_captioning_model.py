@@ -82,6 +82,8 @@ def test_gradients_are_the_derivatives_of_the_loss(rng, backend, cell, dropped):
     options = dict(dropped)
     sampled = options.pop("sampled", 0.0)
     model = small_model(cell, backend, **options)
+    # Layer normalisation of vectors of the order of 0.01 bends within a central difference.
+    model.params["W_embed"] *= 100 if cell.startswith("layer_norm") else 1
     features, captions = pictures(rng, 3, model), rng.integers(len(WORDS), size=(3, 5))
 
     def loss_of(seed):

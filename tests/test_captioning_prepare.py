@@ -59,7 +59,15 @@ def contents(folder):
 # ---- names and captions --------------------------------------------------------------------------
 
 SPLITS = ("train", "dev", "test")
-STRANGE = ["a\u2028b.png", "a\x85b.png", "a\x0bb.png", "a\x1cb.png", "é ü.png", "sub/a b.png"]
+STRANGE = [
+    "a\u2028b.png",
+    "\u2028ab.png",
+    "a\x85b.png",
+    "a\x0bb.png",
+    "a\x1cb.png",
+    "é ü.png",
+    "sub/a b.png",
+]
 
 
 def test_names_with_other_line_ends_make_a_data_set_that_opens(tmp_path, rng):

@@ -114,7 +114,8 @@ def _dataset(path: Path | str, file, name: str, ndim: int, kinds: str):
 def _read_lines(path: Path) -> list[str]:
     """Lines that end as Python's text files have it, and not where Unicode has other ends."""
     with reading(path, "UTF-8"):
-        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = path.read_text(encoding="utf-8").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def has_pca(base_dir: Path | str) -> bool:
@@ -161,7 +162,7 @@ def load_coco_data(
         for name in ("urls", "texts"):
             lines = base / f"{split}2014_{name}.txt"
             if name == "urls" or lines.is_file():
-                data[f"{split}_{name}"] = np.array(_read_lines(lines))
+                data[f"{split}_{name}"] = np.array(_read_lines(lines), str)
         _check_split(data, split, path)
     widths = [data[f"{split}_features"].shape[1] for split in splits]
     if len(set(widths)) > 1 or not widths[0]:

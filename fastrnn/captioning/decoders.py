@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn.captioning import decode
 from fastrnn.layers import attention, dense
-from fastrnn.layers.prepared import PreparedWeights, prepare
+from fastrnn.layers.prepared import prepare
 from fastrnn.nn import direction, single, stack
 from fastrnn.nn.stack import Form, Weights
 
@@ -19,13 +19,9 @@ from fastrnn.nn.stack import Form, Weights
 class Ready(NamedTuple):
     """What all steps use: the cell's weights, and of attention the pictures."""
 
-    weights: PreparedWeights
+    weights: Weights
     grid: np.ndarray | None = None  # (N, L, D)
     keys: np.ndarray | None = None  # (N, L, A)
-
-
-def _prepared(form: Form, params: dict[str, np.ndarray], training: bool) -> PreparedWeights:
-    return prepare(form.cell, *single.weights(params)[:3], training=training)
 
 
 def _project(features, params):
@@ -36,12 +32,13 @@ class Plain(NamedTuple):
     """The picture is where the words start: h_0 = features W_proj + b_proj. Of a grid the mean is
     the picture's features."""
 
+    cell: str
     form: Form
     params: dict[str, np.ndarray]
 
     def ready(self, features: np.ndarray) -> Ready:
         """For many steps of the captions of these pictures."""
-        return Ready(_prepared(self.form, self.params, False))
+        return Ready(single.prepared(self.cell, single.weights(self.params)))
 
     def initial_state(self, features: np.ndarray) -> decode.State:
         """The recurrent state (N, H) before the first word: h, and of an lstm c."""
@@ -51,8 +48,8 @@ class Plain(NamedTuple):
     def step(self, x: np.ndarray, state: decode.State, ready: Ready | None = None) -> decode.State:
         """The state after one word: x (M, W)."""
         form = single.in_pass(self.form, None, training=False)
-        cell = single.weights(self.params) if ready is None else Weights(ready.weights)
-        return direction.step(form, cell, x, state, False)[0]
+        weights = single.weights(self.params) if ready is None else ready.weights
+        return direction.step(form, weights, x, state, False)[0]
 
     def forward(
         self,
@@ -77,7 +74,7 @@ class Plain(NamedTuple):
         """dx (N, T, W), and the gradients of the parameters by name."""
         of_features, of_cell = cache
         dx, ((dh0,), *_), ((of_weights,),) = stack.backward(self.form, dh, None, of_cell)
-        grads = single.named(self.form.cell, of_weights)
+        grads = single.named(self.cell, of_weights)
         _, grads["W_proj"], grads["b_proj"] = dense.affine_backward(dh0, of_features)
         return dx, grads
 
@@ -91,6 +88,7 @@ class Attention(NamedTuple):
     to be looked at about once (doubly stochastic attention).
     """
 
+    cell: str
     form: Form
     params: dict[str, np.ndarray]
     penalty: float = 0.0
@@ -98,11 +96,11 @@ class Attention(NamedTuple):
     def ready(self, features: np.ndarray) -> Ready:
         """For many steps of the captions of these pictures, grids (N, L, D)."""
         keys, _ = self._keys(features)
-        return Ready(_prepared(self.form, self.params, False), features, keys)
+        return Ready(single.prepared(self.cell, single.weights(self.params)), features, keys)
 
     def initial_state(self, features: np.ndarray) -> decode.State:
         """As Plain's, and the number (N,) of each row's picture."""
-        return *Plain(self.form, self.params).initial_state(features), np.arange(len(features))
+        return *Plain(*self[:3]).initial_state(features), np.arange(len(features))
 
     def step(self, x: np.ndarray, state: decode.State, ready: Ready | None = None) -> decode.State:
         """The state after one word: x (M, W), ready for the pictures that state names."""
@@ -112,7 +110,7 @@ class Attention(NamedTuple):
         context, _, _ = self._look(before[0], ready.grid, ready.keys, rows)[0]
         form = single.in_pass(self.form, None, training=False)
         x = np.concatenate([x, context], axis=1)
-        return *direction.step(form, Weights(ready.weights), x, tuple(before), False)[0], rows
+        return *direction.step(form, ready.weights, x, tuple(before), False)[0], rows
 
     def weights(self, state: decode.State, ready: Ready) -> np.ndarray:
         """Of the places (M, L) that the next step looks at."""
@@ -130,7 +128,12 @@ class Attention(NamedTuple):
         h0, of_features = _project(pooled(features), self.params)
         keys, of_keys = self._keys(features)
         form = single.in_pass(self.form, rng, training)
-        weights = Weights(_prepared(self.form, self.params, training))
+        weights = single.weights(self.params)
+        if training:
+            packed = prepare(self.form.cell, *weights[:3], training=True)
+            weights = Weights(packed, vectors=weights.vectors)
+        else:
+            weights = single.prepared(self.cell, weights)
         states = h0, *(np.zeros_like(h0) for _ in form.record.states[1:])
         h, steps = np.empty((*x.shape[:2], h0.shape[1]), h0.dtype), []
         seen = np.zeros(features.shape[:2], h0.dtype)
@@ -154,7 +157,7 @@ class Attention(NamedTuple):
         """dx (N, T, W), and the gradients of the parameters by name."""
         of_features, of_keys, steps, counted, dseen = cache
         p, states = self.params, len(self.form.record.states)
-        onto = Weights(*(None if w is None else np.zeros_like(w) for w in single.weights(p)))
+        onto = _zeros_like(single.weights(p))
         grads = {name: np.zeros_like(p[name]) for name in ("W_query", "w_look") if name in p}
         dkeys = np.zeros((*dseen.shape, len(p["b_key"])), dh.dtype)
         dx = np.empty((*dh.shape[:2], p["W_embed"].shape[1]), dh.dtype)
@@ -171,7 +174,7 @@ class Attention(NamedTuple):
             dprevious, dW, _ = dense.affine_backward(dquery, of_query)
             grads["W_query"] += dW
             dstates = dstates[0] + dprevious, *dstates[1:]
-        grads |= single.named(self.form.cell, onto)
+        grads |= single.named(self.cell, onto)
         _, grads["W_key"], grads["b_key"] = dense.temporal_affine_backward(dkeys, of_keys)
         dh0 = np.zeros((len(dh), dh.shape[2]), dh.dtype) if dstates[0] is None else dstates[0]
         _, grads["W_proj"], grads["b_proj"] = dense.affine_backward(dh0, of_features)
@@ -192,6 +195,16 @@ class Attention(NamedTuple):
 def pooled(features: np.ndarray) -> np.ndarray:
     """Features (N, D), of grids (N, L, D) the mean over their places."""
     return features if features.ndim == 2 else features.mean(axis=1)
+
+
+def _zeros_like(weights: Weights) -> Weights:
+    """Gradients to go on from: of the cell's arrays, and of those of its LayerNorm."""
+    own = (None if w is None else np.zeros_like(w) for w in weights[:3])
+    norm = weights.vectors
+    if norm is None:
+        return Weights(*own)
+    fields = (a for a in norm[:-1] if a is not None)
+    return Weights(*own, vectors=tuple(np.zeros_like(a) for a in fields))
 
 
 def _at_step(form: Form, t: int) -> Form:

@@ -101,7 +101,7 @@ def _of_text(path: Path, text: str) -> tuple[str, list[_Row]]:
     if _TOKEN.fullmatch(first):
         kind, splits = "Flickr8k's token file", _published_splits(path)
         rows = _of_lines(path, text.split("\n"), _TOKEN, 1)
-        if splits:
+        if any(row.image in splits for row in rows):
             kind += f", splits of {', '.join(_LISTS.values())}"
             # Pictures that no list has are published, too.
             rows = [row._replace(split=splits[row.image]) for row in rows if row.image in splits]
@@ -121,7 +121,7 @@ def _of_lines(path: Path, lines: list[str], form: re.Pattern, number: int) -> li
         match = form.fullmatch(line.rstrip("\r"))
         if match is None:
             raise ValueError(f"{path}:{i}: expected a line like those before, got {line!r:.80}")
-        rows.append(_Row(match["image"].strip(), match["caption"]))
+        rows.append(_Row(*(match[name].strip(" \t") for name in ("image", "caption"))))
     return rows
 
 
@@ -173,22 +173,27 @@ def _of_records(
     lines = [*io.StringIO(text, newline="")]
     records = csv.reader(lines, delimiter=delimiter)
     rows, begin = [], 0
+
+    def check_quotes() -> None:
+        inner = lines[begin + 1 : records.line_num]
+        _check_quotes(path, begin + 1, inner, delimiter, at["image"], width)
+
     try:
         for record in records:
             # An unquoted comma belongs to the caption where that is the last column.
             if len(record) > width and at["caption"] == width - 1:
                 record[width - 1 :] = [delimiter.join(record[width - 1 :])]
             if begin and record:
-                inner = lines[begin + 1 : records.line_num]
-                _check_quotes(path, begin + 1, inner, delimiter, at["image"], width)
+                check_quotes()
                 if len(record) != width or not record[at["image"]].strip():
                     raise ValueError(
                         f"{path}:{records.line_num}: expected {','.join(at)}, got {record}"
                     )
-                rows.append(_Row(**{name: record[i].strip() for name, i in at.items()}))
+                rows.append(_Row(**{name: record[i].strip(" \t") for name, i in at.items()}))
             begin = records.line_num
-    except csv.Error as error:
-        raise ValueError(f"{path}:{records.line_num}: {error}") from None
+    except csv.Error as error:  # such as a field that goes on and on
+        check_quotes()
+        raise ValueError(f"{path}:{begin + 1}: {error}") from None
     return rows
 
 
@@ -263,10 +268,9 @@ def match(names: Collection[str], folder: Path | str) -> tuple[dict[str, str], l
     Raises ValueError where a name may be several pictures, or where two may be one.
     """
     folder = Path(folder)
-    paths = [path.relative_to(folder).as_posix() for path in list_images(folder, below=True)]
-    at_top = [path for path in paths if "/" not in path]
-    if set(names) <= set(at_top):
-        paths = at_top
+    at_top = folder.is_dir() and set(names) <= {path.name for path in folder.iterdir()}
+    pictures = list_images(folder, below=not at_top)
+    paths = [path.relative_to(folder).as_posix() for path in pictures]
     by_last, exact, found = defaultdict(list), set(paths), {}
     for path in paths:
         by_last[_parts(path)[-1]].append(path)

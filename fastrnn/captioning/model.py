@@ -60,24 +60,25 @@ class CaptioningRNN(Captioner):
 
     Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
     input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm", "gru", "mgu", "min_gru",
-    "min_lstm" or "ind_rnn"; dtype; dropout, the probability of dropping a word vector's or a hidden
-    state's element in training; zoneout, that of a unit to stay as it was a word before, in h and
-    of an lstm in c (in sampling the mean of both; Krueger et al. 2017); recurrent_dropout, of h
-    before its product with Wh, the same units at every word of a caption (Gal and Ghahramani 2016),
-    both of rnn, lstm and gru; feature_dropout, of a picture's features; decoder "plain" or
-    "attention", which looks at a grid of features before every word (decoders.Attention), by a
-    network ("additive", Xu et al. 2015) or by scaled dot products ("dot") of attention_dim units;
-    attention_penalty, the weight of its penalty; label_smoothing, how much
-    of a word's target is spread over the vocabulary in training (Szegedy et al. 2016); tied,
-    whether words are scored by their vectors (Press and Wolf 2017); backend (None: the current
-    one); seed of the initial parameters; params, to have in their place.
+    "min_lstm", "ind_rnn", "layer_norm_lstm" or "layer_norm_gru"; dtype; dropout, the probability of
+    dropping a word vector's or a hidden state's element in training; zoneout, that of a unit to
+    stay as it was a word before, in h and of an lstm in c (in sampling the mean of both; Krueger et
+    al. 2017); recurrent_dropout, of h before its product with Wh, the same units at every word of a
+    caption (Gal and Ghahramani 2016), both of rnn, lstm and gru; feature_dropout, of a picture's
+    features; decoder "plain" or "attention", which looks at a grid of features before every word
+    (decoders.Attention), by a network ("additive", Xu et al. 2015) or by scaled dot products
+    ("dot") of attention_dim units; attention_penalty, the weight of its penalty; label_smoothing,
+    how much of a word's target is spread over the vocabulary in training (Szegedy et al. 2016);
+    tied, whether words are scored by their vectors (Press and Wolf 2017); backend (None: the
+    current one); seed of the initial parameters; params, to have in their place.
 
     Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
     Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
     or 3 (gru, gates r z n), and so on as fastrnn's functions have them: a min_gru and a min_lstm
-    have no Wh, an ind_rnn has u (H,); with attention W_query (H, A), W_key (D, A), b_key (A,),
-    w_look (A,) unless it is "dot", and Wx (W + D, G*H); tied, W_out (H, W) in the place of W_vocab,
-    which is W_out times the transpose of W_embed.
+    have no Wh, an ind_rnn has u (H,), with layer normalisation come the fields of LayerNorm; with
+    attention W_query (H, A), W_key (D, A), b_key (A,), w_look (A,) unless it is "dot", and
+    Wx (W + D, G*H); tied, W_out (H, W) in the place of W_vocab, which is W_out times the transpose
+    of W_embed.
     Raises ValueError for a parameter out of range.
     """
 
@@ -136,6 +137,8 @@ class CaptioningRNN(Captioner):
                 return np.zeros(shape, dtype)
             if name == "u":
                 return init.of_units(rng, *shape).astype(dtype)
+            if name.startswith(("gain", "shift")):
+                return np.full(shape, float(name.startswith("gain")), dtype)
             scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
             return (scale * rng.standard_normal(shape)).astype(dtype)
 
@@ -160,8 +163,8 @@ class CaptioningRNN(Captioner):
     @property
     def _decoder(self) -> Plain | Attention:
         if self.decoder == "plain":
-            return Plain(self.form, self.params)
-        return Attention(self.form, self.params, self.attention_penalty)
+            return Plain(self.cell_type, self.form, self.params)
+        return Attention(self.cell_type, self.form, self.params, self.attention_penalty)
 
     # ---- training ------------------------------------------------------------------------------
 

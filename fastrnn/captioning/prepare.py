@@ -48,6 +48,7 @@ def prepare(
     weights: str = "default",
     pca: int = 512,
     val: float = 0.125,
+    split: str | None = None,
     min_count: int = 2,
     max_words: int = 15,
     strict: bool = False,
@@ -60,7 +61,8 @@ def prepare(
     Inputs: images, a folder; captions, a file for read_captions; out, the folder to write; backbone
     and weights for features.batches; pca, most principal components of them to keep as well, scaled
     to unit variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
-    validation, drawn by picture from seed where the captions file names no splits; min_count,
+    validation, drawn by picture from seed where the captions file names no splits; split, the one
+    in which all pictures are to be, of a data set that is there to evaluate on; min_count,
     occurrences in training captions below which a word is <UNK>; max_words, words kept of a
     training caption (others stay whole, up to MOST_WORDS); strict, to refuse where otherwise
     something is left out; note gets a line on what the captions file was taken for, and on what an
@@ -70,6 +72,10 @@ def prepare(
     pictures or more are lost, nothing is written.
     Raises ValueError, FileNotFoundError or OSError; a data set that was in out is whole then.
     """
+    if split not in (None, *ALL):
+        raise ValueError(f"split: expected one of {', '.join(ALL)}, got {split!r}")
+    if pca < 0:
+        raise ValueError(f"pca: expected at least 1 component, or 0 for none, got {pca}")
     check_folder(out)
     check_backbone(backbone)
     if not Path(images).is_dir():
@@ -77,40 +83,24 @@ def prepare(
     read = read_captions(captions)
     note(f"{captions}: {read.kind}, {sum(map(len, read.captions.values()))} captions")
     file = _of_folder(read, Path(images))
-    wanted, total = sorted(file.captions), len(read.captions)
 
-    def split(names: list[str], problems: list[str]) -> dict[str, str]:
+    def divided(names: list[str], problems: list[str]) -> dict[str, str]:
         _refuse(strict, problems)
-        if 2 * len(names) <= total:
-            raise ValueError(
-                f"{images}: only {len(names)} of the {total} pictures in {captions} can be used; "
-                f"first problem: {min(problems, default='none is left')}"
-            )
-        splits = file.splits or split_randomly(names, val, seed)
-        for needed in SPLITS:
-            if needed not in {splits[name] for name in names}:
-                raise ValueError(f"{captions}: no pictures of the split {needed}")
-        return splits
+        _check_enough(images, captions, len(names), len(read.captions), problems)
+        return _divided(captions, names, file.splits, split, val, seed)
 
-    if pca < 0:
-        raise ValueError(f"pca: expected at least 1 component, or 0 for none, got {pca}")
-    split(wanted, file.problems)  # what is certain to be refused is so before the work
+    wanted = sorted(file.captions)
+    divided(wanted, file.problems)  # what is certain to be refused is so before the work
     source = {"backbone": backbone, "weights": _remembered(weights)}
     paths = {name: Path(images, name) for name in wanted}
     with _extracted(Path(out), paths, source, progress, note) as (store, unreadable):
         problems = file.problems + [f"{n}: cannot be read ({why})" for n, why in unreadable.items()]
         names = [name for name in wanted if name not in unreadable]
-        splits = split(names, problems)
+        splits = divided(names, problems)
+        source["images"] = str(Path(images).resolve())
+        limits = {"pca": pca, "min_count": min_count, "max_words": max_words}
         report = write(
-            out,
-            names,
-            store.rows(names),
-            file.captions,
-            splits,
-            pca=pca,
-            min_count=min_count,
-            max_words=max_words,
-            source=source | {"images": str(Path(images).resolve())},
+            out, names, store.rows(names), file.captions, splits, **limits, source=source
         )
     return report._replace(problems=sorted(problems))
 
@@ -137,6 +127,32 @@ def _of_folder(file: CaptionFile, images: Path) -> CaptionFile:
 def _refuse(strict: bool, problems: list[str]) -> None:
     if strict and problems:
         raise ValueError(f"{len(problems)} problems, first {min(problems)}")
+
+
+def _check_enough(images, captions, usable: int, total: int, problems: list[str]) -> None:
+    if 2 * usable <= total:
+        raise ValueError(
+            f"{images}: only {usable} of the {total} pictures in {captions} can be used; first "
+            f"problem: {min(problems, default='none is left')}"
+        )
+
+
+def _divided(
+    captions: Path | str,
+    names: list[str],
+    splits: dict[str, str],
+    split: str | None,
+    val: float,
+    seed: int,
+) -> dict[str, str]:
+    """Split by picture: the one for all, that of the captions file, or a random one."""
+    if split is not None:
+        return dict.fromkeys(names, split)
+    splits = splits or split_randomly(names, val, seed)
+    for needed in SPLITS:
+        if needed not in {splits[name] for name in names}:
+            raise ValueError(f"{captions}: no pictures of the split {needed}")
+    return splits
 
 
 def _remembered(weights: str) -> str:
@@ -214,42 +230,46 @@ def write(
     """Encode and write what has been read; source is remembered beside the features."""
     words = {name: [[*map(intern, tokenize(c))] for c in captions[name]] for name in names}
     members = {s: [i for i, name in enumerate(names) if splits[name] == s] for s in ALL}
-    members = {split: rows for split, rows in members.items() if rows or split in SPLITS}
-    of_training = (caption for i in members["train"] for caption in words[names[i]])
-    idx_to_word = build_vocabulary(of_training, min_count)
+    learnt = members["train"] or range(len(names))  # what there is, where nothing is trained on
+    idx_to_word = build_vocabulary((c for i in learnt for c in words[names[i]]), min_count)
     word_to_idx = {word: i for i, word in enumerate(idx_to_word)}
     content, cut = {}, 0
     for split, rows in members.items():
-        said = [caption for i in rows for caption in words[names[i]]]
+        if not rows and split not in SPLITS:
+            continue
         most = max_words if split == "train" else MOST_WORDS
-        cut += sum(len(caption) > most for caption in said) if split != "train" else 0
+        chosen = [names[i] for i in rows]
+        said = [caption for name in chosen for caption in words[name]]
         content[split] = {
             "captions": encode(said, word_to_idx, most),
-            "image_idxs": [k for k, i in enumerate(rows) for _ in words[names[i]]],
+            "image_idxs": [k for k, name in enumerate(chosen) for _ in words[name]],
             "features": features.take(rows),
-            "urls": [names[i] for i in rows],
-            "texts": [_line(caption) for i in rows for caption in captions[names[i]]],
+            "urls": chosen,
+            "texts": [_line(caption) for name in chosen for caption in captions[name]],
         }
+        if split != "train":
+            cut += sum(len(caption) > most for caption in said)
     reduction = None
-    if pca:
-        reduction = fit_pca(content["train"]["features"], pca)
+    if pca and members["train"]:
+        reduction = mean, components = fit_pca(content["train"]["features"], pca)
+        reduced = partial(apply_pca, mean=mean, components=components)
         for split in content.values():
-            change = partial(apply_pca, mean=reduction[0], components=reduction[1])
-            split["features_pca"] = split["features"].changed(change)
+            split["features_pca"] = split["features"].changed(reduced)
     write_coco_data(out, idx_to_word, content, source=source, reduction=reduction)
-    images = {split: len(members.get(split, ())) for split in ALL}
-    of = {split: len(content[split]["captions"]) for split in content}
+    images = {split: len(members[split]) for split in ALL}
+    texts = {split: len(content[split]["captions"]) if split in content else 0 for split in ALL}
+    width = features.shape[1] if reduction is None else components.shape[1]
     return Report(
         images["train"],
         images["val"],
-        of["train"],
-        of["val"],
+        texts["train"],
+        texts["val"],
         len(idx_to_word),
-        features.shape[1] if reduction is None else reduction[1].shape[1],
-        [],
-        images[TEST],
-        of.get(TEST, 0),
-        cut,
+        width,
+        problems=[],
+        test_images=images[TEST],
+        test_captions=texts[TEST],
+        cut=cut,
     )
 
 

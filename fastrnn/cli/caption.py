@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.captioning import programs
+from fastrnn.captioning import evaluation, programs
 from fastrnn.captioning.model import ATTENTION, DECODERS
 from fastrnn.cli.options import FILE, FOLDER, check_output
 from fastrnn.cli.output import say
@@ -43,6 +43,7 @@ def command() -> None:
       fastrnn caption prepare --images photos --captions photos.csv --out data
       fastrnn caption train data --cell lstm --out run
       fastrnn caption evaluate run --beam 5
+      fastrnn caption evaluate run --beam 5 --with run2 --with run3
       fastrnn caption sample run --images new --out new.csv
     """
 
@@ -77,6 +78,11 @@ def command() -> None:
     default=0.125,
     show_default=True,
     help="Validation pictures: a fraction, or from 1 on their number.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Put all pictures into this split, of a data set to evaluate on.",
 )
 @click.option(
     "--min-count",
@@ -244,22 +250,31 @@ def train(data, out, resume, **options) -> None:
 @BLOCK_NGRAMS
 @click.option("--unk/--no-unk", default=True, show_default=True, help="Whether to say <UNK>.")
 @SEVERAL
-@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True
+)
+@click.option("--name", help="Of another data set's figures (default: its folder's name).")
 @BACKEND
-def evaluate(run, data, beam, split, backend, others, unk, **options) -> None:
-    """Corpus BLEU-1..4 of generated captions, all references counting; adds to metrics.json.
+def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> None:
+    """How good generated captions are, all references counting, beside captions by no model: one
+    for all pictures, those of the nearest training pictures, one human's against the others'.
 
-    DATA is where the run was trained unless another data set is given.
+    DATA is where the run was trained unless another data set is given, whose words the run need not
+    know. Adds to metrics.json; writes results-*.json, results-*.csv, a line a picture, and
+    gallery-*.png into the run.
 
     \b
-    Example:
+    Examples:
       fastrnn caption evaluate run --beam 5
-      fastrnn caption evaluate run --beam 5 --with run2 --with run3
+      fastrnn caption evaluate run other --split test
     """
-    metrics = programs.evaluate(
-        [run, *others], data, split, backend, beam_size=beam, suppress_unk=not unk, **options
-    )
-    _print_metrics(metrics)
+    options |= {"beam_size": beam, "suppress_unk": not unk}
+    done = programs.evaluate([run, *others], data, split, backend, name, **options)
+    for line in done.notes:
+        say(line, err=True)
+    _print_metrics(done.metrics)
+    for line in evaluation.table(done.scores):
+        say(line)
 
 
 @command.command("sample")
@@ -274,7 +289,7 @@ def evaluate(run, data, beam, split, backend, others, unk, **options) -> None:
 @BLOCK_NGRAMS
 @SEVERAL
 @click.option("--weights", help="The backbone's weights, if they have moved since prepare.")
-@click.option("--gallery", type=FILE, help="PNG of the first pictures with their captions.")
+@click.option("--gallery", type=FILE, help="PNG of some pictures with their captions.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @BACKEND
 def sample(run, images, out, weights, gallery, backend, unk, beam, others, **options) -> None:
