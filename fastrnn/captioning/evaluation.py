@@ -10,6 +10,7 @@ import numpy as np
 
 from fastrnn.captioning import baselines, metrics
 from fastrnn.captioning import data as coco
+from fastrnn.captioning.model import CaptioningRNN
 from fastrnn.captioning.partial import Rows
 from fastrnn.captioning.prepare import apply_pca
 from fastrnn.captioning.run import Run
@@ -94,12 +95,12 @@ def _open(run: Run, base: Path):
     return content, source, partial(apply_pca, mean=reduction[0], components=reduction[1])
 
 
-def say(run: Run, features: np.ndarray | Rows, **options) -> list[str]:
+def say(model: CaptioningRNN, features: np.ndarray | Rows, **options) -> list[str]:
     """Decoded captions; options go to model.sample."""
-    words = [run.model.idx_to_word[i] for i in range(len(run.model.idx_to_word))]
+    words = [model.idx_to_word[i] for i in range(len(model.idx_to_word))]
     samples = []
     for begin in range(0, len(features), BATCH):
-        said = run.model.sample(features[begin : begin + BATCH], **options)
+        said = model.sample(features[begin : begin + BATCH], **options)
         samples += decode_captions(said, words)
     return samples
 

@@ -155,10 +155,10 @@ class Job:
             held, training = (
                 evaluation.open_pictures(run, self.base, split) for split in ("val", "train")
             )
-            metrics, _, _ = _judge(self.folder, run, held, training, "val greedy")
+            metrics, _, _ = _judge(self.folder, run.model, held, training, "val greedy")
             some = np.random.default_rng(0).permutation(len(held.urls))[:GALLERY_OF]
             held = held.take(some)
-            samples = evaluation.say(run, held.features, beam_size=5, suppress_unk=True)
+            samples = evaluation.say(run.model, held.features, beam_size=5, suppress_unk=True)
             _draw(self.folder / "gallery.png", held, samples)
         return metrics
 
@@ -266,7 +266,7 @@ def evaluate(
         other = name if name is not None else "" if base == home else base.name
         title = " ".join(filter(None, (other, split, "greedy" if beam == 1 else f"beam {beam}")))
         options = {"beam_size": beam, "length_penalty": length_penalty}
-        metrics, samples, judged = _judge(folder, run, held, training, title, **options)
+        metrics, samples, judged = _judge(folder, run.model, held, training, title, **options)
         scores = {"model": judged.figures, **evaluation.beside(held, training)}
         _write_results(folder, base, held, samples, judged, title, scores)
     notes = judged.missing
@@ -275,11 +275,11 @@ def evaluate(
     return Evaluation(metrics, scores, notes)
 
 
-def _judge(folder, run, held, training, title, **options):
-    """All metrics of the run, with those of its captions under a title; these captions, decoded,
-    and their scores."""
+def _judge(folder, model, held, training, title, **options):
+    """All metrics of a run, with those of its model's captions under a title; these captions,
+    decoded, and their scores."""
     started = time.perf_counter()
-    samples = evaluation.say(run, held.features, **options)
+    samples = evaluation.say(model, held.features, **options)
     seconds = time.perf_counter() - started
     known = None if training is None else [c for captions in training.references for c in captions]
     judged = evaluation.score(held.references, samples, known)
@@ -346,7 +346,7 @@ def caption_images(
     rows = got.features
     if reduction is not None:
         rows = prepare.apply_pca(rows, *reduction)
-    captions = evaluation.say(run, rows, **({"suppress_unk": True} | options))
+    captions = evaluation.say(run.model, rows, **({"suppress_unk": True} | options))
     said = [printable(" ".join(words_of(caption))) for caption in captions]
     return dict(zip(got.names, said, strict=True)), got.unreadable
 
