@@ -236,6 +236,9 @@ def load(path):
         return {name: values[:] for name, values in file.items()}
 
 
+REST = b'"pictures": {"p09.png": [0, 0]}, "crc32": 0}'
+
+
 @pytest.mark.parametrize(
     ("damage", "left"),
     [
@@ -244,6 +247,11 @@ def load(path):
         (lambda rows, lines: rows.write_bytes(b"\1" + rows.read_bytes()[1:]), 12),
         (lambda rows, lines: lines.write_bytes(lines.read_bytes()[:-9]), 8),
         (lambda rows, lines: lines.write_bytes(lines.read_bytes() + b"{}\n[1"), 4),
+        (lambda rows, lines: lines.write_bytes(lines.read_bytes() + b'{"shape": [-1], ' + REST), 4),
+        (
+            lambda rows, lines: lines.write_bytes(lines.read_bytes() + b'{"shape": [1e3], ' + REST),
+            4,
+        ),
         (lambda rows, lines: lines.write_bytes(b""), 12),
         (lambda rows, lines: rows.unlink(), 12),
     ],

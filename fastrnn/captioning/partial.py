@@ -8,6 +8,7 @@ features.partial.jsonl   a line for what they are made with, then a line a batch
 
 import errno
 import json
+import math
 import os
 import shutil
 import zlib
@@ -18,9 +19,15 @@ from typing import BinaryIO
 
 import numpy as np
 
+from fastrnn.settings import NUMBER, integer, listed, mapped
 from fastrnn.storage import check_regular, named
 
 ROWS, BATCHES = "features.partial", "features.partial.jsonl"
+BATCH = {
+    "pictures": mapped(listed(NUMBER)),
+    "shape": listed(integer(1)),
+    "crc32": integer(0),
+}
 BLOCK = 4096  # rows that are looked at together
 
 
@@ -57,12 +64,15 @@ class Partial:
         self._batches.write_bytes(b"\n".join(kept) + b"\n")
         os.truncate(self._rows, self._count * self._size())
 
-    def _take(self, batch: dict | None, file: BinaryIO) -> bool:
+    def _take(self, batch: dict, file: BinaryIO) -> bool:
         """Count a batch, if it is whole."""
-        if batch is None or batch.keys() != {"pictures", "shape", "crc32"}:
-            return False  # the line was being written
+        if batch.keys() != BATCH.keys():  # the line was being written
+            return False
+        if not all(kind.holds(batch[name]) for name, kind in BATCH.items()):
+            return False
         shape = tuple(batch["shape"])
-        block = file.read(len(batch["pictures"]) * 4 * int(np.prod(shape)))
+        size = len(batch["pictures"]) * 4 * math.prod(shape)
+        block = file.read(min(size, self._rows.stat().st_size))
         if zlib.crc32(block) != batch["crc32"] or self._shape not in ((), shape):
             return False
         self._add(batch["pictures"], shape)
@@ -75,7 +85,7 @@ class Partial:
             self._count += 1
 
     def _size(self) -> int:
-        return 4 * int(np.prod(self._shape))
+        return 4 * math.prod(self._shape)
 
     def has(self, name: str, path: Path) -> bool:
         """Whether there is a row of a picture whose file is at a path."""
@@ -101,7 +111,7 @@ class Partial:
         have no room."""
         folder = self._rows.parent
         folder.mkdir(parents=True, exist_ok=True)
-        if 2 * self._images * 4 * int(np.prod(shape)) > shutil.disk_usage(folder).free:
+        if 2 * self._images * 4 * math.prod(shape) > shutil.disk_usage(folder).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         self._batches.unlink(missing_ok=True)
         self._rows.write_bytes(b"")
@@ -123,11 +133,13 @@ class Partial:
                 path.unlink()
 
 
-def _parsed(line: bytes) -> dict | None:
+def _parsed(line: bytes) -> dict:
+    """A JSON object, or an empty one for what is none."""
     try:
-        return json.loads(line)
-    except ValueError:
-        return None
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        content = None
+    return content if isinstance(content, dict) else {}
 
 
 def stamp(path: Path) -> list[int]:
