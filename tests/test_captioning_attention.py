@@ -9,7 +9,7 @@ from PIL import Image
 from util import call, done
 
 from fastrnn.captioning import data as coco
-from fastrnn.captioning import load_coco_data, prepare, programs, run, scenes, views
+from fastrnn.captioning import features, load_coco_data, prepare, programs, run, scenes, views
 
 torch = pytest.importorskip("torch")
 
@@ -72,14 +72,41 @@ def test_grids_are_what_the_network_pools(data):
     ("backbone", "shape"), [("resnet18", (49, 512)), ("vgg11", (196, 512))], ids=str
 )
 def test_grid_of_other_networks(photos, backbone, shape):
-    load, grids = views.grid_network(backbone, "none")
+    load, grids = views.grid_network(backbone, "none", "whole")
     assert grids([load(photos[0] / "0.png")] * 2).shape == (2, *shape)
 
 
 @pytest.mark.parametrize("backbone", ["densenet121", "scenes"])
 def test_other_networks_have_no_grid(backbone):
     with pytest.raises(ValueError, match=f"for grids, got '{backbone}'"):
-        views.grid_network(backbone, "none")
+        views.grid_network(backbone, "none", "centre")
+
+
+def test_a_view_is_the_whole_picture_or_its_centre(rng):
+    """Of a picture twice as wide as it is high the centre has the middle half."""
+    pixels = rng.integers(256, size=(256, 512, 3), dtype=np.uint8)
+    changed = pixels.copy()
+    changed[:, :100] = 0
+    for view, same in (("whole", False), ("centre", True)):
+        transform, _, _ = features.headless("squeezenet1_1", "none", view)
+        before, after = (transform(Image.fromarray(a)) for a in (pixels, changed))
+        assert before.shape == (3, 224, 224)
+        assert bool((before == after).all()) == same
+    with pytest.raises(ValueError, match="view: expected one of .'whole', 'centre'., got 'left'"):
+        features.headless("squeezenet1_1", "none", "left")
+
+
+def test_a_run_remembers_what_it_was_shown(capsys, photos, data, trained, tmp_path):
+    assert run.read_run(trained[0]).source["view"] == "whole"
+    images, captions = photos
+    options = {"backbone": "squeezenet1_1", "weights": "none", "val": 3}
+    prepare.prepare(images, captions, tmp_path / "data", view="centre", pca=6, **options)
+    out = tmp_path / "run"
+    done(capsys, "caption", "train", tmp_path / "data", "--out", out, *QUICK)
+    code, _, err = call(capsys, "caption", "evaluate", out, data)
+    assert code == 1
+    expected = "expected features of squeezenet1_1, as the run has, got squeezenet1_1, whole pict"
+    assert expected in err
 
 
 def test_views_are_the_mirrored_picture_and_crops(rng):

@@ -583,5 +583,5 @@ def test_features_of_pictures_are_checked_with_the_first_batch(whole, monkeypatc
     monkeypatch.setattr(features.extract, "__kwdefaults__",
                         features.extract.__kwdefaults__ | {"batch_size": 2})  # fmt: skip
     with pytest.raises(ValueError, match="scenes: (expected .* features|features that are not)"):
-        captions.caption_images(whole / "caption", whole / "data/images")
+        captions.caption_images([whole / "caption"], whole / "data/images")
     assert len(asked) == 2

@@ -89,7 +89,7 @@ def _open(run: Run, base: Path):
         pca = own is not None and all(map(np.array_equal, own, reduction))
     content = coco.load_coco_data(base, pca_features=pca)
     source = coco.feature_source(base, pca)
-    theirs, ours = source.get("backbone"), run.source.get("backbone")
+    theirs, ours = (_features_of(told) for told in (source, run.source))
     if None not in (theirs, ours) and theirs != ours:
         raise ValueError(f"{base}: expected features of {ours}, as the run has, got {theirs}")
     if pca or reduction is None:
@@ -97,7 +97,14 @@ def _open(run: Run, base: Path):
     return content, source, partial(apply_pca, mean=reduction[0], components=reduction[1])
 
 
+def _features_of(source: Mapping[str, str]) -> str | None:
+    """What they are of, in words, where it is told."""
+    backbone = source.get("backbone")
+    return f"{backbone}, whole pictures" if source.get("view") == "whole" else backbone
+
+
 def _open_grids(run: Run, base: Path, pca: bool):
+    """The same of grids, which are there as they have been reduced."""
     content = views.with_grids(coco.load_coco_data(base, pca_features=pca), base)
     own = coco.reduction_in(views.grid_file(base, "train"))
     if own is None or not all(map(np.array_equal, own, run.reduction or own)):

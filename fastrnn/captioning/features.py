@@ -15,6 +15,7 @@ from fastrnn.vision import backbones
 from fastrnn.vision.images import open_rgb
 
 Progress = Callable[[Iterable], Iterable]
+VIEWS = "whole", "centre"
 
 
 class Extracted(NamedTuple):
@@ -41,12 +42,13 @@ def extract(
     columns: int | None = None,
     batch_size: int = 32,
     progress: Progress = iter,
+    view: str = "centre",
     network: Callable | None = None,
 ) -> Extracted:
     """Features of the pictures in one folder: those of `batches`, which has the parameters, in one
     array."""
     options = {"columns": columns, "batch_size": batch_size, "progress": progress}
-    found = [*batches(paths, backbone, weights, network=network, **options)]
+    found = [*batches(paths, backbone, weights, view=view, network=network, **options)]
     rows = [batch.features for batch in found if batch.paths]
     features = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
     names = [path.name for batch in found for path in batch.paths]
@@ -62,6 +64,7 @@ def batches(
     columns: int | None = None,
     batch_size: int = 32,
     progress: Progress = iter,
+    view: str = "centre",
     network: Callable | None = None,
 ) -> Iterator[Batch]:
     """Features of picture files, a batch after the other.
@@ -69,13 +72,15 @@ def batches(
     Inputs: paths; backbone, "scenes" or the name of a torchvision classification model; weights,
     "default" (torchvision downloads and checks them), a path to its state dict, or "none" (random,
     from seed 0); columns, how many features they must be (None: any); progress wraps the iteration
-    over pictures; network, in the place of torch_network, what makes load and run of the two.
+    over pictures; view, one of VIEWS: what a torchvision network is shown of a picture, the square
+    in its centre, or the whole, squeezed into the square; network, what makes load and run of
+    backbone, weights and view (None: torch_network).
     Yields: Batch; a picture that cannot be read is left out and named with its error.
     Raises ValueError for an unknown backbone, weights that do not fit, and, with the first batch,
     features of another width or that are not finite; FileNotFoundError.
     """
     network = network or (scenes_network if backbone == scenes.BACKBONE else torch_network)
-    load, run = network(backbone, weights)
+    load, run = network(backbone, weights, view)
     good, batch, unreadable = [], [], {}
 
     def extracted() -> Batch:
@@ -107,7 +112,7 @@ def check_backbone(backbone: str) -> None:
         backbones.preprocessing(backbone)
 
 
-def scenes_network(_backbone: str = scenes.BACKBONE, _weights: str | None = None):
+def scenes_network(*_):
     """load(path) and run(batch) for the features of the embedded scenes."""
 
     def load(path: Path) -> np.ndarray:
@@ -116,15 +121,23 @@ def scenes_network(_backbone: str = scenes.BACKBONE, _weights: str | None = None
     return load, lambda batch: scenes.features(np.stack(batch))
 
 
-def torch_network(backbone: str, weights: str | None):
+def torch_network(backbone: str, weights: str | None, view: str):
     """load(path) and run(batch) for a torchvision classification model without its last layer."""
-    transform, run, _ = headless(backbone, weights)
+    transform, run, _ = headless(backbone, weights, view)
     return lambda path: transform(open_rgb(path)), run
 
 
-def headless(backbone: str, weights: str | None):
+def preprocessing(backbone: str, view: str) -> backbones.Preprocessing:
+    """A network's, for one of VIEWS. Raises ValueError for another."""
+    if view not in VIEWS:
+        raise ValueError(f"view: expected one of {[*VIEWS]}, got {view!r}")
+    to = backbones.preprocessing(backbone)
+    return to if view == "centre" else to._replace(resize=None)
+
+
+def headless(backbone: str, weights: str | None, view: str):
     """transform(image) and run(batch) of the same, and the network itself."""
-    torch = require("torch")
+    torch, to = require("torch"), preprocessing(backbone, view)
     if weights is None:
         raise ValueError('weights: expected "default", "none" or a path, got None')
     torch.manual_seed(0)
@@ -135,4 +148,4 @@ def headless(backbone: str, weights: str | None):
         with torch.inference_mode():
             return model(torch.stack(batch)).numpy()
 
-    return backbones.eval_transform(backbones.preprocessing(backbone)), run, model
+    return backbones.eval_transform(to), run, model

@@ -43,9 +43,11 @@ def plot_looks(pictures: Sequence[np.ndarray], words: Sequence[Sequence[str]], l
     return figure
 
 
-def seen_part(picture: np.ndarray, resize: int, crop: int) -> np.ndarray:
+def seen_part(picture: np.ndarray, resize: int | None, crop: int) -> np.ndarray:
     """The square in the middle of a picture (height, width, 3) that a network sees whose input's
-    shorter side is resized and then cropped."""
+    shorter side is resized and then cropped (resize None: the whole)."""
+    if resize is None:
+        return picture
     height, width = picture.shape[:2]
     side = max(1, round(min(height, width) * crop / resize))
     top, left = (height - side) // 2, (width - side) // 2

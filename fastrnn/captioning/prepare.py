@@ -46,6 +46,7 @@ def prepare(
     *,
     backbone: str = "squeezenet1_1",
     weights: str = "default",
+    view: str = "whole",
     pca: int = 512,
     val: float = 0.125,
     split: str | None = None,
@@ -58,9 +59,10 @@ def prepare(
 ) -> Report:
     """Build vocabulary, splits and features and write them in the published layout.
 
-    Inputs: images, a folder; captions, a file for read_captions; out, the folder to write; backbone
-    and weights for features.batches; pca, most principal components of them to keep as well, scaled
-    to unit variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
+    Inputs: images, a folder; captions, a file for read_captions; out, the folder to write;
+    backbone, weights and view for features.batches; pca, most principal components of them to keep
+    as well, scaled to unit variance (0: none); val, the fraction of pictures, or with 1 and more
+    their number, for
     validation, drawn by picture from seed where the captions file names no splits; split, the one
     in which all pictures are to be, of a data set that is there to evaluate on; min_count,
     occurrences in training captions below which a word is <UNK>; max_words, words kept of a
@@ -91,7 +93,7 @@ def prepare(
 
     wanted = sorted(file.captions)
     divided(wanted, file.problems)  # what is certain to be refused is so before the work
-    source = {"backbone": backbone, "weights": _remembered(weights)}
+    source = {"backbone": backbone, "weights": _remembered(weights), "view": view}
     paths = {name: Path(images, name) for name in wanted}
     with _extracted(Path(out), paths, source, progress, note) as (store, unreadable):
         problems = file.problems + [f"{n}: cannot be read ({why})" for n, why in unreadable.items()]
@@ -180,8 +182,8 @@ def _extracted(
                 done = len(paths) - len(todo)
                 note(f"{out}: going on where {done} of {len(paths)} pictures have been done")
             unreadable = {}
-            options = source["backbone"], source["weights"]
-            for batch in batches([*todo], *options, progress=progress):
+            network = source["backbone"], source["weights"]
+            for batch in batches([*todo], *network, view=source["view"], progress=progress):
                 if batch.paths:
                     store.append({todo[path]: path for path in batch.paths}, batch.features)
                 unreadable |= {todo[path]: why for path, why in batch.unreadable.items()}

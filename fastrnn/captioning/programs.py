@@ -42,7 +42,6 @@ from fastrnn.settings import (
 )
 from fastrnn.solver import CHECKPOINT, Solver, check_shapes
 from fastrnn.text.embeddings import load_vectors
-from fastrnn.vision import backbones
 from fastrnn.vision.images import list_images, open_rgb
 
 # Tuned on 700 photographs; docs/captioning.md has the trials.
@@ -374,7 +373,7 @@ def _draw_looks(path: Path, run: Run, held: evaluation.Pictures) -> None:
     there = [i for i, url in enumerate(held.urls) if (held.folder / url).is_file()][:HEATMAPS]
     if not there:
         return
-    to = backbones.preprocessing(run.source["backbone"])
+    to = features.preprocessing(run.source["backbone"], run.source.get("view", "centre"))
     pictures = [np.asarray(open_rgb(held.folder / held.urls[i])) for i in there]
     grids = held.features.take(there)[:]
     said = run.model.sample(grids, beam_size=5, suppress_unk=True)
@@ -413,6 +412,7 @@ def caption_images(
         weights,
         columns=columns,
         progress=progress,
+        view=run.source.get("view", "centre"),
         network=network,
     )
     if not got.names:

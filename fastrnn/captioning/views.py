@@ -73,7 +73,7 @@ def add_grids(
     """
     base = Path(base)
     source, paths = _pictures(base)
-    load, run = grid_network(source["backbone"], source["weights"])
+    load, run = grid_network(*_network(source))
     rng = np.random.default_rng(0)
     some = rng.permutation(len(paths["train"]))[:FITTED]
     places = np.concatenate([*_batches([paths["train"][i] for i in some], load, run, iter)])
@@ -92,7 +92,7 @@ def add_grids(
     return shape[1:]
 
 
-def grid_network(backbone: str, weights: str) -> tuple[Callable[[Path], object], Run]:
+def grid_network(backbone: str, weights: str, view: str) -> tuple[Callable[[Path], object], Run]:
     """load(path), and run(batch) for the grid (n, L, C) that a torchvision network pools last: of
     SqueezeNet 13 x 13, of ResNet 7 x 7, of VGG, before its last pooling but one, 14 x 14.
 
@@ -103,7 +103,7 @@ def grid_network(backbone: str, weights: str) -> tuple[Callable[[Path], object],
     layer = next((m for name, m in pooled.items() if backbone.startswith(name)), None)
     if layer is None:
         raise ValueError(f"backbone: expected one of {[*pooled]} for grids, got {backbone!r}")
-    transform, run, network = features.headless(backbone, weights)
+    transform, run, network = features.headless(backbone, weights, view)
     found = []
     of_layer = network.get_submodule(layer.removesuffix(".-1"))
     (of_layer[-1] if layer.endswith("-1") else of_layer).register_forward_pre_hook(
@@ -124,7 +124,7 @@ def add_views(
     crops, every other one mirrored. Raises as add_grids does."""
     base = Path(base)
     source, paths = _pictures(base)
-    transform, run, _ = features.headless(source["backbone"], source["weights"])
+    transform, run, _ = features.headless(*_network(source))
     rng = np.random.default_rng(seed)
     reduction = coco.pca_reduction(base) if coco.has_pca(base) else None
 
@@ -159,6 +159,10 @@ def views_of(picture, views: int, rng: np.random.Generator) -> list:
         crop = picture.crop((left, top, left + width, top + height))
         found.append(crop.transpose(mirror) if len(found) % 2 == 0 else crop)
     return found[:views]
+
+
+def _network(source: dict[str, str]) -> tuple[str, str, str]:
+    return source["backbone"], source["weights"], source.get("view", "centre")
 
 
 def _pictures(base: Path) -> tuple[dict[str, str], dict[str, list[Path]]]:

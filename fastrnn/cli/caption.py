@@ -21,6 +21,13 @@ SEVERAL = click.option(
     multiple=True,
     help="Another run, to say captions together with; may be given several times.",
 )
+LENGTH_PENALTY = click.option(
+    "--length-penalty",
+    default=0.7,
+    show_default=True,
+    help="Power of the length that a beam's log-probabilities are divided by.",
+)
+UNK = click.option("--unk/--no-unk", default=False, show_default=True, help="Whether to say <UNK>.")
 BLOCK_NGRAMS = click.option(
     "--block-ngrams",
     type=click.IntRange(0),
@@ -64,6 +71,13 @@ def command() -> None:
     default="default",
     show_default=True,
     help='Its weights: a file, "default" (torchvision downloads them) or "none" (random).',
+)
+@click.option(
+    "--view",
+    type=click.Choice(["whole", "centre"]),
+    default="whole",
+    show_default=True,
+    help="What the network is shown: the whole picture, squeezed, or the square in its centre.",
 )
 @click.option(
     "--pca",
@@ -246,9 +260,9 @@ def train(data, out, resume, **options) -> None:
 @click.argument("run", type=FOLDER)
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--beam", type=click.IntRange(1), default=1, show_default=True, help="1: greedy.")
-@click.option("--length-penalty", default=1.0, show_default=True, help="Power of the length.")
+@LENGTH_PENALTY
 @BLOCK_NGRAMS
-@click.option("--unk/--no-unk", default=True, show_default=True, help="Whether to say <UNK>.")
+@UNK
 @SEVERAL
 @click.option(
     "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True
@@ -285,7 +299,8 @@ def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> N
 @click.option("--temperature", type=float, help="Draw at random instead (1: as the model has it).")
 @click.option("--top-k", type=int, help="Draw from the likeliest words.")
 @click.option("--top-p", type=float, help="Draw from the fewest words that cover this probability.")
-@click.option("--unk/--no-unk", default=False, show_default=True, help="Whether to say <UNK>.")
+@LENGTH_PENALTY
+@UNK
 @BLOCK_NGRAMS
 @SEVERAL
 @click.option("--weights", help="The backbone's weights, if they have moved since prepare.")

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 class Preprocessing(NamedTuple):
     """What published weights were trained to see: the shorter side is resized, the centre cropped
-    (pixels), and the channels, in [0, 1], are standardised by mean and std."""
+    (pixels), and the channels, in [0, 1], are standardised by mean and std. resize None: the whole
+    picture is squeezed into the square."""
 
-    resize: int
+    resize: int | None
     crop: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -53,9 +54,10 @@ def preprocessing(name: str) -> Preprocessing:
 def eval_transform(to: Preprocessing) -> Callable:
     """From an RGB image of Pillow's to what a network evaluates, (3, crop, crop) float32."""
     torch, v2 = require("torch"), require("torchvision.transforms.v2")
+    size = (to.crop, to.crop) if to.resize is None else to.resize
     return v2.Compose(
         [
-            v2.Resize(to.resize, interpolation=v2.InterpolationMode(to.interpolation)),
+            v2.Resize(size, interpolation=v2.InterpolationMode(to.interpolation)),
             v2.CenterCrop(to.crop),
             v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
