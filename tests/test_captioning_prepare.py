@@ -14,6 +14,7 @@ from util import call
 
 from fastrnn.captioning import data, load_coco_data, partial
 from fastrnn.captioning import prepare as prep
+from fastrnn.cli import caption
 
 LIMITED = """
 import resource, signal, sys
@@ -237,6 +238,23 @@ def load(path):
 
 
 REST = b'"pictures": {"p09.png": [0, 0]}, "crc32": 0}'
+
+
+@pytest.mark.parametrize(("n", "said"), [(9, ["the same command goes on from here"]), (3, [])])
+def test_an_interrupted_command_says_how_it_goes_on(capsys, photos, monkeypatch, n, said):
+    def interrupted(*_):
+        def progress(paths):
+            for i, path in enumerate(paths):
+                if i == n:
+                    raise KeyboardInterrupt
+                yield path
+
+        return progress
+
+    monkeypatch.setattr(caption, "bar", interrupted)
+    code, _, err = call(capsys, *arguments(photos, photos.parent / "out"))
+    assert code == 130
+    assert [*filter(None, err.splitlines())] == [*said, "fastrnn: interrupted"]
 
 
 @pytest.mark.parametrize(

@@ -95,13 +95,15 @@ def prepare(images, captions, out, **options) -> None:
     Example:
       fastrnn caption prepare --images photos --captions captions.csv --out data --pca 512
     """
+    from fastrnn.captioning.partial import ROWS
     from fastrnn.captioning.prepare import MOST_WORDS, prepare
 
     try:
         shown = bar("features", "image")
         report = prepare(images, captions, out, progress=shown, note=say, **options)
     except KeyboardInterrupt:
-        say("the same command goes on from here", err=True)
+        if (out / ROWS).exists():
+            say("the same command goes on from here", err=True)
         raise
     for problem in report.problems[:20]:
         say(f"left out: {problem}", err=True)
