@@ -135,12 +135,14 @@ def test_a_data_set_without_a_test_split_takes_the_place_of_one_with_it(photos):
         "image,caption,split\n" + "".join(f"p{i:02}.png,A cat,{SPLITS[i % 3]}\n" for i in range(12))
     )
     prepare(photos)
+    (photos.parent / "out/train2014_images.txt").write_text("of the published data set")
     before = {*contents(photos.parent / "out")}
     base.write_text(rows)
     prepare(photos, pca=0)
     after = {*contents(photos.parent / "out")}
     gone = before - after
     assert gone == {name for name in before if name.startswith("test") or "pca" in name}
+    assert "train2014_images.txt" in after  # only what prepare writes is deleted
     assert "test_captions" not in load_coco_data(photos.parent / "out", pca_features=False)
 
 
