@@ -99,6 +99,7 @@ def command() -> None:
 @setting("Training", "epochs", "Most passes over the sentences.")
 @setting("Training", "patience", "Epochs without a better dev accuracy; 0: any.")
 @setting("Training", "batch_size", "Sentences a minibatch; of few sentences fewer.")
+@setting("Training", "max_words", "Of a text that a recurrent network learns from; 0: all.")
 @setting("Training", "learning_rate", "Of the first epoch.")
 @setting("Training", "lr_decay", "Factor on the learning rate after each epoch.")
 @setting("Training", "update_rule", "How a step changes the weights.", type=click.Choice(RULES))

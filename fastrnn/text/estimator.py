@@ -1,5 +1,6 @@
 """TextClassifier: the classifiers of texts with scikit-learn's interface."""
 
+import warnings
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
@@ -31,6 +32,8 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
                     punctuation marks
     ngrams          longest runs of tokens that count as words, of bow and avg
     min_count       rarer words are unknown
+    max_words       words of a text that a recurrent network learns from, its first ones, so that
+                    memory stays bounded; predictions read all of it; 0: all
     embeddings      file of word vectors (GloVe or word2vec text; .gz, .zip); None: random ones
     embedding_dim   size of random word vectors
     embedding_scale standard deviation of the word vectors before training
@@ -71,6 +74,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         tokenizer: str | None = None,
         ngrams: int | None = None,
         min_count: int | None = None,
+        max_words: int | None = None,
         embeddings: str | Path | None = None,
         embedding_dim: int | None = None,
         embedding_scale: float | None = None,
@@ -103,6 +107,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         self.tokenizer = tokenizer
         self.ngrams = ngrams
         self.min_count = min_count
+        self.max_words = max_words
         self.embeddings = embeddings
         self.embedding_dim = embedding_dim
         self.embedding_scale = embedding_scale
@@ -165,6 +170,10 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         training = Training(
             settings, texts, indices, classes.tolist(), dev=held_out, sample_weight=weights
         )
+        if training.cut:
+            most = training.settings["max_words"]
+            text = f"{training.cut:,} texts have more words than max_words={most:,}; the rest of"
+            warnings.warn(f"{text} each is not learnt from", stacklevel=2)
         self.model_, self.classes_ = training.run(), classes
         self.history_ = [solver.history for solver in training.solvers]
         self.n_iter_ = max(map(len, self.history_))

@@ -4,7 +4,7 @@ classifier.json           format, classes, settings, vocabulary, and the name of
 classifier-*.safetensors  the parameters, "0/W_embed" being of the first network
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,8 @@ KINDS = {
     "tensors": TEXT,
     "extra": optional(OBJECT),
 }
-# What one forward pass reads: sentences, of similar lengths, and words with their padding.
+# What one forward pass of predictions reads: sentences, of similar lengths, and words with their
+# padding.
 BATCH, WORDS = 256, 1 << 14
 
 
@@ -208,15 +209,21 @@ def probabilities(
     N, lengths = len(sentences.first) - 1, sentences.lengths
     if N <= 1:
         return _softmax(network.scores(sentences, params))
-    order = np.argsort(-lengths, kind="stable")
     result = np.empty((N, len(network.params["b"])), network.params["b"].dtype)
-    begin = 0
-    while begin < N:
-        longest = max(1, lengths[order[begin]])
-        batch = order[begin : begin + max(1, min(BATCH, WORDS // longest))]
+    for batch in batches(lengths, BATCH, WORDS):
         result[batch] = _softmax(network.scores(sentences.take(batch), params))
-        begin += len(batch)
     return result
+
+
+def batches(lengths: np.ndarray, rows: int, words: int) -> Iterator[np.ndarray]:
+    """The indices of sentences of these lengths, the longest first, in batches of at most so many
+    rows and, where there are several, at most so many words with their padding."""
+    order, begin = np.argsort(-lengths, kind="stable"), 0
+    while begin < len(order):
+        longest = max(1, lengths[order[begin]])
+        batch = order[begin : begin + max(1, min(rows, words // longest))]
+        yield batch
+        begin += len(batch)
 
 
 def _softmax(scores: np.ndarray) -> np.ndarray:

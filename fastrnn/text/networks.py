@@ -9,6 +9,9 @@ Letters: N sentences, V vocabulary, W word vector, F features, C classes. With t
 softmax is the sigmoid of the difference of the two scores.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from fastrnn.backends import use_backend
@@ -88,7 +91,7 @@ class Network:
         Returns: loss (float), gradients by name; that of the word vectors is a RowGradient. What
         is not trained has none.
         """
-        with use_backend(self.backend):
+        with use_backend(self.backend), _memory_for("the gradients", sentences):
             features, encoded = self.encoder.forward(self.params, sentences, rng)
             scores, mask, affine = self._scores(self.params, features, rng)
             weights = None if weights is None else weights[:, None]
@@ -115,6 +118,18 @@ class Network:
         """Scores (N, C), the logarithms of the classes' odds, of sentences; params, in place of the
         network's own, for example with prepared weights."""
         params = self.params if params is None else params
-        with use_backend(self.backend):
+        with use_backend(self.backend), _memory_for("the scores", sentences):
             features, _ = self.encoder.forward(params, sentences, None, training=False)
             return self._scores(params, features, None)[0]
+
+
+@contextmanager
+def _memory_for(what: str, sentences: Sentences) -> Iterator[None]:
+    """Says of a MemoryError in its block what asked for the memory."""
+    try:
+        yield
+    except MemoryError as error:
+        lengths = sentences.lengths
+        raise MemoryError(
+            f"{what} of {len(lengths):,} texts of up to {lengths.max(initial=0):,} words: {error}"
+        ) from error

@@ -81,6 +81,8 @@ class Job:
         ]
         if skipped := self.train.skipped + self.dev.skipped:
             parts.append(f"{skipped:,} blank lines left out")
+        if training.cut:
+            parts.append(f"{training.cut:,} cut to {training.settings['max_words']:,} words")
         if training.vectors is not None:
             parts.append(f"embeddings: {training.vectors.report}")
         return ", ".join(parts)

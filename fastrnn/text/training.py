@@ -8,19 +8,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.backends.caches import RowGradient
+from fastrnn.nn.single import CELLS
 from fastrnn.solver import CHECKPOINT, Gradients, Solver, check_shapes
 from fastrnn.text.embeddings import Vectors, load_vectors
-from fastrnn.text.model import TextModel, build, encode, probabilities, shapes_of
+from fastrnn.text.encoders import Recurrent
+from fastrnn.text.model import TextModel, batches, build, encode, probabilities, shapes_of
 from fastrnn.text.networks import Network
 from fastrnn.text.settings import complete, plain
 from fastrnn.text.vocabulary import Sentences, Vocabulary
 
 # What a training that continues from a checkpoint may change: all else would make it another one.
 RESUMABLE = {"epochs", "patience", "backend"}
-# Settings that earlier versions had not: where they are 0, checkpoints of these go on.
-LATER = ("zoneout", "recurrent_dropout")
+# Settings that earlier versions had not: where they are as these were, checkpoints of these go on.
+LATER = {"zoneout": 0.0, "recurrent_dropout": 0.0}
 # Batches that are shuffled together and then sorted by length.
 BUCKET = 20
+# Words with their padding that a recurrent network's gradients are computed of at a time.
+STEP_WORDS = 1 << 15
 
 
 class Examples(NamedTuple):
@@ -68,7 +73,21 @@ class TextSolver(Solver):
         return np.concatenate([batches.ravel(), order[whole * size :]])
 
     def loss(self, examples: np.ndarray) -> tuple[float, Gradients]:
-        """Loss and gradients of the training sentences with these indices."""
+        """Loss and gradients of the training sentences with these indices; a recurrent network's
+        are summed over parts where they have more than STEP_WORDS words."""
+        rows, lengths = len(examples), self.examples.sentences.lengths[examples]
+        padded = isinstance(self.network.encoder, Recurrent)
+        if not padded or rows * lengths.max() <= STEP_WORDS:
+            return self._loss(examples)
+        loss, grads = 0.0, {}
+        for part in batches(lengths, rows, STEP_WORDS):
+            share = len(part) / rows
+            more, added = self._loss(examples[part])
+            loss += share * more
+            grads = {name: _sum(grads.get(name), dw, share) for name, dw in added.items()}
+        return loss, grads
+
+    def _loss(self, examples):
         sentences, y, weights = self.examples
         weights = None if weights is None else weights[examples]
         return self.network.loss(sentences.take(examples), y[examples], weights, self.rng)
@@ -86,6 +105,29 @@ class TextSolver(Solver):
         return {"dev_loss": loss, "dev_accuracy": accuracy, "score": score}
 
 
+def _beginnings(sentences: Sentences, most: int) -> Sentences:
+    """At most so many words of each."""
+    starts = np.repeat(sentences.first[:-1], sentences.lengths)
+    return sentences.keep(np.arange(len(sentences.words)) - starts < most)
+
+
+def _sum(total, dw, factor):
+    """A gradient of parts of a batch (None: of nothing yet) and factor times another's, which is
+    overwritten."""
+    values = dw.values if isinstance(dw, RowGradient) else dw
+    values *= factor
+    if total is None:
+        return dw
+    if not isinstance(dw, RowGradient):
+        total += dw
+        return total
+    rows = np.union1d(total.rows, dw.rows)
+    values = np.zeros((len(rows), *dw.values.shape[1:]), dw.values.dtype)
+    for part in (total, dw):
+        values[np.searchsorted(rows, part.rows)] += part.values
+    return RowGradient(rows, values)
+
+
 class Training:
     """The training of a classifier: vocabulary, word vectors and a solver for each network of the
     ensemble, whose seeds follow each other.
@@ -95,7 +137,8 @@ class Training:
     checkpoints, from which it continues if there are any; progress, of reading embeddings, as
     load_vectors takes it.
 
-    Attributes: settings, complete; vocabulary; solvers; vectors, what was found in embeddings.
+    Attributes: settings, complete; vocabulary; solvers; vectors, what was found in embeddings;
+    cut, how many texts a recurrent network reads the first max_words words of.
     Raises ValueError for settings, for fewer than two classes, or where there is nothing to train.
     """
 
@@ -126,7 +169,12 @@ class Training:
             texts, ngrams=s["ngrams"], tokenizer=s["tokenizer"], min_count=s["min_count"]
         )
         self.vectors = self._load_vectors(progress)
-        examples = Examples(encode(self.vocabulary, texts, s), y, self._weights(y, sample_weight))
+        sentences = encode(self.vocabulary, texts, s)
+        most = s["max_words"] if s["model"] in CELLS else 0
+        self.cut = int((sentences.lengths > most).sum()) if most else 0
+        if self.cut:
+            sentences = _beginnings(sentences, most)
+        examples = Examples(sentences, y, self._weights(y, sample_weight))
         held_out = None
         if dev is not None:
             dev_y = _checked("dev texts", "dev y", *dev, len(self.classes))
@@ -193,7 +241,9 @@ class Training:
 
     def _identity(self, examples: Examples) -> str:
         """What a checkpoint has to be of: settings but those that may change, data."""
-        left_out = RESUMABLE | {name for name in LATER if not self.settings.get(name)}
+        # What max_words does the examples say.
+        left_out = RESUMABLE | {"max_words"}
+        left_out |= {name for name, was in LATER.items() if self.settings[name] == was}
         kept = {name: v for name, v in self.settings.items() if name not in left_out}
         text = json.dumps([plain(kept), self.classes, self.vocabulary.words], default=str)
         content = hashlib.sha256(text.encode())
