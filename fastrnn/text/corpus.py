@@ -43,29 +43,53 @@ class Corpus(NamedTuple):
 
 
 def split(corpus: Corpus, fraction: float, seed: int) -> tuple[Corpus, Corpus]:
-    """Hold out a fraction of every class, drawn from seed.
+    """Hold out a fraction of every class, drawn from seed; of texts with several labels, of every
+    set of them.
 
     Inputs: fraction, above 0 and below 1; rounded so that each class has an example on both sides.
-    Returns: what is left and what is held out, both in the corpus's order.
-    Raises ValueError for another fraction, and for a class with a single example.
+    Returns: what is left and what is held out, both in the corpus's order. The only example of a
+    class is left; of sets of labels that occur once those are held out whose labels all are left.
+    Raises ValueError for another fraction, and where nothing can be held out.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
     members = defaultdict(list)
+    several = isinstance(corpus.labels[0], list | tuple)
     for i, label in enumerate(corpus.labels):
-        members[label].append(i)
+        members[tuple(sorted(label)) if several else label].append(i)
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(corpus.labels), bool)
-    for label, rows in sorted(members.items()):
-        if len(rows) == 1:
-            raise ValueError(f"class {shortened(label)}: one example cannot be divided in two")
-        n = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        held_out[rng.permutation(rows)[:n]] = True
+    for _, rows in sorted(members.items()):
+        if len(rows) > 1:
+            n = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+            held_out[rng.permutation(rows)[:n]] = True
+    once = [rows[0] for _, rows in sorted(members.items()) if len(rows) == 1]
+    if several:
+        _hold_out_once(corpus.labels, once, fraction, held_out, rng)
+    if not held_out.any():
+        raise ValueError(f"no class has two examples, and {len(once)} have one: none is held out")
     left, held = (
         Corpus([corpus.texts[i] for i in rows], [corpus.labels[i] for i in rows])
         for rows in (np.flatnonzero(~held_out), np.flatnonzero(held_out))
     )
     return left, held
+
+
+def _hold_out_once(
+    labels: Sequence[Sequence[str]],
+    rows: list[int],
+    fraction: float,
+    held_out: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Hold out a fraction of these rows, as far as others with each of their labels are left."""
+    left = Counter(chain.from_iterable(labels[i] for i in np.flatnonzero(~held_out)))
+    wanted = round(fraction * len(rows))
+    for row in rng.permutation(rows).tolist():
+        if wanted and all(left[label] > 1 for label in labels[row]):
+            held_out[row] = True
+            left.subtract(labels[row])
+            wanted -= 1
 
 
 def read_labelled(
