@@ -9,6 +9,7 @@ from fastrnn.printing import printable
 
 BINS = 10
 MOST_ROWS = 20
+MOST_CONFUSED = 1000  # classes whose confusions are counted: a number for every two
 
 
 def classifier_report(y: np.ndarray, proba: np.ndarray, classes: Sequence[str]) -> dict:
@@ -18,9 +19,10 @@ def classifier_report(y: np.ndarray, proba: np.ndarray, classes: Sequence[str]) 
     Returns: examples; accuracy; log_loss in nats, a probability of 0 counting as 2.2e-16; brier,
     summed over classes, and halved where there are two; macro_f1 over all C classes; per_class,
     name to precision, recall, f1 (0 where undefined) and support; confusion (C, C), rows true,
-    columns predicted; reliability, of each of 10 bins of confidence, ((m - 1) / 10, m / 10], the
-    mean confidence and the accuracy (None in an empty one) and the count; ece, the expected
-    calibration error, |accuracy - confidence| averaged over them by count (Guo et al. 2017, eq. 3).
+    columns predicted, of more than 1,000 classes None; reliability, of each of 10 bins of
+    confidence, ((m - 1) / 10, m / 10], the mean confidence and the accuracy (None in an empty one)
+    and the count; ece, the expected calibration error, |accuracy - confidence| averaged over them
+    by count (Guo et al. 2017, eq. 3).
     Raises ValueError for no examples, for less than two different names and for any misfit.
     """
     y, proba, names = np.asarray(y), np.asarray(proba), [str(name) for name in classes]
@@ -41,9 +43,13 @@ def classifier_report(y: np.ndarray, proba: np.ndarray, classes: Sequence[str]) 
         "ece": ece,
         "macro_f1": float(np.mean(scores[2])),
         "per_class": {name: dict(zip(keys, row, strict=True)) for name, *row in rows},
-        "confusion": skm.confusion_matrix(y, predicted, labels=indices).tolist(),
+        "confusion": None if len(names) > MOST_CONFUSED else _confusion(y, predicted, len(names)),
         "reliability": reliability,
     }
+
+
+def _confusion(y, predicted, C):
+    return np.bincount(y * C + predicted, minlength=C * C).reshape(C, C).tolist()
 
 
 def multilabel_report(

@@ -1,4 +1,4 @@
-"""fastrnn classify train | evaluate | predict."""
+"""fastrnn classify train | evaluate | predict | explain."""
 
 import sys
 import time
@@ -13,9 +13,11 @@ from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.metrics import report_table
 from fastrnn.optim import RULES
 from fastrnn.optional import require
+from fastrnn.printing import printable
 from fastrnn.storage import writing
 from fastrnn.text import programs
 from fastrnn.text.corpus import NLTK_CORPORA
+from fastrnn.text.explanation import as_html, as_text, page
 from fastrnn.text.model import TextModel
 from fastrnn.text.networks import MODELS
 from fastrnn.text.settings import OF_MODEL, SETTINGS, complete
@@ -118,6 +120,14 @@ def command() -> None:
     multiple=True,
     callback=_weights,
 )
+@setting(
+    "Training",
+    "metric",
+    "What chooses the best epoch.",
+    type=click.Choice(["accuracy", "macro-f1", "micro-f1"]),
+)
+@setting("Model", "calibrate", "Fit a temperature on dev, which makes probabilities honest.")
+@setting("Model", "quantize", "Store matrices in a byte a weight.", type=click.Choice(["int8"]))
 @setting("Run", "seed", "Of all that is random.")
 @setting("Run", "backend", "Implementation. [cython]", type=click.Choice(["cython", "numpy"]))
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
@@ -159,6 +169,8 @@ def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
         _print_results(job.finish(model), model.settings["model"])
     seconds = time.perf_counter() - started
     pictures = "curves.png, confusion.png and reliability.png"
+    if model.multilabel:
+        pictures = "curves.png and reliability.png"
     say(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
 
 
@@ -179,6 +191,17 @@ def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) ->
 
 def _print_results(metrics: dict[str, dict], model: str) -> None:
     click.echo(report_table(metrics["dev"]))
+    if fitted := metrics.get("calibration"):
+        click.echo(
+            "temperature {temperature:.3f}: ECE {ece_before:.4f}, now {ece_after:.4f}".format_map(
+                fitted
+            )
+        )
+    if fitted := metrics.get("quantization"):
+        before, after = (_size(fitted[f"bytes_{when}"]) for when in ("before", "after"))
+        change = "accuracy {accuracy_before:.4f}, now {accuracy_after:.4f}".format_map(fitted)
+        click.echo(f"int8: {change}; weights {before}, now {after}")
+    click.echo(f"the model's files: {_size(metrics['training']['model_bytes'])}")
     if (bow := metrics["training"].get("bow_dev_accuracy")) is not None:
         click.echo(
             f"{model} {metrics['dev']['accuracy']:.4f}, a bag of words, which does not know their "
@@ -204,19 +227,73 @@ def evaluate(run, test, name, encoding) -> None:
     click.echo(report_table(programs.evaluate(run, test, name=name, encoding=encoding)))
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+@command.command("explain")
+@click.argument("run", type=FOLDER)
+@click.argument(
+    "file", metavar="[FILE|-]", type=click.Path(dir_okay=False, allow_dash=True), required=False
+)
+@click.option("--label", help="The class to explain (default: each text's likeliest).")
+@click.option("--top", type=click.IntRange(1), default=8, show_default=True, help="Words to name.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Errors to explain, without FILE.",
+)
+@click.option("--html", type=FILE, help="Page to write with the texts in colour.")
+@ENCODING
+def explain(run, file, label, top, count, html, encoding) -> None:
+    """The words that moved the predictions for a file's texts, a text a line.
+
+    A word's figure is what the class's probability loses when the word is left out. Without FILE it
+    is the errors of the run on what it validated on, the worst first. --html writes a page that
+    loads nothing.
+
+    \b
+    Examples:
+      fastrnn classify explain run --html errors.html
+      echo "not bad at all" | fastrnn classify explain run -
+    """
+    if html:
+        check_output(html, "--html")
+    classes, paragraphs = [*map(str, TextModel.load(run).classes)], []
+    for said, c, truth in programs.explain(run, file, label=label, count=count, encoding=encoding):
+        note = f" (true: {truth})" if truth else ""
+        click.echo(as_text(said, classes[c], c, top, printable(note)))
+        if html:
+            paragraphs.append(as_html(said, classes[c], c, note))
+    if html:
+        with writing(html, newline="\n") as page_file:
+            page_file.write(page(f"fastrnn classify explain {run}", paragraphs))
+        say(f"{html}: {len(paragraphs)} texts in colour", err=True)
+
+
 @command.command("predict")
 @click.argument("run", type=FOLDER)
 @click.argument("file", metavar="FILE|-", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--out", type=FILE, help="File to write, in UTF-8 (default: standard output).")
 @click.option("--proba", is_flag=True, help="The probabilities of all classes, too.")
+@click.option(
+    "--top", type=click.IntRange(1), metavar="K", help="The K likeliest, each with its probability."
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Name no label that is less likely.")
 @click.option("--line-buffered", is_flag=True, help="Answer every line at once.")
 @ENCODING
-def predict(run, file, out, proba, line_buffered, encoding) -> None:
+def predict(run, file, out, proba, top, threshold, line_buffered, encoding) -> None:
     """The class of each line of a file, or with - of the standard input.
 
     One label a line, as many lines and in the same order as the input; a line without words has a
     class, too. With --proba a line is the label and, after tabs, the probability of every class, in
     the order that the first line on standard error says (that of their names).
+
+    With --top a line is K times a label and its probability, between tabs. Of a run whose texts may
+    have several labels a line is all that reach their thresholds, or --threshold, between |, and
+    may be empty; of other runs it is empty where no label reaches --threshold.
 
     Input of any length is classified some thousand lines at a time, so that a slow source waits for
     its answers; --line-buffered, and a terminal, get each at once.
@@ -226,6 +303,8 @@ def predict(run, file, out, proba, line_buffered, encoding) -> None:
       fastrnn classify predict run new.txt --proba --out labels.tsv
       tail -f log | fastrnn classify predict run - --line-buffered
     """
+    if proba and top:
+        raise click.UsageError("--proba or --top, not both")
     if out:
         check_output(out)
     model = TextModel.load(run)
@@ -234,7 +313,9 @@ def predict(run, file, out, proba, line_buffered, encoding) -> None:
         say(f"columns: label{columns}", err=True)
     at_once = line_buffered or (file == "-" and sys.stdin.isatty())
     chunk = 0 if at_once else programs.CHUNK
-    texts = programs.predict(model, file, encoding=encoding, proba=proba, chunk=chunk)
+    texts = programs.predict(
+        model, file, encoding=encoding, proba=proba, top=top or 0, threshold=threshold, chunk=chunk
+    )
     if out:
         with writing(out, newline="\n") as file:
             file.writelines(texts)

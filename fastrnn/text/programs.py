@@ -11,23 +11,28 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn import plots, runs, storage
-from fastrnn.metrics import classifier_report
+from fastrnn.metrics import classifier_report, multilabel_report
 from fastrnn.printing import printable
 from fastrnn.settings import OBJECT, TEXT, check, optional
 from fastrnn.solver import CHECKPOINT
+from fastrnn.text.calibration import log_loss
 from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_lines, split
+from fastrnn.text.explanation import Explanation
+from fastrnn.text.explanation import explain as explanation_of
 from fastrnn.text.grammar import make_reviews
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import complete
 from fastrnn.text.training import RESUMABLE, Training
 
 # In metrics.json beside the evaluations, which have the names of their files.
-RESERVED = ("training", "embeddings")
+RESERVED = ("training", "embeddings", "calibration", "quantization")
 # Of run.json, and of what it says of the data.
 KINDS = {"settings": OBJECT, "data": OBJECT}
 SOURCE = {
@@ -36,6 +41,7 @@ SOURCE = {
 }
 REVIEWS = {"train": 10_000, "dev": 2_000}
 HELD_OUT = 0.1  # of the examples, where there are none to validate
+SEVERAL = "|"  # between the predicted labels of a text
 CHUNK = 1 << 18  # characters that are classified together: some thousand lines
 
 # Shows how far the reading of a file is: its block gets what takes the bytes read since last time.
@@ -55,7 +61,7 @@ class Job:
         watch: Watch,
     ) -> None:
         self.folder, self.train, self.dev, self.source = folder, train, dev, source
-        self.classes = sorted(set(train.labels))
+        self.classes = _classes(train)
         embeddings = settings.get("embeddings")
         with watch(Path(embeddings)) if embeddings else nullcontext() as progress:
             self.training = self._training_of(settings, folder=folder, progress=progress)
@@ -71,13 +77,14 @@ class Job:
         networks = [solver.network for solver in training.solvers]
         parameters = sum(w.size for network in networks for w in network.params.values())
         held_out = self.source["corpus"] or not self.source["dev"]
+        several = training.multilabel
         parts = [
             f"{self.folder}: {training.settings['model']}",
             f"{parameters:,} parameters",
             f"{len(self.train.texts):,} sentences",
             f"{len(self.dev.texts):,} {'held out ' if held_out else ''}to validate",
             f"{len(training.vocabulary) - 1:,} words",
-            f"{len(self.classes)} classes",
+            f"{len(self.classes):,} {'labels, several a text' if several else 'classes'}",
         ]
         if skipped := self.train.skipped + self.dev.skipped:
             parts.append(f"{skipped:,} blank lines left out")
@@ -100,7 +107,9 @@ class Job:
         for i, solver in enumerate(self.training.solvers):
             path = self.folder / (f"curves-{i}.png" if i else "curves.png")
             plots.plot_curves(path, solver.loss_history, solver.history, "dev")
-        metrics = self._figures()
+        metrics = self._figures() | self.training.figures
+        sizes = [path.stat().st_size for path in self.folder.glob(f"{Path(DESCRIPTION).stem}*")]
+        metrics["training"]["model_bytes"] = sum(sizes)
         runs.add_metrics(self.folder, metrics)
         return metrics | {"dev": _judge(self.folder, model, self.dev, "dev")}
 
@@ -127,9 +136,21 @@ class Job:
         return max(epoch["dev_accuracy"] for epoch in training.solvers[0].history)
 
 
+def _classes(corpus: Corpus) -> list[str]:
+    """Its labels in ascending order."""
+    several = isinstance(corpus.labels[0], tuple)
+    return sorted({*chain.from_iterable(corpus.labels)} if several else {*corpus.labels})
+
+
 def _indices(corpus: Corpus, classes: Sequence[str]) -> np.ndarray:
+    """The labels as Training takes them."""
     index = {label: i for i, label in enumerate(classes)}
-    return np.array([index[label] for label in corpus.labels], np.intp)
+    if isinstance(corpus.labels[0], str):
+        return np.array([index[label] for label in corpus.labels], np.intp)
+    y = np.zeros((len(corpus.labels), len(classes)), bool)
+    for row, labels in zip(y, corpus.labels, strict=True):
+        row[[index[label] for label in labels]] = True
+    return y
 
 
 @contextmanager
@@ -267,10 +288,17 @@ def _is_own_dev(folder: Path, test: Path) -> bool:
 
 def _judge(folder: Path, model: TextModel, corpus: Corpus, name: str) -> dict:
     classes = [*map(str, model.classes)]
-    proba = model.predict_proba(corpus.texts)
-    report = classifier_report(_indices(corpus, classes), proba, classes)
+    unseen = sorted({*_classes(corpus)} - {*classes})
+    classes += unseen  # which the model never says
+    proba = np.pad(model.predict_proba(corpus.texts), ((0, 0), (0, len(unseen))))
+    truth = _indices(corpus, classes), proba, classes
+    if model.multilabel:
+        report = multilabel_report(*truth, np.append(model.thresholds, np.ones(len(unseen))))
+    else:
+        report = classifier_report(*truth)
     suffix = "" if name == "dev" else f"-{name}"
-    plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
+    if report.get("confusion"):
+        plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
     plots.plot_reliability(folder / f"reliability{suffix}.png", report)
     runs.add_metrics(folder, {name: report})
     return report
@@ -282,12 +310,16 @@ def predict(
     *,
     encoding: str = "utf-8",
     proba: bool = False,
+    top: int = 0,
+    threshold: float | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[str]:
     """Classify the lines of a file, or with "-" of the standard input, as they come.
 
     Inputs: chunk, characters that are read before they are classified, 0 for every line by itself;
-    in memory there is one chunk, or the longest line.
+    in memory there is one chunk, or the longest line; top, how many labels to name with their
+    probabilities, the likeliest first, 0 for those that are predicted alone; threshold, the
+    probability without which no label is named (None: the model's).
     Returns: for one chunk after the other as many lines as it has: labels, and with proba, after
     tabs, the probabilities of all classes.
     Raises, when it gets there, what read_lines raises.
@@ -295,11 +327,29 @@ def predict(
     classes = [*map(printable, model.classes)]
     for texts in _chunks(read_lines(path, encoding=encoding), chunk):
         p = model.predict_proba(texts)
-        rows = [classes[i] for i in p.argmax(axis=1).tolist()]
+        rows = _answers(model, p, classes, top, threshold)
         if proba:
             form = "\t".join(["{}"] + ["{:.6g}"] * len(classes)).format
             rows = [form(label, *row) for label, row in zip(rows, p.tolist(), strict=True)]
         yield "\n".join(rows) + "\n"
+
+
+def _answers(
+    model: TextModel, proba: np.ndarray, classes: list[str], top: int, threshold: float | None
+) -> list[str]:
+    """A line a text: its labels, or pairs of label and probability of the top likeliest ones."""
+    least = 0.0 if threshold is None else threshold
+    if top:
+        order = np.argsort(-proba, axis=1, kind="stable")[:, :top].tolist()
+        rows = zip(order, proba.tolist(), strict=True)
+        named = ([f"{classes[i]}\t{p[i]:.6g}" for i in best if p[i] >= least] for best, p in rows)
+        return ["\t".join(pairs) for pairs in named]
+    if model.multilabel:
+        said = model.decide(proba) if threshold is None else proba >= threshold
+        return [SEVERAL.join(classes[i] for i in np.flatnonzero(row)) for row in said]
+    sure = proba.max(axis=1) >= least
+    best = zip(proba.argmax(axis=1).tolist(), sure, strict=True)
+    return [classes[i] if is_sure else "" for i, is_sure in best]
 
 
 def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -313,3 +363,57 @@ def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
             chunk, length = [], 0
     if chunk:
         yield chunk
+
+
+class Explained(NamedTuple):
+    """An explanation, the class that it is of and, where it is known, the true labels."""
+
+    explanation: Explanation
+    c: int
+    truth: str = ""
+
+
+def explain(
+    folder: Path,
+    path: Path | str | None = None,
+    *,
+    label: str | None = None,
+    count: int = 20,
+    encoding: str = "utf-8",
+) -> Iterator[Explained]:
+    """What the words of texts mean to a run's model.
+
+    Inputs: path, a file with a text a line, or "-"; None: the texts that the training validated on,
+    of these up to count that the model is most wrong about; label, the class to explain (None: each
+    text's likeliest).
+    Raises ValueError for a label that the model does not know, and what reading raises.
+    """
+    model = TextModel.load(folder)
+    classes = [*map(str, model.classes)]
+    if label is not None and label not in classes:
+        raise ValueError(f"label: expected one of {', '.join(classes[:10])}, got {label!r}")
+    if path is None:
+        examples = _errors(folder, model, classes, count)
+    else:
+        examples = ((text, "") for text in read_lines(path, encoding=encoding))
+    for text, truth in examples:
+        explanation = explanation_of(model, text)
+        c = int(explanation.proba.argmax()) if label is None else classes.index(label)
+        yield Explained(explanation, c, truth)
+
+
+def _errors(
+    folder: Path, model: TextModel, classes: list[str], count: int
+) -> Iterator[tuple[str, str]]:
+    """The texts of dev with the highest losses among those whose labels are wrong, and the labels
+    that are right."""
+    settings, source = _read_run(folder)
+    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
+    corpus = _read(train, dev, source["encoding"], settings["seed"])[1]
+    y, proba = _indices(corpus, classes), model.predict_proba(corpus.texts)
+    wrong = y != model.decide(proba)
+    wrong = wrong.any(axis=1) if model.multilabel else wrong
+    losses = np.array([log_loss(y[i : i + 1], proba[i : i + 1]) for i in range(len(y))])
+    for i in np.argsort(-np.where(wrong, losses, -1), kind="stable")[: min(count, wrong.sum())]:
+        labels = corpus.labels[i]
+        yield corpus.texts[i], labels if isinstance(labels, str) else SEVERAL.join(labels)

@@ -1,4 +1,4 @@
-"""Weights in a byte: a matrix as int8 and a scale a row, a quarter of float32."""
+"""Weights in a byte: a matrix as int8 and a scale a row; where rows are short, a scale a column."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,26 +9,35 @@ from fastrnn import storage
 
 SCALE = ".scale"  # ends the name of a matrix's scales
 MOST = 127
+SHORT = 16  # a row of fewer elements is not worth a scale
 
 
 def quantized(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix (R, C) as int8 and scales (R,) float32, whose product is within half a scale of it.
+    """A matrix (R, C) as int8 and scales (R, 1) or (1, C) float32, whose product is within half a
+    scale of it.
     A matrix that is such a product gives the same again: scales have 16 bits, so that products are
     exact.
 
     Raises ValueError for what is not finite.
     """
-    largest = abs(w).max(axis=1, initial=0)
+    axis = int(w.shape[1] >= SHORT)
+    largest = abs(w).max(axis=axis, initial=0, keepdims=True)
     if not np.isfinite(largest).all():
         raise ValueError("expected finite numbers to quantize")
     bits = (largest / MOST).astype(np.float32).view(np.uint32)
     scale = ((bits + 0xFF) & ~np.uint32(0xFF)).view(np.float32)
-    return np.rint(w / np.where(scale, scale, 1)[:, None]).astype(np.int8), scale
+    return np.rint(w / np.where(scale, scale, 1)).astype(np.int8), scale
 
 
 def dequantized(q: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The matrix of quantized."""
-    return q.astype(dtype) * scale[:, None].astype(dtype)
+    return q.astype(dtype) * scale.astype(dtype)
+
+
+def scale_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Of the scales of a matrix of this shape."""
+    R, C = shape
+    return (1, C) if C < SHORT else (R, 1)
 
 
 def rounded_params(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -61,7 +70,7 @@ def unpacked(
     ValueError as storage.take does."""
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     vectors = {name: shape for name, shape in shapes.items() if name not in matrices}
-    scales = {name + SCALE: shape[:1] for name, shape in matrices.items()}
+    scales = {name + SCALE: scale_shape(shape) for name, shape in matrices.items()}
     q = storage.take(path, tensors, prefix, matrices, np.dtype(np.int8))
     scale = storage.take(path, tensors, prefix, scales, np.dtype(np.float32))
     params = storage.take(path, tensors, prefix, vectors, dtype)
