@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -529,6 +531,32 @@ def test_predict_answers_line_by_line_in_a_pipe_that_ends_early(trained):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert error == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "there"),
+    [
+        ("{} --out - | cat > got", []),
+        ("{} --out /dev/stdout | cat > got", []),
+        ("{} --out link | cat > got", ["link"]),
+        ("{} --out >(cat > got); wait $!", []),
+        ("{} --out pipe & cat pipe > got; wait", ["pipe"]),
+        ("exec 3> got; {} --out /dev/fd/3", []),
+        ("{} --out ./- && mv ./- got", []),
+    ],
+)
+def test_predict_writes_wherever_a_shell_says(trained, tmp_path, command, there):
+    (tmp_path / "new.txt").write_text("\n".join(LINES))
+    if "link" in there:
+        (tmp_path / "link").symlink_to("/proc/self/fd/1")
+    if "pipe" in there:
+        os.mkfifo(tmp_path / "pipe")
+    predict = shlex.join([*FASTRNN, "classify", "predict", str(trained), "new.txt"])
+    script = command.format(predict)
+    subprocess.run(["bash", "-c", script], check=True, cwd=tmp_path, timeout=60)
+    assert (tmp_path / "got").read_text().splitlines() == expected_rows(trained)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.txt", "got", *there}
+    assert all(not path.is_file() or path.is_symlink() for path in map(tmp_path.joinpath, there))
 
 
 def test_predict_takes_what_the_library_saved(capsys, tmp_path):

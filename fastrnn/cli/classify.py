@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import FILE, FOLDER, Command, Option, check_output, given
+from fastrnn.cli.options import FILE, FOLDER, OUTPUT, Command, Option, check_output, given
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.metrics import report_table
@@ -206,7 +206,7 @@ def evaluate(run, test, name, encoding) -> None:
 @command.command("predict")
 @click.argument("run", type=FOLDER)
 @click.argument("file", metavar="FILE|-", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option("--out", type=FILE, help="File to write, in UTF-8 (default: standard output).")
+@click.option("--out", type=OUTPUT, help="File to write, in UTF-8 (default, and -: stdout).")
 @click.option("--proba", is_flag=True, help="The probabilities of all classes, too.")
 @click.option("--line-buffered", is_flag=True, help="Answer every line at once.")
 @ENCODING
