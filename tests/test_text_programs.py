@@ -221,9 +221,9 @@ def test_every_model_trains_draws_and_predicts(capsys, tmp_path, files, model):
         assert_drawn(out / name)
     (tmp_path / "new.txt").write_bytes(b"a good film\r\n\r\n \nunheard of")
     rows = done(capsys, "predict", out, tmp_path / "new.txt", "--proba").splitlines()
-    assert len(rows) == 4
-    assert rows[1].split("\t") == rows[2].split("\t")  # neither has words
-    for label, *p in (row.split("\t") for row in rows):
+    assert len(rows) == 1 + 4
+    assert rows[2].split("\t") == rows[3].split("\t")  # neither has words
+    for label, *p in (row.split("\t") for row in rows[1:]):
         assert label == ("neg", "pos")[np.argmax([*map(float, p)])]
 
 
@@ -274,6 +274,7 @@ def test_interrupted_training_resumes_to_the_same_model(
         code, _, err = call(capsys, *arguments, cut)
     assert code == 130
     assert err.split("\n") == [
+        "; ".join(f"{path}: read as space, a label and the text" for path in files),
         f"resume with: fastrnn classify train --resume --out {cut}",
         "",  # click's, behind ^C
         "fastrnn: interrupted",
@@ -449,9 +450,9 @@ def test_predict_gives_probabilities_in_the_order_it_says(capsys, trained, tmp_p
     path, out = tmp_path / "new.txt", tmp_path / "labels.tsv"
     path.write_text("\n".join(LINES))
     code, said, err = call(capsys, "predict", trained, path, "--proba", "--out", out)
-    assert (code, said) == (0, "")
-    assert err == "columns: label, p(neg), p(pos)\n"
-    rows = [row.split("\t") for row in out.read_text().splitlines()]
+    assert (code, said, err) == (0, "", "")
+    head, *rows = (row.split("\t") for row in out.read_text().splitlines())
+    assert head == ["label", "p(neg)", "p(pos)"]
     expected = [row.split("\t") for row in expected_rows(trained, proba=True)]
     assert [row[0] for row in rows] == [row[0] for row in expected]
     for row, like in zip(rows, expected, strict=True):
@@ -464,6 +465,8 @@ def test_predict_gives_probabilities_in_the_order_it_says(capsys, trained, tmp_p
 def test_predict_nothing(capsys, trained, tmp_path):
     (tmp_path / "new.txt").touch()
     assert done(capsys, "predict", trained, tmp_path / "new.txt") == ""
+    got = done(capsys, "predict", trained, tmp_path / "new.txt", "--proba")
+    assert got == "label\tp(neg)\tp(pos)\n"
 
 
 def test_predict_reads_another_encoding_and_writes_utf8(capsys, tmp_path, undrawn):

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,20 +17,47 @@ from fastrnn.optim import RULES
 from fastrnn.optional import require
 from fastrnn.storage import writing
 from fastrnn.text import programs
-from fastrnn.text.corpus import NLTK_CORPORA
+from fastrnn.text.corpus import ERRORS, NLTK_CORPORA
+from fastrnn.text.detection import AUTO
+from fastrnn.text.formats import LABELLED, LINES
 from fastrnn.text.model import TextModel
 from fastrnn.text.networks import MODELS
 from fastrnn.text.settings import OF_MODEL, SETTINGS, complete
 from fastrnn.text.vocabulary import TOKENIZERS
 
-ENCODING = click.option("--encoding", default="utf-8", show_default=True, help="Of the file.")
+# The parameters that reading() makes.
+READING = ("file_format", "text_column", "label_column", "encoding", "errors")
 # What a run ends with is not found missing after an hour of training.
 PACKAGES = ("matplotlib", "safetensors", "sklearn", "tqdm")
 
 
-def data(name: str, text: str, **attributes):
-    """An option that says what to train on."""
-    return click.option(name, cls=Option, heading="Data", help=text, **attributes)
+def data(*names: str, **attributes):
+    """An option that says what to read."""
+    return click.option(*names, cls=Option, heading="Data", **attributes)
+
+
+def reading(kinds: Sequence[str]) -> Callable:
+    """The options that say how a file is read, as text.corpus.read_rows takes them."""
+    options = (
+        data(
+            "--format",
+            "file_format",
+            type=click.Choice([AUTO, *kinds]),
+            help="Of the file: label and words, fastText's, a table, objects of JSON; auto says "
+            "what it took. [auto]",
+        ),
+        data("--text-column", help="Its name or number, of a table or of objects. [a usual name]"),
+        data("--label-column", help="Likewise."),
+        data("--encoding", help="Of the file. [utf-8]"),
+        data("--errors", type=click.Choice(ERRORS), help="replace: U+FFFD for bad bytes. [strict]"),
+    )
+
+    def add(function: Callable) -> Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
 
 
 def setting(heading: str, name: str, text: str, **attributes):
@@ -62,8 +91,8 @@ def _weights(context, parameter, values):
 def command() -> None:
     """Classes for texts, by a bag of words, averaged word vectors, or a recurrent network.
 
-    A labelled file has an example a line: a label, then the text. White space separates tokens; a
-    blank line is left out, and counted.
+    A labelled file has an example a line: a label, then the text; or it is a file of fastText, TSV,
+    CSV or JSON objects. White space separates tokens; a blank line is left out, and counted.
 
     \b
     Examples:
@@ -76,15 +105,15 @@ def command() -> None:
 
 @command.command("train", cls=Command)
 @click.argument("train", type=FILE, required=False)
-@data("--dev", "Labelled file to validate on. [a tenth of TRAIN]", type=FILE)
+@data("--dev", help="Labelled file to validate on. [a tenth of TRAIN]", type=FILE)
 @data(
     "--corpus",
-    f"In place of TRAIN: reviews, made up by the program, or one of nltk's, nltk:NAME with a NAME "
-    f"of {', '.join(NLTK_CORPORA)}. [reviews]",
+    help=f"In place of TRAIN: reviews, made up by the program, or one of nltk's, nltk:NAME with a "
+    f"NAME of {', '.join(NLTK_CORPORA)}. [reviews]",
     type=click.Choice(["reviews", *(f"nltk:{name}" for name in NLTK_CORPORA)]),
     metavar="CORPUS",
 )
-@data("--encoding", "Of the files. [utf-8]")
+@reading(LABELLED)
 @setting("Model", "model", "What reads the text.", type=click.Choice(MODELS))
 @setting("Model", "embeddings", "Word vectors: GloVe or word2vec text, .gz, .zip.", type=FILE)
 @setting("Model", "freeze", "Keep the word vectors as they are.")
@@ -121,7 +150,7 @@ def command() -> None:
 @setting("Run", "backend", "Implementation. [cython]", type=click.Choice(["cython", "numpy"]))
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
+def train(train, dev, corpus, out, resume, **settings) -> None:
     """Train a classifier on a labelled file, or without TRAIN on made-up reviews.
 
     Every epoch is validated; the best one is kept. Writes run.json, the model (classifier.json,
@@ -137,8 +166,9 @@ def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
       fastrnn classify train --corpus nltk:sentence_polarity
       fastrnn classify train --resume --out run --epochs 20
     """
+    files = {"train": train, "dev": dev, "corpus": corpus}
+    files = given(files | {name: settings.pop(name) for name in READING})
     settings = given(settings)
-    files = given({"train": train, "dev": dev, "corpus": corpus, "encoding": encoding})
     _check_usage(files, settings, out, resume)
     for package in PACKAGES:
         require(package)
@@ -148,6 +178,8 @@ def train(train, dev, corpus, encoding, out, resume, **settings) -> None:
     else:
         work = programs.begin(out, settings, file_bar, **files)
     with work as job:
+        if job.told:
+            say("; ".join(job.told), err=True)
         say(job.summary())
         try:
             with closing(TrainingBar()) as progress:
@@ -168,8 +200,8 @@ def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) ->
         raise click.UsageError("TRAIN and --dev are files, which --resume reads again; got -")
     if {"train", "corpus"} <= files.keys():
         raise click.UsageError("TRAIN or --corpus, not both")
-    if "train" not in files and files.keys() & {"dev", "encoding"} and not resume:
-        raise click.UsageError("--dev and --encoding are of files: they need TRAIN")
+    if "train" not in files and files.keys() - {"corpus"} and not resume:
+        raise click.UsageError("--dev, --format, --encoding and the like need TRAIN")
     try:
         complete(settings)
     except ValueError as error:
@@ -189,8 +221,8 @@ def _print_results(metrics: dict[str, dict], model: str) -> None:
 @click.argument("run", type=FOLDER)
 @click.argument("test", type=FILE)
 @click.option("--name", help="Of the figures and pictures (default: the file's).")
-@ENCODING
-def evaluate(run, test, name, encoding) -> None:
+@reading(LABELLED)
+def evaluate(run, test, name, **options) -> None:
     """Accuracy, precision, recall and F1 of a run on a labelled file.
 
     Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
@@ -200,7 +232,8 @@ def evaluate(run, test, name, encoding) -> None:
     Example:
       fastrnn classify evaluate run test.txt
     """
-    click.echo(report_table(programs.evaluate(run, test, name=name, encoding=encoding)))
+    tell = partial(say, err=True)
+    click.echo(report_table(programs.evaluate(run, test, name=name, tell=tell, **given(options))))
 
 
 @command.command("predict")
@@ -209,13 +242,17 @@ def evaluate(run, test, name, encoding) -> None:
 @click.option("--out", type=OUTPUT, help="File to write, in UTF-8 (default, and -: stdout).")
 @click.option("--proba", is_flag=True, help="The probabilities of all classes, too.")
 @click.option("--line-buffered", is_flag=True, help="Answer every line at once.")
-@ENCODING
-def predict(run, file, out, proba, line_buffered, encoding) -> None:
+@reading((*LABELLED, LINES))
+def predict(run, file, out, proba, line_buffered, **options) -> None:
     """The class of each line of a file, or with - of the standard input.
 
     One label a line, as many lines and in the same order as the input; a line without words has a
-    class, too. With --proba a line is the label and, after tabs, the probability of every class, in
-    the order that the first line on standard error says (that of their names).
+    class, too. With --proba a line is the label and, after tabs, the probability of every class,
+    and the first line has the columns' names.
+
+    A file is a text a line (--format lines), unless auto finds labels of the run before the texts,
+    or a table or objects with a usual name for texts, or these are asked for: then labels are no
+    words, and a row of the table is a line.
 
     Input of any length is classified some thousand lines at a time, so that a slow source waits for
     its answers; --line-buffered, and a terminal, get each at once.
@@ -228,12 +265,10 @@ def predict(run, file, out, proba, line_buffered, encoding) -> None:
     if out:
         check_output(out)
     model = TextModel.load(run)
-    if proba:
-        columns = "".join(f", p({label})" for label in model.classes)
-        say(f"columns: label{columns}", err=True)
     at_once = line_buffered or (file == "-" and sys.stdin.isatty())
     chunk = 0 if at_once else programs.CHUNK
-    texts = programs.predict(model, file, encoding=encoding, proba=proba, chunk=chunk)
+    tell = partial(say, err=True)
+    texts = programs.predict(model, file, proba=proba, chunk=chunk, tell=tell, **given(options))
     if out:
         with writing(out, newline="\n") as file:
             file.writelines(texts)
