@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -225,9 +227,9 @@ def test_every_model_trains_draws_and_predicts(capsys, tmp_path, files, model):
         assert_drawn(out / name)
     (tmp_path / "new.txt").write_bytes(b"a good film\r\n\r\n \nunheard of")
     rows = done(capsys, "predict", out, tmp_path / "new.txt", "--proba").splitlines()
-    assert len(rows) == 4
-    assert rows[1].split("\t") == rows[2].split("\t")  # neither has words
-    for label, *p in (row.split("\t") for row in rows):
+    assert len(rows) == 1 + 4
+    assert rows[2].split("\t") == rows[3].split("\t")  # neither has words
+    for label, *p in (row.split("\t") for row in rows[1:]):
         assert label == ("neg", "pos")[np.argmax([*map(float, p)])]
 
 
@@ -311,6 +313,7 @@ def test_interrupted_training_resumes_to_the_same_model(
         code, _, err = call(capsys, *arguments, cut)
     assert code == 130
     assert err.split("\n") == [
+        "; ".join(f"{path}: read as space, a label and the text" for path in files),
         f"resume with: fastrnn classify train --resume --out {cut}",
         "",  # click's, behind ^C
         "fastrnn: interrupted",
@@ -486,9 +489,9 @@ def test_predict_gives_probabilities_in_the_order_it_says(capsys, trained, tmp_p
     path, out = tmp_path / "new.txt", tmp_path / "labels.tsv"
     path.write_text("\n".join(LINES))
     code, said, err = call(capsys, "predict", trained, path, "--proba", "--out", out)
-    assert (code, said) == (0, "")
-    assert err == "columns: label, p(neg), p(pos)\n"
-    rows = [row.split("\t") for row in out.read_text().splitlines()]
+    assert (code, said, err) == (0, "", "")
+    head, *rows = (row.split("\t") for row in out.read_text().splitlines())
+    assert head == ["label", "p(neg)", "p(pos)"]
     expected = [row.split("\t") for row in expected_rows(trained, proba=True)]
     assert [row[0] for row in rows] == [row[0] for row in expected]
     for row, like in zip(rows, expected, strict=True):
@@ -564,6 +567,8 @@ def test_explain_refuses(capsys, trained, options, message):
 def test_predict_nothing(capsys, trained, tmp_path):
     (tmp_path / "new.txt").touch()
     assert done(capsys, "predict", trained, tmp_path / "new.txt") == ""
+    got = done(capsys, "predict", trained, tmp_path / "new.txt", "--proba")
+    assert got == "label\tp(neg)\tp(pos)\n"
 
 
 def test_predict_reads_another_encoding_and_writes_utf8(capsys, tmp_path, undrawn):
@@ -631,6 +636,32 @@ def test_predict_answers_line_by_line_in_a_pipe_that_ends_early(trained):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert error == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "there"),
+    [
+        ("{} --out - | cat > got", []),
+        ("{} --out /dev/stdout | cat > got", []),
+        ("{} --out link | cat > got", ["link"]),
+        ("{} --out >(cat > got); wait $!", []),
+        ("{} --out pipe & cat pipe > got; wait", ["pipe"]),
+        ("exec 3> got; {} --out /dev/fd/3", []),
+        ("{} --out ./- && mv ./- got", []),
+    ],
+)
+def test_predict_writes_wherever_a_shell_says(trained, tmp_path, command, there):
+    (tmp_path / "new.txt").write_text("\n".join(LINES))
+    if "link" in there:
+        (tmp_path / "link").symlink_to("/proc/self/fd/1")
+    if "pipe" in there:
+        os.mkfifo(tmp_path / "pipe")
+    predict = shlex.join([*FASTRNN, "classify", "predict", str(trained), "new.txt"])
+    script = command.format(predict)
+    subprocess.run(["bash", "-c", script], check=True, cwd=tmp_path, timeout=60)
+    assert (tmp_path / "got").read_text().splitlines() == expected_rows(trained)
+    assert {path.name for path in tmp_path.iterdir()} == {"new.txt", "got", *there}
+    assert all(not path.is_file() or path.is_symlink() for path in map(tmp_path.joinpath, there))
 
 
 def test_predict_takes_what_the_library_saved(capsys, tmp_path):

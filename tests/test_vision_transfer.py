@@ -1230,6 +1230,18 @@ def test_predict_writes_a_row_a_picture(capsys, trained, photos, tmp_path, monke
         assert float(probability) == pytest.approx(p.max(), abs=2e-5)
 
 
+@pytest.mark.parametrize("out", ["-", "/dev/stdout"])
+def test_predict_writes_to_standard_output_and_says_the_rest_elsewhere(
+    capfd, trained, photos, tmp_path, monkeypatch, out
+):
+    monkeypatch.chdir(tmp_path)
+    code, said, err = call(capfd, "predict", trained, photos / "val/disc", "--out", out)
+    assert code == 0 and f"{out}: 4 pictures, 0 left out\n" in err
+    head, *rows = csv.reader(said.splitlines())
+    assert head == ["file", "class", "probability"] and len(rows) == 4
+    assert not [*tmp_path.iterdir()]
+
+
 def test_predict_leaves_what_was_there_where_it_fails(capsys, trained, photos, tmp_path):
     out = tmp_path / "classes.csv"
     out.write_text("old")

@@ -23,9 +23,11 @@ from fastrnn.printing import printable
 from fastrnn.settings import OBJECT, TEXT, check, optional
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text.calibration import log_loss
-from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_lines, split
+from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_rows, split
+from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import Explanation
 from fastrnn.text.explanation import explain as explanation_of
+from fastrnn.text.formats import LINES
 from fastrnn.text.grammar import make_reviews
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import complete
@@ -33,12 +35,14 @@ from fastrnn.text.training import RESUMABLE, Training
 
 # In metrics.json beside the evaluations, which have the names of their files.
 RESERVED = ("training", "embeddings", "calibration", "quantization")
-# Of run.json, and of what it says of the data.
+# Of run.json, and of what it says of the data; how a version read files that does not say it.
 KINDS = {"settings": OBJECT, "data": OBJECT}
 SOURCE = {
-    **dict.fromkeys(("corpus", "dev"), optional(TEXT)),
-    **dict.fromkeys(("encoding", "train", "sha256"), TEXT),
+    **dict.fromkeys(("corpus", "dev", "text_column", "label_column"), optional(TEXT)),
+    **dict.fromkeys(("encoding", "errors", "file_format", "train", "sha256"), TEXT),
 }
+PLAIN = {"file_format": "space", "errors": "strict", "text_column": None, "label_column": None}
+READING = ("encoding", *PLAIN)  # of what run.json says, what read_labelled takes
 REVIEWS = {"train": 10_000, "dev": 2_000}
 HELD_OUT = 0.1  # of the examples, where there are none to validate
 SEVERAL = "|"  # between the predicted labels of a text
@@ -48,20 +52,28 @@ CHUNK = 1 << 18  # characters that are classified together: some thousand lines
 Watch = Callable[[Path], AbstractContextManager[Callable[[int], object] | None]]
 
 
+class Data(NamedTuple):
+    """Texts to train on and to validate; what they were taken for, a line a file."""
+
+    train: Corpus
+    dev: Corpus
+    told: Sequence[str] = ()
+
+
 class Job:
     """A training run in its folder; source, what run.json says of the data."""
 
     def __init__(
         self,
         folder: Path,
-        train: Corpus,
-        dev: Corpus,
+        data: Data,
         source: dict[str, object],
         settings: dict[str, object],
         watch: Watch,
     ) -> None:
-        self.folder, self.train, self.dev, self.source = folder, train, dev, source
-        self.classes = _classes(train)
+        self.folder, self.source = folder, source
+        self.train, self.dev, self.told = data
+        self.classes = _classes(self.train)
         embeddings = settings.get("embeddings")
         with watch(Path(embeddings)) if embeddings else nullcontext() as progress:
             self.training = self._training_of(settings, folder=folder, progress=progress)
@@ -163,13 +175,14 @@ def begin(
     dev: Path | None = None,
     corpus: str = "reviews",
     encoding: str = "utf-8",
+    **reading: object,
 ) -> Iterator[Job]:
     """A new run in a folder that has none yet (None: a new one in runs/), which is made when all
     that was given has been read, and is the job's alone until the block ends.
 
     Inputs: train and dev, labelled files; without train a corpus, "reviews" for the embedded one or
     "nltk:" and a name, divided and written to the run's data/; without dev a tenth of train is held
-    out. settings over the defaults.
+    out. settings over the defaults; reading, how files are read, as read_labelled takes it.
     Raises FileExistsError where there is a run already, BlockingIOError where another process is
     at work, and what reading raises.
     """
@@ -179,57 +192,59 @@ def begin(
     if settings.get("embeddings"):
         settings = settings | {"embeddings": str(Path(settings["embeddings"]).resolve())}
     if train is None:
-        corpora = _make(corpus, seed)
-        source = {"corpus": corpus, "encoding": "utf-8"}
+        data = _make(corpus, seed)
+        source = {"corpus": corpus, "encoding": "utf-8"} | PLAIN
         source |= {"train": "data/train.txt", "dev": "data/dev.txt"}
     else:
-        corpora = _read(train, dev, encoding, seed)
-        source = {"corpus": None, "encoding": encoding}
+        reading = PLAIN | {"file_format": AUTO, "encoding": encoding} | reading
+        data = _read(train, dev, seed, reading)
+        source = {"corpus": None} | reading
         source |= {"train": str(train.resolve()), "dev": dev and str(dev.resolve())}
-    job = Job(out, *corpora, source | {"sha256": _digest(corpora)}, settings, watch)
+    job = Job(out, data, source | {"sha256": _digest(data)}, settings, watch)
     with runs.at_work(out):
         runs.new("classify", out, others)  # another process may have been quicker
         if train is None:
-            _write_data(out / "data", corpora)
+            _write_data(out / "data", data)
         job.write_settings()
         yield job
 
 
-def _make(corpus: str, seed: int) -> tuple[Corpus, Corpus]:
+def _make(corpus: str, seed: int) -> Data:
     if corpus == "reviews":
         n = sum(REVIEWS.values())
-        return split(make_reviews(n, seed), REVIEWS["dev"] / n, seed)
+        return Data(*split(make_reviews(n, seed), REVIEWS["dev"] / n, seed))
     return _hold_out(nltk_corpus(corpus.removeprefix("nltk:")), seed)
 
 
-def _read(train: Path, dev: Path | None, encoding: str, seed: int) -> tuple[Corpus, Corpus]:
-    corpus = read_labelled(train, encoding=encoding)
+def _read(train: Path, dev: Path | None, seed: int, reading: dict[str, object]) -> Data:
+    told: list[str] = []
+    corpus = read_labelled(train, tell=told.append, **reading)
     if len(set(corpus.labels)) < 2:
         raise ValueError(f"{train}: expected at least two classes, got 1, {corpus.labels[0]!r}")
     if dev is None:
         try:
-            return _hold_out(corpus, seed)
+            return _hold_out(corpus, seed)._replace(told=told)
         except ValueError as error:
             hint = "the first token of a line is read as its label"
-            raise ValueError(f"{train}: {error}; {hint}") from None
+            raise ValueError(f"{train}: {error}; {told[0] if told else hint}") from None
     classes = sorted(set(corpus.labels))
-    return corpus, read_labelled(dev, encoding=encoding, classes=classes)
+    return Data(corpus, read_labelled(dev, classes=classes, tell=told.append, **reading), told)
 
 
-def _hold_out(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
+def _hold_out(corpus: Corpus, seed: int) -> Data:
     left, held = split(corpus, HELD_OUT, seed)
-    return left._replace(skipped=corpus.skipped), held
+    return Data(left._replace(skipped=corpus.skipped), held)
 
 
-def _digest(corpora: Iterable[Corpus]) -> str:
-    content = json.dumps([(corpus.labels, corpus.texts) for corpus in corpora])
+def _digest(data: Data) -> str:
+    content = json.dumps([(corpus.labels, corpus.texts) for corpus in data[:2]])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _write_data(folder: Path, corpora: Iterable[Corpus]) -> None:
+def _write_data(folder: Path, data: Data) -> None:
     folder.mkdir(exist_ok=True)
     storage.sweep(folder, r"(train|dev)\.txt")
-    for name, corpus in zip(("train", "dev"), corpora, strict=True):
+    for name, corpus in zip(("train", "dev"), data, strict=False):
         lines = map("{} {}\n".format, corpus.labels, corpus.texts)
         with storage.writing(folder / f"{name}.txt", newline="\n") as file:
             file.writelines(lines)
@@ -239,8 +254,9 @@ def _read_run(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
     """What run.json says: the settings, and where the data are."""
     content = runs.read(folder, "classify", KINDS)
     with storage.named(folder / runs.RUN, "a run of classify train"):
-        check({name: content["data"][name] for name in SOURCE}, SOURCE)
-        return complete(content["settings"]), content["data"]
+        source = PLAIN | content["data"]
+        check({name: source[name] for name in SOURCE}, SOURCE)
+        return complete(content["settings"]), source
 
 
 @contextmanager
@@ -256,19 +272,19 @@ def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job
     runs.check_resumable(folder, given, RESUMABLE)
     settings = saved | given
     train, dev = (name and folder / name for name in (source["train"], source["dev"]))
-    corpora = _read(train, dev, source["encoding"], settings["seed"])
-    if _digest(corpora) != source["sha256"]:
+    data = _read(train, dev, settings["seed"], {name: source[name] for name in READING})
+    if _digest(data) != source["sha256"]:
         files = " or ".join(str(name) for name in (train, dev) if name)
         raise ValueError(f"{folder}: {files} is not what it was trained with")
     with runs.at_work(folder):
-        job = Job(folder, *corpora, source, settings, watch)
+        job = Job(folder, data, source, settings, watch)
         job.write_settings()
         yield job
 
 
-def evaluate(folder: Path, test: Path, *, name: str | None = None, encoding: str = "utf-8") -> dict:
+def evaluate(folder: Path, test: Path, *, name: str | None = None, **reading: object) -> dict:
     """Figures of a run on a labelled file, added to its metrics.json under a name (None: the
-    file's), with pictures.
+    file's), with pictures; reading, as read_labelled takes it.
 
     Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
     and for labels that the model does not know.
@@ -277,7 +293,7 @@ def evaluate(folder: Path, test: Path, *, name: str | None = None, encoding: str
     runs.check_name(name, RESERVED, "dev", name == "dev" and _is_own_dev(folder, test))
     with runs.looked_at(folder):
         model = TextModel.load(folder)
-        corpus = read_labelled(test, encoding=encoding, classes=[*map(str, model.classes)])
+        corpus = read_labelled(test, classes=[*map(str, model.classes)], **reading)
         return _judge(folder, model, corpus, name)
 
 
@@ -308,30 +324,48 @@ def predict(
     model: TextModel,
     path: Path | str,
     *,
-    encoding: str = "utf-8",
     proba: bool = False,
     top: int = 0,
     threshold: float | None = None,
     chunk: int = CHUNK,
+    tell: Callable[[str], object] = lambda said: None,
+    **reading: object,
 ) -> Iterator[str]:
-    """Classify the lines of a file, or with "-" of the standard input, as they come.
+    """Classify the texts of a file, or with "-" of the standard input, as they come.
 
-    Inputs: chunk, characters that are read before they are classified, 0 for every line by itself;
+    Inputs: chunk, characters that are read before they are classified, 0 for every text by itself;
     in memory there is one chunk, or the longest line; top, how many labels to name with their
     probabilities, the likeliest first, 0 for those that are predicted alone; threshold, the
-    probability without which no label is named (None: the model's).
-    Returns: for one chunk after the other as many lines as it has: labels, and with proba, after
-    tabs, the probabilities of all classes.
-    Raises, when it gets there, what read_lines raises.
+    probability without which no label is named (None: the model's); reading, as read_rows takes it;
+    tell, gets in a line what the file seems to be where that is more than a text a line.
+    Returns: with proba first a line of the columns' names; then for one chunk after the other as
+    many lines as it has texts: labels, and with proba, after tabs, the classes' probabilities.
+    Raises what form_of raises and, when it gets there, what read_rows says.
     """
     classes = [*map(printable, model.classes)]
-    for texts in _chunks(read_lines(path, encoding=encoding), chunk):
+    lines = _texts(model, path, tell, reading)
+    if proba:
+        yield "\t".join(["label", *map("p({})".format, classes)]) + "\n"
+    for texts in _chunks(lines, chunk):
         p = model.predict_proba(texts)
         rows = _answers(model, p, classes, top, threshold)
         if proba:
             form = "\t".join(["{}"] + ["{:.6g}"] * len(classes)).format
             rows = [form(label, *row) for label, row in zip(rows, p.tolist(), strict=True)]
         yield "\n".join(rows) + "\n"
+
+
+def _texts(
+    model: TextModel, path: Path | str, tell: Callable[[str], object], reading: dict[str, object]
+) -> Iterator[str]:
+    """The texts of a file to predict for."""
+    # What comes slowly is judged by its first line: who sent it waits for the answer.
+    head = {"head": 1} if str(path) == "-" else {}
+    known = {*map(str, model.classes)}
+    form, rows = read_rows(path, classes=known, labelled=False, **head, **reading)
+    if form.kind != LINES and reading.get("file_format", AUTO) == AUTO:
+        tell(f"{path}: read as {form}")
+    return (row.text for row in rows)
 
 
 def _answers(
@@ -379,13 +413,14 @@ def explain(
     *,
     label: str | None = None,
     count: int = 20,
-    encoding: str = "utf-8",
+    tell: Callable[[str], object] = lambda said: None,
+    **reading: object,
 ) -> Iterator[Explained]:
     """What the words of texts mean to a run's model.
 
-    Inputs: path, a file with a text a line, or "-"; None: the texts that the training validated on,
-    of these up to count that the model is most wrong about; label, the class to explain (None: each
-    text's likeliest).
+    Inputs: path, tell, reading, as predict takes them; without a path the texts that the training
+    validated on, of these up to count that the model is most wrong about; label, the class to
+    explain (None: each text's likeliest).
     Raises ValueError for a label that the model does not know, and what reading raises.
     """
     model = TextModel.load(folder)
@@ -395,7 +430,7 @@ def explain(
     if path is None:
         examples = _errors(folder, model, classes, count)
     else:
-        examples = ((text, "") for text in read_lines(path, encoding=encoding))
+        examples = ((text, "") for text in _texts(model, path, tell, reading))
     for text, truth in examples:
         explanation = explanation_of(model, text)
         c = int(explanation.proba.argmax()) if label is None else classes.index(label)
@@ -409,7 +444,7 @@ def _errors(
     that are right."""
     settings, source = _read_run(folder)
     train, dev = (name and folder / name for name in (source["train"], source["dev"]))
-    corpus = _read(train, dev, source["encoding"], settings["seed"])[1]
+    corpus = _read(train, dev, settings["seed"], {name: source[name] for name in READING}).dev
     y, proba = _indices(corpus, classes), model.predict_proba(corpus.texts)
     wrong = y != model.decide(proba)
     wrong = wrong.any(axis=1) if model.multilabel else wrong
