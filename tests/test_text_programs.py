@@ -520,6 +520,117 @@ def test_predict_names_the_likeliest(capsys, trained, tmp_path):
     assert [len(row.split("\t")) // 2 for row in rows] == (proba >= 0.7).sum(axis=1).tolist()
 
 
+# ---- several labels a text -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory):
+    """A run on a file of fastText's whose texts have up to three labels, and its dev set."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("tags")
+    for name, n in (("train", 300), ("dev", 60)):
+        lines = []
+        for _ in range(n):
+            tags = rng.permutation(4)[: rng.integers(1, 4)]
+            words = rng.permutation([f"word-{tag}" for tag in tags] + ["a", "b"])
+            lines.append(" ".join([*(f"__label__tag-{tag}" for tag in tags), *words]))
+        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+    args = [folder / "train.txt", "--dev", folder / "dev.txt", "--out", folder / "run"]
+    args += ["--model", "bow", "--metric", "micro-f1", "--batch-size", 16, "--epochs", 8]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["classify", "train", *map(str, args)])
+    assert exit_.value.code in (0, None)
+    return folder
+
+
+TAGS = [f"tag-{i}" for i in range(4)]
+
+
+def test_several_labels_are_trained_and_judged(capsys, tagged):
+    metrics = storage.read_json(tagged / "run/metrics.json")["dev"]
+    assert metrics["micro_f1"] > 0.95 and metrics["accuracy"] > 0.8
+    assert [*metrics["per_class"]] == TAGS
+    assert not (tagged / "run/confusion.png").exists()
+    assert_drawn(tagged / "run/reliability.png")
+    out = done(capsys, "evaluate", tagged / "run", tagged / "dev.txt", "--name", "again")
+    assert f"all labels right {metrics['accuracy']:.4f}, micro F1 {metrics['micro_f1']:.4f}" in out
+    assert storage.read_json(tagged / "run/metrics.json")["again"] == metrics
+    model = TextModel.load(tagged / "run")
+    thresholds = [row["threshold"] for row in metrics["per_class"].values()]
+    assert thresholds == model.thresholds.tolist()
+
+
+def test_several_labels_are_predicted(capsys, tagged, tmp_path):
+    path = tmp_path / "new.txt"
+    path.write_text("word-2 a word-0\nb word-3\na\n")
+    run = tagged / "run"
+    assert done(capsys, "predict", run, path).splitlines() == ["tag-0|tag-2", "tag-3", ""]
+    assert done(capsys, "predict", run, path, "--threshold", 1).splitlines() == [""] * 3
+    everything = done(capsys, "predict", run, path, "--threshold", 0).splitlines()
+    assert everything == ["|".join(TAGS)] * 3
+    best = done(capsys, "predict", run, path, "--top", 2).splitlines()[0].split("\t")
+    assert {*best[::2]} == {"tag-0", "tag-2"} and min(map(float, best[1::2])) > 0.5
+    head, *rows = done(capsys, "predict", run, path, "--proba").splitlines()
+    assert head.split("\t") == ["label", *(f"p({tag})" for tag in TAGS)]
+    proba = TextModel.load(run).predict_proba(path.read_text().splitlines())
+    shown = [[float(p) for p in row.split("\t")[1:]] for row in rows]
+    np.testing.assert_allclose(shown, proba, rtol=1e-5)
+
+
+def test_several_labels_are_explained(capsys, tagged, tmp_path):
+    path = tmp_path / "new.txt"
+    path.write_text("word-2 a word-0\n")
+    out = done(capsys, "explain", tagged / "run", path, "--label", "tag-2", "--top", 1)
+    assert out.splitlines()[1].split()[1] == "word-2"
+    done(capsys, "explain", tagged / "run", "--count", 3)
+
+
+def test_several_labels_are_held_out_and_resumed(capsys, tagged, tmp_path, undrawn):
+    run, quick = tmp_path / "run", ["--model", "bow", "--epochs", 1]
+    out = done(capsys, "train", tagged / "train.txt", "--out", run, *quick)
+    assert "held out to validate" in out and "4 labels, several a text" in out
+    done(capsys, "train", "--resume", "--out", run, "--epochs", 2)
+    epochs = storage.read_json(run / "metrics.json")["training"]["epochs"]
+    assert epochs == 2
+
+
+def test_one_label_is_expected_where_it_was_trained_with_one(capsys, trained, tagged, tmp_path):
+    code, _, err = call(capsys, "evaluate", trained, tagged / "dev.txt", "--name", "tags")
+    assert code == 1 and "expected one label, got" in err
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_that_a_run_has_not_are_always_wrong(capsys, trained, tagged, tmp_path, several):
+    path, run = tmp_path / "test.txt", tagged / "run" if several else trained
+    head = "__label__tag-1 __label__other word-1\n" if several else "nice film\n"
+    path.write_text(head * 2 + ("__label__tag-1 word-1\n" if several else "pos good\n"))
+    code, _, err = call(capsys, "evaluate", run, path)
+    assert code == 1 and "evaluate takes others with --unseen" in err
+    done(capsys, "evaluate", run, path, "--unseen", "--name", "others")
+    figures = storage.read_json(run / "metrics.json")["others"]
+    unseen = figures["per_class"]["other" if several else "nice"]
+    assert (unseen["recall"], unseen["support"]) == (0, 2)
+    assert figures["accuracy"] <= 1 / 3
+    assert figures["examples"] == 3
+
+
+def test_labels_that_seem_none_are_taken_with_a_format(capsys, tmp_path, undrawn):
+    """Over 1,000 of them, or most of them with one example."""
+    quick = ["--model", "bow", "--epochs", 1]
+    for name, labels in (
+        ("many", [f"l{i}" for i in range(1100) for _ in "ab"]),
+        ("tail", ["common"] * 30 + [f"rare{i}" for i in range(40)]),
+    ):
+        path = tmp_path / f"{name}.txt"
+        path.write_text("".join(f"{label} word-{label} a\n" for label in labels))
+        code, _, err = call(capsys, "train", path, "--out", tmp_path / name, *quick)
+        assert code == 1 and "--format space takes any" in err
+        args = ["--format", "space", "--out", tmp_path / name, *quick]
+        done(capsys, "train", path, *args)
+        metrics = storage.read_json(tmp_path / name / "metrics.json")["dev"]
+        assert len(metrics["per_class"]) == len(set(labels))
+        assert (metrics["confusion"] is None) == (name == "many")
+
+
 # ---- explain -------------------------------------------------------------------------------------
 
 

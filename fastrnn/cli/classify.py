@@ -245,8 +245,9 @@ def _print_results(metrics: dict[str, dict], model: str) -> None:
 @click.argument("run", type=FOLDER)
 @click.argument("test", type=FILE)
 @click.option("--name", help="Of the figures and pictures (default: the file's).")
+@click.option("--unseen", is_flag=True, help="Take labels that the run has not: always wrong.")
 @reading(LABELLED)
-def evaluate(run, test, name, **options) -> None:
+def evaluate(run, test, name, unseen, **options) -> None:
     """Accuracy, precision, recall and F1 of a run on a labelled file.
 
     Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
@@ -257,7 +258,8 @@ def evaluate(run, test, name, **options) -> None:
       fastrnn classify evaluate run test.txt
     """
     tell = partial(say, err=True)
-    click.echo(report_table(programs.evaluate(run, test, name=name, tell=tell, **given(options))))
+    asked = {"name": name, "unseen": unseen, "tell": tell} | given(options)
+    click.echo(report_table(programs.evaluate(run, test, **asked)))
 
 
 def _size(count: int) -> str:

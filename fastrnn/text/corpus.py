@@ -107,6 +107,7 @@ def read_labelled(
     label_column: str | None = None,
     classes: Sequence[str] | None = None,
     multilabel: bool = False,
+    unseen: bool = False,
     tell: Callable[[str], object] = lambda said: None,
 ) -> Corpus:
     """Read examples: texts, each with its label, or with multilabel with a tuple of labels.
@@ -119,9 +120,9 @@ def read_labelled(
     Raises what read_lines raises, and ValueError
     - for a file that may be read in two ways, and rows that are not of the format;
     - for a text without a label, and without multilabel for one with several;
-    - for a label that is none of classes, where those are given;
-    - where they are not, for more than MAX_CLASSES labels, and for more than 20 of which more than
-      a third occur once: then they are no labels;
+    - for a label that is none of classes, where those are given, unless unseen;
+    - where neither they nor file_format are, for more than MAX_CLASSES labels, and for more than 20
+      of which more than a third occur once: then they are no labels;
     - for a file without an example.
     """
     form, rows = read_rows(
@@ -143,7 +144,8 @@ def read_labelled(
             skipped += 1
     if not examples:
         raise ValueError(f"{path}: no examples; expected lines of a label and the words of a text")
-    _check_labels(path, examples, form, classes)
+    if not unseen and (classes is not None or file_format == AUTO):
+        _check_labels(path, examples, form, classes)
     if file_format == AUTO:
         tell(f"{path}: read as {form}")
     labels = [row.labels if multilabel else row.labels[0] for row in examples]
@@ -207,18 +209,20 @@ def _check_labels(
 ) -> None:
     counts = Counter(chain.from_iterable(row.labels for row in examples))  # as they appear
     hint = "the first token of a line is read as its label" if form.kind == "space" else form
+    override = f"--format {form.kind} takes any"
     wrong, problem = [], ""
     if classes is not None:
         known = set(classes)
         wrong = [label for label in counts if label not in known]
         problem = f"is not one of {', '.join(classes[:10])}{', ...' * (len(classes) > 10)}"
+        problem += "; evaluate takes others with --unseen"
     elif len(counts) > MAX_CLASSES:
         wrong = [*counts][MAX_CLASSES:]
-        problem = f"is label number {MAX_CLASSES + 1}; {hint}"
+        problem = f"is label number {MAX_CLASSES + 1}; {hint}; {override}"
     elif len(counts) > 20:
         once = [label for label, n in counts.items() if n == 1]
         wrong = once if 3 * len(once) > len(counts) else []
-        problem = f"occurs once, as do {len(once)} of the {len(counts)} labels; {hint}"
+        problem = f"occurs once, as do {len(once)} of the {len(counts)} labels; {hint}; {override}"
     if wrong:
         line = next(row.line for row in examples if wrong[0] in row.labels)
         raise ValueError(f"{path}:{line}: label {shortened(wrong[0])} {problem}")

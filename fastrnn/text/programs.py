@@ -218,17 +218,21 @@ def _make(corpus: str, seed: int) -> Data:
 
 def _read(train: Path, dev: Path | None, seed: int, reading: dict[str, object]) -> Data:
     told: list[str] = []
-    corpus = read_labelled(train, tell=told.append, **reading)
-    if len(set(corpus.labels)) < 2:
-        raise ValueError(f"{train}: expected at least two classes, got 1, {corpus.labels[0]!r}")
+    corpus = read_labelled(train, multilabel=True, tell=told.append, **reading)
+    several = any(len(labels) > 1 for labels in corpus.labels)
+    if not several:
+        corpus = corpus._replace(labels=[label for (label,) in corpus.labels])
+    classes = _classes(corpus)
+    if len(classes) < 2:
+        raise ValueError(f"{train}: expected at least two classes, got 1, {classes[0]!r}")
     if dev is None:
         try:
             return _hold_out(corpus, seed)._replace(told=told)
         except ValueError as error:
             hint = "the first token of a line is read as its label"
             raise ValueError(f"{train}: {error}; {told[0] if told else hint}") from None
-    classes = sorted(set(corpus.labels))
-    return Data(corpus, read_labelled(dev, classes=classes, tell=told.append, **reading), told)
+    known = {"classes": classes, "multilabel": several, "tell": told.append}
+    return Data(corpus, read_labelled(dev, **known, **reading), told)
 
 
 def _hold_out(corpus: Corpus, seed: int) -> Data:
@@ -282,18 +286,22 @@ def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job
         yield job
 
 
-def evaluate(folder: Path, test: Path, *, name: str | None = None, **reading: object) -> dict:
+def evaluate(
+    folder: Path, test: Path, *, name: str | None = None, unseen: bool = False, **reading: object
+) -> dict:
     """Figures of a run on a labelled file, added to its metrics.json under a name (None: the
-    file's), with pictures; reading, as read_labelled takes it.
+    file's), with pictures; unseen, whether labels that the model does not know are taken, for
+    classes that it never says; reading, as read_labelled takes it.
 
-    Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
-    and for labels that the model does not know.
+    Returns: metrics.classifier_report's, or multilabel_report's. Raises ValueError for a name that
+    is taken or no file's, and without unseen for labels that the model does not know.
     """
     name = test.stem if name is None else name
     runs.check_name(name, RESERVED, "dev", name == "dev" and _is_own_dev(folder, test))
     with runs.looked_at(folder):
         model = TextModel.load(folder)
-        corpus = read_labelled(test, classes=[*map(str, model.classes)], **reading)
+        known = {"classes": [*map(str, model.classes)], "multilabel": model.multilabel}
+        corpus = read_labelled(test, **known, unseen=unseen, **reading)
         return _judge(folder, model, corpus, name)
 
 
