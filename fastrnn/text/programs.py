@@ -31,6 +31,7 @@ from fastrnn.text.training import RESUMABLE, Training
 
 # In metrics.json beside the evaluations, which have the names of their files.
 RESERVED = ("training", "embeddings")
+OWN = "dev"  # what training has validated on, whatever its file is called
 # Of run.json, and of what it says of the data; how a version read files that does not say it.
 KINDS = {"settings": OBJECT, "data": OBJECT}
 SOURCE = {
@@ -112,7 +113,9 @@ class Job:
             plots.plot_curves(path, solver.loss_history, solver.history, "dev")
         metrics = self._figures()
         runs.add_metrics(self.folder, metrics)
-        return metrics | {"dev": _judge(self.folder, model, self.dev, "dev")}
+        report, classes = _report(model, self.dev)
+        _keep(self.folder, report, classes, OWN)
+        return metrics | {OWN: report}
 
     def _figures(self) -> dict[str, dict]:
         """Figures of the training, of all networks together, and of the embeddings."""
@@ -261,34 +264,37 @@ def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job
 
 
 def evaluate(folder: Path, test: Path, *, name: str | None = None, **reading: object) -> dict:
-    """Figures of a run on a labelled file, added to its metrics.json under a name (None: the
-    file's), with pictures; reading, as read_labelled takes it.
+    """Figures of a run on a labelled file, added to its metrics.json, with pictures, under a name
+    (None: the file's, with its suffix where without it training's own figures would be replaced);
+    reading, as read_labelled takes it.
 
     Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
     and for labels that the model does not know.
     """
-    name = test.stem if name is None else name
-    runs.check_name(name, RESERVED, "dev", name == "dev" and _is_own_dev(folder, test))
+    runs.check_name(folder, name, RESERVED, OWN)
     with runs.looked_at(folder):
         model = TextModel.load(folder)
         corpus = read_labelled(test, classes=[*map(str, model.classes)], **reading)
-        return _judge(folder, model, corpus, name)
+        report, classes = _report(model, corpus)
+        if name is None:
+            name = runs.free_name(folder, report, (test.stem, test.name), RESERVED, OWN)
+        _keep(folder, report, classes, name)
+        return report
 
 
-def _is_own_dev(folder: Path, test: Path) -> bool:
-    own = _read_run(folder)[1]["dev"] if (folder / runs.RUN).exists() else None
-    return own is None or (folder / own).resolve() == test.resolve()
-
-
-def _judge(folder: Path, model: TextModel, corpus: Corpus, name: str) -> dict:
+def _report(model: TextModel, corpus: Corpus) -> tuple[dict, list[str]]:
+    """Figures of a model on labelled texts, and its classes' names."""
     classes = [*map(str, model.classes)]
     proba = model.predict_proba(corpus.texts)
-    report = classifier_report(_indices(corpus, classes), proba, classes)
-    suffix = "" if name == "dev" else f"-{name}"
+    return classifier_report(_indices(corpus, classes), proba, classes), classes
+
+
+def _keep(folder: Path, report: dict, classes: Sequence[str], name: str) -> None:
+    """Draw a report's pictures and add it to metrics.json."""
+    suffix = "" if name == OWN else f"-{name}"
     plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
     plots.plot_reliability(folder / f"reliability{suffix}.png", report)
     runs.add_metrics(folder, {name: report})
-    return report
 
 
 def predict(
