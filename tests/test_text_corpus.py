@@ -193,7 +193,7 @@ def test_labels_outside_of_the_classes_are_refused(file):
     problem = "is not one of 0, 1; evaluate takes others with --unseen"
     assert str(error.value) == f"{path}:4: label 'x' {problem}"
     assert read_labelled(path, classes=("0", "1", "x", "y", "z")).labels == ["1", "0", "x", "y"]
-    with pytest.raises(ValueError, match=r":1: label '1' is not one of c0, c1, .*, c9, \.\.\.$"):
+    with pytest.raises(ValueError, match=r":1: label '1' is not one of c0, c1, .*, c9, \.\.\.;"):
         read_labelled(path, classes=[f"c{i}" for i in range(11)])
     unlabelled = file("".join(f"word{i} and more\n" for i in range(50)))
     assert len(set(read_labelled(unlabelled, classes=[f"word{i}" for i in range(50)]).labels)) == 50

@@ -437,6 +437,29 @@ def test_evaluate_draws_what_is_called_dev_as_train_does(capsys, trained, files,
 
 
 @pytest.mark.parametrize(
+    ("file", "name"),
+    [("dev.txt", "dev.txt"), ("dev", "dev-2"), ("training.txt", "training.txt"),
+     ("embeddings.csv", "embeddings.csv"), ("train.txt", "train")],
+)  # fmt: skip
+def test_evaluate_replaces_no_figures_of_train(capsys, tmp_path, files, file, name):
+    """Neither those of what was held out nor others; whoever wants another name gives one."""
+    run, test = tmp_path / "run", tmp_path / file
+    done(capsys, "train", files[0], "--out", run, *QUICK)
+    before = storage.read_json(run / "metrics.json")
+    pictures = {path: path.read_bytes() for path in run.glob("*.png")}
+    shutil.copy(files[1], test)
+    for _ in range(2):
+        done(capsys, "evaluate", run, test, "--format", "space")
+        metrics = storage.read_json(run / "metrics.json")
+        assert metrics == before | {name: metrics[name]}
+        assert metrics[name]["examples"] == 40
+    assert {path: path.read_bytes() for path in pictures} == pictures
+    assert_drawn(run / f"confusion-{name}.png")
+    code, _, err = call(capsys, "evaluate", run, test, "--name", "dev")
+    assert code == 1 and "'dev' is what train validated on; choose another with --name" in err
+
+
+@pytest.mark.parametrize(
     ("text", "options", "message"),
     [
         ("pos fine\n\nbad film\n", [], "test.txt:3: label 'bad' is not one of neg, pos"),

@@ -1168,6 +1168,21 @@ def test_evaluate_knows_the_runs_own_val(capsys, trained, photos, tmp_path, undr
 
 
 @pytest.mark.parametrize(
+    ("folder", "name"), [("val", "new-val"), ("training", "new-training"), ("pretrain/x", "x")]
+)
+def test_evaluate_replaces_no_figures_of_train(
+    capsys, trained, photos, tmp_path, undrawn, folder, name
+):
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = storage.read_json(run / "metrics.json")
+    place = shutil.copytree(photos / "train", tmp_path / "new" / folder)
+    for _ in range(2):
+        done(capsys, "evaluate", run, place)
+        metrics = storage.read_json(run / "metrics.json")
+        assert metrics == before | {name: metrics[name]}
+
+
+@pytest.mark.parametrize(
     ("how", "options", "message"),
     [
         ("another class", [], "val/star: class 'star' is not one of disc, square"),

@@ -251,7 +251,8 @@ def evaluate(run, test, name, unseen, **options) -> None:
     """Accuracy, precision, recall and F1 of a run on a labelled file.
 
     Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
-    reliability-NAME.png (for dev, as train does, without the name). The same name replaces them.
+    reliability-NAME.png. The same name replaces them, but never the figures of train: those of
+    another dev.txt are called dev.txt.
 
     \b
     Example:

@@ -150,7 +150,8 @@ def evaluate(run, data, name, device) -> None:
     DIR/val/CLASS/*.
 
     Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
-    predictions-NAME.png (for val, as train does, without the name). The same name replaces them.
+    predictions-NAME.png (for val, as train does, without the name). The same name replaces them,
+    but never the figures of train.
 
     \b
     Example:

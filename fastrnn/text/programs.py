@@ -35,6 +35,7 @@ from fastrnn.text.training import RESUMABLE, Training
 
 # In metrics.json beside the evaluations, which have the names of their files.
 RESERVED = ("training", "embeddings", "calibration", "quantization")
+OWN = "dev"  # what training has validated on, whatever its file is called
 # Of run.json, and of what it says of the data; how a version read files that does not say it.
 KINDS = {"settings": OBJECT, "data": OBJECT}
 SOURCE = {
@@ -123,7 +124,9 @@ class Job:
         sizes = [path.stat().st_size for path in self.folder.glob(f"{Path(DESCRIPTION).stem}*")]
         metrics["training"]["model_bytes"] = sum(sizes)
         runs.add_metrics(self.folder, metrics)
-        return metrics | {"dev": _judge(self.folder, model, self.dev, "dev")}
+        report, classes = _report(model, self.dev)
+        _keep(self.folder, report, classes, OWN)
+        return metrics | {OWN: report}
 
     def _figures(self) -> dict[str, dict]:
         """Figures of the training, of all networks together, and of the embeddings."""
@@ -289,43 +292,46 @@ def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job
 def evaluate(
     folder: Path, test: Path, *, name: str | None = None, unseen: bool = False, **reading: object
 ) -> dict:
-    """Figures of a run on a labelled file, added to its metrics.json under a name (None: the
-    file's), with pictures; unseen, whether labels that the model does not know are taken, for
-    classes that it never says; reading, as read_labelled takes it.
+    """Figures of a run on a labelled file, added to its metrics.json, with pictures, under a name
+    (None: the file's, with its suffix where without it training's own figures would be replaced);
+    unseen, whether labels that the model does not know are taken, for classes that it never says;
+    reading, as read_labelled takes it.
 
     Returns: metrics.classifier_report's, or multilabel_report's. Raises ValueError for a name that
     is taken or no file's, and without unseen for labels that the model does not know.
     """
-    name = test.stem if name is None else name
-    runs.check_name(name, RESERVED, "dev", name == "dev" and _is_own_dev(folder, test))
+    runs.check_name(folder, name, RESERVED, OWN)
     with runs.looked_at(folder):
         model = TextModel.load(folder)
         known = {"classes": [*map(str, model.classes)], "multilabel": model.multilabel}
         corpus = read_labelled(test, **known, unseen=unseen, **reading)
-        return _judge(folder, model, corpus, name)
+        report, classes = _report(model, corpus)
+        if name is None:
+            name = runs.free_name(folder, report, (test.stem, test.name), RESERVED, OWN)
+        _keep(folder, report, classes, name)
+        return report
 
 
-def _is_own_dev(folder: Path, test: Path) -> bool:
-    own = _read_run(folder)[1]["dev"] if (folder / runs.RUN).exists() else None
-    return own is None or (folder / own).resolve() == test.resolve()
-
-
-def _judge(folder: Path, model: TextModel, corpus: Corpus, name: str) -> dict:
+def _report(model: TextModel, corpus: Corpus) -> tuple[dict, list[str]]:
+    """Figures of a model on labelled texts, and its classes' names."""
     classes = [*map(str, model.classes)]
     unseen = sorted({*_classes(corpus)} - {*classes})
     classes += unseen  # which the model never says
     proba = np.pad(model.predict_proba(corpus.texts), ((0, 0), (0, len(unseen))))
     truth = _indices(corpus, classes), proba, classes
     if model.multilabel:
-        report = multilabel_report(*truth, np.append(model.thresholds, np.ones(len(unseen))))
-    else:
-        report = classifier_report(*truth)
-    suffix = "" if name == "dev" else f"-{name}"
+        thresholds = np.append(model.thresholds, np.ones(len(unseen)))
+        return multilabel_report(*truth, thresholds), classes
+    return classifier_report(*truth), classes
+
+
+def _keep(folder: Path, report: dict, classes: Sequence[str], name: str) -> None:
+    """Draw a report's pictures and add it to metrics.json."""
+    suffix = "" if name == OWN else f"-{name}"
     if report.get("confusion"):
         plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
     plots.plot_reliability(folder / f"reliability{suffix}.png", report)
     runs.add_metrics(folder, {name: report})
-    return report
 
 
 def predict(
