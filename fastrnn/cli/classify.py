@@ -128,7 +128,7 @@ def command() -> None:
 @setting("Model", "min_count", "Rarer words are unknown.")
 @setting("Model", "ensemble", "Networks whose probabilities are averaged.")
 @setting("Training", "epochs", "Most passes over the sentences.")
-@setting("Training", "patience", "Epochs without a better dev accuracy; 0: any.")
+@setting("Training", "patience", "Epochs without a better --metric on dev; 0: any.")
 @setting("Training", "batch_size", "Sentences a minibatch; of few sentences fewer.")
 @setting("Training", "max_words", "Of a text that a recurrent network learns from; 0: all.")
 @setting("Training", "learning_rate", "Of the first epoch.")

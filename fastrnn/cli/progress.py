@@ -11,6 +11,8 @@ from fastrnn.solver import Solver
 # The validated figure that a training shows, of whichever program, and its name there.
 SHOWN = {
     "bleu4": "BLEU-4",
+    "dev_macro_f1": "best dev macro F1",
+    "dev_micro_f1": "best dev micro F1",
     "dev_accuracy": "best dev accuracy",
     "val_accuracy": "best val accuracy",
 }

@@ -55,16 +55,17 @@ def explain(model: TextModel, text: str) -> Explanation:
     P = min(L, PIECES)
     piece = np.arange(L) * P // max(L, 1)
     of_first, of_last = piece[begins], piece[begins + lengths - 1]
+    distinct, places = np.unique(words, return_inverse=True)
     bag, proba = model.settings["model"] == "bow", []
     at_once = max(1, WORDS // max(len(words), 1))
     for first in range(-1, P, at_once):  # number -1 leaves nothing out
         left_out = np.arange(first, min(P, first + at_once))[:, None]
         hidden = (of_first <= left_out) & (left_out <= of_last)
         if bag:
-            gone = np.zeros((len(hidden), len(vocabulary)), bool)
-            rows, places = np.nonzero(hidden)
-            gone[rows, words[places]] = True
-            hidden = gone[:, words]
+            gone = np.zeros((len(hidden), len(distinct)), bool)
+            rows, runs = np.nonzero(hidden)
+            gone[rows, places[runs]] = True
+            hidden = gone[:, places]
         seen = np.where(hidden, 0, words)
         sentences = Sentences(seen.ravel(), np.arange(len(seen) + 1) * len(words))
         proba.append(model.proba(as_sets(sentences) if bag else sentences))

@@ -266,6 +266,18 @@ def _read_run(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
         return complete(content["settings"]), source
 
 
+def _read_again(folder: Path) -> tuple[dict[str, object], dict[str, object], Data]:
+    """The settings of a run, where its data are, and what it was trained with. Raises ValueError
+    where that has changed."""
+    settings, source = _read_run(folder)
+    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
+    data = _read(train, dev, settings["seed"], {name: source[name] for name in READING})
+    if _digest(data) != source["sha256"]:
+        files = " or ".join(str(name) for name in (train, dev) if name)
+        raise ValueError(f"{folder}: {files} is not what it was trained with")
+    return settings, source, data
+
+
 @contextmanager
 def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoints, or begun again where there is none yet;
@@ -275,14 +287,9 @@ def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job
     another process is at work in it, ValueError for other settings, another format, or where the
     data have changed.
     """
-    saved, source = _read_run(folder)
     runs.check_resumable(folder, given, RESUMABLE)
+    saved, source, data = _read_again(folder)
     settings = saved | given
-    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
-    data = _read(train, dev, settings["seed"], {name: source[name] for name in READING})
-    if _digest(data) != source["sha256"]:
-        files = " or ".join(str(name) for name in (train, dev) if name)
-        raise ValueError(f"{folder}: {files} is not what it was trained with")
     with runs.at_work(folder):
         job = Job(folder, data, source, settings, watch)
         job.write_settings()
@@ -456,9 +463,7 @@ def _errors(
 ) -> Iterator[tuple[str, str]]:
     """The texts of dev with the highest losses among those whose labels are wrong, and the labels
     that are right."""
-    settings, source = _read_run(folder)
-    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
-    corpus = _read(train, dev, settings["seed"], {name: source[name] for name in READING}).dev
+    corpus = _read_again(folder)[2].dev
     y, proba = _indices(corpus, classes), model.predict_proba(corpus.texts)
     wrong = y != model.decide(proba)
     wrong = wrong.any(axis=1) if model.multilabel else wrong
