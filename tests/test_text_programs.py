@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -243,6 +244,22 @@ def test_embeddings_are_reported(capsys, tmp_path, files, undrawn, monkeypatch):
     settings = storage.read_json(tmp_path / "run/run.json")["settings"]
     assert settings["embeddings"] == str(vectors)
     assert settings["embedding_dim"] == 3
+
+
+def test_embeddings_of_an_archive_are_chosen(capsys, tmp_path, files, undrawn):
+    with zipfile.ZipFile(tmp_path / "glove.zip", "w") as archive:
+        archive.writestr("glove.2d.txt", "the 1 2\nwas 3 4\n")
+        archive.writestr("glove.3d.txt", "the 1 2 3\nwas 3 4 5\n")
+    arguments = ["train", files[0], "--embeddings", tmp_path / "glove.zip", *QUICK, "--out"]
+    code, _, err = call(capsys, *arguments, tmp_path / "no")
+    assert code == 1 and "expected one text file in it, got glove.2d.txt, glove.3d.txt" in err
+    member = ["--embeddings-member", "glove.3d.txt"]
+    assert "2 of" in done(capsys, *arguments, tmp_path / "run", *member)
+    settings = storage.read_json(tmp_path / "run/run.json")["settings"]
+    assert settings["embeddings"] == str(tmp_path / "glove.zip/glove.3d.txt")
+    assert settings["embedding_dim"] == 3
+    done(capsys, "train", "--resume", "--out", tmp_path / "run")
+    assert call(capsys, "train", files[0], "--out", tmp_path / "no", *member)[0] == 2
 
 
 # ---- resume --------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from fastrnn.metrics import classifier_report
 from fastrnn.printing import printable
 from fastrnn.settings import OBJECT, TEXT, check, optional
 from fastrnn.solver import CHECKPOINT
+from fastrnn.text.compressed import split_member
 from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_rows, split
 from fastrnn.text.detection import AUTO
 from fastrnn.text.formats import LINES
@@ -70,7 +71,8 @@ class Job:
         self.train, self.dev, self.told = data
         self.classes = sorted(set(self.train.labels))
         embeddings = settings.get("embeddings")
-        with watch(Path(embeddings)) if embeddings else nullcontext() as progress:
+        watched = watch(split_member(Path(embeddings))[0]) if embeddings else nullcontext()
+        with watched as progress:
             self.training = self._training_of(settings, folder=folder, progress=progress)
 
     def _training_of(self, settings: dict[str, object], **options) -> Training:
