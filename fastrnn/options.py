@@ -27,6 +27,16 @@ class Options(NamedTuple):
     seed: int = 0  # in [0, 2**64)
     first_step: int = 0  # of a piece of a sequence, the steps taken before it
 
+    @property
+    def is_random(self) -> bool:
+        """Whether forward passes with training=True draw masks."""
+        return any(self[: self._fields.index("clip")])
+
+    def without_dropout(self) -> "Options":
+        """What is left of them in predictions."""
+        names = (name for name in self._fields if name.startswith("dropout"))
+        return self._replace(**dict.fromkeys(names, 0.0))
+
     def __repr__(self) -> str:
         usual = self._field_defaults
         said = (f"{k}={v!r}" for k, v in self._asdict().items() if v != usual[k])

@@ -91,6 +91,13 @@ def _ours(cell: str, gates: str | None) -> str:
 
 # Of a layer's parameters, in the order of Layer's fields; what follows says which layer.
 # PyTorch has no peepholes: their name is fastrnn.nn's.
+# Those of fastrnn.nn's layer normalisation by the fields of LayerNorm.
+NORM_NAMES = {
+    "gain_x": "gain_ih",
+    "gain_h": "gain_hh",
+    "gain_c": "gain_c",
+    "shift_c": "shift_c",
+}
 TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole")
 
 
@@ -119,11 +126,11 @@ def to_torch(cell: str, layer: Layer, *, gates: str | None = None) -> dict[str, 
 
 
 def reorder_params(params: Mapping[str, Array], before: str, after: str) -> dict[str, Array]:
-    """PyTorch's parameters, by names that begin with TORCH_NAMES, with the gates in another order;
-    a projection has none."""
+    """PyTorch's parameters, by names that begin with TORCH_NAMES or NORM_NAMES, with the gates in
+    another order; a projection and what normalises c have none."""
 
     def turned(name, a):
-        if name.startswith("weight_hr"):
+        if name.startswith(("weight_hr", "gain_c", "shift_c")):
             return a
         orders = _peeping(before, after) if name.startswith("peephole") else (before, after)
         return reorder(a, *orders, axis=0)

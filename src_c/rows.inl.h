@@ -137,27 +137,55 @@ static void FN(update)(const void *args, idx part, idx parts)
 
 /* ---- dropout --------------------------------------------------------------------------------- */
 
-/* One block of bits at a time, for all rows: where columns lie apart, neighbouring rows do not. */
+/* One line of a mask: where its bits are below the limit 0, else in times scale. */
+INLINE void FN(drop_line)(const drop_args *p, const uint16_t *bits, idx n, const REAL *in, idx in_step,
+                          REAL *out, idx out_step)
+{
+    const uint16_t below = (uint16_t)p->below;
+    const REAL scale = (REAL)p->scale;
+    for (idx j = 0; j < n; j++)
+        out[j * out_step] = bits[j] < below ? 0 : in[j * in_step] * scale;
+}
+
+/* The bits of one block, step apart. */
+INLINE void FN(drop_bits)(const drop_args *p, idx row, idx column, uint16_t *bits, idx step)
+{
+    uint64_t words[4];
+    uint16_t found[PHILOX_UNITS];
+    philox(words, p->seed, 1 + column / PHILOX_UNITS, 0, p->first_row + row, p->kind);
+    memcpy(found, words, sizeof found);
+    for (idx j = 0; j < PHILOX_UNITS; j++)
+        bits[j * step] = found[j];
+}
+
+/* Tile by tile; a line of a tile runs along the axis in which the elements are adjacent. */
 static void FN(drop)(const void *args, idx part, idx parts)
 {
+    enum { BITS = 4096 };
     const drop_args *const p = args;
     const idx begin = p->rows * part / parts, end = p->rows * (part + 1) / parts;
-    const idx in_step = p->in_strides[2], out_step = p->out_strides[2];
-    for (idx column = 0; column < p->columns; column += PHILOX_UNITS)
-        for (idx row = begin; row < end; row++) {
-            const idx n = MIN((idx)PHILOX_UNITS, p->columns - column);
-            uint64_t words[4];
-            uint16_t bits[PHILOX_UNITS];
-            philox(words, p->seed, 1 + column / PHILOX_UNITS, 0, p->first_row + row, p->kind);
-            memcpy(bits, words, sizeof bits);
-            for (idx i = 0; i < p->repeats; i++) {
-                const REAL *const in = (const REAL *)p->in + row * p->in_strides[0]
-                    + i * p->in_strides[1] + column * in_step;
-                REAL *const out = (REAL *)p->out + row * p->out_strides[0] + i * p->out_strides[1]
-                    + column * out_step;
-                for (idx j = 0; j < n; j++)
-                    out[j * out_step] = bits[j] < p->below ? 0 : in[j * in_step] * (REAL)p->scale;
-            }
+    const int by_rows = p->in_strides[0] == 1 && p->in_strides[2] != 1;
+    const int line = by_rows ? 0 : 2, across = 2 - line;
+    const idx columns = by_rows ? PHILOX_UNITS : BITS, rows = BITS / columns;
+    for (idx row = begin; row < end; row += rows)
+        for (idx column = 0; column < p->columns; column += columns) {
+            const idx R = MIN(rows, end - row), C = MIN(columns, p->columns - column);
+            uint16_t bits[BITS];
+            for (idx r = 0; r < R; r++)
+                for (idx c = 0; c < C; c += PHILOX_UNITS)
+                    FN(drop_bits)(p, row + r, column + c, bits + (by_rows ? r : c), by_rows ? rows : 1);
+            const idx *const from = p->in_strides, *const to = p->out_strides, n = by_rows ? R : C;
+            const REAL *const in = (const REAL *)p->in + row * from[0] + column * from[2];
+            REAL *const out = (REAL *)p->out + row * to[0] + column * to[2];
+            for (idx l = 0; l < (by_rows ? C : R); l++)
+                for (idx i = 0; i < p->repeats; i++) {
+                    const REAL *const a = in + l * from[across] + i * from[1];
+                    REAL *const b = out + l * to[across] + i * to[1];
+                    if (from[line] == 1 && to[line] == 1)
+                        FN(drop_line)(p, bits + l * rows, n, a, 1, b, 1);
+                    else
+                        FN(drop_line)(p, bits + l * rows, n, a, from[line], b, to[line]);
+                }
         }
 }
 

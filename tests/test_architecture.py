@@ -52,7 +52,7 @@ BELOW = {
         *("backends", "captioning", "cells", "figures", "layers", "nn", "optim", "optional"),
         *("options", "storage", "text", "torch", "weights"),
     },
-    "torch": {"backends", "cells", "layers", "nn"},
+    "torch": {"backends", "cells", "layers", "nn", "options", "weights"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
         *("optional", "printing", "storage", "text", "vision"),

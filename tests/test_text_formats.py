@@ -144,6 +144,7 @@ REFUSED = {
     "tsv header unknown": (
         "a.txt", "kind\twords\nham\ta b\nham\tc d\n", {}, "--label-column and --text-column",
     ),
+    "header half known": ("a.tsv", "label\twords\na\tb c\nd\te f\n", {}, "may be an example"),
     "columns": (
         "a.csv", "1,x,a b\n2,y,c\n", {},
         "which column of '1', 'x', 'a b' it is has to be said by --text-column",
@@ -283,6 +284,7 @@ PREDICTED = {
     "jsonl": (
         "a.jsonl", of_json({"text": "card"}, {"text": "entry"}), [], "read as jsonl, the text",
     ),
+    "one column": ("a.csv", 'text\n"card, lost"\nentry\n', [], "read as csv, the text in column 1"),
     "lines": ("a.txt", "card , lost\nentry\n", [], ""),
     "asked lines": ("a.csv", "card,lost\nentry\n", ["--format", "lines"], ""),
     "asked": ("a.csv", "entry;card\ncard;entry\n", ["--format", "csv", "--text-column", "2"], ""),
@@ -296,6 +298,15 @@ def test_predict_reads_labels_as_labels(capsys, trained, tmp_path, case):
     code, out, err = call(capsys, "classify", "predict", trained, tmp_path / name, *options)
     assert (code, out.splitlines()) == (0, ["credit card", "credit report"])
     assert told in err if told else err == ""
+
+
+def test_predict_asks_for_the_column_of_an_unknown_table(capsys, trained, tmp_path):
+    (tmp_path / "a.csv").write_text("id,words\n1,card lost\n2,entry in\n")
+    arguments = ["classify", "predict", trained, tmp_path / "a.csv"]
+    code, out, err = call(capsys, *arguments)
+    assert (code, out) == (1, "") and "has to be said by --text-column" in err
+    out = done(capsys, *arguments, "--text-column", "words")
+    assert out.splitlines() == ["credit card", "credit report"]
 
 
 def test_predict_on_the_file_it_was_trained_with(capsys, tmp_path, undrawn):

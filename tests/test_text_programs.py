@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -282,6 +283,22 @@ def test_embeddings_are_reported(capsys, tmp_path, files, undrawn, monkeypatch):
     settings = storage.read_json(tmp_path / "run/run.json")["settings"]
     assert settings["embeddings"] == str(vectors)
     assert settings["embedding_dim"] == 3
+
+
+def test_embeddings_of_an_archive_are_chosen(capsys, tmp_path, files, undrawn):
+    with zipfile.ZipFile(tmp_path / "glove.zip", "w") as archive:
+        archive.writestr("glove.2d.txt", "the 1 2\nwas 3 4\n")
+        archive.writestr("glove.3d.txt", "the 1 2 3\nwas 3 4 5\n")
+    arguments = ["train", files[0], "--embeddings", tmp_path / "glove.zip", *QUICK, "--out"]
+    code, _, err = call(capsys, *arguments, tmp_path / "no")
+    assert code == 1 and "expected one text file in it, got glove.2d.txt, glove.3d.txt" in err
+    member = ["--embeddings-member", "glove.3d.txt"]
+    assert "2 of" in done(capsys, *arguments, tmp_path / "run", *member)
+    settings = storage.read_json(tmp_path / "run/run.json")["settings"]
+    assert settings["embeddings"] == str(tmp_path / "glove.zip/glove.3d.txt")
+    assert settings["embedding_dim"] == 3
+    done(capsys, "train", "--resume", "--out", tmp_path / "run")
+    assert call(capsys, "train", files[0], "--out", tmp_path / "no", *member)[0] == 2
 
 
 # ---- resume --------------------------------------------------------------------------------------
@@ -957,6 +974,33 @@ class Bar:
         self.closed = True
 
 
+def test_a_terminal_gets_a_bar_alone(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "require", lambda name: SimpleNamespace(tqdm=Bar))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    solver = SimpleNamespace(num_epochs=2, iterations_per_epoch=1, iteration=1, epoch=0)
+    solver.loss_history, solver.history = [1.0], []
+    bar = progress.TrainingBar()
+    bar(solver)
+    solver.history.append({"epoch": 1, "train_loss": 1.0, "seconds": 0.0})
+    bar.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_of_epochs_come_while_a_resumed_training_runs(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "require", lambda name: SimpleNamespace(tqdm=Bar))
+    solver = SimpleNamespace(num_epochs=3, iterations_per_epoch=1, iteration=1, epoch=1)
+    solver.loss_history = [2.0, 1.0]
+    solver.history = [{"epoch": 1, "train_loss": 2.0, "seconds": 9.0}]
+    bar = progress.TrainingBar()
+    bar(solver)
+    solver.history.append({"epoch": 2, "train_loss": 1.0, "bleu4": 0.25, "seconds": 8.0})
+    bar(solver)
+    assert capsys.readouterr().err == "epoch 2 of 3: loss 1, BLEU-4 0.2500, 8 s\n"
+    solver.history.append({"epoch": 3, "val_accuracy": 0.5, "seconds": 7.0})
+    bar.close()
+    assert capsys.readouterr().err == "epoch 3 of 3: val accuracy 0.5000, 7 s\n"
+
+
 def test_bars_show_bytes_and_the_best_of_every_network(
     capsys, tmp_path, files, monkeypatch, undrawn
 ):
@@ -965,7 +1009,8 @@ def test_bars_show_bytes_and_the_best_of_every_network(
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("the 1 2 3\n" * 40_000)
     options = ["--embeddings", vectors, "--ensemble", 2, "--batch-size", 50, "--epochs", 4]
-    done(capsys, "train", files[0], *QUICK, *options, "--out", tmp_path / "run")
+    code, _, err = call(capsys, "train", files[0], *QUICK, *options, "--out", tmp_path / "run")
+    assert code == 0
     reading, *networks = Bar.made
     assert reading.options["total"] == reading.done == vectors.stat().st_size
     assert len(networks) == 2
@@ -975,6 +1020,15 @@ def test_bars_show_bytes_and_the_best_of_every_network(
         assert bar.options["total"] == bar.done == 4 * 3
         assert bar.shown["epoch"] == 4
         assert bar.shown["best dev accuracy"] == f"{best['dev_accuracy']:.4f}"
+    lines = [line for line in err.splitlines() if line.startswith("epoch ")]
+    histories = [
+        storage.read_json(tmp_path / f"run/{i}/checkpoint.json")["history"] for i in (0, 1)
+    ]
+    for line, epoch in zip(lines, [*histories[0], *histories[1]], strict=True):
+        said, _, seconds = line.rpartition(", ")
+        loss, accuracy = epoch["train_loss"], epoch["dev_accuracy"]
+        assert said == f"epoch {epoch['epoch']} of 4: loss {loss:.4g}, dev accuracy {accuracy:.4f}"
+        assert seconds == "0 s"
     training = storage.read_json(tmp_path / "run/metrics.json")["training"]
     assert training["epochs"] == 2 * 4
     assert training["sentences_per_second"] == pytest.approx(8 * 108 / training["seconds"])

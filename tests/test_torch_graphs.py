@@ -21,6 +21,7 @@ from test_torch_modules import (  # the fixture is used by being here
 from torch import nn
 
 import fastrnn.torch
+from fastrnn import Options
 from fastrnn.torch import compiled
 
 # What torch warns of while it records, whoever wrote the module.
@@ -121,10 +122,14 @@ def test_torch_compile_does_not_look_into_what_it_has_given_up_on(dynamo):
     assert "get_num_threads" not in reasons
 
 
-def test_the_operator_is_as_torch_wants_it():
+@pytest.mark.parametrize("options", [None, Options(dropout_h=0.3, clip=1.5)])
+def test_the_operator_is_as_torch_wants_it(options):
     torch.manual_seed(0)
     weights = [leaf(4 * H, D), leaf(4 * H, H), leaf(4 * H), leaf(4 * H)]
-    about = "lstm", "tanh", 1, False, True, False, "time_first"
+    kinds = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+    seed = None if options is None else torch.tensor(7)
+    of_options = compiled.numbers(options)
+    about = seed, "lstm", 1, False, "tanh", None, of_options, kinds, "time_first"
     given = leaf(T, N, D), leaf(1, N, H), None, weights, torch.rand(N, T) < 0.4, [], *about
     torch.library.opcheck(compiled._forward, given)
 

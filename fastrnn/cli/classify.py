@@ -117,7 +117,15 @@ def command() -> None:
 )
 @reading(LABELLED)
 @setting("Model", "model", "What reads the text.", type=click.Choice(MODELS))
-@setting("Model", "embeddings", "Word vectors: GloVe or word2vec text, .gz, .zip.", type=FILE)
+@setting(
+    "Model", "embeddings", "Word vectors: GloVe's, word2vec's; .gz, .bz2, .xz, .zip.", type=FILE
+)
+@click.option(
+    "--embeddings-member",
+    cls=Option,
+    heading="Model",
+    help="Which of the files in the archive, a name. [the only one]",
+)
 @setting("Model", "freeze", "Keep the word vectors as they are.")
 @setting("Model", "embedding_dim", "Size of a word vector, without --embeddings.")
 @setting("Model", "hidden_dim", "Hidden units of a recurrent network.")
@@ -180,6 +188,10 @@ def train(train, dev, corpus, out, resume, **settings) -> None:
     files = {"train": train, "dev": dev, "corpus": corpus}
     files = given(files | {name: settings.pop(name) for name in READING})
     settings = given(settings)
+    if member := settings.pop("embeddings_member", None):
+        if "embeddings" not in settings:
+            raise click.UsageError("--embeddings-member is of an archive: it needs --embeddings")
+        settings["embeddings"] /= member
     _check_usage(files, settings, out, resume)
     for package in PACKAGES:
         require(package)

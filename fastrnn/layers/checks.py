@@ -294,6 +294,14 @@ def probability(name: str, p: float) -> float:
     return float(p)
 
 
+def positive(name: str, value: float) -> float:
+    """The value. Raises ValueError unless it is a finite number above 0."""
+    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    if not number or not 0 < value < np.inf:
+        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    return value
+
+
 def indices(
     name: str,
     x: np.ndarray,

@@ -2,7 +2,7 @@
 gradients after it."""
 
 import functools
-from numbers import Integral, Real
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -68,14 +68,8 @@ def layer_norm_of(record: Cell, norm: LayerNorm, h: np.ndarray) -> LayerNorm:
             raise ValueError(f"{name}: expected None for {record.name}")
     given = tuple(getattr(norm, name) for name in own)
     _, *arrays = checks.arrays(checks.of_layer_norm(record), (h, *given))
-    _positive("eps", norm.eps)
+    checks.positive("eps", norm.eps)
     return norm._replace(**dict(zip(own, arrays, strict=True)))
-
-
-def _positive(name, value):
-    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-    if not number or not 0 < value < np.inf:
-        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
 
 
 @functools.lru_cache(maxsize=64, typed=True)
@@ -86,7 +80,7 @@ def _checked(record, options):
         if name in _PROBABILITIES:
             checks.probability(name, value)
         elif name in _POSITIVE and value is not None:
-            _positive(name, value)
+            checks.positive(name, value)
         elif name in _COUNTS:
             whole = isinstance(value, Integral) and not isinstance(value, bool)
             if not whole or not 0 <= value < 2**64:
@@ -144,9 +138,15 @@ def beside(
 
 
 def dropped_x(
-    x: np.ndarray, steps: NamedTuple, options: Options, N: int, backend: str | None
+    x: np.ndarray,
+    steps: NamedTuple,
+    options: Options,
+    N: int,
+    backend: str | None,
+    *,
+    in_place: bool = False,
 ) -> np.ndarray:
-    """What dropout leaves of x, or of its gradient.
+    """What dropout leaves of x, or in place of its gradient.
 
     Raises ValueError with an index: a row of the table may be dropped for one row of the batch
     alone.
@@ -156,7 +156,7 @@ def dropped_x(
         return x
     if steps.index is not None:
         raise ValueError(f"dropout_x: expected 0 with an index, got {p}")
-    out = np.empty_like(x)
+    out = x if in_place else np.empty_like(x)
     for a, to in zip(*(_by_rows(a, steps, N) for a in (x, out)), strict=True):
         get_backend(backend).drop(a, options.seed, DROPOUT_X, 0, p, to)
     return out
@@ -179,12 +179,15 @@ def dropped_weights(
     transposed: bool,
     options: Options,
     backend: str | None,
+    *,
+    in_place: bool = False,
 ) -> np.ndarray:
-    """What dropout leaves of Wh, or of its gradient: the same weights in any order of the gates."""
+    """What dropout leaves of Wh, or in place of its gradient: the same weights in any order of the
+    gates."""
     p = options.dropout_weights
     if p == 0:
         return Wh
-    out = np.empty_like(Wh)
+    out = Wh if in_place else np.empty_like(Wh)
     sides = (W if transposed else W.T for W in (Wh, out))
     for gate, a, to in zip(order, *(np.split(W, len(order)) for W in sides), strict=True):
         first = cell.gates.index(gate) * len(a)

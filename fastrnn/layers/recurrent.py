@@ -184,8 +184,9 @@ def _through_dropout(cell, gradients, cache, backend):
     """The gradients of x and Wh from those of what dropout left of them."""
     dx, dstates, dWx, dWh, *others = gradients
     order, options = cell.order_of(cache), cache.options
-    dx = otherwise.dropped_x(dx, cache, options, len(cache.h0), backend)
-    dWh = otherwise.dropped_weights(dWh, cell, order, cache.transposed, options, backend)
+    of_x, of_weights = (cache, options, len(cache.h0)), (cell, order, cache.transposed, options)
+    dx = otherwise.dropped_x(dx, *of_x, backend, in_place=True)
+    dWh = otherwise.dropped_weights(dWh, *of_weights, backend, in_place=True)
     return dx, dstates, dWx, dWh, *others
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastrnn.cells import STANDARD
 from fastrnn.layers import checks
-from fastrnn.nn.modules import GRU, LSTM, RNN, Recurrent
+from fastrnn.nn.modules import EPS, GRU, LSTM, RNN, Recurrent
 from fastrnn.options import Options
 from fastrnn.weights import ORDERS, reorder_params
 
@@ -24,6 +24,7 @@ class Untold(NamedTuple):
     dropout: float = 0.0
     gate_order: str | None = None  # in which the module keeps its gates; None: PyTorch's
     options: Options | None = None  # of its cells
+    eps: float = EPS  # of layer normalisation
 
     def checked(self) -> "Untold":
         """The same. Raises ValueError for a value, TypeError for a flag or what is no Options."""
@@ -31,6 +32,7 @@ class Untold(NamedTuple):
             raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {self.nonlinearity!r}")
         checks.flag("reset_after", self.reset_after)
         checks.probability("dropout", self.dropout)
+        checks.positive("eps", self.eps)
         if not isinstance(self.options, Options | None):
             got = type(self.options).__name__
             raise TypeError(f"options: expected fastrnn.Options, got {got}")
@@ -116,10 +118,13 @@ def _module(params, labels, untold):
     for name in ("weight_hr_l0", "peephole_l0"):
         if cell != "lstm" and name in params:
             raise ValueError(f"{labels[name]}: expected none of a {cell}")
+    norm = {"layer_norm": True, "eps": untold.eps} if "gain_ih_l0" in params else {}
+    if cell == "rnn" and norm:
+        raise ValueError(f"{labels['gain_ih_l0']}: expected none of a {cell}")
     kind, own = {
         "rnn": (RNN, {"nonlinearity": untold.nonlinearity}),
-        "lstm": (LSTM, {"proj_size": proj_size, "peepholes": "peephole_l0" in params}),
-        "gru": (GRU, {"reset_after": untold.reset_after}),
+        "lstm": (LSTM, {"proj_size": proj_size, "peepholes": "peephole_l0" in params} | norm),
+        "gru": (GRU, {"reset_after": untold.reset_after} | norm),
     }[cell]
     if untold.gate_order is not None and cell != "rnn":
         own["gate_order"] = untold.gate_order

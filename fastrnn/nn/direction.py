@@ -4,15 +4,16 @@ Letters: N batch, T steps, U rows of a table, D input, H hidden, P projected (H 
 projection), G gates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import NAMES, Cell, Steps
+from fastrnn.cells import NAMES, STANDARD, WITH_NORM, Cell, Steps
 from fastrnn.layers import recurrent
 from fastrnn.layers.prepared import PreparedWeights
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
+from fastrnn.weights import NORM_NAMES
 
 States = Sequence[np.ndarray | None]  # h, and c of an lstm; None: zeros
 
@@ -28,6 +29,7 @@ class Form(NamedTuple):
     nonlinearity: str = "tanh"  # of the rnn, or "relu"
     transposed: bool = False  # Wx (G*H, D) and Wh (G*H, P), as PyTorch has them
     options: Options | None = None  # of layer k in direction d, the seed counts on by k*S + d
+    eps: float | None = None  # of layer normalisation; None: there is none
 
     @property
     def directions(self) -> int:
@@ -62,7 +64,8 @@ class Weights(NamedTuple):
     b: np.ndarray | None = None  # (G*H,)
     bh: np.ndarray | None = None  # (G*H,), of the gru; None: zeros
     Whr: np.ndarray | None = None  # (H, P), transposed (P, H), of an lstm whose h is projected
-    peepholes: np.ndarray | None = None  # (3*H,), of an lstm
+    # Of an lstm peepholes (3*H,); a LayerNorm, of whose gradients a tuple.
+    vectors: np.ndarray | LayerNorm | tuple[np.ndarray, ...] | None = None
 
     def size(self, form: Form) -> tuple[int, np.dtype]:
         """P of the weights, and their dtype."""
@@ -71,6 +74,56 @@ class Weights(NamedTuple):
             return len(own.b) // len(form.record.gates), own.b.dtype
         transposed = own.transposed if own is not self else form.transposed
         return own.Wh.shape[transposed], own.Wh.dtype
+
+
+def shapes_of(
+    form: Form, D: int, H: int, *, bias: bool = True, proj_size: int = 0, peepholes: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Of the arrays that from_kinds takes, of inputs of D columns."""
+    record = form.record
+    GH = len(record.gates) * H
+    shapes = {"weight_ih": (GH, D)}
+    if record.recurrent:
+        shapes["weight_hh"] = (H,) if record.recurrent == "u" else (GH, proj_size or H)
+    if bias:
+        shapes |= dict.fromkeys(
+            ("bias_ih", "bias_hh") if form.cell in STANDARD else ("bias",), (GH,)
+        )
+    if proj_size:
+        shapes["weight_hr"] = proj_size, H
+    if peepholes:
+        shapes["peephole"] = (3 * H,)
+    if form.eps is not None:
+        norm = WITH_NORM[form.cell].norm
+        shapes |= {NORM_NAMES[name]: (width * H,) for name, width in norm.items()}
+    return shapes
+
+
+def from_kinds(form: Form, arrays: Mapping[str, np.ndarray]) -> Weights:
+    """Weights by the kinds of their names in PyTorch: weight_ih, weight_hh, where there are such
+    bias_ih, bias_hh, weight_hr, and fastrnn.nn's own peephole, those of NORM_NAMES, and bias, the
+    only one of the smaller cells."""
+    b, bh = arrays.get("bias_ih", arrays.get("bias")), arrays.get("bias_hh")
+    if b is None:
+        b = np.zeros(len(arrays["weight_ih"]), arrays["weight_ih"].dtype)
+    elif bh is not None and not form.record.two_biases:
+        b, bh = np.add(b, bh), None
+    vectors = arrays.get("peephole")
+    if form.eps is not None:
+        vectors = LayerNorm(*(arrays.get(kind) for kind in NORM_NAMES.values()), form.eps)
+    Wx, Wh = arrays["weight_ih"], arrays.get("weight_hh")
+    return Weights(Wx, Wh, b, bh, arrays.get("weight_hr"), vectors)
+
+
+def by_kinds(form: Form, grads: Weights) -> dict[str, np.ndarray | None]:
+    """Gradients of what from_kinds takes."""
+    arrays = {"weight_ih": grads.Wx, "weight_hh": grads.Wh, "weight_hr": grads.Whr}
+    # Gradients are of an array each: they may be added to in place.
+    of_h = grads.b.copy() if grads.bh is None else grads.bh
+    arrays |= {"bias_ih": grads.b, "bias_hh": of_h, "bias": grads.b}
+    if form.eps is None:
+        return arrays | {"peephole": grads.vectors}
+    return arrays | dict(zip(NORM_NAMES.values(), grads.vectors, strict=False))
 
 
 def batch_of(x: np.ndarray, steps: Steps) -> int:
@@ -134,7 +187,7 @@ def _told(form, weights):
     keywords = form.gates or record.gates, form.transposed, form.reset_after, form.nonlinearity
     if isinstance(weights.Wx, PreparedWeights):  # which hold what the form says
         keywords = record.gates, False, True, record.form["nonlinearity"]
-    beside = form.options, weights.peepholes, weights.Whr
+    beside = form.options, weights.vectors, weights.Whr
     return keywords, None if all(given is None for given in beside) else beside
 
 
@@ -153,7 +206,8 @@ def backward(
     Returns: dx like x, those of the initial states, those of the weights.
     """
     if onto is not None:
-        in_turn = *onto[:4], onto.peepholes, onto.Whr
+        vectors = onto.vectors if isinstance(onto.vectors, tuple) else (onto.vectors,)
+        in_turn = *onto[:4], *vectors, onto.Whr
         onto = tuple(d for d in in_turn if d is not None)
     dx, dinitial, *weights, dvectors, dWhr = recurrent.backward(
         form.record, dh, dlast, cache, onto=onto, backend=backend

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastrnn.nn import keras, onnx, state_dict
 from fastrnn.nn.assemble import Untold
-from fastrnn.nn.modules import Recurrent
+from fastrnn.nn.modules import EPS, Recurrent
 from fastrnn.options import Options
 
 # How files are read, and the keyword that chooses what in them, by what their names end with.
@@ -30,6 +30,7 @@ def load(
     reset_after: bool = True,
     dropout: float = 0.0,
     options: Options | None = None,
+    eps: float = EPS,
 ) -> Recurrent:
     """An RNN, LSTM or GRU with weights from elsewhere, of their dtype; float16 is widened.
 
@@ -39,12 +40,12 @@ def load(
     names, by layer, the name of one of Keras's, or by node, of one of ONNX's; several layers or
     nodes, from the lowest on, are one stack, whatever lies between them in the file. What is taken
     where the source does not say it: nonlinearity of an RNN, reset_after of a GRU, dropout between
-    layers, options of the cells.
+    layers, options of the cells, eps of layer normalisation.
     Raises ValueError, which names the file, for what it has not or fastrnn has not, TypeError for
     another source, for what is no Options or, of a state_dict, a dtype, OSError where a file cannot
     be read, ModuleNotFoundError where a package is missing that reads it.
     """
-    untold = Untold(nonlinearity, reset_after, dropout, options=options).checked()
+    untold = Untold(nonlinearity, reset_after, dropout, options=options, eps=eps).checked()
     given = {"prefix": prefix, "layer": layer, "node": node}
     if isinstance(source, Mapping):
         reader, own = state_dict.of_mapping, "prefix"

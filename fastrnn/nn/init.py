@@ -2,6 +2,7 @@
 
 Each function takes rng, a parameter's kind ("weight_ih", "weight_hh", "weight_hr", "bias_ih",
 "bias_hh", "peephole"), its shape as PyTorch has it and the hidden size H, and returns the array.
+Gains of layer normalisation begin as ones, shifts as zeros, in each.
 """
 
 import numpy as np
@@ -16,8 +17,7 @@ def pytorch(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int)
 
 def keras(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) -> np.ndarray:
     """Glorot-uniform input weights (Glorot and Bengio 2010), orthogonal recurrent ones (Saxe et al.
-    2014), biases and
-    peepholes 0, as Keras begins."""
+    2014), biases and peepholes 0, as Keras begins."""
     if kind.startswith(("bias", "peephole")):
         return np.zeros(shape)
     if kind == "weight_hh":

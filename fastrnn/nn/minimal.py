@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastrnn.cells import NAMES
-from fastrnn.nn.direction import Form, Weights
+from fastrnn.nn.direction import Form
 from fastrnn.nn.modules import Recurrent
 
 
@@ -40,22 +40,6 @@ class _Minimal(Recurrent):
         )
         own = {"bias": bias, "dropout": dropout, "dtype": dtype, "init": init}
         super().__init__(form, input_size, hidden_size, **own, seed=seed, backend=backend)
-
-    def _shapes_of_direction(self, D):
-        H, recurrent = self.hidden_size, self.form.record.recurrent
-        GH = len(self.form.record.gates) * H
-        shapes = {"weight_ih": (GH, D)}
-        if recurrent:
-            shapes["weight_hh"] = (H,) if recurrent == "u" else (GH, H)
-        return shapes | ({"bias": (GH,)} if self.bias else {})
-
-    def _of_direction(self, end):
-        Wx, Wh = self.params[f"weight_ih{end}"], self.params.get(f"weight_hh{end}")
-        b = self.params[f"bias{end}"] if self.bias else np.zeros(len(Wx), self.dtype)
-        return Weights(Wx, Wh, b)
-
-    def _kinds(self, d):
-        return {"weight_ih": d.Wx, "weight_hh": d.Wh, "bias": d.b}
 
 
 class MGU(_Minimal):

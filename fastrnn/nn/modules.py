@@ -16,10 +16,11 @@ from fastrnn.layers import checks
 from fastrnn.layers.dropout import dropout as dropout_mask
 from fastrnn.layers.otherwise import options_of, record_of
 from fastrnn.layers.streaming import Chain, Stream
-from fastrnn.nn import checkpoints, init, stack
+from fastrnn.nn import checkpoints, direction, init, stack
 from fastrnn.nn.stack import Form, Weights
-from fastrnn.options import Options
+from fastrnn.options import LayerNorm, Options
 
+EPS = LayerNorm._field_defaults["eps"]
 State = np.ndarray | tuple[np.ndarray, ...]
 
 
@@ -46,12 +47,25 @@ def _generator(seed):
         raise type(error)(f"seed: expected an integer of at least 0: {error}") from None
 
 
+def _normalised(layer_norm, eps, **others):
+    """eps, or None where layers are not normalised; others by name, and what they then must be."""
+    checks.positive("eps", eps)
+    if not checks.flag("layer_norm", layer_norm):
+        return None
+    for name, (value, expected) in others.items():
+        if value != expected:
+            raise ValueError(f"{name}: expected {expected} with layer_norm=True, got {value!r}")
+    return float(eps)
+
+
 class Recurrent:
     """What RNN, LSTM and GRU have in common.
 
     Attributes: params, arrays under PyTorch's names, in its shapes: of layer k weight_ih_lk
     (G*H, D), above the first layer (G*H, S*P), weight_hh_lk (G*H, P), bias_ih_lk and bias_hh_lk
-    (G*H,), with a projection weight_hr_lk (P, H); _reverse at the end for the direction backwards.
+    (G*H,), with a projection weight_hr_lk (P, H), with layer normalisation gain_ih_lk and
+    gain_hh_lk (G*H,), of an LSTM gain_c_lk and shift_c_lk (H,); _reverse at the end for the
+    direction backwards.
     They are read at every call: change or replace them at will. form, what the stack is; rng, what
     drops out where forward is given none.
     """
@@ -101,7 +115,10 @@ class Recurrent:
         for name, shape in self.shapes.items():
             kind = name.partition("_l")[0]
             alone = kind == "weight_hh" and len(shape) == 1
-            a = init.of_units(self.rng, H) if alone else make(self.rng, kind, shape, H)
+            if kind.startswith(("gain", "shift")):
+                a = np.full(shape, float(kind.startswith("gain")))
+            else:
+                a = init.of_units(self.rng, H) if alone else make(self.rng, kind, shape, H)
             params[name] = a.astype(self.dtype)
             if scheme == "keras" and kind == "bias_ih" and self.form.cell == "lstm":
                 # The forget gate begins open (Gers et al. 2000).
@@ -111,7 +128,8 @@ class Recurrent:
 
     @property
     def _kind(self):
-        return self.form, self.input_size, self.hidden_size, self.proj_size, self.bias, self.dtype
+        sizes = self.input_size, self.hidden_size, self.proj_size
+        return self.form, *sizes, self.bias, self.peepholes, self.dtype
 
     @property
     def output_size(self) -> int:
@@ -129,16 +147,8 @@ class Recurrent:
         return shapes
 
     def _shapes_of_direction(self, D):
-        H, P = self.hidden_size, self.output_size
-        GH = len(self.form.record.gates) * H
-        shapes = {"weight_ih": (GH, D), "weight_hh": (GH, P)}
-        if self.bias:
-            shapes |= {"bias_ih": (GH,), "bias_hh": (GH,)}
-        if self.proj_size:
-            shapes["weight_hr"] = P, H
-        if self.peepholes:
-            shapes["peephole"] = (3 * H,)
-        return shapes
+        beside = {"proj_size": self.proj_size, "peepholes": self.peepholes}
+        return direction.shapes_of(self.form, D, self.hidden_size, bias=self.bias, **beside)
 
     def suffixes(self) -> Iterator[list[str]]:
         """What the names of params end with, layer by layer, a direction each."""
@@ -167,15 +177,8 @@ class Recurrent:
                 raise ValueError(f"{name}: expected shape {shape}, got {a.shape}")
 
     def _of_direction(self, end):
-        p = self.params
-        Wx, Wh = p[f"weight_ih{end}"], p[f"weight_hh{end}"]
-        beside = p.get(f"weight_hr{end}"), p.get(f"peephole{end}")
-        if not self.bias:
-            return Weights(Wx, Wh, np.zeros(len(Wx), self.dtype), None, *beside)
-        b, bh = p[f"bias_ih{end}"], p[f"bias_hh{end}"]
-        if self.form.record.two_biases:
-            return Weights(Wx, Wh, b, bh)
-        return Weights(Wx, Wh, np.add(b, bh), None, *beside)
+        kinds = self._shapes_of_direction(self.input_size)
+        return direction.from_kinds(self.form, {kind: self.params[kind + end] for kind in kinds})
 
     def forward(
         self,
@@ -302,13 +305,9 @@ class Recurrent:
         named = {}
         for ends, layer in zip(self.suffixes(), grads, strict=True):
             for end, d in zip(ends, layer, strict=True):
-                named |= {f"{kind}{end}": a for kind, a in self._kinds(d).items()}
+                kinds = direction.by_kinds(self.form, d)
+                named |= {f"{kind}{end}": a for kind, a in kinds.items()}
         return {name: named[name] for name in self.shapes}
-
-    def _kinds(self, d):
-        """Gradients of a direction by what the names of params begin with."""
-        arrays = {"weight_ih": d.Wx, "weight_hh": d.Wh, "weight_hr": d.Whr, "peephole": d.peepholes}
-        return arrays | {"bias_ih": d.b, "bias_hh": (d.b if d.bh is None else d.bh).copy()}
 
     def stream(self, batch: int = 1, *, head: tuple[np.ndarray, np.ndarray] | None = None) -> Chain:
         """All layers one step after the other, for inputs that arrive one by one, with the bits of
@@ -331,7 +330,7 @@ class Recurrent:
                 *(form.cell, w.Wx, w.Wh, w.b),
                 **given,
                 bh=w.bh,
-                peepholes=w.peepholes,
+                **{"peepholes" if form.eps is None else "layer_norm": w.vectors},
                 projection=w.Whr,
             )
             for (w,) in self._weights()
@@ -347,6 +346,8 @@ class Recurrent:
             "dropout": (self.dropout, 0),
             "proj_size": (self.proj_size, 0),
             "peepholes": (self.peepholes, False),
+            "layer_norm": (form.eps is not None, False),
+            "eps": (form.eps or EPS, EPS),
             "nonlinearity": (form.nonlinearity, "tanh"),
             "reset_after": (form.reset_after, True),
             "gate_order": (form.gates, {"lstm": "ifgo"}.get(form.cell, form.record.gates)),
@@ -394,8 +395,10 @@ class LSTM(Recurrent):
 
     Inputs: those of RNN but nonlinearity; proj_size P, of a hidden state that is projected (Sak et
     al. 2014), 0 for none; peepholes, whether params have any, peephole_lk (3*H,), the gates in
-    their order but g (Gers and Schmidhuber 2000); gate_order, in which the gates lie in params:
-    "ifgo" (PyTorch's), "ifog", "fico" or "iofg".
+    their order but g (Gers and Schmidhuber 2000); layer_norm, whether x Wx, h Wh and c are
+    normalised, with params of their own, and eps of that (fastrnn.LayerNorm), with neither of the
+    two before; gate_order, in which the gates lie in params: "ifgo" (PyTorch's), "ifog", "fico" or
+    "iofg".
     Raises ValueError for a value, TypeError for a dtype or a flag.
     """
 
@@ -410,6 +413,8 @@ class LSTM(Recurrent):
         bidirectional: bool = False,
         proj_size: int = 0,
         peepholes: bool = False,
+        layer_norm: bool = False,
+        eps: float = EPS,
         dtype: type = np.float32,
         gate_order: str = "ifgo",
         init: str = "pytorch",
@@ -418,7 +423,9 @@ class LSTM(Recurrent):
         backend: str | None = None,
     ) -> None:
         self.peepholes = checks.flag("peepholes", peepholes)
-        form = Form("lstm", num_layers, bidirectional, gate_order, transposed=True, options=options)
+        eps = _normalised(layer_norm, eps, peepholes=(peepholes, False), proj_size=(proj_size, 0))
+        form = Form("lstm", num_layers, bidirectional, gate_order)
+        form = form._replace(transposed=True, options=options, eps=eps)
         own = {"bias": bias, "dropout": dropout, "proj_size": proj_size, "dtype": dtype}
         super().__init__(
             form, input_size, hidden_size, **own, init=init, seed=seed, backend=backend
@@ -429,7 +436,9 @@ class GRU(Recurrent):
     """Layers of GRU cells; the step is fastrnn.gru_step_forward's.
 
     Inputs: those of RNN but nonlinearity; reset_after, False for the original form of Cho et al.
-    (2014); gate_order, in which the gates lie in params: "rzn" (PyTorch's) or "zrn".
+    (2014); layer_norm, whether x Wx and h Wh are normalised, with params of their own, and eps of
+    that (fastrnn.LayerNorm), of the other form; gate_order, in which the gates lie in params: "rzn"
+    (PyTorch's) or "zrn".
     Raises ValueError for a value, TypeError for a dtype or a flag.
     """
 
@@ -443,6 +452,8 @@ class GRU(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         reset_after: bool = True,
+        layer_norm: bool = False,
+        eps: float = EPS,
         dtype: type = np.float32,
         gate_order: str = "rzn",
         init: str = "pytorch",
@@ -451,7 +462,8 @@ class GRU(Recurrent):
         backend: str | None = None,
     ) -> None:
         checks.flag("reset_after", reset_after)
+        eps = _normalised(layer_norm, eps, reset_after=(reset_after, True))
         form = Form("gru", num_layers, bidirectional, gate_order, reset_after)
-        form = form._replace(transposed=True, options=options)
+        form = form._replace(transposed=True, options=options, eps=eps)
         own = {"bias": bias, "dropout": dropout, "dtype": dtype, "init": init}
         super().__init__(form, input_size, hidden_size, **own, seed=seed, backend=backend)

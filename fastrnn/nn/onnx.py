@@ -215,7 +215,7 @@ def _as_one_bias(cell: str, layer: Layer) -> Weights:
     if b is None:
         b = bh = np.zeros(Wx.shape[1], Wx.dtype)
     biases = (b, bh) if STANDARD[cell].two_biases else (b + bh, None)
-    return Weights(Wx, Wh, *biases, peepholes=peepholes)
+    return Weights(Wx, Wh, *biases, vectors=peepholes)
 
 
 # ---- reading -------------------------------------------------------------------------------------

@@ -9,12 +9,20 @@ from functools import lru_cache
 
 import numpy as np
 
-from fastrnn.cells import NAMES
+from fastrnn.cells import NAMES, WITH_NORM
 from fastrnn.layers.otherwise import record_of
 from fastrnn.nn.direction import Form, Weights
-from fastrnn.options import Options
+from fastrnn.nn.modules import EPS
+from fastrnn.options import LayerNorm, Options
 
-CELLS = tuple(NAMES)
+# With layer normalisation, and without.
+_NORMALISED = {f"layer_norm_{name}": name for name in WITH_NORM}
+CELLS = (*NAMES, *_NORMALISED)
+
+
+def plain(cell: str) -> str:
+    """The name of the cell without layer normalisation."""
+    return _NORMALISED.get(cell, cell)
 
 
 @lru_cache(maxsize=64)
@@ -26,7 +34,8 @@ def form(
     Ghahramani 2016).
     Raises ValueError where the cell has not what is asked for.
     """
-    record, options = NAMES[cell], None
+    record, options = NAMES[plain(cell)], None
+    eps = EPS if cell in _NORMALISED else None
     known = record_of(record).options
     for name, value in (("zoneout", zoneout), ("recurrent_dropout", recurrent_dropout)):
         if value and not known:
@@ -34,8 +43,8 @@ def form(
     if zoneout or recurrent_dropout:
         of_c = {"zoneout_c": zoneout} if "zoneout_c" in known else {}
         options = Options(zoneout_h=zoneout, dropout_h=recurrent_dropout, **of_c)
-    nonlinearity = record.form["nonlinearity"]
-    return Form(cell, bidirectional=bidirectional, nonlinearity=nonlinearity, options=options)
+    given = {"nonlinearity": record.form["nonlinearity"], "options": options, "eps": eps}
+    return Form(record.name, bidirectional=bidirectional, **given)
 
 
 def in_pass(form: Form, rng: np.random.Generator | None, training: bool = True) -> Form:
@@ -53,21 +62,33 @@ def in_pass(form: Form, rng: np.random.Generator | None, training: bool = True) 
 
 
 def shapes(cell: str, D: int, H: int) -> dict[str, tuple[int, ...]]:
-    """Of its weights, by name: Wx, b, and between them Wh, of an ind_rnn u, of others nothing."""
-    record = NAMES[cell]
+    """Of its weights, by name: Wx, b, and between them Wh, of an ind_rnn u, of others nothing;
+    after them those of layer normalisation."""
+    record = NAMES[plain(cell)]
     GH = len(record.gates) * H
     of_h = {"Wh": (H, GH), "u": (H,)}.get(record.recurrent)
-    return {"Wx": (D, GH)} | ({} if of_h is None else {record.recurrent: of_h}) | {"b": (GH,)}
+    of_norm = {name: (width * H,) for name, width in _norm(cell).items()}
+    own = {"Wx": (D, GH)} | ({} if of_h is None else {record.recurrent: of_h}) | {"b": (GH,)}
+    return own | of_norm
+
+
+def _norm(cell):
+    """The fields of its LayerNorm, their width in H."""
+    return WITH_NORM[plain(cell)].norm if cell in _NORMALISED else {}
 
 
 def weights(params: Mapping[str, np.ndarray], end: str = "") -> Weights:
     """Those of these names, with an end to each."""
     of_h = params.get(f"Wh{end}", params.get(f"u{end}"))
-    return Weights(params[f"Wx{end}"], of_h, params[f"b{end}"])
+    norm = None
+    if f"gain_x{end}" in params:
+        norm = LayerNorm(*(params.get(f"{name}{end}") for name in LayerNorm._fields[:-1]), EPS)
+    return Weights(params[f"Wx{end}"], of_h, params[f"b{end}"], vectors=norm)
 
 
 def named(cell: str, gradients: Weights, end: str = "") -> dict[str, np.ndarray]:
     """Gradients by the names of weights."""
-    of_h = {NAMES[cell].recurrent: gradients.Wh}
+    of_h = {NAMES[plain(cell)].recurrent: gradients.Wh}
     arrays = {"Wx": gradients.Wx, **of_h, "b": gradients.b}
+    arrays |= zip(_norm(cell), gradients.vectors or (), strict=True)
     return {f"{name}{end}": a for name, a in arrays.items() if name}

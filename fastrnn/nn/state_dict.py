@@ -17,11 +17,18 @@ from fastrnn.nn.assemble import Untold, assemble, naming
 from fastrnn.nn.modules import Recurrent
 from fastrnn.optional import require
 from fastrnn.options import Options
-from fastrnn.weights import ORDERS, TORCH_NAMES, Layer, from_torch, reorder_params
+from fastrnn.weights import (
+    NORM_NAMES,
+    ORDERS,
+    TORCH_NAMES,
+    Layer,
+    from_torch,
+    reorder_params,
+)
 
 METADATA = "fastrnn"  # of a file that `save` has written: what is Untold
 # A parameter of a layer, or of a cell, behind the prefix of its module.
-_KIND = "|".join(TORCH_NAMES)
+_KIND = "|".join((*TORCH_NAMES, *NORM_NAMES.values()))
 _PARAMETER = re.compile(rf"(?:(?P<prefix>.*)\.)?(?P<kind>{_KIND})(?P<end>_l\d{{1,6}}(_reverse)?)?")
 # What stands for one that is computed from others.
 _COMPUTED = re.compile(
@@ -82,6 +89,10 @@ def _telling(module: Recurrent) -> dict[str, object]:
     form = module.form
     numbers = bool(form.reset_after), float(module.dropout)  # which NumPy's may be
     content = Untold(form.nonlinearity, *numbers, form.gates)._asdict()
+    if form.eps is None:
+        del content["eps"]
+    else:
+        content["eps"] = form.eps
     if form.options is None:
         del content["options"]
         return content
@@ -92,8 +103,8 @@ def _telling(module: Recurrent) -> dict[str, object]:
 
 def save(module: Recurrent, path: Path | str) -> None:
     """Write a module's weights into a safetensors file, atomically, under PyTorch's names and in
-    its order: torch.nn's module of the same sizes loads them, unless there are peepholes, and
-    `load` makes the same module of them, bit for bit.
+    its order: torch.nn's module of the same sizes loads them, unless there are peepholes or layers
+    are normalised, and `load` makes the same module of them, bit for bit.
 
     Inputs: module, an RNN, LSTM or GRU of fastrnn.nn; path, a name that ends with .safetensors.
     Raises TypeError for another module, ValueError for another name, OSError where it cannot be
@@ -123,9 +134,12 @@ def in_torch_order(module: Recurrent) -> dict[str, np.ndarray]:
 def in_layers(module: Recurrent) -> list[list[Layer]]:
     """The weights of a module, layer by layer, of each direction, their gates in the cell's order.
 
-    Raises TypeError for what is no module of fastrnn.nn.
+    Raises TypeError for what is no module of fastrnn.nn, ValueError for one with layer
+    normalisation, which nobody else has in a layer.
     """
     params, cell = in_torch_order(module), module.form.cell
+    if module.form.eps is not None:
+        raise ValueError(f"layer_norm: expected False, got {module!r}")
 
     def layer(end):
         own = {name: params[name + end] for name in TORCH_NAMES if name + end in params}

@@ -184,7 +184,8 @@ def _of_table(filled: list[str], kind: str, asked: Asked) -> Form:
     table = _sample(filled, kind, delimiter)
     first = table[0]
     if not filled or (len(first) == 1 and not asked.labelled):
-        return Form(kind, 0, None, asked.text is not None, delimiter)
+        named = asked.text is not None or first[0].lower() in TEXTS
+        return Form(kind, 0, None, named, delimiter)
     text = _place(asked.name, "--text-column", asked.text, first)
     label = _place(asked.name, "--label-column", asked.label, first)
     named = any(c and not c.isdecimal() for c in (asked.text, asked.label))
@@ -233,22 +234,24 @@ def _called(names: Sequence[str], usual: Sequence[str], taken: int | None = None
 
 
 def _label_column(table: Rows, asked: Asked) -> int | None:
-    """Which of two columns has the labels: the one of classes, or of fewer values and words. Raises
-    ValueError where the first row may be a header."""
+    """Which of two columns has the labels: the one of classes or, where there have to be some, of
+    fewer values and words. Raises ValueError where the first row may be a header."""
     known = _of_classes(table, asked.classes)
+    if len(known) == 1 or not asked.labelled:
+        return known[0] if len(known) == 1 else None
     columns = [*zip(*(row for row in table if len(row) == 2), strict=True)]
     sizes = [(len({*column}), sum(map(_words, column))) for column in columns]
     fewer = [i for i in (0, 1) if all(a <= b for a, b in zip(sizes[i], sizes[1 - i], strict=True))]
-    found = known if len(known) == 1 else fewer
-    if len(found) != 1:
+    if len(fewer) != 1:
         return None
     short = max(map(_words, table[0])) <= LONGEST_NAME
-    if asked.labelled and short and _may_be_header(columns[found[0]], asked.classes):
+    usual = not {*map(str.lower, table[0])}.isdisjoint(TEXTS + LABELS)
+    if short and (usual or _may_be_header(columns[fewer[0]], asked.classes)):
         raise ValueError(
             f"{asked.name}: the first row, {_shown(table[0])}, may be an example, or name the "
             "columns; pass --label-column and --text-column, numbers or names, or another --format"
         )
-    return found[0]
+    return fewer[0]
 
 
 def _of_classes(table: Rows, classes: Collection[str]) -> list[int]:

@@ -23,6 +23,7 @@ from fastrnn.printing import printable
 from fastrnn.settings import OBJECT, TEXT, check, optional
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text.calibration import log_loss
+from fastrnn.text.compressed import split_member
 from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_rows, split
 from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import Explanation
@@ -76,7 +77,8 @@ class Job:
         self.train, self.dev, self.told = data
         self.classes = _classes(self.train)
         embeddings = settings.get("embeddings")
-        with watch(Path(embeddings)) if embeddings else nullcontext() as progress:
+        watched = watch(split_member(Path(embeddings))[0]) if embeddings else nullcontext()
+        with watched as progress:
             self.training = self._training_of(settings, folder=folder, progress=progress)
 
     def _training_of(self, settings: dict[str, object], **options) -> Training:

@@ -1,6 +1,31 @@
-"""Recurrent modules of torch.nn, computed by fastrnn on the CPU. Needs torch."""
+"""Recurrent modules of torch.nn, and some that it does not have, computed by fastrnn on the CPU.
+Needs torch."""
 
+from fastrnn.torch.cells import (
+    MGU,
+    IndRNN,
+    LayerNormGRU,
+    LayerNormLSTM,
+    MinGRU,
+    MinLSTM,
+    PeepholeLSTM,
+)
 from fastrnn.torch.conversion import convert
 from fastrnn.torch.modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "convert"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "MGU",
+    "RNN",
+    "GRUCell",
+    "IndRNN",
+    "LSTMCell",
+    "LayerNormGRU",
+    "LayerNormLSTM",
+    "MinGRU",
+    "MinLSTM",
+    "PeepholeLSTM",
+    "RNNCell",
+    "convert",
+]

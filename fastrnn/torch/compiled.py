@@ -9,6 +9,8 @@ from collections.abc import Sequence as Several
 import torch
 from torch import Tensor
 
+from fastrnn.cells import NAMES
+from fastrnn.options import Options
 from fastrnn.torch import threads
 from fastrnn.torch.sequences import Sequence, sequence
 from fastrnn.torch.tensors import FLOATS, arrays
@@ -29,35 +31,50 @@ def are_plain(tensors: Several[Tensor | None]) -> bool:
 def compute(computation: Sequence, tensors: Several[Tensor | None]) -> Several[Tensor]:
     """autograd.compute, as one operator."""
     x, h0, c0, *weights = tensors
-    form, bias, projected, layout, _, reset, masks = computation
-    about = form.cell, form.nonlinearity, form.layers, form.bidirectional
-    about = *about, bias, projected, layout
-    return _forward(x, h0, c0, weights, reset, list(masks), *about)
+    form, kinds, layout, _, reset, masks, seed = computation
+    about = form.cell, form.layers, form.bidirectional, form.nonlinearity, form.eps
+    about = *about, numbers(form.options), list(kinds), layout
+    return _forward(x, h0, c0, weights, reset, list(masks), seed, *about)
+
+
+def numbers(options: Options | None) -> list[float]:
+    """Options as an operator takes them, none for None."""
+    return [] if options is None else [_NONE if v is None else float(v) for v in options]
 
 
 _ARGUMENTS = (
-    "Tensor x, Tensor? h0, Tensor? c0, Tensor[] weights, Tensor? reset, Tensor[] masks, str cell, "
-    "str nonlinearity, int layers, bool bidirectional, bool bias, bool projected, str layout"
+    "Tensor x, Tensor? h0, Tensor? c0, Tensor[] weights, Tensor? reset, Tensor[] masks, "
+    "Tensor? seed, str cell, int layers, bool bidirectional, str nonlinearity, float? eps, "
+    "float[] options, str[] kinds, str layout"
 )
+_NONE = -1.0  # of options, which are not negative
 
 
-def _computation(reset, masks, cell, nonlinearity, layers, bidirectional, *others):
-    return sequence(cell, layers, bidirectional, nonlinearity, *others, None, reset, tuple(masks))
+def _computation(reset, masks, seed, cell, layers, bidirectional, nonlinearity, eps, *others):
+    of_options, kinds, layout = others
+    options = None
+    if of_options:
+        *values, of_seed, first_step = (None if v == _NONE else v for v in of_options)
+        options = Options(*values, int(of_seed), int(first_step))
+    about = cell, layers, bidirectional, nonlinearity, options, eps
+    return sequence(*about, tuple(kinds), layout, None, reset, tuple(masks), seed)
 
 
 @torch.library.custom_op("fastrnn::layers", mutates_args=(), schema=f"({_ARGUMENTS}) -> Tensor[]")
-def _forward(x, h0, c0, weights, reset, masks, *about):
-    computation = _computation(reset, masks, *about)
+def _forward(x, h0, c0, weights, reset, masks, seed, *about):
+    computation = _computation(reset, masks, seed, *about)
     given = arrays((x, h0, c0, *weights))
     results, _ = threads.run(computation.forward, False, *given)
     return [torch.from_numpy(a) for a in results]
 
 
 @_forward.register_fake
-def _(x, h0, c0, weights, reset, masks, cell, nonlinearity, layers, bidirectional, *others):
-    *_, layout = others
+def _(x, h0, c0, weights, reset, masks, seed, cell, layers, bidirectional, *others):
+    *_, kinds, layout = others
     N, S = x.shape[1 if layout == "time_first" else 0], 2 if bidirectional else 1
-    P, H = weights[1].shape[1], weights[1].shape[0] // 4
+    P = H = weights[0].shape[0] // len(NAMES[cell].gates)
+    if "weight_hr" in kinds:
+        P = weights[kinds.index("weight_hr")].shape[0]
     y = x.new_empty((*x.shape[:2], S * P))
     h = x.new_empty((layers * S, N, P))
     return [y, h, x.new_empty((layers * S, N, H))] if cell == "lstm" else [y, h]
@@ -68,8 +85,8 @@ def _(x, h0, c0, weights, reset, masks, cell, nonlinearity, layers, bidirectiona
     mutates_args=(),
     schema=f"(Tensor?[] dresults, {_ARGUMENTS}) -> Tensor[]",
 )
-def _backward(dresults, x, h0, c0, weights, reset, masks, *about):
-    computation = _computation(reset, masks, *about)
+def _backward(dresults, x, h0, c0, weights, reset, masks, seed, *about):
+    computation = _computation(reset, masks, seed, *about)
     given = arrays((x, h0, c0, *weights))
 
     def gradients():
@@ -87,18 +104,19 @@ def _(dresults, x, h0, c0, weights, *others):
 
 
 def _setup_context(ctx, inputs, output):
-    x, h0, c0, weights, reset, masks, *about = inputs
-    ctx.save_for_backward(x, h0, c0, reset, *weights, *masks)
+    x, h0, c0, weights, reset, masks, seed, *about = inputs
+    ctx.save_for_backward(x, h0, c0, reset, seed, *weights, *masks)
     ctx.about, ctx.count = about, len(weights)
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx, dresults):
-    x, h0, c0, reset, *others = ctx.saved_tensors
+    x, h0, c0, reset, seed, *others = ctx.saved_tensors
     weights, masks = others[: ctx.count], others[ctx.count :]
-    found = iter(_backward(dresults, x, h0, c0, weights, reset, masks, *ctx.about))
+    found = iter(_backward(dresults, x, h0, c0, weights, reset, masks, seed, *ctx.about))
     dx, dh0, dc0 = (None if t is None else next(found) for t in (x, h0, c0))
-    return dx, dh0, dc0, [*found], None, [None] * len(masks), *[None] * len(ctx.about)
+    nothing = [[] if a == [] else None for a in ctx.about]  # an empty list may be one of tensors
+    return dx, dh0, dc0, [*found], None, [None] * len(masks), None, *nothing
 
 
 _forward.register_autograd(_gradients, setup_context=_setup_context)

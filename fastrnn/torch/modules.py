@@ -11,14 +11,18 @@ directions.
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn.cells import Steps
+from fastrnn.cells import NAMES, Steps, form_of
+from fastrnn.layers.otherwise import options_of, record_of
+from fastrnn.options import Options
 from fastrnn.torch import compiled
-from fastrnn.torch.autograd import compute
+from fastrnn.torch.autograd import compute, is_differentiated
+from fastrnn.torch.errors import misfit
 from fastrnn.torch.sequences import sequence
 from fastrnn.torch.steps import Step
 from fastrnn.torch.steps import compiled as compiled_cell
@@ -27,17 +31,21 @@ from fastrnn.torch.tensors import is_observed, members, plain_arrays, unseen
 States = tuple[Tensor | None, Tensor | None]  # h, and of an lstm c; None: zeros
 
 
-class _Module:
-    """What all six share."""
+_NONLINEARITIES = frozenset(("tanh", "relu", "linear", "positive"))
 
-    own: type[torch.nn.Module]  # the namesake
+
+class _Module:
+    """What all share."""
+
+    own: type[torch.nn.Module] | None  # the namesake
     cell: str
     nonlinearity = "tanh"
+    options: Options | None = None
     # Who computes what both can: "fastrnn", "torch", or "auto", for the faster as far as is known.
     use = "auto"
 
     def _may_compute(self):
-        return self.use != "torch" and self.nonlinearity in ("tanh", "relu") and not is_observed()
+        return self.use != "torch" and self.nonlinearity in _NONLINEARITIES and not is_observed()
 
     def _states(self, hx) -> States | None:
         """None where hx is none of this module's."""
@@ -52,7 +60,14 @@ class _Module:
         path = proxy.tracer.path_of_module(self)
         return proxy.tracer.create_proxy("call_module", path, (proxy, hx), keywords)
 
+    @property
+    def _is_alone(self):
+        """Whether torch.nn does not have it."""
+        return self.own is None or self.options is not None
+
     def __prepare_scriptable__(self):
+        if self._is_alone:
+            raise TypeError(f"torch.jit.script: expected what torch.nn has, got {self!r}")
         plain = self.own.__new__(self.own)
         plain.__dict__ = self.__dict__.copy()
         return plain
@@ -67,11 +82,22 @@ _STEPS = {False: Steps(layout="time_first"), True: Steps(layout="batch_first")}
 _READ_IN_PLACE = 6
 
 
-class _Layers(_Module):
+class Layers(_Module):
+    """What RNN, LSTM, GRU and the layers of fastrnn.torch.cells share."""
+
     # From how many steps on fastrnn is the faster one; 16 with a projection.
     _fewest_steps = 1
     # Up to how many weights a gate it is where a single step lays them out anew.
     _most_weights = float("inf")
+    eps: float | None = None  # of layer normalisation
+
+    def __init__(self, *args: Any, options: Options | None = None, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.options = self._checked(options)
+
+    def _checked(self, options):
+        record = form_of(self.cell, nonlinearity=self.nonlinearity)
+        return None if options is None else options_of(record_of(record), options)
 
     def forward(self, input, hx=None, *, reset=None):  # noqa: A002
         """As torch.nn's; reset (N, T), bool, whatever the layout, sets the state of row n to
@@ -80,8 +106,11 @@ class _Layers(_Module):
         Raises TypeError and ValueError for reset, and what torch.nn raises.
         """
         if torch.compiler.is_compiling():
+            if self._is_alone and isinstance(input, PackedSequence):
+                return unseen(self._forward, input, hx, reset)
             return self._forward(input, hx, reset)
-        if reset is None and (torch.jit.is_tracing() or self._is_slower(input)):
+        theirs = not self._is_alone and (torch.jit.is_tracing() or self._is_slower(input))
+        if theirs and reset is None:
             return super().forward(input, hx)
         return unseen(self._eager, input, hx, reset)
 
@@ -90,8 +119,9 @@ class _Layers(_Module):
         return self._forward(given, hx, reset) if found is None else found
 
     def _is_one(self):
-        """Whether it is one layer in one direction, without a projection."""
-        return self.num_layers == 1 and not self.bidirectional and not self.proj_size
+        """Whether it is one layer in one direction, and nothing but torch.nn's plain cell."""
+        plain = not self.proj_size and not self._is_alone
+        return self.num_layers == 1 and not self.bidirectional and plain
 
     def _short(self, x, hx):
         """One layer in one direction without gradients; None where it takes the longer way."""
@@ -112,6 +142,8 @@ class _Layers(_Module):
         if not self._fits(x, states, given.batch_sizes if packed else None):
             if isinstance(given, torch.fx.Proxy):
                 return self._leaf(given, hx, **({} if reset is None else {"reset": reset}))
+            if self._is_alone:
+                raise self._misfit(x, hx, states, given.batch_sizes if packed else None)
             return super().forward(given, hx)
         if packed:
             found = self._packed(given, states, reset)
@@ -148,16 +180,29 @@ class _Layers(_Module):
             return False
         if states[0] is None and states[1] is None:
             return True
+        return all(
+            s is None or (isinstance(s, Tensor) and s.shape == shape)
+            for s, shape in zip(states, self._state_shapes(x, sizes), strict=True)
+        )
+
+    def _state_shapes(self, x, sizes):
         if sizes is not None:
             batch = (int(sizes[0]),)
         else:
             batch = () if x.dim() == 2 else (x.shape[0 if self.batch_first else 1],)
         rows = self.num_layers * (2 if self.bidirectional else 1)
         columns = self.proj_size or self.hidden_size, self.hidden_size
-        return all(
-            s is None or (isinstance(s, Tensor) and s.shape == (rows, *batch, size))
-            for s, size in zip(states, columns, strict=True)
-        )
+        return [(rows, *batch, size) for size in columns]
+
+    def _misfit(self, x, hx, states, sizes):
+        single = isinstance(x, Tensor) and x.dim() == 2
+        letters = "T, D" if single else "N, T, D" if self.batch_first else "T, N, D"
+        if sizes is not None:
+            letters = "U, D"
+        names = NAMES[self.cell].states
+        named = None if states is None else dict(zip(names, states, strict=False))
+        shapes = self._state_shapes(x, sizes)[: len(names)] if isinstance(x, Tensor) else []
+        return misfit(x, self.input_size, letters, hx, named, shapes)
 
     # These three return None where torch.nn is to compute.
 
@@ -174,6 +219,9 @@ class _Layers(_Module):
     def _packed(self, sequence, states, reset):
         x, sizes, order, back = sequence
         if torch.compiler.is_compiling() or not _are_sizes(sizes.numpy(), len(x)):
+            if self._is_alone:
+                got = sizes.tolist()
+                raise ValueError(f"batch_sizes: expected those of {len(x)} rows, got {got}")
             return None
         if order is not None:  # of the rows, by length
             states = [s if s is None else s.index_select(1, order) for s in states]
@@ -202,9 +250,13 @@ class _Layers(_Module):
         else:
             arrays = plain_arrays(tensors) if self._may_compute() else None
             computed = arrays is not None
-        if not computed and reset is None:
+        options, seed = self._of_call()
+        if options is not None and seed is None and (options.zoneout_h or options.zoneout_c):
+            # What predictions expect of zoneout has no backward pass but torch's.
+            computed = computed and not is_differentiated(tensors)
+        if not computed and reset is None and not self._is_alone:
             return None
-        computation = self._computation(x, sizes, reset)
+        computation = self._computation(x, sizes, reset, options, seed)
         if not computed:
             results = computation.reference(*tensors)
         elif compiling:
@@ -214,15 +266,31 @@ class _Layers(_Module):
         y, *last = results
         return y, tuple(last) if self.cell == "lstm" else last[0]
 
-    def _computation(self, x, sizes, reset):
+    def _of_call(self):
+        """The options of a call, and the seed of what is random in it, or None."""
+        options = self.options
+        if options is None:
+            return None, None
+        options = options._replace(seed=0)
+        if not self.training:
+            return options.without_dropout(), None
+        return options, torch.randint(2**63 - 1, ()) if options.is_random else None
+
+    @property
+    def _kinds(self):
+        """Of the parameters of a direction: see nn.direction."""
+        biases = ("bias_ih", "bias_hh") if self.bias else ()
+        return ("weight_ih", "weight_hh", *biases, *(("weight_hr",) if self.proj_size else ()))
+
+    def _computation(self, x, sizes, reset, options, seed):
         layout = "batch_first" if self.batch_first else "time_first"
         layout = layout if sizes is None else "packed"
-        about = self.cell, self.num_layers, self.bidirectional, self.nonlinearity, self.bias
-        about = *about, self.proj_size > 0, layout
-        masks = self._masks(x, layout)
-        if sizes is None and reset is None and not masks and not torch.compiler.is_compiling():
+        about = self.cell, self.num_layers, self.bidirectional, self.nonlinearity, options
+        about = *about, self.eps, self._kinds, layout
+        masks, compiling = self._masks(x, layout), torch.compiler.is_compiling()
+        if sizes is None and reset is None and seed is None and not masks and not compiling:
             return _plain_sequence(*about)
-        return sequence(*about, sizes, reset, masks)
+        return sequence(*about, sizes, reset, masks, seed)
 
     def _masks(self, x, layout):
         """What the outputs of all layers but the last are multiplied with, as torch draws it: one
@@ -234,6 +302,10 @@ class _Layers(_Module):
         width = (self.proj_size or self.hidden_size) * (2 if self.bidirectional else 1)
         masks = [x.new_empty((*leading, width)) for _ in range(self.num_layers - 1)]
         return tuple(m.bernoulli_(1 - p).div_(1 - p) if p < 1 else m.zero_() for m in masks)
+
+    def extra_repr(self) -> str:
+        said = "" if self.options is None else f", options={self.options}"
+        return super().extra_repr() + said
 
     def _each(self, hx, f):
         return tuple(map(f, hx)) if self.cell == "lstm" else f(hx)
@@ -259,7 +331,7 @@ def _checked(reset, letters, shape):
     return reset
 
 
-class RNN(_Layers, torch.nn.RNN):
+class RNN(Layers, torch.nn.RNN):
     """torch.nn.RNN, by fastrnn; of one or two steps torch.nn's own, which is faster, unless it is
     one layer in one direction and no gradients are wanted.
     """
@@ -268,7 +340,7 @@ class RNN(_Layers, torch.nn.RNN):
     _fewest_steps = 3
 
 
-class LSTM(_Layers, torch.nn.LSTM):
+class LSTM(Layers, torch.nn.LSTM):
     """torch.nn.LSTM, by fastrnn; with a projection and of fewer than 16 steps torch.nn's own, which
     is faster.
     """
@@ -276,7 +348,7 @@ class LSTM(_Layers, torch.nn.LSTM):
     own, cell = torch.nn.LSTM, "lstm"
 
 
-class GRU(_Layers, torch.nn.GRU):
+class GRU(Layers, torch.nn.GRU):
     """torch.nn.GRU, by fastrnn; of one step, more than 6 rows and more than 20,000 weights a gate
     torch.nn's own, which is faster.
     """
@@ -298,6 +370,7 @@ _MOST_WORK, _MOST_WEIGHTS = 262_144, 50_000
 
 class _Cell(_Module):
     gates: int
+    _is_for_inference = False  # where it is the faster one, with "auto"
 
     def forward(self, input, hx=None):  # noqa: A002
         """As torch.nn's, whose own it is in a graph of torch.compile."""
@@ -332,7 +405,7 @@ class _Cell(_Module):
             return False
         weights = self.gates * self.hidden_size * (self.input_size + self.hidden_size)
         if weights * x.numel() <= _MOST_WORK * self.input_size:
-            return False
+            return self._is_for_inference and torch.is_grad_enabled()
         return weights > _MOST_WEIGHTS or torch.is_grad_enabled()
 
     def _fits(self, x, h, c):
@@ -347,6 +420,7 @@ class RNNCell(_Cell, torch.nn.RNNCell):
     """torch.nn.RNNCell, by fastrnn where it is small: see docs/torch.md."""
 
     own, cell, gates = torch.nn.RNNCell, "rnn", 1
+    _is_for_inference = True
 
 
 class LSTMCell(_Cell, torch.nn.LSTMCell):

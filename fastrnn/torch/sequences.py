@@ -2,10 +2,10 @@
 
 Its tensors are x, (T, N, D), batch-first (N, T, D) or packed (U, D); h0 (L*S, N, P) and of an lstm
 c0 (L*S, N, H), None for zeros; and the weights of each layer in each direction, as torch.nn has
-them: w_ih, w_hh, with biases b_ih and b_hh, with a projection w_hr. Its results are y, like x with
-S*P columns, and the last states. Letters as in nn.stack.
+them. Its results are y, like x with S*P columns, and the last states. Letters as in nn.stack.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from fastrnn.cells import Steps
+from fastrnn.cells import NAMES, Steps
 from fastrnn.nn import direction, stack
-from fastrnn.nn.direction import Form, Weights
+from fastrnn.nn.direction import Form
+from fastrnn.options import Options
 from fastrnn.torch import formulas
 
 _STEPS = {layout: Steps(layout=layout) for layout in ("batch_first", "time_first")}
@@ -25,27 +26,32 @@ class Sequence(NamedTuple):
     """See the module."""
 
     form: Form
-    bias: bool
-    projected: bool
+    kinds: tuple[str, ...]  # of the weights of a direction, in their order: see nn.direction
     layout: str  # of x, as fastrnn has it: "time_first", "batch_first", "packed"
     sizes: Tensor | None = None  # (T,), of a packed x: how many rows take each step
     reset: Tensor | None = None  # (N, T), bool
     masks: tuple[Tensor, ...] = ()  # of the outputs of layers, time-first or packed
+    seed: Tensor | None = None  # (), of what is random in the cells; None: nothing is
 
     @property
     def is_one(self) -> bool:
         """Whether it is one layer in one direction, without what only nn.stack knows."""
         return self.form.layers == 1 and not self.form.bidirectional
 
+    def _seeded(self):
+        if self.seed is None:
+            return self.form
+        return self.form._replace(options=self.form.options._replace(seed=int(self.seed)))
+
     def forward(self, training, x, h0, c0, *weights):
-        initial = (h0, c0)[: len(self.form.record.states)]
+        initial, form = (h0, c0)[: len(self.form.record.states)], self._seeded()
+        training = training or self.seed is not None  # without it nothing is drawn
         if self.is_one and self.sizes is None and self.reset is None:
             # A short way, for steps that take hardly longer than the way.
-            b = weights[2:4] if self.bias else (None, None)
             before = [None if s is None else s[0] for s in initial]
-            w_hr = weights[-1] if self.projected else None
-            w, steps = self._summed(*weights[:2], *b, w_hr), _STEPS[self.layout]
-            y, last, cache = direction.forward(self.form, w, x, before, steps, training, None)
+            ((own,),) = self._layers(weights)
+            w, steps = direction.from_kinds(form, own), _STEPS[self.layout]
+            y, last, cache = direction.forward(form, w, x, before, steps, training, None)
             return (y, *(s[None] for s in last)), cache
         lengths, reset = None, None if self.reset is None else self.reset.numpy()
         masks = [mask.numpy() for mask in self.masks]
@@ -58,8 +64,8 @@ class Sequence(NamedTuple):
         else:
             masks = [np.ascontiguousarray(mask.swapaxes(0, 1)) for mask in masks]
         y, last, cache = stack.forward(
-            self.form,
-            [[self._summed(*w) for w in layer] for layer in self._layers(weights)],
+            form,
+            [[direction.from_kinds(form, own) for own in layer] for layer in self._layers(weights)],
             x,
             initial,
             lengths=lengths,
@@ -75,41 +81,24 @@ class Sequence(NamedTuple):
             dlast = [None if d is None else d[0] for d in dlast]
             dx, before, w = direction.backward(self.form, dy, dlast, cache, None, None)
             dh0, dc0 = (*(d[None] for d in before), None)[:2]
-            return dx, dh0, dc0, *self._named(w)
+            return dx, dh0, dc0, *self._in_order(w)
         dx, dinitial, grads = stack.backward(self.form, dy, dlast, cache)
         dh0, dc0 = (*dinitial, None)[:2]
-        return dx, dh0, dc0, *(d for layer in grads for w in layer for d in self._named(w))
+        return dx, dh0, dc0, *(d for layer in grads for w in layer for d in self._in_order(w))
 
-    def _layers(self, weights):
-        """w_ih, w_hh, b_ih, b_hh, w_hr, where there are such, of the directions of each layer."""
-        count, given = 2 + 2 * self.bias + self.projected, iter(weights)
+    def _layers(self, weights) -> Iterator[list[dict]]:
+        """Weights by their kinds, of the directions of each layer."""
+        given, S = iter(weights), self.form.directions
         for _ in range(self.form.layers):
-            layer = []
-            for _ in range(self.form.directions):
-                w_ih, w_hh, *others = (next(given) for _ in range(count))
-                b_ih, b_hh = others[:2] if self.bias else (None, None)
-                layer.append((w_ih, w_hh, b_ih, b_hh, others[-1] if self.projected else None))
-            yield layer
+            yield [{kind: next(given) for kind in self.kinds} for _ in range(S)]
 
-    def _summed(self, w_ih, w_hh, b_ih, b_hh, w_hr):
-        """Weights of one direction as nn.stack takes them."""
-        if b_ih is None:
-            return Weights(w_ih, w_hh, np.zeros(len(w_ih), w_ih.dtype), None, w_hr)
-        if self.form.record.two_biases:
-            return Weights(w_ih, w_hh, b_ih, b_hh)
-        return Weights(w_ih, w_hh, b_ih + b_hh, None, w_hr)
-
-    def _named(self, grads):
-        """Gradients of one direction in the order of its tensors."""
-        yield from (grads.Wx, grads.Wh)
-        if self.bias:
-            yield from (grads.b, grads.b.copy() if grads.bh is None else grads.bh)
-        if self.projected:
-            yield grads.Whr
+    def _in_order(self, grads):
+        arrays = direction.by_kinds(self.form, grads)
+        return (arrays[kind] for kind in self.kinds)
 
     def reference(self, x, h0, c0, *weights):
         S, masks, lasts, within = self.form.directions, self.masks, [], None
-        reset = None if self.reset is None else self.reset.T.to(x.device)
+        form, reset = self._seeded(), None if self.reset is None else self.reset.T.to(x.device)
         if self.layout == "packed":
             x, *masks = (pad_packed_sequence(PackedSequence(a, self.sizes))[0] for a in (x, *masks))
             within = torch.arange(x.shape[1]) < self.sizes[:, None]
@@ -118,14 +107,14 @@ class Sequence(NamedTuple):
             x = x.transpose(0, 1)
         for i, layer in enumerate(self._layers(weights)):
             outputs = []
-            for d, of_direction in enumerate(layer):
-                before = self._before(x, of_direction[1], h0, c0, i * S + d)
+            for d, own in enumerate(layer):
+                of = form.of_direction(i * S + d)
                 h, last = formulas.steps(
-                    self.form.cell,
-                    self.form.nonlinearity,
+                    of,
                     x,
-                    before,
-                    of_direction,
+                    self._before(x, own, h0, c0, i * S + d),
+                    own,
+                    seed=None if self.seed is None else of.options.seed,
                     reverse=d == 1,
                     reset=reset,
                     within=within,
@@ -140,16 +129,24 @@ class Sequence(NamedTuple):
             x = x.transpose(0, 1)
         return x, *map(torch.stack, zip(*lasts, strict=True))
 
-    def _before(self, x, w_hh, h0, c0, i):
+    def _before(self, x, own, h0, c0, i):
         """The states that direction i of all begins with."""
-        N, columns = x.shape[1], (w_hh.shape[1], len(w_hh) // 4)
-        given = zip(self.form.record.states, (h0, c0), columns, strict=False)
+        N, H = x.shape[1], own["weight_ih"].shape[0] // len(self.form.record.gates)
+        P = own["weight_hr"].shape[0] if "weight_hr" in own else H
+        given = zip(self.form.record.states, (h0, c0), (P, H), strict=False)
         return tuple(x.new_zeros(N, size) if s is None else s[i] for _, s, size in given)
 
 
 def sequence(
-    cell: str, layers: int, bidirectional: bool, nonlinearity: str, *others: object
+    cell: str,
+    layers: int,
+    bidirectional: bool,
+    nonlinearity: str,
+    options: Options | None,
+    eps: float | None,
+    *others: object,
 ) -> Sequence:
     """A Sequence of weights as torch.nn lays them out; others, its fields after form."""
-    gates = "ifgo" if cell == "lstm" else None
-    return Sequence(Form(cell, layers, bidirectional, gates, True, nonlinearity, True), *others)
+    gates = "ifgo" if cell == "lstm" else NAMES[cell].gates
+    form = Form(cell, layers, bidirectional, gates, True, nonlinearity, True, options, eps)
+    return Sequence(form, *others)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from fastrnn.cells import NAMES, form_of
 from fastrnn.layers import recurrent
+from fastrnn.nn.direction import Form
 from fastrnn.torch import formulas
 
 
@@ -45,8 +45,8 @@ class Step(NamedTuple):
     def reference(self, x, h, c, w_ih, w_hh, b_ih, b_hh):
         h = x.new_zeros(len(x), w_hh.shape[1]) if h is None else h
         states = (h,) if self.cell != "lstm" else (h, torch.zeros_like(h) if c is None else c)
-        a = F.linear(x, w_ih, b_ih)
-        return formulas.step(self.cell, self.nonlinearity, a, states, w_hh, b_hh)
+        own = {"weight_ih": w_ih, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh}
+        return formulas.step(Form(self.cell, nonlinearity=self.nonlinearity), x, states, own)
 
 
 @cache
