@@ -19,7 +19,7 @@ from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import DataConversionWarning, NotFittedError, SkipTestWarning
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import get_scorer, log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -405,7 +405,7 @@ def test_several_labels_as_a_matrix_or_as_sequences(model, tmp_path):
     for matrix in (csr_matrix(INDICATOR), pd.DataFrame(INDICATOR), INDICATOR.tolist()):
         assert_same_bits(quick(model, **FITTING).fit(TAGGED, matrix).predict_proba(TAGGED), proba)
         assert whole.score(TAGGED, matrix) == 1
-    for kind in (list, tuple, set):
+    for kind in (list, tuple, set, np.array):
         rows = [kind(tags) for tags in TAGS]
         clf = quick(model, **FITTING).fit(TAGGED, rows)
         assert_same_bits(clf.predict_proba(TAGGED), proba)
@@ -416,6 +416,15 @@ def test_several_labels_as_a_matrix_or_as_sequences(model, tmp_path):
         assert_same_bits(again.predict_proba(TAGGED), proba)
         assert again.predict(TAGGED).tolist() == INDICATOR.tolist()
         assert again.classes_.tolist() == ["x", "y"]
+
+
+def test_several_labels_go_where_scikit_learn_s_go():
+    scores = cross_val_score(quick(**FITTING), TAGGED, INDICATOR, cv=3)
+    assert (scores == 1).all()
+    three = np.column_stack([INDICATOR, INDICATOR[:, 0]])  # two would be a binary problem to it
+    clf = quick(**FITTING).fit(TAGGED, three, np.ones(120))
+    for name in ("f1_macro", "roc_auc", "average_precision"):
+        assert get_scorer(name)(clf, TAGGED, three) == 1
 
 
 def test_one_label_that_a_text_has_or_has_not():

@@ -10,9 +10,6 @@ Letters: N sentences, V vocabulary, W word vector, F features, C classes. With t
 softmax is the sigmoid of the difference of the two scores.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 
 from fastrnn.backends import use_backend
@@ -98,18 +95,24 @@ class Network:
         Returns: loss (float), gradients by name; that of the word vectors is a RowGradient. What
         is not trained has none.
         """
-        with use_backend(self.backend), _memory_for("the gradients", sentences):
-            features, encoded = self.encoder.forward(self.params, sentences, rng)
-            scores, mask, affine = self._scores(self.params, features, rng)
-            loss_of = _sigmoid_loss if self.multilabel else _softmax_loss
-            (loss, d), grads = loss_of(scores, y, weights), {}
-            if self.linear:
-                d, grads["W"], grads["b"] = dense.affine_backward(d, affine)
-            else:
-                grads["b"] = d.sum(axis=0)
-            if mask is not None:
-                d *= mask
-            return loss, grads | self.encoder.backward(d, encoded)
+        try:
+            with use_backend(self.backend):
+                return self._loss(sentences, y, weights, rng)
+        except MemoryError as error:
+            raise _out_of_memory("the gradients", sentences, error) from error
+
+    def _loss(self, sentences, y, weights, rng):
+        features, encoded = self.encoder.forward(self.params, sentences, rng)
+        scores, mask, affine = self._scores(self.params, features, rng)
+        loss_of = _sigmoid_loss if self.multilabel else _softmax_loss
+        (loss, d), grads = loss_of(scores, y, weights), {}
+        if self.linear:
+            d, grads["W"], grads["b"] = dense.affine_backward(d, affine)
+        else:
+            grads["b"] = d.sum(axis=0)
+        if mask is not None:
+            d *= mask
+        return loss, grads | self.encoder.backward(d, encoded)
 
     def _scores(self, params: Params, features: np.ndarray, rng: np.random.Generator | None):
         mask = dropout(rng, self.dropout, features.shape, features.dtype)
@@ -129,9 +132,12 @@ class Network:
         """Scores (N, C), the logarithms of the classes' odds, of sentences; params, in place of the
         network's own, for example with prepared weights."""
         params = self.params if params is None else params
-        with use_backend(self.backend), _memory_for("the scores", sentences):
-            features, _ = self.encoder.forward(params, sentences, None, training=False)
-            return self._scores(params, features, None)[0]
+        try:
+            with use_backend(self.backend):
+                features, _ = self.encoder.forward(params, sentences, None, training=False)
+                return self._scores(params, features, None)[0]
+        except MemoryError as error:
+            raise _out_of_memory("the scores", sentences, error) from error
 
 
 def _softmax_loss(scores, y, weights):
@@ -158,13 +164,8 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return e
 
 
-@contextmanager
-def _memory_for(what: str, sentences: Sentences) -> Iterator[None]:
-    """Says of a MemoryError in its block what asked for the memory."""
-    try:
-        yield
-    except MemoryError as error:
-        lengths = sentences.lengths
-        raise MemoryError(
-            f"{what} of {len(lengths):,} texts of up to {lengths.max(initial=0):,} words: {error}"
-        ) from error
+def _out_of_memory(what: str, sentences: Sentences, error: MemoryError) -> MemoryError:
+    """The error that says what asked for the memory."""
+    lengths = sentences.lengths
+    N, T = len(lengths), lengths.max(initial=0)
+    return MemoryError(f"{what} of {N:,} texts of up to {T:,} words: {error}")

@@ -69,10 +69,11 @@ def _are_sequences(y: object) -> bool:
     if getattr(y, "ndim", 1) != 1 or not isinstance(y, Iterable) or isinstance(y, str):
         return False
     rows = [*y]
-    if not rows or not all(isinstance(row, list | tuple | set | frozenset) for row in rows):
+    kinds = list | tuple | set | frozenset | np.ndarray
+    if not rows or not all(isinstance(row, kinds) for row in rows):
         return False
-    ragged = len({len(row) for row in rows}) > 1 or not rows[0]
-    return ragged or not isinstance(rows[0], list | tuple) or isinstance(rows[0][0], str)
+    ragged = len({len(row) for row in rows}) > 1 or not len(rows[0])
+    return ragged or isinstance(rows[0], set | frozenset) or isinstance(rows[0][0], str)
 
 
 def _is_indicator(y: object) -> bool:
