@@ -190,7 +190,7 @@ def test_labels_outside_of_the_classes_are_refused(file):
     path = file("1 one\n\n0 two\nx three\ny four\n")
     with pytest.raises(ValueError) as error:
         read_labelled(path, classes=["0", "1"])
-    problem = "is not one of 0, 1; evaluate takes others with --unseen"
+    problem = "is not one of 0, 1; --unseen takes others as wrong"
     assert str(error.value) == f"{path}:4: label 'x' {problem}"
     assert read_labelled(path, classes=("0", "1", "x", "y", "z")).labels == ["1", "0", "x", "y"]
     with pytest.raises(ValueError, match=r":1: label '1' is not one of c0, c1, .*, c9, \.\.\.;"):

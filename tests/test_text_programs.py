@@ -644,13 +644,30 @@ def test_labels_that_a_run_has_not_are_always_wrong(capsys, trained, tagged, tmp
     head = "__label__tag-1 __label__other word-1\n" if several else "nice film\n"
     path.write_text(head * 2 + ("__label__tag-1 word-1\n" if several else "pos good\n"))
     code, _, err = call(capsys, "evaluate", run, path)
-    assert code == 1 and "evaluate takes others with --unseen" in err
+    assert code == 1 and "--unseen takes others as wrong" in err
     done(capsys, "evaluate", run, path, "--unseen", "--name", "others")
     figures = storage.read_json(run / "metrics.json")["others"]
     unseen = figures["per_class"]["other" if several else "nice"]
     assert (unseen["recall"], unseen["support"]) == (0, 2)
     assert figures["accuracy"] <= 1 / 3
     assert figures["examples"] == 3
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_of_dev_that_training_has_not(capsys, files, tagged, tmp_path, undrawn, several):
+    train, dev = tagged / "train.txt" if several else files[0], tmp_path / "dev.txt"
+    line = "__label__tag-1 __label__other word-1" if several else "nice film"
+    own = (tagged / "dev.txt" if several else files[1]).read_text()
+    dev.write_text(f"{own}{line}\n")
+    args, run = ["train", train, "--dev", dev, "--model", "bow", "--epochs", 1], tmp_path / "run"
+    code, _, err = call(capsys, *args, "--out", run)
+    assert code == 1 and "--unseen takes others" in err
+    done(capsys, *args, "--out", run, "--unseen")
+    figures = storage.read_json(run / "metrics.json")["dev"]
+    unseen = figures["per_class"]["other" if several else "nice"]
+    assert (unseen["recall"], unseen["support"]) == (0, 1)
+    assert figures["examples"] == len(own.splitlines()) + 1
+    done(capsys, "train", "--resume", "--out", run, "--epochs", 2)
 
 
 def test_labels_that_seem_none_are_taken_with_a_format(capsys, tmp_path, undrawn):

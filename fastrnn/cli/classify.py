@@ -27,8 +27,8 @@ from fastrnn.text.networks import MODELS
 from fastrnn.text.settings import OF_MODEL, SETTINGS, complete
 from fastrnn.text.vocabulary import TOKENIZERS
 
-# The parameters that reading() makes.
-READING = ("file_format", "text_column", "label_column", "encoding", "errors")
+# The parameters that reading() makes, and --unseen.
+READING = ("file_format", "text_column", "label_column", "encoding", "errors", "unseen")
 # What a run ends with is not found missing after an hour of training.
 PACKAGES = ("matplotlib", "safetensors", "sklearn", "tqdm")
 
@@ -60,6 +60,9 @@ def reading(kinds: Sequence[str]) -> Callable:
         return function
 
     return add
+
+
+UNSEEN = data("--unseen", is_flag=True, default=None, help="Take labels that the model has not.")
 
 
 def setting(heading: str, name: str, text: str, **attributes):
@@ -115,6 +118,7 @@ def command() -> None:
     type=click.Choice(["reviews", *(f"nltk:{name}" for name in NLTK_CORPORA)]),
     metavar="CORPUS",
 )
+@UNSEEN
 @reading(LABELLED)
 @setting("Model", "model", "What reads the text.", type=click.Choice(MODELS))
 @setting(
@@ -257,9 +261,9 @@ def _print_results(metrics: dict[str, dict], model: str) -> None:
 @click.argument("run", type=FOLDER)
 @click.argument("test", type=FILE)
 @click.option("--name", help="Of the figures and pictures (default: the file's).")
-@click.option("--unseen", is_flag=True, help="Take labels that the run has not: always wrong.")
+@UNSEEN
 @reading(LABELLED)
-def evaluate(run, test, name, unseen, **options) -> None:
+def evaluate(run, test, name, **options) -> None:
     """Accuracy, precision, recall and F1 of a run on a labelled file.
 
     Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
@@ -271,7 +275,7 @@ def evaluate(run, test, name, unseen, **options) -> None:
       fastrnn classify evaluate run test.txt
     """
     tell = partial(say, err=True)
-    asked = {"name": name, "unseen": unseen, "tell": tell} | given(options)
+    asked = {"name": name, "tell": tell} | given(options)
     click.echo(report_table(programs.evaluate(run, test, **asked)))
 
 

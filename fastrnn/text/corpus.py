@@ -144,7 +144,7 @@ def read_labelled(
             skipped += 1
     if not examples:
         raise ValueError(f"{path}: no examples; expected lines of a label and the words of a text")
-    if not unseen and (classes is not None or file_format == AUTO):
+    if (file_format == AUTO) if classes is None else not unseen:
         _check_labels(path, examples, form, classes)
     if file_format == AUTO:
         tell(f"{path}: read as {form}")
@@ -215,7 +215,7 @@ def _check_labels(
         known = set(classes)
         wrong = [label for label in counts if label not in known]
         problem = f"is not one of {', '.join(classes[:10])}{', ...' * (len(classes) > 10)}"
-        problem += "; evaluate takes others with --unseen"
+        problem += "; --unseen takes others as wrong"
     elif len(counts) > MAX_CLASSES:
         wrong = [*counts][MAX_CLASSES:]
         problem = f"is label number {MAX_CLASSES + 1}; {hint}; {override}"

@@ -20,7 +20,7 @@ import numpy as np
 from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report, multilabel_report
 from fastrnn.printing import printable
-from fastrnn.settings import OBJECT, TEXT, check, optional
+from fastrnn.settings import OBJECT, TEXT, check, one_of, optional
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text.calibration import log_loss
 from fastrnn.text.compressed import split_member
@@ -42,8 +42,15 @@ KINDS = {"settings": OBJECT, "data": OBJECT}
 SOURCE = {
     **dict.fromkeys(("corpus", "dev", "text_column", "label_column"), optional(TEXT)),
     **dict.fromkeys(("encoding", "errors", "file_format", "train", "sha256"), TEXT),
+    "unseen": one_of(False, True),
 }
-PLAIN = {"file_format": "space", "errors": "strict", "text_column": None, "label_column": None}
+PLAIN = {
+    "file_format": "space",
+    "errors": "strict",
+    "text_column": None,
+    "label_column": None,
+    "unseen": False,
+}
 READING = ("encoding", *PLAIN)  # of what run.json says, what read_labelled takes
 REVIEWS = {"train": 10_000, "dev": 2_000}
 HELD_OUT = 0.1  # of the examples, where there are none to validate
@@ -82,8 +89,10 @@ class Job:
             self.training = self._training_of(settings, folder=folder, progress=progress)
 
     def _training_of(self, settings: dict[str, object], **options) -> Training:
-        y, dev_y = (_indices(corpus, self.classes) for corpus in (self.train, self.dev))
-        dev = self.dev.texts, dev_y
+        # What no epoch is right about chooses none.
+        dev = _known(self.dev, self.classes)
+        y, dev_y = (_indices(corpus, self.classes) for corpus in (self.train, dev))
+        dev = dev.texts, dev_y
         return Training(settings, self.train.texts, y, self.classes, dev=dev, **options)
 
     def summary(self) -> str:
@@ -157,6 +166,15 @@ def _classes(corpus: Corpus) -> list[str]:
     """Its labels in ascending order."""
     several = isinstance(corpus.labels[0], tuple)
     return sorted({*chain.from_iterable(corpus.labels)} if several else {*corpus.labels})
+
+
+def _known(corpus: Corpus, classes: Sequence[str]) -> Corpus:
+    """The texts with one of these labels, or with these of their labels."""
+    known = {*classes}
+    if isinstance(corpus.labels[0], tuple):
+        return corpus._replace(labels=[tuple(known.intersection(row)) for row in corpus.labels])
+    rows = [i for i, label in enumerate(corpus.labels) if label in known]
+    return Corpus([corpus.texts[i] for i in rows], [corpus.labels[i] for i in rows])
 
 
 def _indices(corpus: Corpus, classes: Sequence[str]) -> np.ndarray:
