@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from fastrnn.captioning import evaluation, programs
-from fastrnn.cli.options import FILE, FOLDER, check_output
+from fastrnn.cli.options import FILE, FOLDER, OUTPUT, check_output
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
-from fastrnn.storage import writing
+from fastrnn.storage import is_stdout, writing
 
 BACKEND = click.option(
     "--backend", type=click.Choice(["cython", "numpy"]), help="Implementation (default: cython)."
@@ -226,14 +226,16 @@ def evaluate(run, data, beam, length_penalty, split, name, backend) -> None:
 @command.command("sample")
 @click.argument("run", type=FOLDER)
 @click.option("--images", type=FOLDER, required=True, help="Folder of pictures.")
-@click.option("--out", type=FILE, required=True, help="CSV to write: image,caption.")
+@click.option(
+    "--out", type=OUTPUT, required=True, help="CSV to write: image,caption; -: to stdout."
+)
 @click.option("--beam", type=click.IntRange(1), default=5, show_default=True, help="1: greedy.")
 @click.option("--temperature", type=float, help="Draw at random instead (1: as the model has it).")
 @click.option("--top-k", type=int, help="Draw from the likeliest words.")
 @click.option("--top-p", type=float, help="Draw from the fewest words that cover this probability.")
 @click.option("--unk/--no-unk", default=False, show_default=True, help="Whether to say <UNK>.")
 @click.option("--weights", help="The backbone's weights, if they have moved since prepare.")
-@click.option("--gallery", type=FILE, help="PNG of some pictures with their captions.")
+@click.option("--gallery", type=OUTPUT, help="PNG of some pictures with their captions.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @BACKEND
 def sample(run, images, out, weights, gallery, backend, unk, beam, **options) -> None:
@@ -270,7 +272,8 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, **options) ->
         say(f"left out: {name}: cannot be read ({why})", err=True)
     if gallery:
         programs.draw_gallery(gallery, Path(images), captions)
-    say(f"{out}: {len(captions)} captions, {len(unreadable)} pictures left out")
+    taken = any(path and is_stdout(path) for path in (out, gallery))
+    say(f"{out}: {len(captions)} captions, {len(unreadable)} pictures left out", err=taken)
 
 
 def _print_metrics(metrics: dict[str, dict[str, float]]) -> None:
