@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from util import call
 
-from fastrnn.captioning import data, load_coco_data, partial
+from fastrnn.captioning import data, load_coco_data, metrics, partial
 from fastrnn.captioning import prepare as prep
 from fastrnn.cli import caption
 
@@ -102,16 +102,19 @@ def test_captions_are_kept_as_they_were_written(photos):
         load_coco_data(photos.parent / "out")
 
 
-def test_long_captions_of_pictures_to_validate_are_cut_and_counted(capsys, photos):
-    with (photos.parent / "captions.csv").open("a") as file:
-        file.writelines(f"p{i:02}.png,{'dog ' * 20_000}\n" for i in range(12))
+@pytest.mark.parametrize("long", ["dog " * 20_000, "\u72d7" * 20_000])
+def test_long_captions_of_pictures_to_validate_are_cut_and_counted(capsys, photos, long):
+    """Also where no spaces stand between the words."""
+    with (photos.parent / "captions.csv").open("a", encoding="utf-8") as file:
+        file.writelines(f"p{i:02}.png,{long}\n" for i in range(12))
     code, _, err = call(capsys, *arguments(photos, photos.parent / "out"))
     assert code == 0
     assert "3 validation and test captions cut to 100 words" in err
     content = load_coco_data(photos.parent / "out")
     assert content["val_captions"].shape == (9, 102)
     assert content["train_captions"].shape == (27, 17)
-    assert max(len(text) for text in content["val_texts"]) < 400
+    references = metrics.references_by_image(content, "val")
+    assert {max(map(len, captions)) for captions in references.values()} == {100}
 
 
 def test_what_the_file_was_taken_for_is_said_in_a_line(capsys, photos):
