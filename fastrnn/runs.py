@@ -1,9 +1,11 @@
 """The folder of a training run, alike for every program: run.json says what was trained on what,
 metrics.json how good it is."""
 
+import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 from fastrnn import storage
@@ -108,12 +110,28 @@ def add_metrics(folder: Path, metrics: dict[str, dict]) -> dict[str, dict]:
     return merged
 
 
-def check_name(name: str, reserved: Collection[str], own: str, is_own: bool) -> None:
-    """Raise ValueError for figures whose name is no file's, reserved, or that of what the training
-    validated on while they are of something else."""
+def check_name(folder: Path, name: str | None, reserved: Collection[str], own: str) -> None:
+    """Raise ValueError for figures of a given name (None: of none) that is no file's, reserved, or
+    own, that of what the training validated on, where there are such figures."""
+    if name is None:
+        return
     if not name or name in reserved or Path(name).name != name:
         raise ValueError(
             f"name: expected one for a file, and not {' or '.join(reserved)}, got {name!r}"
         )
-    if name == own and not is_own:
+    if name == own and own in read_metrics(folder):
         raise ValueError(f"name: {own!r} is what train validated on; choose another with --name")
+
+
+def free_name(
+    folder: Path, report: dict, candidates: Sequence[str], reserved: Collection[str], own: str
+) -> str:
+    """The first of some names, or of the last one with a number, under which a report replaces no
+    figures of the training: what is own may be given the same again."""
+    taken = read_metrics(folder).get(own)
+
+    def is_free(name: str) -> bool:
+        same = name != own or taken in (None, json.loads(json.dumps(report)))
+        return same and name not in reserved
+
+    return next(filter(is_free, chain(candidates, (f"{candidates[-1]}-{n}" for n in count(2)))))

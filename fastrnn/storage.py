@@ -29,6 +29,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+STDOUT = Path("-")  # as a path to write to; a file of that name is reached by a longer path
 # What stands between the name and the suffix of tensors that a JSON file names: how far a training
 # has come, or a digest.
 TAG = r"(\d{7,}-\d{4,}|[0-9a-f]{12})"
@@ -87,8 +88,9 @@ def check_regular(path: Path | str) -> None:
 def replacing(path: Path | str) -> Iterator[Path]:
     """A path to write to that takes the place of ``path`` when the block ends without an error.
 
-    A symbolic link stays, its target is replaced. A device, a pipe or this process's own output is
-    written to when the block ends.
+    A symbolic link stays, its target is replaced. A device, a pipe or a file that this process has
+    open (/dev/stdout, /dev/fd/3, and "-", which is standard output) is written to when the block
+    ends.
     """
     if _is_passage(path):
         with tempfile.TemporaryDirectory() as folder:  # many writers go back in their file
@@ -105,7 +107,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
             if target.exists():
                 shutil.copymode(target, temporary)
             _sync(temporary, os.O_RDWR)
-            temporary.replace(target)
+            _put(temporary, target)
             if os.name == "posix":  # elsewhere a folder cannot be opened
                 _sync(target.parent, os.O_RDONLY)
     finally:
@@ -127,6 +129,15 @@ def writing(
             yield file
 
 
+def _put(temporary: Path, target: Path) -> None:
+    try:
+        temporary.replace(target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        shutil.copyfile(temporary, target)  # a file that is mounted by itself, as in containers
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
 
@@ -144,29 +155,49 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def _is_passage(path: Path | str) -> bool:
-    """Whether something is at a path that is written to, not replaced. Raises IsADirectoryError."""
+    """Whether what is at a path is written to, not replaced. Raises OSError where that cannot be
+    known, IsADirectoryError."""
+    if _handle(path) is not None:
+        return True
     try:
-        there = Path(path).stat()
-    except OSError:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
         return False
-    if stat.S_ISDIR(there.st_mode):
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    return not stat.S_ISREG(there.st_mode) or _output(there) is not None
+    return not stat.S_ISREG(mode)
 
 
 def _passage(path: Path | str) -> BinaryIO:
-    # Of /dev/stdout the handle that is open: another one would begin at the file's beginning.
-    handle = _output(Path(path).stat())
+    # Not what is open anew: another handle would begin at the file's beginning.
+    handle = _handle(path)
     return Path(path).open("wb") if handle is None else os.fdopen(os.dup(handle), "wb")
 
 
-def _output(there: os.stat_result) -> int | None:
-    """Which of this process's outputs a file is."""
+def _handle(path: Path | str) -> int | None:
+    """The number of this process's open file that a path leads to, by links too, or that of the
+    output which a file is; of "-" standard output."""
+    path = Path(path)
+    if path == STDOUT:
+        return 1
+    own = re.compile(rf"(?:/dev|/proc/{os.getpid()}(?:/task/\d+)?)/fd/(\d+)")
+    there = path
+    while path.exists():  # links in a circle lead nowhere
+        if match := own.fullmatch(f"{os.path.realpath(there.parent)}/{there.name}"):
+            return int(match[1])
+        if not there.is_symlink():
+            break
+        there = there.parent / there.readlink()
     for handle in (1, 2):
-        with suppress(OSError):  # it may be closed
-            if os.path.samestat(there, os.fstat(handle)):
+        with suppress(OSError):  # one of the two may not be there
+            if os.path.samestat(path.stat(), os.fstat(handle)):
                 return handle
     return None
+
+
+def is_stdout(path: Path | str) -> bool:
+    """Whether what is written to a path goes to standard output."""
+    return _handle(path) == 1
 
 
 def check_writable(path: Path | str) -> None:
@@ -177,6 +208,8 @@ def check_writable(path: Path | str) -> None:
             temporary = _beside(Path(os.path.realpath(path)))
             temporary.touch()
             temporary.unlink()
+        elif (handle := _handle(path)) is not None:
+            os.fstat(handle)
         elif not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:

@@ -23,6 +23,7 @@ TREE = ROOT.parent
 BELOW = {
     "optional": set(),
     "printing": set(),
+    "tokens": set(),
     "gradcheck": set(),
     "optim": {"backends", "layers"},
     "storage": {"optional"},
@@ -41,11 +42,11 @@ BELOW = {
     "vision": {"figures", "metrics", "optional", "plots", "runs", "settings", "solver", "storage"},
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
-        *("settings", "solver", "storage", "text", "vision", "weights"),
+        *("settings", "solver", "storage", "text", "tokens", "vision", "weights"),
     },
     "text": {
         *("backends", "cells", "layers", "metrics", "nn", "optim", "optional", "plots"),
-        *("printing", "runs", "settings", "solver", "storage", "weights"),
+        *("printing", "runs", "settings", "solver", "storage", "tokens", "weights"),
     },
     "benchmarks": {
         *("backends", "captioning", "cells", "figures", "layers", "nn", "optim", "optional"),
@@ -81,7 +82,12 @@ OPTIONAL = {
     "safetensors": {"storage.py"},
     "tqdm": {"cli/progress.py"},
     "click": {"cli/*"},
-    "sklearn": {"text/estimator.py", "metrics.py", "benchmarks/peers/*sklearn.py"},
+    "sklearn": {
+        "text/estimator.py",
+        "text/targets.py",
+        "metrics.py",
+        "benchmarks/peers/*sklearn.py",
+    },
 }
 BRINGING = ("captioning", "text", "vision", "torch", "onnx", "keras")  # extras of users
 

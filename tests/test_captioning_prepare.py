@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from util import call
 
-from fastrnn.captioning import data, load_coco_data, partial
+from fastrnn.captioning import data, load_coco_data, metrics, partial
 from fastrnn.captioning import prepare as prep
+from fastrnn.cli import caption
 
 LIMITED = """
 import resource, signal, sys
@@ -101,16 +102,19 @@ def test_captions_are_kept_as_they_were_written(photos):
         load_coco_data(photos.parent / "out")
 
 
-def test_long_captions_of_pictures_to_validate_are_cut_and_counted(capsys, photos):
-    with (photos.parent / "captions.csv").open("a") as file:
-        file.writelines(f"p{i:02}.png,{'dog ' * 20_000}\n" for i in range(12))
+@pytest.mark.parametrize("long", ["dog " * 20_000, "\u72d7" * 20_000])
+def test_long_captions_of_pictures_to_validate_are_cut_and_counted(capsys, photos, long):
+    """Also where no spaces stand between the words."""
+    with (photos.parent / "captions.csv").open("a", encoding="utf-8") as file:
+        file.writelines(f"p{i:02}.png,{long}\n" for i in range(12))
     code, _, err = call(capsys, *arguments(photos, photos.parent / "out"))
     assert code == 0
     assert "3 validation and test captions cut to 100 words" in err
     content = load_coco_data(photos.parent / "out")
     assert content["val_captions"].shape == (9, 102)
     assert content["train_captions"].shape == (27, 17)
-    assert max(len(text) for text in content["val_texts"]) < 400
+    references = metrics.references_by_image(content, "val")
+    assert {max(map(len, captions)) for captions in references.values()} == {100}
 
 
 def test_what_the_file_was_taken_for_is_said_in_a_line(capsys, photos):
@@ -134,12 +138,14 @@ def test_a_data_set_without_a_test_split_takes_the_place_of_one_with_it(photos):
         "image,caption,split\n" + "".join(f"p{i:02}.png,A cat,{SPLITS[i % 3]}\n" for i in range(12))
     )
     prepare(photos)
+    (photos.parent / "out/train2014_images.txt").write_text("of the published data set")
     before = {*contents(photos.parent / "out")}
     base.write_text(rows)
     prepare(photos, pca=0)
     after = {*contents(photos.parent / "out")}
     gone = before - after
     assert gone == {name for name in before if name.startswith("test") or "pca" in name}
+    assert "train2014_images.txt" in after  # only what prepare writes is deleted
     assert "test_captions" not in load_coco_data(photos.parent / "out", pca_features=False)
 
 
@@ -237,6 +243,23 @@ def load(path):
 
 
 REST = b'"pictures": {"p09.png": [0, 0]}, "crc32": 0}'
+
+
+@pytest.mark.parametrize(("n", "said"), [(9, ["the same command goes on from here"]), (3, [])])
+def test_an_interrupted_command_says_how_it_goes_on(capsys, photos, monkeypatch, n, said):
+    def interrupted(*_):
+        def progress(paths):
+            for i, path in enumerate(paths):
+                if i == n:
+                    raise KeyboardInterrupt
+                yield path
+
+        return progress
+
+    monkeypatch.setattr(caption, "bar", interrupted)
+    code, _, err = call(capsys, *arguments(photos, photos.parent / "out"))
+    assert code == 130
+    assert [*filter(None, err.splitlines())] == [*said, "fastrnn: interrupted"]
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,19 @@ def test_sample_captions_a_folder(capsys, trained, tmp_path):
     assert draws[0] == draws[1] != draws[2]
 
 
+@pytest.mark.parametrize("out", ["-", "/dev/stdout"])
+def test_sample_writes_to_standard_output_and_says_the_rest_elsewhere(
+    capfd, trained, data, tmp_path, monkeypatch, out
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["caption", "sample", trained, "--images", data / "images", "--beam", 1]
+    code, said, err = call(capfd, *arguments, "--out", out)
+    assert code == 0 and f"{out}: 50 captions, 0 pictures left out\n" in err
+    head, *rows = csv.reader(said.splitlines())
+    assert head == ["image", "caption"] and len(rows) == 50
+    assert not [*tmp_path.iterdir()]
+
+
 def test_prepare_reports_and_the_run_remembers_the_backbone(capsys, tmp_path):
     pytest.importorskip("torch")
     folder = tmp_path / "photos"

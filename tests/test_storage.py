@@ -6,8 +6,10 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -17,18 +19,21 @@ import pytest
 from test_solver import LeastSquares
 from util import call, done
 
-from fastrnn import runs, storage
+from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import features, prepare
 from fastrnn.captioning import programs as captions
 from fastrnn.captioning.run import read_run
+from fastrnn.nn import graphs
 from fastrnn.printing import printable
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text import programs as texts
 from fastrnn.text.corpus import read_lines
 from fastrnn.text.embeddings import load_vectors
 from fastrnn.text.model import TextModel
+from fastrnn.vision import tensors
 from fastrnn.vision.images import open_rgb
+from fastrnn.vision.style import programs as style
 
 TENSORS = {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros(()), "c": np.ones((2, 3))}
 
@@ -74,6 +79,71 @@ def test_a_device_is_written_to(tmp_path):
     assert Path("/dev/full").is_char_device() and Path("/dev/null").is_char_device()
 
 
+WRITERS = {
+    "json": lambda path: storage.write_json(path, {"x": 1}),
+    "tensors": lambda path: storage.write_tensors(path, TENSORS),
+    "graph": lambda path: graphs.write(path, b"a model"),
+    "figure": lambda path: figures.save(figures.new(1, 1), path),
+    "picture": lambda path: style.write_picture(path, np.zeros((2, 2, 3), np.uint8)),
+    "torch": lambda path: tensors.write(path, {"x": 1}),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("path", ["/dev/fd/{}", "/proc/self/fd/{}", "/proc/thread-self/fd/{}", "l"])
+def test_an_open_file_is_written_where_it_stands(tmp_path, path, name):
+    """As a shell's 3>file leaves it; a name for it may be gone."""
+    WRITERS[name](tmp_path / "alone")
+    expected = len((tmp_path / "alone").read_bytes())
+    (tmp_path / "alone").unlink()
+    with tempfile.TemporaryFile(dir=tmp_path) as file:
+        file.write(b"before")
+        file.flush()
+        link = tmp_path / "link"
+        link.symlink_to("further")
+        (tmp_path / "further").symlink_to(f"/dev/fd/{file.fileno()}")
+        there = link if path == "l" else path.format(file.fileno())
+        storage.check_writable(there)
+        WRITERS[name](there)
+        file.write(b"after")
+        file.seek(0)
+        content = file.read()
+    assert content.startswith(b"before") and content.endswith(b"after")
+    assert len(content) == len(b"before") + expected + len(b"after")
+    assert {p.name for p in tmp_path.iterdir()} == {"link", "further"} and link.is_symlink()
+
+
+def test_a_socket_is_written_to(tmp_path):
+    """As servers and Node give it for a standard output."""
+    one, other = socket.socketpair()
+    with one, other:
+        storage.write_json(f"/dev/fd/{one.fileno()}", {})
+        assert other.recv(9) == b"{}\n"
+
+
+def test_links_in_a_circle_stay(tmp_path):
+    path = tmp_path / "x"
+    path.symlink_to("y")
+    (tmp_path / "y").symlink_to("x")
+    for write in (lambda: storage.write_json(path, {}), lambda: storage.check_writable(path)):
+        with pytest.raises(OSError, match="Too many levels of symbolic links") as caught:
+            write()
+        assert str(path) in str(caught.value)
+    assert path.is_symlink() and len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_file_that_is_mounted_by_itself_gets_another_content(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    path.write_text("a longer one than before")
+
+    def busy(*_):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "replace", busy)
+    storage.write_json(path, {})
+    assert path.read_text() == "{}\n" and [*tmp_path.iterdir()] == [path]
+
+
 @pytest.mark.parametrize("kind", ["file", "pipe"])
 def test_standard_output_as_a_file_gets_everything_in_order(tmp_path, kind):
     script = (
@@ -81,13 +151,14 @@ def test_standard_output_as_a_file_gets_everything_in_order(tmp_path, kind):
         "print('before', flush=True)\n"
         "with storage.writing('/dev/stdout') as file:\n    file.write('text\\n')\n"
         "storage.write_json('/dev/stdout', {})\n"
+        "storage.write_json('-', {})\n"
         "print('after')\n"
     )
     out = tmp_path / "out"
     with out.open("wb") as file:
         stdout = file if kind == "file" else subprocess.PIPE
         got = subprocess.run([sys.executable, "-c", script], stdout=stdout, check=True).stdout
-    assert (out.read_bytes() if kind == "file" else got) == b"before\ntext\n{}\nafter\n"
+    assert (out.read_bytes() if kind == "file" else got) == b"before\ntext\n{}\n{}\nafter\n"
     assert len([*tmp_path.iterdir()]) == 1
 
 

@@ -1,6 +1,8 @@
 """Word vectors from text files: every form of file, and everything that can be wrong with one."""
 
+import bz2
 import gzip
+import lzma
 import os
 import re
 import struct
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrnn.text import embeddings
+from fastrnn.text import embeddings, read_labelled
 from fastrnn.text.embeddings import load_vectors
 
 ROWS = b"the 1 2 3\n, -0.5 0 1e-3\nna\xc3\xafve 7 8 9\n"
@@ -39,6 +41,14 @@ def zipped(path, members):
     return path
 
 
+def in_binary(end):
+    """ROWS as word2vec writes them with -binary 1, each vector with what ends it."""
+    rows = (row.split(b" ") for row in ROWS.splitlines())
+    return b"".join(
+        word + b" " + np.array(numbers, "<f4").tobytes() + end for word, *numbers in rows
+    )
+
+
 def problems(got):
     return {kind: tuple(problem) for kind, problem in got.report.problems.items()}
 
@@ -56,12 +66,19 @@ def problems(got):
         b"\xef\xbb\xbf" + ROWS,
         b"3 3\n" + ROWS,
         b"3 3\r\n" + ROWS.replace(b"\n", b" \r\n"),
+        ROWS.replace(b" ", b"\t"),
+        ROWS.replace(b" ", b"\t", 1).replace(b"\n, ", b"\n,\t").replace(b"ve ", b"ve\t"),
+        b"3 3\n" + ROWS.replace(b" ", b"\t"),
+        b"3 3\n" + in_binary(b""),
+        b"3 3\n" + in_binary(b"\n"),
     ],
-    ids=["glove", "no end", "CRLF", "padded", "BOM", "word2vec", "word2vec CRLF padded"],
-)
-@pytest.mark.parametrize("kind", ["txt", "gz", "zip"])
+    ids=["glove", "no end", "CRLF", "padded", "BOM", "word2vec", "word2vec CRLF padded", "tabs",
+         "a tab a row", "word2vec tabs", "word2vec binary", "word2vec binary, line ends"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["txt", "gz", "bz2", "xz", "zip"])
 def test_every_form_of_file_gives_the_same(file, tmp_path, content, kind):
-    path = file(content if kind != "gz" else gzip.compress(content))
+    packed = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+    path = file(packed.get(kind, bytes)(content))
     if kind == "zip":
         path = zipped(tmp_path / "v.zip", {"a/": b"", "a/read.me": b"no", "a/v.txt": content})
     words, vectors, report = load_vectors(path, [NAIVE, "cat", "the", ","])
@@ -257,13 +274,20 @@ BINARY = struct.pack("<5f", 0.1, -2, 3e-9, 1, 7)
         (b"3 0\nthe\ncat\n", "0 of 2 words in 3 rows; left out: 2 too few values"),
         (b"a b c\nd e f\n", "expected rows of a word and its numbers"),
         (b"2 3\nthe 1 2\ncat 1 2\n", "a word and 3 numbers as text, found none among the first 2"),
-        (b"2 5\nthe " + BINARY + b"\ncat " + BINARY + b"\n", r"binary files are not read"),
-        (b"2 5\nthe " + BINARY + b"cat " + BINARY, r"binary files are not read"),
+        (b"the " + BINARY + b"\ncat " + BINARY + b"\n", r"nor word2vec's binary form"),
+        (b"2 5\nthe " + BINARY + b"cat " + BINARY[:-1], r"ends within row 2 of 2"),
+        (b"9 5\nthe " + BINARY + b"the", r"ends within row 2 of 9"),
+        (b"2 5\ndog " + BINARY + b"\xff " + BINARY, r"0 of 2 words .*: 1 broken bytes \(line 3\)"),
+        (b"\xba\x16\x4f\x2f\x0c\0\0\0", r"a model of fastText; expected its word vectors"),
         (b"dog 1 2\ncow 1 x\nTHE 1\n", "0 of 2 words in 3 rows; left out: 1 too few values"),
         (gzip.compress(ROWS)[:-12], "cannot be decompressed"),
         (gzip.compress(ROWS)[:-4], "cannot be decompressed"),
         (gzip.compress(ROWS)[:12] + b"????????????????????", "cannot be decompressed"),
         (gzip.compress(ROWS) + b"trailing", "cannot be decompressed"),
+        (bz2.compress(ROWS)[:-5], "cannot be decompressed"),
+        (bz2.compress(ROWS)[:20] + b"????????????????????", "cannot be decompressed"),
+        (lzma.compress(ROWS)[:-12], "cannot be decompressed"),
+        (lzma.compress(ROWS)[:20] + b"????????????????????", "cannot be decompressed"),
         (b"PK\x03\x04 and no more", "cannot be decompressed"),
     ],
 )
@@ -288,6 +312,41 @@ def test_unusable_files_are_named(file, content, message):
 def test_archives_of_several_texts_are_refused(tmp_path, members, message):
     with pytest.raises(ValueError, match=message):
         load_vectors(zipped(tmp_path / "v.zip", members), ["the"])
+
+
+def test_a_member_of_an_archive_is_chosen_by_its_name(tmp_path):
+    """As in the published glove.6B.zip."""
+    members = {"x/a.50d.txt": ROWS, "x/a.2d.txt": b"the 4 5\n", "y/b.txt": b"", "z/b.txt": b""}
+    path = zipped(tmp_path / "glove.zip", members)
+    for name in ("a.2d.txt", "x/a.2d.txt"):
+        assert load_vectors(path / name, ["the"]).vectors.tolist() == [[4, 5]]
+    assert load_vectors(path / "a.50d.txt", ["the"]).vectors.shape == (1, 3)
+    with pytest.raises(
+        ValueError, match=r"glove.zip: expected one .* got x/a.50d.txt, .*; name on"
+    ):
+        load_vectors(path, ["the"])
+    for name in ("b.txt", "c.txt"):
+        with pytest.raises(ValueError, match=f"glove.zip: expected one '{name}' in it, got"):
+            load_vectors(path / name, ["the"])
+    plain = tmp_path / "plain.txt"
+    plain.write_bytes(ROWS)
+    with pytest.raises(ValueError, match=r"plain.txt: expected a zip archive, of 'a.txt' in it"):
+        load_vectors(plain / "a.txt", ["the"])
+
+
+def test_binary_rows_are_found_wherever_blocks_end(file, monkeypatch):
+    rng = np.random.default_rng(0)
+    numbers = rng.standard_normal((200, 7)).astype("<f4")
+    rows = [b"w%d " % i + row.tobytes() + b"\n" * (i % 2) for i, row in enumerate(numbers)]
+    rows.insert(5, b"nan " + np.full(7, np.nan, "<f4").tobytes())
+    rows.insert(6, rows[0])
+    path = file(b"202 7\n" + b"".join(rows), "v.bin")
+    for block in (50, 61, 4000, 1 << 18):
+        monkeypatch.setattr(embeddings, "_BLOCK", block)
+        got = load_vectors(path, ["nan", *(f"w{i}" for i in range(0, 200, 3))])
+        np.testing.assert_array_equal(got.vectors, numbers[::3])
+        assert got.report[:4] == (202, 68, 67, 202)
+        assert problems(got) == {"not finite": (1, [7]), "repeated word": (1, [8])}
 
 
 def test_archives_hold_one_file_of_any_name(tmp_path):
@@ -340,3 +399,16 @@ def test_published_vectors_have_five_broken_rows():
     assert got.words == [row[0] for row in kept]
     np.testing.assert_array_equal(got.vectors, [[float(text) for text in row[1:]] for row in kept])
     assert got.vectors.shape == (2441, 50)
+
+
+@pytest.mark.skipif(
+    not os.environ.get("FASTRNN_DATA"), reason="FASTRNN_DATA names no folder of real data"
+)
+def test_published_vectors_have_the_words_that_docs_say():
+    base = Path(os.environ["FASTRNN_DATA"])
+    words = {
+        word for text in read_labelled(base / "sentiment/train.txt").texts for word in text.split()
+    }
+    found = load_vectors(base / "glove/glove.6B.50d.subset.txt", words).report
+    page = (Path(__file__).parents[1] / "docs/text.md").read_text(encoding="utf-8")
+    assert f"which has {found.found:,} of the {len(words):,} words" in page

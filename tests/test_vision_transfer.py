@@ -1002,7 +1002,8 @@ def test_interrupted_training_resumes_to_the_same_bits(
             interrupt_at(patch, iteration)
             code, _, err = call(capsys, "train", photos, *options, "--out", cut)
         assert code == 130
-        assert err.splitlines()[0] == f"resume with: fastrnn transfer train --resume --out {cut}"
+        said = [line for line in err.splitlines() if not line.startswith("epoch ")]
+        assert said[0] == f"resume with: fastrnn transfer train --resume --out {cut}"
         assert call(capsys, "evaluate", cut, photos)[0] == 1  # not trained to the end
         torch.rand(3)
         done(capsys, "train", "--resume", "--out", cut)
@@ -1168,6 +1169,21 @@ def test_evaluate_knows_the_runs_own_val(capsys, trained, photos, tmp_path, undr
 
 
 @pytest.mark.parametrize(
+    ("folder", "name"), [("val", "new-val"), ("training", "new-training"), ("pretrain/x", "x")]
+)
+def test_evaluate_replaces_no_figures_of_train(
+    capsys, trained, photos, tmp_path, undrawn, folder, name
+):
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = storage.read_json(run / "metrics.json")
+    place = shutil.copytree(photos / "train", tmp_path / "new" / folder)
+    for _ in range(2):
+        done(capsys, "evaluate", run, place)
+        metrics = storage.read_json(run / "metrics.json")
+        assert metrics == before | {name: metrics[name]}
+
+
+@pytest.mark.parametrize(
     ("how", "options", "message"),
     [
         ("another class", [], "val/star: class 'star' is not one of disc, square"),
@@ -1228,6 +1244,18 @@ def test_predict_writes_a_row_a_picture(capsys, trained, photos, tmp_path, monke
         p = run.model(x[None]).softmax(1)[0].detach().numpy()
         assert label == NAMES[p.argmax()]
         assert float(probability) == pytest.approx(p.max(), abs=2e-5)
+
+
+@pytest.mark.parametrize("out", ["-", "/dev/stdout"])
+def test_predict_writes_to_standard_output_and_says_the_rest_elsewhere(
+    capfd, trained, photos, tmp_path, monkeypatch, out
+):
+    monkeypatch.chdir(tmp_path)
+    code, said, err = call(capfd, "predict", trained, photos / "val/disc", "--out", out)
+    assert code == 0 and f"{out}: 4 pictures, 0 left out\n" in err
+    head, *rows = csv.reader(said.splitlines())
+    assert head == ["file", "class", "probability"] and len(rows) == 4
+    assert not [*tmp_path.iterdir()]
 
 
 def test_predict_leaves_what_was_there_where_it_fails(capsys, trained, photos, tmp_path):

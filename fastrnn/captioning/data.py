@@ -40,8 +40,11 @@ __all__ = [
 SPLITS = ("train", "val")  # what every data set has
 TEST = "test"
 CAPTIONS, VOCABULARY = "coco2014_captions.h5", "coco2014_vocab.json"
-# All files of a data set, as a regular expression.
-FILES = r"(coco2014|train2014|val2014|test2014)_\w+\.(h5|json|txt)"
+# All files of a data set that fastrnn writes, as a regular expression.
+FILES = (
+    r"coco2014_captions\.h5|coco2014_vocab\.json"
+    r"|(train|val|test)2014_((vgg16_fc7(_pca)?|grid|views)\.h5|(urls|texts)\.txt)"
+)
 _KINDS = {"fiu": "numbers", "iu": "integers"}
 _BLOCK = 4096  # rows that are looked at together
 

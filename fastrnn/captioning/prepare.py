@@ -247,7 +247,9 @@ def write(
             "image_idxs": [k for k, name in enumerate(chosen) for _ in words[name]],
             "features": features.take(rows),
             "urls": chosen,
-            "texts": [_line(caption) for name in chosen for caption in captions[name]],
+            "texts": [
+                _line(*pair) for n in chosen for pair in zip(captions[n], words[n], strict=True)
+            ],
         }
         if split != "train":
             cut += sum(len(caption) > most for caption in said)
@@ -275,10 +277,11 @@ def write(
     )
 
 
-def _line(caption: str) -> str:
-    """A caption in one line of a text file, of at most MOST_WORDS words."""
-    words = caption.encode(errors="replace").decode().split()
-    return " ".join(words[:MOST_WORDS])
+def _line(caption: str, words: list[str]) -> str:
+    """A caption as it was written, in one line of a text file; of a long one the first words."""
+    if len(words) > MOST_WORDS:
+        return " ".join(words[:MOST_WORDS])
+    return " ".join(caption.encode(errors="replace").decode().split())
 
 
 def fit_pca(features: np.ndarray | Rows, k: int) -> tuple[np.ndarray, np.ndarray]:

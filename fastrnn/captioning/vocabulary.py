@@ -1,20 +1,19 @@
 """Between captions as text and captions as rows of word indices."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from fastrnn.captioning.captioner import END, NULL, START, UNK
+from fastrnn.tokens import words
 
 SPECIAL = [NULL, START, END, UNK]
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 def tokenize(caption: str) -> list[str]:
     """Lower-case words; punctuation is dropped, inner hyphens and apostrophes stay."""
-    return _WORD.findall(caption.lower())
+    return words(caption, joining="'-", punctuation=False)
 
 
 def build_vocabulary(captions: Iterable[Sequence[str]], min_count: int = 1) -> list[str]:

@@ -9,10 +9,10 @@ import click
 
 from fastrnn.captioning import evaluation, programs
 from fastrnn.captioning.model import ATTENTION, DECODERS
-from fastrnn.cli.options import FILE, FOLDER, check_output
+from fastrnn.cli.options import FILE, FOLDER, OUTPUT, check_output
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
-from fastrnn.storage import writing
+from fastrnn.storage import is_stdout, writing
 
 SEVERAL = click.option(
     "--with",
@@ -139,6 +139,7 @@ def prepare(images, captions, out, grid, views, **options) -> None:
     Example:
       fastrnn caption prepare --images photos --captions captions.csv --out data --pca 512
     """
+    from fastrnn.captioning.partial import ROWS
     from fastrnn.captioning.prepare import MOST_WORDS, prepare
     from fastrnn.captioning.views import add_grids, add_views
 
@@ -146,7 +147,8 @@ def prepare(images, captions, out, grid, views, **options) -> None:
         shown = bar("features", "image")
         report = prepare(images, captions, out, progress=shown, note=say, **options)
     except KeyboardInterrupt:
-        say("the same command goes on from here", err=True)
+        if (out / ROWS).exists():
+            say("the same command goes on from here", err=True)
         raise
     for problem in report.problems[:20]:
         say(f"left out: {problem}", err=True)
@@ -294,7 +296,9 @@ def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> N
 @command.command("sample")
 @click.argument("run", type=FOLDER)
 @click.option("--images", type=FOLDER, required=True, help="Folder of pictures.")
-@click.option("--out", type=FILE, required=True, help="CSV to write: image,caption.")
+@click.option(
+    "--out", type=OUTPUT, required=True, help="CSV to write: image,caption; -: to stdout."
+)
 @click.option("--beam", type=click.IntRange(1), default=5, show_default=True, help="1: greedy.")
 @click.option("--temperature", type=float, help="Draw at random instead (1: as the model has it).")
 @click.option("--top-k", type=int, help="Draw from the likeliest words.")
@@ -304,7 +308,7 @@ def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> N
 @BLOCK_NGRAMS
 @SEVERAL
 @click.option("--weights", help="The backbone's weights, if they have moved since prepare.")
-@click.option("--gallery", type=FILE, help="PNG of some pictures with their captions.")
+@click.option("--gallery", type=OUTPUT, help="PNG of some pictures with their captions.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @BACKEND
 def sample(run, images, out, weights, gallery, backend, unk, beam, others, **options) -> None:
@@ -341,7 +345,8 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, others, **opt
         say(f"left out: {name}: cannot be read ({why})", err=True)
     if gallery:
         programs.draw_gallery(gallery, Path(images), captions)
-    say(f"{out}: {len(captions)} captions, {len(unreadable)} pictures left out")
+    taken = any(path and is_stdout(path) for path in (out, gallery))
+    say(f"{out}: {len(captions)} captions, {len(unreadable)} pictures left out", err=taken)
 
 
 def _print_metrics(metrics: dict[str, dict[str, float]]) -> None:

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import click
 
-from fastrnn.storage import check_writable
+from fastrnn.storage import STDOUT, check_writable
+
+
+class Output(click.Path):
+    """A file to write, as a Path: - is the standard output, ./- a file of that name."""
+
+    def convert(self, value, param, ctx):
+        path = Path(super().convert(value, param, ctx))
+        return path.absolute() if path == STDOUT and str(value) != str(STDOUT) else path
+
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+OUTPUT = Output(dir_okay=False)
 
 
 def check_output(path: Path, option: str = "--out") -> None:

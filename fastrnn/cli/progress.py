@@ -1,9 +1,11 @@
-"""Progress bars on stderr, off where that is no terminal."""
+"""Progress on stderr: bars, and where that is no terminal a line for each epoch of a training."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastrnn.cli.output import say
 from fastrnn.optional import require
 from fastrnn.printing import printable
 from fastrnn.solver import Solver
@@ -11,8 +13,10 @@ from fastrnn.solver import Solver
 # The validated figure that a training shows, of whichever program, and its name there.
 SHOWN = {
     "bleu4": "BLEU-4",
-    "dev_accuracy": "best dev accuracy",
-    "val_accuracy": "best val accuracy",
+    "dev_macro_f1": "dev macro F1",
+    "dev_micro_f1": "dev micro F1",
+    "dev_accuracy": "dev accuracy",
+    "val_accuracy": "val accuracy",
 }
 
 
@@ -34,15 +38,16 @@ def file_bar(path: Path) -> Iterator[Callable[[int], object]]:
 
 class TrainingBar:
     """Shows a Solver's iterations with rate, loss, time to go and the best model's figure, of one
-    solver after the other; give it as on_iteration."""
+    solver after the other; give it as on_iteration. What is no terminal gets a line an epoch."""
 
     def __init__(self) -> None:
         self._bar = self._solver = None
+        self._told = 0  # epochs of the solver
 
     def __call__(self, solver: Solver) -> None:
         if solver is not self._solver:
             self.close()
-            self._solver = solver
+            self._solver, self._told = solver, len(solver.history)
             total = solver.num_epochs * solver.iterations_per_epoch
             self._bar = require("tqdm").tqdm(
                 total=total, initial=solver.iteration - 1, desc="train", unit="it", disable=None
@@ -51,10 +56,27 @@ class TrainingBar:
         figures = {"epoch": solver.epoch + 1, "loss": f"{solver.loss_history[-1]:.3g}"}
         scored = (epoch for epoch in solver.history if "score" in epoch)
         best = max(scored, key=lambda epoch: epoch["score"], default={})
-        figures |= {name: f"{best[key]:.4f}" for key, name in SHOWN.items() if key in best}
+        figures |= {f"best {name}": figure for name, figure in _shown(best)}
         self._bar.set_postfix(figures, refresh=False)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say how the epochs went that have ended since last time, where nobody sees a bar."""
+        if not sys.stderr.isatty():
+            for epoch in self._solver.history[self._told :]:
+                figures = [f"loss {epoch['train_loss']:.4g}"] if "train_loss" in epoch else []
+                figures += map(" ".join, _shown(epoch))
+                said = ", ".join([*figures, f"{epoch['seconds']:.0f} s"])
+                say(f"epoch {epoch['epoch']} of {self._solver.num_epochs}: {said}", err=True)
+        self._told = len(self._solver.history)
 
     def close(self) -> None:
         """Take the bar off the screen's last line."""
         if self._bar is not None:
+            self._tell()
             self._bar.close()
+
+
+def _shown(epoch: dict[str, float]) -> list[tuple[str, str]]:
+    """Names and values of an epoch's SHOWN figures."""
+    return [(name, f"{epoch[key]:.4f}") for key, name in SHOWN.items() if key in epoch]

@@ -5,10 +5,11 @@ from functools import partial
 
 import click
 
-from fastrnn.cli.options import FILE, Command, Option, given
+from fastrnn.cli.options import FILE, OUTPUT, Command, Option, given
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import bar
 from fastrnn.optional import require
+from fastrnn.storage import is_stdout
 from fastrnn.vision.style import programs
 from fastrnn.vision.style.optimise import Step
 from fastrnn.vision.style.settings import (
@@ -108,7 +109,7 @@ def _by_optimizer() -> str:
 @setting("Run", "seed", "Of all that is random.")
 @setting("Run", "device", "cpu, cuda, ... [cuda where there is one]")
 @setting("Run", "memory", "GB above which activations are computed again rather than kept.")
-@click.option("--out", type=FILE, required=True, help="Picture to write, a .png file.")
+@click.option("--out", type=OUTPUT, required=True, help="Picture to write, a .png file.")
 @click.option(
     "--save-every",
     type=click.IntRange(0),
@@ -139,7 +140,8 @@ def command(content, styles, mask, init, out, save_every, resume, **settings) ->
     options = given({"masks": mask or None, "init": init}) | settings
     job = programs.prepare(out, content, styles, resume=resume, **options)
     expected = programs.forecast(job)
-    say(f"{_summary(job)}; expected: {_time(expected.seconds)}, {_memory(expected.bytes)}")
+    tell = partial(say, err=is_stdout(out))
+    tell(f"{_summary(job)}; expected: {_time(expected.seconds)}, {_memory(expected.bytes)}")
     if expected.bytes > 1e9 * job.transfer.settings.memory:
         click.echo(
             f"that is more than --memory {job.transfer.settings.memory:g}, and as little as this "
@@ -155,7 +157,7 @@ def command(content, styles, mask, init, out, save_every, resume, **settings) ->
     except KeyboardInterrupt:
         click.echo("resume with the same command and --resume", err=True)
         raise
-    say(
+    tell(
         f"{out}: done in {_compared(_time, took.seconds, expected.seconds)}, "
         f"{_compared(_memory, took.bytes, expected.bytes)}, see {programs.beside(out, 'losses')}"
     )

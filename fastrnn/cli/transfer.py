@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import FILE, FOLDER, Command, Option, check_output, given
+from fastrnn.cli.options import FOLDER, OUTPUT, Command, Option, check_output, given
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.metrics import report_table
 from fastrnn.optional import require
-from fastrnn.storage import writing
+from fastrnn.storage import is_stdout, writing
 from fastrnn.vision.transfer import programs
 from fastrnn.vision.transfer.features import cache_folder
 from fastrnn.vision.transfer.settings import MODES, OF_MODE, SETTINGS, complete
@@ -150,7 +150,8 @@ def evaluate(run, data, name, device) -> None:
     DIR/val/CLASS/*.
 
     Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
-    predictions-NAME.png (for val, as train does, without the name). The same name replaces them.
+    predictions-NAME.png (for val, as train does, without the name). The same name replaces them,
+    but never the figures of train.
 
     \b
     Example:
@@ -162,7 +163,9 @@ def evaluate(run, data, name, device) -> None:
 @command.command("predict")
 @click.argument("run", type=FOLDER)
 @click.argument("folder", type=FOLDER)
-@click.option("--out", type=FILE, required=True, help="CSV to write: file,class,probability.")
+@click.option(
+    "--out", type=OUTPUT, required=True, help="CSV to write: file,class,probability; -: to stdout."
+)
 @DEVICE
 def predict(run, folder, out, device) -> None:
     """The class of each picture in a folder, and its probability.
@@ -188,4 +191,4 @@ def predict(run, folder, out, device) -> None:
             else:
                 say(f"left out: {name}: cannot be read ({problem})", err=True)
                 left_out += 1
-    say(f"{out}: {done} pictures, {left_out} left out")
+    say(f"{out}: {done} pictures, {left_out} left out", err=is_stdout(out))

@@ -1,26 +1,25 @@
-"""Word vectors from the text files of GloVe and word2vec: only those that a vocabulary needs."""
+"""Word vectors from the files of GloVe and word2vec: only those that a vocabulary needs."""
 
 import codecs
-import gzip
 import io
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import chain, takewhile
 from pathlib import Path
 from statistics import mode
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.storage import reading
+from fastrnn.text.compressed import blocks as blocks_of
+from fastrnn.text.compressed import split_member
 
 _BLOCK = 1 << 18  # bytes whose rows are looked at together: few enough to stay in the cache
 _LONGEST = 1 << 20  # bytes read in search of a row's end: a file without one must not fill memory
 _LINES_SHOWN = 5
+_HEADER = re.compile(rb"(\d+) ([1-9]\d*)[ \r]*\n")
+_FASTTEXT = b"\xba\x16\x4f\x2f"  # what its models begin with
 
 
 class Problem(NamedTuple):
@@ -66,6 +65,7 @@ class _Layout(NamedTuple):
     announced: int | None
     dim: int
     spaces: int  # in a row whose word has none
+    binary: bool = False
 
 
 def load_vectors(
@@ -77,10 +77,11 @@ def load_vectors(
 ) -> Vectors:
     """Read the vectors of a vocabulary's words, in one pass and in memory for those alone.
 
-    Inputs: path, UTF-8 rows "word number number ...", as text, as .gz, or in a .zip that holds one
-    file or one .txt (told by content, not by name); vocabulary, words or a mapping from words;
-    dtype, float32 or float64; progress, called with the bytes of the file that were read since its
-    last call, in all the file's size: the update method of a tqdm bar.
+    Inputs: path, UTF-8 rows "word number number ...", with spaces or tabs, or word2vec's binary
+    form; as it is, as .gz, .bz2, .xz, or in a .zip that holds one file or one of vectors (all told
+    by content, not by name); of several in an archive one as archive.zip/name; vocabulary, words or
+    a mapping from words; dtype, float32 or float64; progress, called with the bytes of the file
+    that were read since its last call, in all the file's size: the update method of a tqdm bar.
     Returns: Vectors; a number is what float() makes of its text, rounded to dtype.
 
     A first line of two whole numbers is word2vec's header, rows and dim. Without one dim is how
@@ -92,27 +93,33 @@ def load_vectors(
     also where a value is no number, NaN or infinite, and where the word has been found before.
 
     Raises FileNotFoundError; TypeError for another dtype or words that are no strings; and
-    ValueError that names the file where it is empty, is damaged as .gz or .zip, has several texts,
-    has no usable row among the first ones (as word2vec's binary files), or has none of the words.
+    ValueError that names the file where it is empty, is damaged, has several texts, ends within a
+    binary row, has no usable row among the first ones, or has none of the words.
     """
     path, dtype = Path(path), np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"dtype: expected float32 or float64, got {dtype}")
-    if not path.exists() or path.is_dir():
+    if not split_member(path)[0].is_file():
         raise FileNotFoundError(f"{path}: no such file")
     words = list(dict.fromkeys(vocabulary))
     if isinstance(vocabulary, str) or not all(isinstance(word, str) for word in words):
         raise TypeError(f"vocabulary: expected a collection of strings, got {vocabulary!r:.60}")
     # A word that has no UTF-8 is never found: in the file its bytes are broken ones.
     index = {word.encode("utf-8", "surrogatepass"): i for i, word in enumerate(words)}
-    blocks = _blocks(path, progress)
+    blocks = blocks_of(path, "word vectors", _BLOCK, _LONGEST, progress)
     first = next(blocks, b"").removeprefix(codecs.BOM_UTF8)
+    if b"\t" in first and _has_tabs(first):
+        first, blocks = _spaced(first), map(_spaced, blocks)
     layout = _layout(path, first)
     vectors = np.empty((len(words), layout.dim), dtype)
     taken = np.zeros(len(words), bool)
-    rows, problems = _fill(
-        chain([first[len(layout.header) :]], blocks), layout, index, vectors, taken
-    )
+    fill = _fill_binary if layout.binary else _fill
+    try:
+        rows, problems = fill(
+            chain([first[len(layout.header) :]], blocks), layout, index, vectors, taken
+        )
+    except EOFError as error:
+        raise ValueError(f"{path}: {error}") from None
     found = [word for word, there in zip(words, taken, strict=True) if there]
     report = Report(rows, len(words), len(found), layout.announced, problems)
     if words and not found:
@@ -120,49 +127,15 @@ def load_vectors(
     return Vectors(found, vectors if taken.all() else vectors[taken], report)
 
 
-def _blocks(path: Path, progress: Callable[[int], object]) -> Iterator[bytes]:
-    """A file's text in blocks of whole rows."""
-    reported = 0
-    with reading(path, "word vectors"), path.open("rb") as file:
-        with _damage_named(path):
-            stream = _decompressed(path, file)
-        while True:
-            with _damage_named(path):
-                block = stream.read(_BLOCK) + stream.readline(_LONGEST)
-            if not block:
-                break
-            progress(file.tell() - reported)
-            reported = file.tell()
-            yield block
-        progress(path.stat().st_size - reported)  # what follows the text in a .zip
+def _has_tabs(block: bytes) -> bool:
+    """Whether in most of the first rows tabs stand before numbers, alone or beside spaces."""
+    rows = io.BytesIO(block).readlines()[:100]
+    more = [_numbers_at_end(_spaced(row)) > _numbers_at_end(row) for row in rows]
+    return 2 * sum(more) > len(rows)
 
 
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    # zipfile raises RuntimeError for a password, NotImplementedError for a rare compression.
-    except (EOFError, RuntimeError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be decompressed ({error})") from None
-
-
-def _decompressed(path: Path, file: BinaryIO) -> BinaryIO:
-    magic = file.read(4)
-    file.seek(0)
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=file)
-    if not magic.startswith(b"PK\x03\x04"):
-        return file
-    archive = zipfile.ZipFile(file)
-    names = [
-        info.filename
-        for info in archive.infolist()
-        if not info.is_dir() and not info.filename.startswith("__MACOSX/")  # holds icons and such
-    ]
-    texts = [name for name in names if name.endswith(".txt")] if len(names) > 1 else names
-    if len(texts) != 1:
-        raise ValueError(f"{path}: expected one text file in it, got {', '.join(texts or names)}")
-    return archive.open(texts[0])
+def _spaced(block: bytes) -> bytes:
+    return block.replace(b"\t", b" ")
 
 
 def _layout(path: Path, block: bytes) -> _Layout:
@@ -170,7 +143,9 @@ def _layout(path: Path, block: bytes) -> _Layout:
     rows = io.BytesIO(block).readlines()
     if not rows:
         raise ValueError(f"{path}: empty")
-    header = re.match(rb"(\d+) ([1-9]\d*)[ \r]*\n", rows[0])
+    if block.startswith(_FASTTEXT):
+        raise ValueError(f"{path}: a model of fastText; expected its word vectors, a .vec file")
+    header = _HEADER.match(rows[0])
     rows = rows[header is not None :]
     numbers = [_numbers_at_end(row) for row in rows]
     dim = int(header[2]) if header else mode([n for n in numbers if n] or [1])
@@ -179,9 +154,11 @@ def _layout(path: Path, block: bytes) -> _Layout:
             padding = row.count(b" ") - row.rstrip(b" \r\n").count(b" ")
             announced = int(header[1]) if header else None
             return _Layout(header[0] if header else b"", announced, dim, dim + padding)
+    if header and not _converts(bytes.decode, block[header.end() :]):
+        return _Layout(header[0], int(header[1]), dim, 0, binary=True)
     raise ValueError(
         f"{path}: expected rows of a word and {dim if header else 'its'} numbers as text, found "
-        f"none among the first {len(rows)} (binary files are not read)"
+        f"none among the first {len(rows)}, nor word2vec's binary form"
     )
 
 
@@ -253,4 +230,50 @@ def _take(
     except ValueError:
         return "not a number"
     taken[i] = np.isfinite(vectors[i]).all()
+    return None if taken[i] else "not finite"
+
+
+def _fill_binary(
+    blocks: Iterable[bytes],
+    layout: _Layout,
+    index: dict[bytes, int],
+    vectors: np.ndarray,
+    taken: np.ndarray,
+) -> tuple[int, dict[str, Problem]]:
+    """As _fill, of rows of a word, a space and float32; before a word there may be a line's end.
+    Raises EOFError for a row without its end."""
+    size, rows, rest = 4 * layout.dim, 0, b""
+    problems: dict[str, Problem] = {}
+    for block in blocks:
+        rest, place = rest + block, 0
+        while (space := rest.find(b" ", place)) >= 0 and space + size < len(rest):
+            word = rest[place:space].lstrip(b"\r\n")
+            rows, place = rows + 1, space + 1 + size
+            values = np.frombuffer(rest, "<f4", layout.dim, space + 1)
+            if kind := _take_binary(word, values, index, vectors, taken):
+                count, shown = problems.get(kind, (0, []))
+                problems[kind] = Problem(count + 1, [*shown, rows + 1][:_LINES_SHOWN])
+        rest = rest[place:]
+        if space < 0 and len(rest) > _LONGEST:
+            break
+    if rest.strip(b"\r\n"):
+        raise EOFError(f"ends within row {rows + 1:,} of {layout.announced:,}, or is damaged")
+    return rows, problems
+
+
+def _take_binary(
+    word: bytes,
+    values: np.ndarray,
+    index: dict[bytes, int],
+    vectors: np.ndarray,
+    taken: np.ndarray,
+) -> str | None:
+    """As _take, of a row's parts."""
+    i = index.get(word)
+    if i is None:
+        return None if _converts(bytes.decode, word) else "broken bytes"
+    if taken[i]:
+        return "repeated word"
+    vectors[i] = values
+    taken[i] = np.isfinite(values).all()
     return None if taken[i] else "not finite"

@@ -11,35 +11,62 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn import plots, runs, storage
-from fastrnn.metrics import classifier_report
+from fastrnn.metrics import classifier_report, multilabel_report
 from fastrnn.printing import printable
-from fastrnn.settings import OBJECT, TEXT, check, optional
+from fastrnn.settings import OBJECT, TEXT, check, one_of, optional
 from fastrnn.solver import CHECKPOINT
-from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_lines, split
+from fastrnn.text.calibration import log_loss
+from fastrnn.text.compressed import split_member
+from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_rows, split
+from fastrnn.text.detection import AUTO
+from fastrnn.text.explanation import Explanation
+from fastrnn.text.explanation import explain as explanation_of
+from fastrnn.text.formats import LINES
 from fastrnn.text.grammar import make_reviews
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import complete
 from fastrnn.text.training import RESUMABLE, Training
 
 # In metrics.json beside the evaluations, which have the names of their files.
-RESERVED = ("training", "embeddings")
-# Of run.json, and of what it says of the data.
+RESERVED = ("training", "embeddings", "calibration", "quantization")
+OWN = "dev"  # what training has validated on, whatever its file is called
+# Of run.json, and of what it says of the data; how a version read files that does not say it.
 KINDS = {"settings": OBJECT, "data": OBJECT}
 SOURCE = {
-    **dict.fromkeys(("corpus", "dev"), optional(TEXT)),
-    **dict.fromkeys(("encoding", "train", "sha256"), TEXT),
+    **dict.fromkeys(("corpus", "dev", "text_column", "label_column"), optional(TEXT)),
+    **dict.fromkeys(("encoding", "errors", "file_format", "train", "sha256"), TEXT),
+    "unseen": one_of(False, True),
 }
+PLAIN = {
+    "file_format": "space",
+    "errors": "strict",
+    "text_column": None,
+    "label_column": None,
+    "unseen": False,
+}
+READING = ("encoding", *PLAIN)  # of what run.json says, what read_labelled takes
 REVIEWS = {"train": 10_000, "dev": 2_000}
 HELD_OUT = 0.1  # of the examples, where there are none to validate
+SEVERAL = "|"  # between the predicted labels of a text
 CHUNK = 1 << 18  # characters that are classified together: some thousand lines
 
 # Shows how far the reading of a file is: its block gets what takes the bytes read since last time.
 Watch = Callable[[Path], AbstractContextManager[Callable[[int], object] | None]]
+
+
+class Data(NamedTuple):
+    """Texts to train on and to validate; what they were taken for, a line a file."""
+
+    train: Corpus
+    dev: Corpus
+    told: Sequence[str] = ()
 
 
 class Job:
@@ -48,21 +75,24 @@ class Job:
     def __init__(
         self,
         folder: Path,
-        train: Corpus,
-        dev: Corpus,
+        data: Data,
         source: dict[str, object],
         settings: dict[str, object],
         watch: Watch,
     ) -> None:
-        self.folder, self.train, self.dev, self.source = folder, train, dev, source
-        self.classes = sorted(set(train.labels))
+        self.folder, self.source = folder, source
+        self.train, self.dev, self.told = data
+        self.classes = _classes(self.train)
         embeddings = settings.get("embeddings")
-        with watch(Path(embeddings)) if embeddings else nullcontext() as progress:
+        watched = watch(split_member(Path(embeddings))[0]) if embeddings else nullcontext()
+        with watched as progress:
             self.training = self._training_of(settings, folder=folder, progress=progress)
 
     def _training_of(self, settings: dict[str, object], **options) -> Training:
-        y, dev_y = (_indices(corpus, self.classes) for corpus in (self.train, self.dev))
-        dev = self.dev.texts, dev_y
+        # What no epoch is right about chooses none.
+        dev = _known(self.dev, self.classes)
+        y, dev_y = (_indices(corpus, self.classes) for corpus in (self.train, dev))
+        dev = dev.texts, dev_y
         return Training(settings, self.train.texts, y, self.classes, dev=dev, **options)
 
     def summary(self) -> str:
@@ -71,16 +101,19 @@ class Job:
         networks = [solver.network for solver in training.solvers]
         parameters = sum(w.size for network in networks for w in network.params.values())
         held_out = self.source["corpus"] or not self.source["dev"]
+        several = training.multilabel
         parts = [
             f"{self.folder}: {training.settings['model']}",
             f"{parameters:,} parameters",
             f"{len(self.train.texts):,} sentences",
             f"{len(self.dev.texts):,} {'held out ' if held_out else ''}to validate",
             f"{len(training.vocabulary) - 1:,} words",
-            f"{len(self.classes)} classes",
+            f"{len(self.classes):,} {'labels, several a text' if several else 'classes'}",
         ]
         if skipped := self.train.skipped + self.dev.skipped:
             parts.append(f"{skipped:,} blank lines left out")
+        if training.cut:
+            parts.append(f"{training.cut:,} cut to {training.settings['max_words']:,} words")
         if training.vectors is not None:
             parts.append(f"embeddings: {training.vectors.report}")
         return ", ".join(parts)
@@ -98,9 +131,13 @@ class Job:
         for i, solver in enumerate(self.training.solvers):
             path = self.folder / (f"curves-{i}.png" if i else "curves.png")
             plots.plot_curves(path, solver.loss_history, solver.history, "dev")
-        metrics = self._figures()
+        metrics = self._figures() | self.training.figures
+        sizes = [path.stat().st_size for path in self.folder.glob(f"{Path(DESCRIPTION).stem}*")]
+        metrics["training"]["model_bytes"] = sum(sizes)
         runs.add_metrics(self.folder, metrics)
-        return metrics | {"dev": _judge(self.folder, model, self.dev, "dev")}
+        report, classes = _report(model, self.dev)
+        _keep(self.folder, report, classes, OWN)
+        return metrics | {OWN: report}
 
     def _figures(self) -> dict[str, dict]:
         """Figures of the training, of all networks together, and of the embeddings."""
@@ -125,9 +162,30 @@ class Job:
         return max(epoch["dev_accuracy"] for epoch in training.solvers[0].history)
 
 
+def _classes(corpus: Corpus) -> list[str]:
+    """Its labels in ascending order."""
+    several = isinstance(corpus.labels[0], tuple)
+    return sorted({*chain.from_iterable(corpus.labels)} if several else {*corpus.labels})
+
+
+def _known(corpus: Corpus, classes: Sequence[str]) -> Corpus:
+    """The texts with one of these labels, or with these of their labels."""
+    known = {*classes}
+    if isinstance(corpus.labels[0], tuple):
+        return corpus._replace(labels=[tuple(known.intersection(row)) for row in corpus.labels])
+    rows = [i for i, label in enumerate(corpus.labels) if label in known]
+    return Corpus([corpus.texts[i] for i in rows], [corpus.labels[i] for i in rows])
+
+
 def _indices(corpus: Corpus, classes: Sequence[str]) -> np.ndarray:
+    """The labels as Training takes them."""
     index = {label: i for i, label in enumerate(classes)}
-    return np.array([index[label] for label in corpus.labels], np.intp)
+    if isinstance(corpus.labels[0], str):
+        return np.array([index[label] for label in corpus.labels], np.intp)
+    y = np.zeros((len(corpus.labels), len(classes)), bool)
+    for row, labels in zip(y, corpus.labels, strict=True):
+        row[[index[label] for label in labels]] = True
+    return y
 
 
 @contextmanager
@@ -140,13 +198,14 @@ def begin(
     dev: Path | None = None,
     corpus: str = "reviews",
     encoding: str = "utf-8",
+    **reading: object,
 ) -> Iterator[Job]:
     """A new run in a folder that has none yet (None: a new one in runs/), which is made when all
     that was given has been read, and is the job's alone until the block ends.
 
     Inputs: train and dev, labelled files; without train a corpus, "reviews" for the embedded one or
     "nltk:" and a name, divided and written to the run's data/; without dev a tenth of train is held
-    out. settings over the defaults.
+    out. settings over the defaults; reading, how files are read, as read_labelled takes it.
     Raises FileExistsError where there is a run already, BlockingIOError where another process is
     at work, and what reading raises.
     """
@@ -156,57 +215,63 @@ def begin(
     if settings.get("embeddings"):
         settings = settings | {"embeddings": str(Path(settings["embeddings"]).resolve())}
     if train is None:
-        corpora = _make(corpus, seed)
-        source = {"corpus": corpus, "encoding": "utf-8"}
+        data = _make(corpus, seed)
+        source = {"corpus": corpus, "encoding": "utf-8"} | PLAIN
         source |= {"train": "data/train.txt", "dev": "data/dev.txt"}
     else:
-        corpora = _read(train, dev, encoding, seed)
-        source = {"corpus": None, "encoding": encoding}
+        reading = PLAIN | {"file_format": AUTO, "encoding": encoding} | reading
+        data = _read(train, dev, seed, reading)
+        source = {"corpus": None} | reading
         source |= {"train": str(train.resolve()), "dev": dev and str(dev.resolve())}
-    job = Job(out, *corpora, source | {"sha256": _digest(corpora)}, settings, watch)
+    job = Job(out, data, source | {"sha256": _digest(data)}, settings, watch)
     with runs.at_work(out):
         runs.new("classify", out, others)  # another process may have been quicker
         if train is None:
-            _write_data(out / "data", corpora)
+            _write_data(out / "data", data)
         job.write_settings()
         yield job
 
 
-def _make(corpus: str, seed: int) -> tuple[Corpus, Corpus]:
+def _make(corpus: str, seed: int) -> Data:
     if corpus == "reviews":
         n = sum(REVIEWS.values())
-        return split(make_reviews(n, seed), REVIEWS["dev"] / n, seed)
+        return Data(*split(make_reviews(n, seed), REVIEWS["dev"] / n, seed))
     return _hold_out(nltk_corpus(corpus.removeprefix("nltk:")), seed)
 
 
-def _read(train: Path, dev: Path | None, encoding: str, seed: int) -> tuple[Corpus, Corpus]:
-    corpus = read_labelled(train, encoding=encoding)
-    if len(set(corpus.labels)) < 2:
-        raise ValueError(f"{train}: expected at least two classes, got 1, {corpus.labels[0]!r}")
+def _read(train: Path, dev: Path | None, seed: int, reading: dict[str, object]) -> Data:
+    told: list[str] = []
+    corpus = read_labelled(train, multilabel=True, tell=told.append, **reading)
+    several = any(len(labels) > 1 for labels in corpus.labels)
+    if not several:
+        corpus = corpus._replace(labels=[label for (label,) in corpus.labels])
+    classes = _classes(corpus)
+    if len(classes) < 2:
+        raise ValueError(f"{train}: expected at least two classes, got 1, {classes[0]!r}")
     if dev is None:
         try:
-            return _hold_out(corpus, seed)
+            return _hold_out(corpus, seed)._replace(told=told)
         except ValueError as error:
             hint = "the first token of a line is read as its label"
-            raise ValueError(f"{train}: {error}; {hint}") from None
-    classes = sorted(set(corpus.labels))
-    return corpus, read_labelled(dev, encoding=encoding, classes=classes)
+            raise ValueError(f"{train}: {error}; {told[0] if told else hint}") from None
+    known = {"classes": classes, "multilabel": several, "tell": told.append}
+    return Data(corpus, read_labelled(dev, **known, **reading), told)
 
 
-def _hold_out(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
+def _hold_out(corpus: Corpus, seed: int) -> Data:
     left, held = split(corpus, HELD_OUT, seed)
-    return left._replace(skipped=corpus.skipped), held
+    return Data(left._replace(skipped=corpus.skipped), held)
 
 
-def _digest(corpora: Iterable[Corpus]) -> str:
-    content = json.dumps([(corpus.labels, corpus.texts) for corpus in corpora])
+def _digest(data: Data) -> str:
+    content = json.dumps([(corpus.labels, corpus.texts) for corpus in data[:2]])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _write_data(folder: Path, corpora: Iterable[Corpus]) -> None:
+def _write_data(folder: Path, data: Data) -> None:
     folder.mkdir(exist_ok=True)
     storage.sweep(folder, r"(train|dev)\.txt")
-    for name, corpus in zip(("train", "dev"), corpora, strict=True):
+    for name, corpus in zip(("train", "dev"), data, strict=False):
         lines = map("{} {}\n".format, corpus.labels, corpus.texts)
         with storage.writing(folder / f"{name}.txt", newline="\n") as file:
             file.writelines(lines)
@@ -216,8 +281,21 @@ def _read_run(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
     """What run.json says: the settings, and where the data are."""
     content = runs.read(folder, "classify", KINDS)
     with storage.named(folder / runs.RUN, "a run of classify train"):
-        check({name: content["data"][name] for name in SOURCE}, SOURCE)
-        return complete(content["settings"]), content["data"]
+        source = content["data"] | PLAIN | content["data"]  # in the order of the file
+        check({name: source[name] for name in SOURCE}, SOURCE)
+        return complete(content["settings"]), source
+
+
+def _read_again(folder: Path) -> tuple[dict[str, object], dict[str, object], Data]:
+    """The settings of a run, where its data are, and what it was trained with. Raises ValueError
+    where that has changed."""
+    settings, source = _read_run(folder)
+    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
+    data = _read(train, dev, settings["seed"], {name: source[name] for name in READING})
+    if _digest(data) != source["sha256"]:
+        files = " or ".join(str(name) for name in (train, dev) if name)
+        raise ValueError(f"{folder}: {files} is not what it was trained with")
+    return settings, source, data
 
 
 @contextmanager
@@ -229,75 +307,124 @@ def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job
     another process is at work in it, ValueError for other settings, another format, or where the
     data have changed.
     """
-    saved, source = _read_run(folder)
     runs.check_resumable(folder, given, RESUMABLE)
+    saved, source, data = _read_again(folder)
     settings = saved | given
-    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
-    corpora = _read(train, dev, source["encoding"], settings["seed"])
-    if _digest(corpora) != source["sha256"]:
-        files = " or ".join(str(name) for name in (train, dev) if name)
-        raise ValueError(f"{folder}: {files} is not what it was trained with")
     with runs.at_work(folder):
-        job = Job(folder, *corpora, source, settings, watch)
+        job = Job(folder, data, source, settings, watch)
         job.write_settings()
         yield job
 
 
-def evaluate(folder: Path, test: Path, *, name: str | None = None, encoding: str = "utf-8") -> dict:
-    """Figures of a run on a labelled file, added to its metrics.json under a name (None: the
-    file's), with pictures.
+def evaluate(
+    folder: Path, test: Path, *, name: str | None = None, unseen: bool = False, **reading: object
+) -> dict:
+    """Figures of a run on a labelled file, added to its metrics.json, with pictures, under a name
+    (None: the file's, with its suffix where without it training's own figures would be replaced);
+    unseen, whether labels that the model does not know are taken, for classes that it never says;
+    reading, as read_labelled takes it.
 
-    Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
-    and for labels that the model does not know.
+    Returns: metrics.classifier_report's, or multilabel_report's. Raises ValueError for a name that
+    is taken or no file's, and without unseen for labels that the model does not know.
     """
-    name = test.stem if name is None else name
-    runs.check_name(name, RESERVED, "dev", name == "dev" and _is_own_dev(folder, test))
+    runs.check_name(folder, name, RESERVED, OWN)
     with runs.looked_at(folder):
         model = TextModel.load(folder)
-        corpus = read_labelled(test, encoding=encoding, classes=[*map(str, model.classes)])
-        return _judge(folder, model, corpus, name)
+        known = {"classes": [*map(str, model.classes)], "multilabel": model.multilabel}
+        corpus = read_labelled(test, **known, unseen=unseen, **reading)
+        report, classes = _report(model, corpus)
+        if name is None:
+            name = runs.free_name(folder, report, (test.stem, test.name), RESERVED, OWN)
+        _keep(folder, report, classes, name)
+        return report
 
 
-def _is_own_dev(folder: Path, test: Path) -> bool:
-    own = _read_run(folder)[1]["dev"] if (folder / runs.RUN).exists() else None
-    return own is None or (folder / own).resolve() == test.resolve()
-
-
-def _judge(folder: Path, model: TextModel, corpus: Corpus, name: str) -> dict:
+def _report(model: TextModel, corpus: Corpus) -> tuple[dict, list[str]]:
+    """Figures of a model on labelled texts, and its classes' names."""
     classes = [*map(str, model.classes)]
-    proba = model.predict_proba(corpus.texts)
-    report = classifier_report(_indices(corpus, classes), proba, classes)
-    suffix = "" if name == "dev" else f"-{name}"
-    plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
+    unseen = sorted({*_classes(corpus)} - {*classes})
+    classes += unseen  # which the model never says
+    proba = np.pad(model.predict_proba(corpus.texts), ((0, 0), (0, len(unseen))))
+    truth = _indices(corpus, classes), proba, classes
+    if model.multilabel:
+        thresholds = np.append(model.thresholds, np.ones(len(unseen)))
+        return multilabel_report(*truth, thresholds), classes
+    return classifier_report(*truth), classes
+
+
+def _keep(folder: Path, report: dict, classes: Sequence[str], name: str) -> None:
+    """Draw a report's pictures and add it to metrics.json."""
+    suffix = "" if name == OWN else f"-{name}"
+    if report.get("confusion"):
+        plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
     plots.plot_reliability(folder / f"reliability{suffix}.png", report)
     runs.add_metrics(folder, {name: report})
-    return report
 
 
 def predict(
     model: TextModel,
     path: Path | str,
     *,
-    encoding: str = "utf-8",
     proba: bool = False,
+    top: int = 0,
+    threshold: float | None = None,
     chunk: int = CHUNK,
+    tell: Callable[[str], object] = lambda said: None,
+    **reading: object,
 ) -> Iterator[str]:
-    """Classify the lines of a file, or with "-" of the standard input, as they come.
+    """Classify the texts of a file, or with "-" of the standard input, as they come.
 
-    Inputs: chunk, characters that are read before they are classified, 0 for every line by itself;
-    in memory there is one chunk, or the longest line.
-    Returns: for one chunk after the other as many lines as it has: labels, and with proba, after
-    tabs, the probabilities of all classes.
-    Raises, when it gets there, what read_lines raises.
+    Inputs: chunk, characters that are read before they are classified, 0 for every text by itself;
+    in memory there is one chunk, or the longest line; top, how many labels to name with their
+    probabilities, the likeliest first, 0 for those that are predicted alone; threshold, the
+    probability without which no label is named (None: the model's); reading, as read_rows takes it;
+    tell, gets in a line what the file seems to be where that is more than a text a line.
+    Returns: with proba first a line of the columns' names; then for one chunk after the other as
+    many lines as it has texts: labels, and with proba, after tabs, the classes' probabilities.
+    Raises what form_of raises and, when it gets there, what read_rows says.
     """
     classes = [*map(printable, model.classes)]
-    for texts in _chunks(read_lines(path, encoding=encoding), chunk):
+    lines = _texts(model, path, tell, reading)
+    if proba:
+        yield "\t".join(["label", *map("p({})".format, classes)]) + "\n"
+    for texts in _chunks(lines, chunk):
         p = model.predict_proba(texts)
-        rows = [classes[i] for i in p.argmax(axis=1).tolist()]
+        rows = _answers(model, p, classes, top, threshold)
         if proba:
             form = "\t".join(["{}"] + ["{:.6g}"] * len(classes)).format
             rows = [form(label, *row) for label, row in zip(rows, p.tolist(), strict=True)]
         yield "\n".join(rows) + "\n"
+
+
+def _texts(
+    model: TextModel, path: Path | str, tell: Callable[[str], object], reading: dict[str, object]
+) -> Iterator[str]:
+    """The texts of a file to predict for."""
+    # What comes slowly is judged by its first line: who sent it waits for the answer.
+    head = {"head": 1} if str(path) == "-" else {}
+    known = {*map(str, model.classes)}
+    form, rows = read_rows(path, classes=known, labelled=False, **head, **reading)
+    if form.kind != LINES and reading.get("file_format", AUTO) == AUTO:
+        tell(f"{path}: read as {form}")
+    return (row.text for row in rows)
+
+
+def _answers(
+    model: TextModel, proba: np.ndarray, classes: list[str], top: int, threshold: float | None
+) -> list[str]:
+    """A line a text: its labels, or pairs of label and probability of the top likeliest ones."""
+    least = 0.0 if threshold is None else threshold
+    if top:
+        order = np.argsort(-proba, axis=1, kind="stable")[:, :top].tolist()
+        rows = zip(order, proba.tolist(), strict=True)
+        named = ([f"{classes[i]}\t{p[i]:.6g}" for i in best if p[i] >= least] for best, p in rows)
+        return ["\t".join(pairs) for pairs in named]
+    if model.multilabel:
+        said = model.decide(proba) if threshold is None else proba >= threshold
+        return [SEVERAL.join(classes[i] for i in np.flatnonzero(row)) for row in said]
+    sure = proba.max(axis=1) >= least
+    best = zip(proba.argmax(axis=1).tolist(), sure, strict=True)
+    return [classes[i] if is_sure else "" for i, is_sure in best]
 
 
 def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -311,3 +438,56 @@ def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
             chunk, length = [], 0
     if chunk:
         yield chunk
+
+
+class Explained(NamedTuple):
+    """An explanation, the class that it is of and, where it is known, the true labels."""
+
+    explanation: Explanation
+    c: int
+    truth: str = ""
+
+
+def explain(
+    folder: Path,
+    path: Path | str | None = None,
+    *,
+    label: str | None = None,
+    count: int = 20,
+    tell: Callable[[str], object] = lambda said: None,
+    **reading: object,
+) -> Iterator[Explained]:
+    """What the words of texts mean to a run's model.
+
+    Inputs: path, tell, reading, as predict takes them; without a path the texts that the training
+    validated on, of these up to count that the model is most wrong about; label, the class to
+    explain (None: each text's likeliest).
+    Raises ValueError for a label that the model does not know, and what reading raises.
+    """
+    model = TextModel.load(folder)
+    classes = [*map(str, model.classes)]
+    if label is not None and label not in classes:
+        raise ValueError(f"label: expected one of {', '.join(classes[:10])}, got {label!r}")
+    if path is None:
+        examples = _errors(folder, model, classes, count)
+    else:
+        examples = ((text, "") for text in _texts(model, path, tell, reading))
+    for text, truth in examples:
+        explanation = explanation_of(model, text)
+        c = int(explanation.proba.argmax()) if label is None else classes.index(label)
+        yield Explained(explanation, c, truth)
+
+
+def _errors(
+    folder: Path, model: TextModel, classes: list[str], count: int
+) -> Iterator[tuple[str, str]]:
+    """The texts of dev with the highest losses among those whose labels are wrong, and the labels
+    that are right."""
+    corpus = _read_again(folder)[2].dev
+    y, proba = _indices(corpus, classes), model.predict_proba(corpus.texts)
+    wrong = y != model.decide(proba)
+    wrong = wrong.any(axis=1) if model.multilabel else wrong
+    losses = np.array([log_loss(y[i : i + 1], proba[i : i + 1]) for i in range(len(y))])
+    for i in np.argsort(-np.where(wrong, losses, -1), kind="stable")[: min(count, wrong.sum())]:
+        labels = corpus.labels[i]
+        yield corpus.texts[i], labels if isinstance(labels, str) else SEVERAL.join(labels)

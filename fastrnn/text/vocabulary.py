@@ -1,6 +1,5 @@
 """Sentences as word indices: tokens, the vocabulary, and ragged batches without padding."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
@@ -8,14 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.tokens import normalized, words
+
 UNKNOWN = "<unk>"
 
-_WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 # How a text becomes tokens: as its white space says, or lower-cased words and punctuation marks.
-TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
-    "space": str.split,
-    "words": lambda text: _WORDS.findall(text.lower()),
-}
+TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"space": str.split, "words": words}
 
 
 class Sentences(NamedTuple):
@@ -73,6 +70,9 @@ class Vocabulary:
         self.index = {word: i for i, word in enumerate(self.words)}
         if len(self.index) != len(self.words):
             raise ValueError("words: expected every word once")
+        if tokenizer == "words":  # of a version that kept typographic apostrophes
+            for i, word in enumerate(self.words):
+                self.index.setdefault(normalized(word), i)
         self._tokens = _tokens(ngrams, tokenizer)
 
     def __len__(self) -> int:

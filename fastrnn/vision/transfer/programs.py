@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 MODEL = "model.safetensors"
 # In metrics.json beside the evaluations, which have the names of their folders.
 RESERVED = ("training", "pretrain")
+OWN = "val"  # what training has validated on
 # What a training that continues from a checkpoint may change: all else would make it another one.
 RESUMABLE = {"patience", "workers", "device"}
 # Of run.json, and of what it says of the data.
@@ -172,7 +173,9 @@ class Job:
         }
         runs.add_metrics(self.folder, figures)
         run = Run(self.settings, self.train.classes, self.model, self.device)
-        return figures | {"val": _judge(self.folder, run, self.val, "val", self.bar)}
+        report, proba = _report(run, self.val, self.bar)
+        _keep(self.folder, report, self.val, proba, OWN)
+        return figures | {OWN: report}
 
 
 @contextmanager
@@ -279,7 +282,8 @@ def evaluate(
     bar: features.Bar = _no_bar,
 ) -> dict:
     """Figures of a run on a folder of folders, or on its val/ where it has one, added to the run's
-    metrics.json under a name (None: the folder's; val for the run's own), with pictures.
+    metrics.json, with pictures, under a name (None: the folder's, after that of its own folder
+    where else training's own figures would be replaced; val for the run's own).
 
     Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
     and for classes that the run lacks.
@@ -287,27 +291,36 @@ def evaluate(
     _, classes, data_source = _read_run(folder)
     own = Path(data_source["folder"]) / "val"
     source = pictures / "val" if (pictures / "val").is_dir() else pictures
-    is_own = source.resolve() == own.resolve()
-    if name is None:
-        name = "val" if is_own else pictures.resolve().name
-    runs.check_name(name, RESERVED, "val", is_own)
+    runs.check_name(folder, name, RESERVED, OWN)
     found = data.find_pictures(source, classes)
     with runs.looked_at(folder):
         run = load(folder, device)
         read = data.read_pictures(found, run.classes, bar("reading", "picture"))
-        return _judge(folder, run, read, name, bar)
+        report, proba = _report(run, read, bar)
+        if name is None:
+            place = pictures.resolve()
+            candidates = place.name, f"{place.parent.name}-{place.name}"
+            if source.resolve() == own.resolve():
+                candidates = OWN, *candidates
+            name = runs.free_name(folder, report, candidates, RESERVED, OWN)
+        _keep(folder, report, read, proba, name)
+        return report
 
 
-def _judge(folder: Path, run: Run, pictures: Pictures, name: str, bar: features.Bar) -> dict:
+def _report(run: Run, pictures: Pictures, bar: features.Bar) -> tuple[dict, np.ndarray]:
+    """Figures of a run on pictures, and their probabilities (N, C)."""
     batches = data.loader(run.transform(), data.in_order(pictures, BATCH))
     y, proba = probabilities(run.model, bar("evaluating", "batch")(batches), run.device)
-    report = classifier_report(y, proba, pictures.classes)
-    suffix = "" if name == "val" else f"-{name}"
+    return classifier_report(y, proba, pictures.classes), proba
+
+
+def _keep(folder: Path, report: dict, pictures: Pictures, proba: np.ndarray, name: str) -> None:
+    """Draw the pictures of a report and add it to metrics.json."""
+    suffix = "" if name == OWN else f"-{name}"
     confusion = folder / f"confusion{suffix}.png"
     plots.plot_confusion(confusion, report["confusion"], pictures.classes)
     plot_predictions(folder / f"predictions{suffix}.png", pictures, proba)
     runs.add_metrics(folder, {name: report})
-    return report
 
 
 class Prediction(NamedTuple):
