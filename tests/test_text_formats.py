@@ -68,6 +68,11 @@ READ = {
         "a.csv", "sentiment;review\npos;a, b\nneg;c, d, e\n", {}, "csv", ["pos", "neg"],
         ["a, b", "c, d, e"],
     ),
+    "csv lines in it": (
+        "a.csv", 'label,text\npos,"a\n\nwell, b\npo,c"\nneg,d\n', {}, "csv", ["pos", "neg"],
+        ["a\n\nwell, b\npo,c", "d"],
+    ),
+    "bars": ("a.txt", "pos|a b\nneg|c\n", {}, "csv, the label in", ["pos", "neg"], ["a b", "c"]),
     "csv names": (
         "a.csv", "v1,v2,,\nham,a b,,\nspam,c,,\n", {"label_column": "V1", "text_column": "v2"},
         "first row", ["ham", "spam"], ["a b", "c"],
@@ -162,6 +167,16 @@ REFUSED = {
         "a.txt", "pos a\nneg b\n", {"text_column": "text"}, "read as space, which has no columns",
     ),
     "not a table": ("a.csv", "pos a\nneg b\n", {}, "or pass another --format"),
+    "quote that closes": (
+        "a.csv", 'label,text\npos,"a\npos,b\nneg,c"\nneg,d\n', {},
+        ":2: a quote that opens here takes in 1 rows",
+    ),
+    "space header unknown": (
+        "a.txt", "kind words\na b\na c d\nb c\nb a\n", {},
+        "the first line, 'kind words', may be an example, or name the columns; pass --format space",
+    ),
+    "json array": ("a.json", '[{"text": "a"}]', {}, ":1: not jsonl (expected an object, got list"),
+    "json array in txt": ("a.txt", '[{"text": "a"}]', {}, ":1: not jsonl (expected an object, got"),
     "stray quote": (
         "a.csv", 'label,text\npos,"a\nneg,b\nneg,c\n', {}, ":2: not csv (unexpected end of data)",
     ),
