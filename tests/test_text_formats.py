@@ -1,7 +1,9 @@
 """Labelled texts in the files that people have: what they are taken for, what they hold, and what
 is refused rather than read in the wrong way."""
 
+import io
 import json
+import sys
 
 import pytest
 from util import call, done
@@ -335,6 +337,28 @@ def test_predict_on_the_file_it_was_trained_with(capsys, tmp_path, undrawn):
     (tmp_path / "one.txt").write_text("good bad\n")
     code, _, err = call(capsys, "classify", "predict", tmp_path / "run", tmp_path / "one.txt")
     assert code == 1 and "say what it is, --format space or lines" in err
+
+
+def test_predict_says_what_standard_input_is(capsys, trained, monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b"__label__x card lost\nentry\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, out, err = call(capsys, "classify", "predict", trained, "-")
+    assert (code, out.splitlines()) == (0, ["credit card", "credit report"])
+    assert err == "standard input: read as fasttext\n"
+
+
+@pytest.mark.parametrize("tokenizer", ["space", "words"])
+def test_sentences_without_spaces_are_noticed(capsys, tmp_path, undrawn, tokenizer):
+    path, run = tmp_path / "train.txt", tmp_path / "run"
+    lines = (
+        f"{'好' if i % 2 else '坏'} 这家餐厅的服务真的很{'好' if i % 2 else '坏'}{i}\n"
+        for i in range(20)
+    )
+    path.write_text("".join(lines), encoding="utf-8")
+    arguments = ["train", path, "--tokenizer", tokenizer, "--out", run, *QUICK]
+    code, _, err = call(capsys, "classify", *arguments)
+    assert code == 0 and ("--tokenizer words" in err) == (tokenizer == "space")
+    assert tokenizer == "space" or "服" in TextModel.load(run).vocabulary.index
 
 
 def test_runs_of_versions_without_formats_keep_their_labels(capsys, tmp_path, undrawn):
