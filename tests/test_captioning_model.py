@@ -66,6 +66,8 @@ def test_gradients_are_the_derivatives_of_the_loss(rng, backend, cell, dropped):
     """Also under dropout, whose masks a seed repeats; central differences of a loss of 10 are good
     to 1e-10, gradients are of the order of 1."""
     model = small_model(cell, backend, **dropped)
+    # Layer normalisation of vectors of the order of 0.01 bends within a central difference.
+    model.params["W_embed"] *= 100 if cell.startswith("layer_norm") else 1
     features, captions = rng.standard_normal((3, 6)), rng.integers(len(WORDS), size=(3, 5))
     loss, grads = model.loss(features, captions, np.random.default_rng(5))
     assert (loss == model.score(features, captions)) == (not dropped)

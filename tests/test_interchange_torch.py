@@ -378,7 +378,11 @@ def test_files_of_what_runs_code_are_refused(tmp_path):
         ("m.onnx", {"prefix": "a"}, "prefix: expected None of a source chosen from by node, got"),
         ({}, {"node": "a"}, "node: expected None of a source chosen from by prefix, got"),
         ({}, {"prefix": 3}, "expected weights under PyTorch's names"),
-        ({}, {"nonlinearity": "selu"}, "nonlinearity: expected 'tanh' or 'relu', got 'selu'"),
+        (
+            {},
+            {"nonlinearity": "selu"},
+            "nonlinearity: expected one of ['tanh', 'relu'] for rnn, got 'selu'",
+        ),
     ],
 )
 def test_arguments_are_checked(source, keywords, message):

@@ -36,13 +36,14 @@ PLAIN = {"pooling": "last", "bidirectional": False, "ngrams": 1, "min_count": 1}
 PLAIN |= dict.fromkeys(["dropout", "embedding_dropout", "word_dropout", "weight_decay"], 0.0)
 SMALL = PLAIN | {"embedding_dim": W, "hidden_dim": H, "embedding_scale": 1.0}
 MINIMAL = "mgu", "min_gru", "min_lstm", "ind_rnn"
+NORMALISED = "layer_norm_lstm", "layer_norm_gru"
 NETWORKS = {
     "bow": {"model": "bow"},
     "avg": {"model": "avg"},
     "rnn": {"model": "rnn"},
     "lstm": {"model": "lstm"},
     "gru": {"model": "gru"},
-    **{name: {"model": name} for name in MINIMAL},
+    **{name: {"model": name} for name in (*MINIMAL, *NORMALISED)},
     "min_gru_both": {"model": "min_gru", "bidirectional": True, "pooling": "last+max"},
     "rnn_max": {"model": "rnn", "pooling": "max"},
     "lstm_both": {"model": "lstm", "bidirectional": True},
@@ -669,7 +670,7 @@ def together_of(models):
     return models[0].vocabulary, CLASSES, networks, models[0].settings
 
 
-@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru", *MINIMAL])
+@pytest.mark.parametrize("model", ["bow", "avg", "rnn", "lstm", "gru", *MINIMAL, *NORMALISED])
 def test_models_learn(model):
     given = {"model": model, "epochs": 25, "lr_decay": 1.0}
     given |= dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), 0.0)

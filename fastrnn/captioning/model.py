@@ -13,7 +13,6 @@ from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
 from fastrnn.layers import checks, dense, losses
 from fastrnn.layers.dropout import dropout
-from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.nn import direction, init, single, stack
 from fastrnn.nn.graphs import Graph, write
 from fastrnn.nn.stack import Form, Weights
@@ -42,17 +41,17 @@ class CaptioningRNN:
 
     Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
     input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm", "gru", "mgu", "min_gru",
-    "min_lstm" or "ind_rnn"; dtype; dropout, the probability of dropping a word vector's or a hidden
-    state's element in training; zoneout, that of a unit to stay as it was a word before, in h and
-    of an lstm in c (in sampling the mean of both; Krueger et al. 2017); recurrent_dropout, of h
-    before its product with Wh, the same units at every word of a caption (Gal and Ghahramani 2016),
-    both of rnn, lstm and gru; backend (None: the current one); seed of the initial parameters;
-    params, to have in their place.
+    "min_lstm", "ind_rnn", "layer_norm_lstm" or "layer_norm_gru"; dtype; dropout, the probability of
+    dropping a word vector's or a hidden state's element in training; zoneout, that of a unit to
+    stay as it was a word before, in h and of an lstm in c (in sampling the mean of both; Krueger et
+    al. 2017); recurrent_dropout, of h before its product with Wh, the same units at every word of a
+    caption (Gal and Ghahramani 2016), both of rnn, lstm and gru; backend (None: the current one);
+    seed of the initial parameters; params, to have in their place.
 
     Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
     Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
     or 3 (gru, gates r z n), and so on as fastrnn's functions have them: a min_gru and a min_lstm
-    have no Wh, an ind_rnn has u (H,).
+    have no Wh, an ind_rnn has u (H,), with layer normalisation come the fields of LayerNorm.
     Raises ValueError for a parameter out of range.
     """
 
@@ -92,6 +91,8 @@ class CaptioningRNN:
                 return np.zeros(shape, dtype)
             if name == "u":
                 return init.of_units(rng, *shape).astype(dtype)
+            if name.startswith(("gain", "shift")):
+                return np.full(shape, float(name.startswith("gain")), dtype)
             scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
             return (scale * rng.standard_normal(shape)).astype(dtype)
 
@@ -178,7 +179,7 @@ class CaptioningRNN:
         return h, *(np.zeros_like(h) for _ in self.form.record.states[1:])
 
     def step(
-        self, words: np.ndarray, state: decode.State, weights: PreparedWeights | None = None
+        self, words: np.ndarray, state: decode.State, weights: Weights | None = None
     ) -> tuple[np.ndarray, decode.State]:
         """One word in, scores for the next one out; every way to decode goes through here.
 
@@ -188,7 +189,7 @@ class CaptioningRNN:
         """
         p = self.params
         form = single.in_pass(self.form, None, training=False)
-        cell = single.weights(p) if weights is None else Weights(weights)
+        cell = single.weights(p) if weights is None else weights
         with use_backend(self.backend):
             x, _ = dense.word_embedding_forward(words, p["W_embed"])
             state, _ = direction.step(form, cell, x, state, False)
@@ -280,7 +281,8 @@ class CaptioningRNN:
         if random:
             choose = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
 
-        weights = prepare(self.cell_type, *single.weights(self.params)[:3], backend=self.backend)
+        own = single.weights(self.params)
+        weights = single.prepared(self.cell_type, own, self.backend)
         step = partial(self.step, weights=weights)
 
         def say(rows: np.ndarray) -> np.ndarray:

@@ -7,36 +7,44 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.cells import STANDARD
+from fastrnn.cells import STANDARD, form_of
 from fastrnn.layers import checks
+from fastrnn.nn.minimal import MGU, IndRNN, MinGRU, MinLSTM
 from fastrnn.nn.modules import EPS, GRU, LSTM, RNN, Recurrent
 from fastrnn.options import Options
 from fastrnn.weights import ORDERS, reorder_params
 
 CELLS = {len(cell.gates): name for name, cell in STANDARD.items()}
+SMALLER = {kind.cell: kind for kind in (MGU, MinGRU, MinLSTM, IndRNN)}
 
 
 class Untold(NamedTuple):
     """What weights do not say of their module."""
 
-    nonlinearity: str = "tanh"  # of an RNN
+    nonlinearity: str | None = None  # of an RNN, or a smaller cell; None: its own
     reset_after: bool = True  # of a GRU
     dropout: float = 0.0
     gate_order: str | None = None  # in which the module keeps its gates; None: PyTorch's
     options: Options | None = None  # of its cells
     eps: float = EPS  # of layer normalisation
+    cell: str | None = None  # of the smaller ones, whose weights do not tell; None: rnn, lstm, gru
 
     def checked(self) -> "Untold":
-        """The same. Raises ValueError for a value, TypeError for a flag or what is no Options."""
-        if self.nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {self.nonlinearity!r}")
+        """The same, complete. Raises ValueError for a value, TypeError for a flag or what is no
+        Options."""
         checks.flag("reset_after", self.reset_after)
         checks.probability("dropout", self.dropout)
         checks.positive("eps", self.eps)
+        if self.cell is not None and self.cell not in SMALLER:
+            raise ValueError(f"cell: expected None or one of {[*SMALLER]}, got {self.cell!r}")
+        if self.cell is not None and self.options is not None:
+            raise TypeError(f"options: expected nothing for {self.cell}")
+        given = {} if self.nonlinearity is None else {"nonlinearity": self.nonlinearity}
+        record = form_of(self.cell or "rnn", **given)
         if not isinstance(self.options, Options | None):
             got = type(self.options).__name__
             raise TypeError(f"options: expected fastrnn.Options, got {got}")
-        return self
+        return self._replace(nonlinearity=record.form["nonlinearity"])
 
     def with_options(self, **known: float | None) -> "Untold":
         """With some of its cells' options as a file says."""
@@ -63,7 +71,7 @@ def assemble(
     Raises ValueError for a name, a shape or numbers that are not finite, TypeError for a dtype.
     """
     params = {name: widened(a) for name, a in params.items()}
-    module = _module(params, labels, untold)
+    module = (_module if untold.cell is None else _smaller)(params, labels, untold)
     for name, shape in module.shapes.items():
         _check(name, params, labels, shape)
         label, a = labels[name], params[name]
@@ -74,8 +82,10 @@ def assemble(
     for name in params:
         if name not in module.shapes:
             raise ValueError(f"{labels[name]}: expected none beside {sorted(labels.values())}")
-    cell = module.form.record
-    turned = reorder_params(params, ORDERS["pytorch"][cell.name], cell.orders[module.form.gates])
+    turned, cell = params, module.form.record
+    if untold.cell is None:
+        before, after = ORDERS["pytorch"][cell.name], cell.orders[module.form.gates]
+        turned = reorder_params(params, before, after)
     module.params = {name: np.array(turned[name], order="C") for name in module.shapes}
     return module
 
@@ -131,18 +141,33 @@ def _module(params, labels, untold):
     for name in params:
         if name.startswith("weight_hh"):
             _check(name, params, labels, (GH, P))
+    given = _as_all_have(params, labels, untold)
+    return kind(params["weight_ih_l0"].shape[1], H, options=untold.options, **own, **given)
+
+
+def _as_all_have(params, labels, untold):
+    """Keywords of any module that its weights tell."""
     ends = {name.partition("_l")[2] for name in params}
-    return kind(
-        params["weight_ih_l0"].shape[1],
-        H,
-        len({end.removesuffix("_reverse") for end in ends}),
-        dropout=untold.dropout,
-        bias=any(name.startswith("bias") for name in params),
-        bidirectional=any(end.endswith("_reverse") for end in ends),
-        dtype=checks.float_dtype(labels["weight_hh_l0"], params["weight_hh_l0"].dtype),
-        options=untold.options,
-        **own,
-    )
+    first = "weight_hh_l0" if "weight_hh_l0" in params else "weight_ih_l0"
+    return {
+        "num_layers": len({end.removesuffix("_reverse") for end in ends}),
+        "dropout": untold.dropout,
+        "bias": any(name.startswith("bias") for name in params),
+        "bidirectional": any(end.endswith("_reverse") for end in ends),
+        "dtype": checks.float_dtype(labels[first], params[first].dtype),
+    }
+
+
+def _smaller(params, labels, untold):
+    """As _module, of a cell whose name is told; its gates lie as they do."""
+    kind, record = SMALLER[untold.cell], form_of(untold.cell)
+    _check("weight_ih_l0", params, labels, ("G*H", "D"))
+    GH, D = params["weight_ih_l0"].shape
+    if GH == 0 or GH % len(record.gates):
+        expected = f"(G*H, D) with {len(record.gates)} for G"
+        raise ValueError(f"{labels['weight_ih_l0']}: expected shape {expected}, got {(GH, D)}")
+    own = {"nonlinearity": untold.nonlinearity, "gate_order": untold.gate_order}
+    return kind(D, GH // len(record.gates), **own, **_as_all_have(params, labels, untold))
 
 
 def choose(

@@ -26,26 +26,30 @@ def load(
     prefix: str | None = None,
     layer: str | Sequence[str] | None = None,
     node: str | Sequence[str] | None = None,
-    nonlinearity: str = "tanh",
+    cell: str | None = None,
+    nonlinearity: str | None = None,
     reset_after: bool = True,
     dropout: float = 0.0,
     options: Options | None = None,
     eps: float = EPS,
 ) -> Recurrent:
-    """An RNN, LSTM or GRU with weights from elsewhere, of their dtype; float16 is widened.
+    """A module with weights from elsewhere, of their dtype; float16 is widened.
 
     Inputs: source, a state_dict of PyTorch, of tensors or arrays, or the path of a file: with
     PyTorch's names .safetensors, or what torch.save wrote, .pt, .pth, .bin, .ckpt; of Keras .keras,
     .h5, .hdf5; .onnx. Of several recurrent modules in it one is chosen by prefix, of PyTorch's
     names, by layer, the name of one of Keras's, or by node, of one of ONNX's; several layers or
     nodes, from the lowest on, are one stack, whatever lies between them in the file. What is taken
-    where the source does not say it: nonlinearity of an RNN, reset_after of a GRU, dropout between
+    where the source does not say it: cell, of one of the smaller ones ("mgu", "min_gru", "min_lstm"
+    or "ind_rnn"), of which files of `save` say it; nonlinearity, of an RNN, an IndRNN, a minGRU or
+    a minLSTM, None for the cell's own; reset_after of a GRU, dropout between
     layers, options of the cells, eps of layer normalisation.
     Raises ValueError, which names the file, for what it has not or fastrnn has not, TypeError for
     another source, for what is no Options or, of a state_dict, a dtype, OSError where a file cannot
     be read, ModuleNotFoundError where a package is missing that reads it.
     """
-    untold = Untold(nonlinearity, reset_after, dropout, options=options, eps=eps).checked()
+    untold = Untold(nonlinearity, reset_after, dropout, options=options, eps=eps, cell=cell)
+    untold = untold.checked()
     given = {"prefix": prefix, "layer": layer, "node": node}
     if isinstance(source, Mapping):
         reader, own = state_dict.of_mapping, "prefix"

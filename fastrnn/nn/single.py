@@ -11,6 +11,7 @@ import numpy as np
 
 from fastrnn.cells import NAMES, WITH_NORM
 from fastrnn.layers.otherwise import record_of
+from fastrnn.layers.prepared import prepare
 from fastrnn.nn.direction import Form, Weights
 from fastrnn.nn.modules import EPS
 from fastrnn.options import LayerNorm, Options
@@ -84,6 +85,11 @@ def weights(params: Mapping[str, np.ndarray], end: str = "") -> Weights:
     if f"gain_x{end}" in params:
         norm = LayerNorm(*(params.get(f"{name}{end}") for name in LayerNorm._fields[:-1]), EPS)
     return Weights(params[f"Wx{end}"], of_h, params[f"b{end}"], vectors=norm)
+
+
+def prepared(cell: str, own: Weights, backend: str | None = None) -> Weights:
+    """The same for many forward passes that no backward pass follows."""
+    return Weights(prepare(plain(cell), *own[:3], backend=backend), vectors=own.vectors)
 
 
 def named(cell: str, gradients: Weights, end: str = "") -> dict[str, np.ndarray]:

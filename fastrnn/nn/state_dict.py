@@ -29,7 +29,11 @@ from fastrnn.weights import (
 METADATA = "fastrnn"  # of a file that `save` has written: what is Untold
 # A parameter of a layer, or of a cell, behind the prefix of its module.
 _KIND = "|".join((*TORCH_NAMES, *NORM_NAMES.values()))
-_PARAMETER = re.compile(rf"(?:(?P<prefix>.*)\.)?(?P<kind>{_KIND})(?P<end>_l\d{{1,6}}(_reverse)?)?")
+# The one bias of the smaller cells: behind it comes the layer, as not in other modules.
+_OF_SMALLER = r"bias(?=_l\d)"
+_PARAMETER = re.compile(
+    rf"(?:(?P<prefix>.*)\.)?(?P<kind>{_KIND}|{_OF_SMALLER})(?P<end>_l\d{{1,6}}(_reverse)?)?"
+)
 # What stands for one that is computed from others.
 _COMPUTED = re.compile(
     rf"(?:(?P<prefix>.*)\.)?(?:parametrizations\.(?:{_KIND})(?:_l\d+(?:_reverse)?)?\.\w+"
@@ -89,6 +93,10 @@ def _telling(module: Recurrent) -> dict[str, object]:
     form = module.form
     numbers = bool(form.reset_after), float(module.dropout)  # which NumPy's may be
     content = Untold(form.nonlinearity, *numbers, form.gates)._asdict()
+    if form.cell in STANDARD:
+        del content["cell"]
+    else:
+        content["cell"] = form.cell
     if form.eps is None:
         del content["eps"]
     else:
@@ -106,15 +114,25 @@ def save(module: Recurrent, path: Path | str) -> None:
     its order: torch.nn's module of the same sizes loads them, unless there are peepholes or layers
     are normalised, and `load` makes the same module of them, bit for bit.
 
-    Inputs: module, an RNN, LSTM or GRU of fastrnn.nn; path, a name that ends with .safetensors.
+    Inputs: module of fastrnn.nn, of the smaller cells as it lies; path, a name that ends with
+    .safetensors.
     Raises TypeError for another module, ValueError for another name, OSError where it cannot be
     written.
     """
-    tensors = in_torch_order(module)
+    tensors = _as_it_lies(module) if _is_smaller(module) else in_torch_order(module)
     if Path(path).suffix.lower() != ".safetensors":
         raise ValueError(f"path: expected a name that ends with .safetensors, got {str(path)!r}")
     metadata = {"format": "pt", METADATA: json.dumps(_telling(module))}
     storage.write_tensors(path, tensors, metadata)
+
+
+def _is_smaller(module):
+    return isinstance(module, Recurrent) and module.form.cell not in STANDARD
+
+
+def _as_it_lies(module):
+    module.check_params()
+    return module.params
 
 
 def in_torch_order(module: Recurrent) -> dict[str, np.ndarray]:

@@ -17,7 +17,6 @@ from fastrnn.backends.caches import RowGradient
 from fastrnn.cells import ALL_STEPS, Steps
 from fastrnn.layers import dense
 from fastrnn.layers.dropout import dropout
-from fastrnn.layers.prepared import PreparedWeights, prepare
 from fastrnn.nn import init, single, stack
 from fastrnn.nn.stack import Form, Weights
 from fastrnn.text import pooling
@@ -112,8 +111,9 @@ class Recurrent(NamedTuple):
                     w = np.concatenate(blocks, axis=1)
                 else:
                     w = init.of_units(rng, H) if name == "u" else np.zeros(shape)
+                    w += name.startswith("gain")
                 params[f"{name}_{d}"] = w
-            if self.cell == "lstm":
+            if single.plain(self.cell) == "lstm":
                 params[f"b_{d}"][H : 2 * H] = 1  # gates i f o g
         return params
 
@@ -124,16 +124,16 @@ class Recurrent(NamedTuple):
             self.cell, self.zoneout, self.recurrent_dropout, bidirectional=self.bidirectional
         )
 
-    def prepared(self, params: Params) -> dict[str, PreparedWeights]:
+    def prepared(self, params: Params) -> dict[str, Weights]:
         """The weights of each direction made ready for many forward passes, to stand in the params
         of predictions, which no backward pass follows."""
         layer = zip(self.directions, self._layer(params), strict=True)
-        return {f"cell_{d}": prepare(self.cell, *weights[:3]) for d, weights in layer}
+        return {f"cell_{d}": single.prepared(self.cell, weights) for d, weights in layer}
 
     def _layer(self, params: Params) -> list[Weights]:
         """Weights a direction, as they are or prepared."""
         if _are_prepared(params):
-            return [Weights(params[f"cell_{d}"]) for d in self.directions]
+            return [params[f"cell_{d}"] for d in self.directions]
         return [single.weights(params, f"_{d}") for d in self.directions]
 
     def forward(self, params: Params, sentences: Sentences, rng: Random, training: bool = True):

@@ -26,7 +26,8 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     X is a sequence of strings (list, array, pandas Series), y their labels. A parameter that is
     None takes the model's tuned default (settings.OF_MODEL), or that of all (settings.SETTINGS).
 
-    model           "bow", "avg", "rnn", "lstm", "gru", "mgu", "min_gru", "min_lstm" or "ind_rnn"
+    model           "bow", "avg", "rnn", "lstm", "gru", "mgu", "min_gru", "min_lstm", "ind_rnn",
+                    "layer_norm_lstm" or "layer_norm_gru"
     tokenizer       "space": tokens are separated by white space; "words": lower-cased words and
                     punctuation marks
     ngrams          longest runs of tokens that count as words, of bow and avg

@@ -2,7 +2,7 @@
 
 bow    the sum of one weight a word and class, over the set of a sentence's words
 avg    the mean of word vectors, then linear
-rnn, lstm, gru, mgu, min_gru, min_lstm, ind_rnn
+rnn, lstm, gru, mgu, min_gru, min_lstm, ind_rnn, layer_norm_lstm, layer_norm_gru
        the state after a sentence's own last word, then linear
 
 Letters: N sentences, V vocabulary, W word vector, F features, C classes. With two classes the
