@@ -32,7 +32,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
                     punctuation marks
     ngrams          longest runs of tokens that count as words, of bow and avg
     min_count       rarer words are unknown
-    embeddings      file of word vectors (GloVe or word2vec text; .gz, .zip); None: random ones
+    embeddings      file of word vectors (as load_vectors reads it); None: random ones
     embedding_dim   size of random word vectors
     embedding_scale standard deviation of the word vectors before training
     freeze          keep the word vectors as they are
