@@ -9,6 +9,7 @@ from fastrnn.printing import printable
 
 BINS = 10
 MOST_ROWS = 20
+MOST_CONFUSED = 1000  # classes whose confusions are counted: a number for every two
 
 
 def classifier_report(y: np.ndarray, proba: np.ndarray, classes: Sequence[str]) -> dict:
@@ -18,9 +19,10 @@ def classifier_report(y: np.ndarray, proba: np.ndarray, classes: Sequence[str]) 
     Returns: examples; accuracy; log_loss in nats, a probability of 0 counting as 2.2e-16; brier,
     summed over classes, and halved where there are two; macro_f1 over all C classes; per_class,
     name to precision, recall, f1 (0 where undefined) and support; confusion (C, C), rows true,
-    columns predicted; reliability, of each of 10 bins of confidence, ((m - 1) / 10, m / 10], the
-    mean confidence and the accuracy (None in an empty one) and the count; ece, the expected
-    calibration error, |accuracy - confidence| averaged over them by count (Guo et al. 2017, eq. 3).
+    columns predicted, of more than 1,000 classes None; reliability, of each of 10 bins of
+    confidence, ((m - 1) / 10, m / 10], the mean confidence and the accuracy (None in an empty one)
+    and the count; ece, the expected calibration error, |accuracy - confidence| averaged over them
+    by count (Guo et al. 2017, eq. 3).
     Raises ValueError for no examples, for less than two different names and for any misfit.
     """
     y, proba, names = np.asarray(y), np.asarray(proba), [str(name) for name in classes]
@@ -35,15 +37,110 @@ def classifier_report(y: np.ndarray, proba: np.ndarray, classes: Sequence[str]) 
     ece, reliability = _calibration(proba.max(axis=1), predicted == y)
     return {
         "examples": len(y),
-        "accuracy": float(np.mean(predicted == y)),
+        "accuracy": accuracy(y, predicted),
         "log_loss": float(skm.log_loss(y, proba, labels=indices)),
         "brier": float(skm.brier_score_loss(y, proba, labels=indices)),
         "ece": ece,
         "macro_f1": float(np.mean(scores[2])),
         "per_class": {name: dict(zip(keys, row, strict=True)) for name, *row in rows},
-        "confusion": skm.confusion_matrix(y, predicted, labels=indices).tolist(),
+        "confusion": None if len(names) > MOST_CONFUSED else _confusion(y, predicted, len(names)),
         "reliability": reliability,
     }
+
+
+def _confusion(y, predicted, C):
+    return np.bincount(y * C + predicted, minlength=C * C).reshape(C, C).tolist()
+
+
+def multilabel_report(
+    y: np.ndarray, proba: np.ndarray, classes: Sequence[str], thresholds: np.ndarray
+) -> dict:
+    """What probabilities of labels, of which an example may have several, are worth, ready for
+    JSON.
+
+    Inputs: y (N, C) bool, which are true; proba (N, C); classes, C names; thresholds (C,), the
+    probabilities from which a label is predicted.
+    Returns: examples; accuracy, the share of examples with exactly the true labels; hamming_loss;
+    micro_ and macro_precision, _recall and _f1 (0 where undefined); per_class, name to precision,
+    recall, f1, support and threshold; log_loss in nats, summed over labels; reliability and ece of
+    all N*C probabilities as classifier_report's, accuracy being the share of those that are true.
+    Raises ValueError for no examples, equal names and for any misfit.
+    """
+    y, proba, names = np.asarray(y), np.asarray(proba), [str(name) for name in classes]
+    thresholds = np.asarray(thresholds, np.float64)
+    _check_multilabel(y, proba, names, thresholds)
+    y, predicted = y.astype(bool), proba >= thresholds
+    counts = _counts(y, predicted, len(names))
+    of_class, micro = _scores(*counts), _scores(*(count.sum() for count in counts))
+    averages = {f"micro_{name}": float(score) for name, score in micro.items()}
+    averages |= {f"macro_{name}": float(score.mean()) for name, score in of_class.items()}
+    columns = of_class | {"support": counts[0], "threshold": thresholds}
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    ece, reliability = _calibration(proba.ravel(), y.ravel())
+    return {
+        "examples": len(y),
+        "accuracy": accuracy(y, predicted),
+        "hamming_loss": float((y != predicted).mean()),
+        **averages,
+        "log_loss": _log_loss(y, proba),
+        "ece": ece,
+        "per_class": {
+            name: dict(zip(columns, row, strict=True))
+            for name, row in zip(names, rows, strict=True)
+        },
+        "reliability": reliability,
+    }
+
+
+def _log_loss(y, proba):
+    at_label = np.where(y, proba, 1 - proba.astype(np.float64))
+    return -float(np.log(np.maximum(at_label, np.finfo(np.float64).eps)).sum() / len(y))
+
+
+def accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
+    """The share of examples that are right, y and predicted (N,) classes, or in all their labels,
+    y and predicted (N, C) bool."""
+    right = y == predicted
+    return float((right.all(axis=1) if right.ndim == 2 else right).mean())
+
+
+def f1_scores(y: np.ndarray, predicted: np.ndarray, C: int) -> tuple[float, float]:
+    """F1 averaged over all C classes (0 of one without examples and predictions), and of all
+    decisions together; y and predicted as accuracy takes them."""
+    counts = _counts(y, predicted, C)
+    macro, micro = _scores(*counts), _scores(*(count.sum() for count in counts))
+    return float(macro["f1"].mean()), float(micro["f1"])
+
+
+def _counts(y, predicted, C):
+    """How many examples of each class there are, how many are predicted, and how many rightly."""
+    if y.ndim == 2:
+        return tuple(marked.sum(axis=0) for marked in (y, predicted, y & predicted))
+    return tuple(np.bincount(of, minlength=C) for of in (y, predicted, y[y == predicted]))
+
+
+def _scores(true, said, both):
+    shares = {"precision": (both, said), "recall": (both, true), "f1": (2 * both, true + said)}
+    return {name: part / np.maximum(whole, 1) for name, (part, whole) in shares.items()}
+
+
+def calibration_error(y: np.ndarray, proba: np.ndarray) -> float:
+    """The expected calibration error of probabilities (N, C), as the reports have it; y (N,)
+    classes, or (N, C) bool."""
+    if y.ndim == 2:
+        return _calibration(proba.ravel(), y.ravel())[0]
+    return _calibration(proba.max(axis=1), proba.argmax(axis=1) == y)[0]
+
+
+def _check_multilabel(y, proba, names, thresholds):
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"classes: expected one or more different names, got {names[:20]}")
+    if y.ndim != 2 or not len(y) or y.shape[1] != len(names) or not ((y == 0) | (y == 1)).all():
+        raise ValueError(f"y: expected (N, {len(names)}) of 0 and 1 with N > 0, got {y.shape}")
+    if proba.shape != y.shape or not ((proba >= 0) & (proba <= 1)).all():
+        raise ValueError(f"proba: expected {y.shape} numbers from 0 to 1, got {proba.shape}")
+    if thresholds.shape != (len(names),):
+        raise ValueError(f"thresholds: expected ({len(names)},) numbers, got {thresholds.shape}")
 
 
 def _check(y: np.ndarray, proba: np.ndarray, names: list[str]) -> None:
@@ -74,8 +171,9 @@ def _calibration(confidence: np.ndarray, correct: np.ndarray) -> tuple[float, li
 
 
 def report_table(report: dict) -> str:
-    """A classifier_report as lines of text, of more than 20 classes the 20 with the least F1 (those
-    without examples last). Names stand last, so that no script's width moves a column."""
+    """A classifier_report or multilabel_report as lines of text, of more than 20 classes the 20
+    with the least F1 (those without examples last). Names stand last, so that no script's width
+    moves a column."""
     rows, lines = [*report["per_class"].items()], ["precision  recall      f1  support  class"]
     if len(rows) > MOST_ROWS:
         lines.insert(0, f"the {MOST_ROWS} worst of {len(rows)} classes:")
@@ -83,6 +181,11 @@ def report_table(report: dict) -> str:
     figures = "{precision:9.4f}{recall:8.4f}{f1:8.4f}{support:9d}  "
     lines += [figures.format_map(row) + shorten(name) for name, row in rows]
     total = "{examples} examples: accuracy {accuracy:.4f}, macro F1 {macro_f1:.4f}, ECE {ece:.4f}"
+    if "micro_f1" in report:
+        total = (
+            "{examples} examples: all labels right {accuracy:.4f}, micro F1 {micro_f1:.4f}, "
+            "macro F1 {macro_f1:.4f}, ECE {ece:.4f}"
+        )
     return "\n".join([*lines, total.format_map(report)])
 
 

@@ -48,7 +48,7 @@ def plot_confusion(
 
 
 def plot_reliability(path: Path | str, report: dict) -> None:
-    """Accuracy against confidence by bin of a classifier_report, the diagonal that a calibrated
+    """Accuracy against confidence by bin of a classifier's report, the diagonal that a calibrated
     classifier lies on, and below it how many examples each bin has (Guo et al. 2017, figure 1)."""
     bins = report["reliability"]
     figure = figures.new(5, 5.8)
@@ -61,7 +61,8 @@ def plot_reliability(path: Path | str, report: dict) -> None:
     figure.suptitle(f"expected calibration error {report['ece']:.4f}")
     finish(axes)
     centres = (np.arange(len(bins)) + 0.5) / len(bins)
-    below.bar(centres, [b["count"] / report["examples"] for b in bins], 0.9 / len(bins))
+    total = sum(b["count"] for b in bins)
+    below.bar(centres, [b["count"] / total for b in bins], 0.9 / len(bins))
     below.yaxis.set_major_formatter("{x:.0%}")
     below.set(xlabel="confidence", ylabel="examples")
     below.set_axisbelow(True)

@@ -82,7 +82,12 @@ OPTIONAL = {
     "safetensors": {"storage.py"},
     "tqdm": {"cli/progress.py"},
     "click": {"cli/*"},
-    "sklearn": {"text/estimator.py", "metrics.py", "benchmarks/peers/*sklearn.py"},
+    "sklearn": {
+        "text/estimator.py",
+        "text/targets.py",
+        "metrics.py",
+        "benchmarks/peers/*sklearn.py",
+    },
 }
 BRINGING = ("captioning", "text", "vision", "torch", "onnx", "keras")  # extras of users
 

@@ -482,6 +482,8 @@ TEXT_MODELS = {
     **{name: {"model": name} for name in ("bow", "avg", "rnn", "lstm", "gru")},
     "ensemble": {"model": "gru", "ensemble": 2},
     "dropped": {"model": "lstm", "recurrent_dropout": 0.3},
+    "warm": {"model": "bow", "calibrate": True},
+    "warm_ensemble": {"model": "gru", "ensemble": 2, "calibrate": True},
     "both_mean_max_last": {
         **{"model": "lstm", "bidirectional": True},
         "pooling": "mean+max+last",
@@ -490,12 +492,15 @@ TEXT_MODELS = {
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("lengths", [True, False])
-def test_onnxruntime_classifies_texts_alike(name, lengths, tmp_path):
+def test_onnxruntime_classifies_texts_alike(name, lengths, several, tmp_path):
     sizes = {} if name in ("bow", "avg") else {"hidden_dim": 4, "embedding_dim": 3}
     settings = complete({"epochs": 2, "seed": 0, **TEXT_MODELS[name], **sizes})
     y = np.arange(len(TEXTS)) % 3
-    model = Training(settings, TEXTS, y, ["a", "b", "c"]).run()
+    y = np.eye(3)[y] if several else y
+    model = Training(settings, TEXTS, y, ["a", "b", "c"], dev=(TEXTS, y)).run()
+    assert (model.temperature != 1) == settings["calibrate"]
     model.to_onnx(tmp_path / "model.onnx", lengths=lengths)
     session = start(tmp_path / "model.onnx")
     for texts in ([*TEXTS, "", "unknown words"], TEXTS[2:3]):

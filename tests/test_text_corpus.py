@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,9 +190,10 @@ def test_labels_outside_of_the_classes_are_refused(file):
     path = file("1 one\n\n0 two\nx three\ny four\n")
     with pytest.raises(ValueError) as error:
         read_labelled(path, classes=["0", "1"])
-    assert str(error.value) == f"{path}:4: label 'x' is not one of 0, 1"
+    problem = "is not one of 0, 1; --unseen takes others as wrong"
+    assert str(error.value) == f"{path}:4: label 'x' {problem}"
     assert read_labelled(path, classes=("0", "1", "x", "y", "z")).labels == ["1", "0", "x", "y"]
-    with pytest.raises(ValueError, match=r":1: label '1' is not one of c0, c1, .*, c9, \.\.\.$"):
+    with pytest.raises(ValueError, match=r":1: label '1' is not one of c0, c1, .*, c9, \.\.\.;"):
         read_labelled(path, classes=[f"c{i}" for i in range(11)])
     unlabelled = file("".join(f"word{i} and more\n" for i in range(50)))
     assert len(set(read_labelled(unlabelled, classes=[f"word{i}" for i in range(50)]).labels)) == 50
@@ -264,9 +266,36 @@ def test_split_is_repeatable_random_and_keeps_no_count():
     assert Counter(split(backwards, 0.25, 0)[1].labels) == {"a": 25, "b": 15}
 
 
+def test_split_leaves_the_only_example_of_a_class():
+    left, held = split(labelled(a=5, b=1, c=1), 0.5, 0)
+    assert Counter(left.labels) == {"a": 3, "b": 1, "c": 1}
+    assert Counter(held.labels) == {"a": 2}
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_split_of_several_labels_leaves_each_of_them(kind):
+    rng = np.random.default_rng(0)
+    labels = [kind(rng.permutation(6)[: rng.integers(4)].astype(str).tolist()) for _ in range(300)]
+    labels += [kind(["0", "1", "2", "3"]), kind(["3", "2", "1", "0"]), kind(["once"])]
+    labels += [kind(map(str, range(n))) for n in (5, 6)]
+    corpus = Corpus([f"text {i}" for i in range(len(labels))], labels)
+    left, held = split(corpus, 0.4, 0)
+    assert len(left.texts) + len(held.texts) == len(labels)
+    assert 0.3 < len(held.texts) / len(labels) < 0.5
+    assert (
+        {*itertools.chain(*held.labels)} <= {*itertools.chain(*left.labels)} == {*"012345", "once"}
+    )
+    of = dict(zip(corpus.texts, labels, strict=True))
+    for part in (left, held):
+        assert [of[text] for text in part.texts] == part.labels
+    sets = Counter(frozenset(label) for label in held.labels)
+    assert sets[frozenset("0123")] == 1
+    assert split(corpus, 0.4, 0) == (left, held) != split(corpus, 0.4, 1)
+
+
 def test_split_refuses_what_it_cannot_divide():
-    with pytest.raises(ValueError, match=r"class 'b': one example cannot be divided"):
-        split(labelled(a=5, b=1), 0.5, 0)
+    with pytest.raises(ValueError, match="no class has two examples"):
+        split(labelled(a=1, b=1), 0.5, 0)
     for fraction in (0, 1, -0.1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="fraction: expected a number between 0 and 1"):
             split(labelled(a=5), fraction, 0)

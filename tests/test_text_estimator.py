@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import DataConversionWarning, NotFittedError, SkipTestWarning
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import get_scorer, log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -229,7 +230,13 @@ def test_what_is_no_text_is_refused(X, message, lstm):
     ("y", "message"),
     [
         (None, r"y should be a 1d array, got an array of shape \(\)"),
-        (np.zeros((200, 2), int), r"y should be a 1d array, got an array of shape \(200, 2\)"),
+        (
+            np.arange(600).reshape(200, 3),
+            r"y should be a 1d array, got an array of shape \(200, 3\)",
+        ),
+        ([["a", "b"]] * 199, r"inconsistent numbers of samples: \[200, 199\]"),
+        ([[], *[["a", 1]] * 199], "y: expected labels of one type"),
+        ([[]] * 200, r"y: expected labels of one type, got \[\]"),
         (Y[1:], r"inconsistent numbers of samples: \[200, 199\]"),
         (np.linspace(0, 1, 200), "Unknown label type: continuous"),
         (np.array(BINARY, object), "Unknown label type: unknown"),
@@ -372,11 +379,72 @@ def test_bad_dev_is_refused(dev, message):
         quick().fit(TEXTS, Y, dev=dev)
 
 
-def test_a_class_of_one_example_cannot_be_held_out():
+def test_a_class_of_one_example_is_learnt_from():
     y = np.array([*Y[:-1], "once"])
-    quick().fit(TEXTS, y)
-    with pytest.raises(ValueError, match="class 'once': one example cannot be divided in two"):
-        quick(early_stopping=True).fit(TEXTS, y)
+    clf = quick(early_stopping=True).fit(TEXTS, y)
+    assert "once" in clf.classes_
+    with pytest.raises(ValueError, match="no class has two examples"):
+        quick(early_stopping=True).fit(TEXTS[:20], TEXTS[:20])
+
+
+# ---- several labels a text -----------------------------------------------------------------------
+
+TAGGED = ["b a c d", "a", "b c", "c", "", "a c d"] * 20
+TAGS = [["x", "y"], ["x"], ["y"], [], [], ["x"]] * 20
+INDICATOR = np.array([[1, 1], [1, 0], [0, 1], [0, 0], [0, 0], [1, 0]] * 20)
+FITTING = {"learning_rate": 0.05, "epochs": 8}
+
+
+@pytest.mark.parametrize("model", ["bow", "lstm"])
+def test_several_labels_as_a_matrix_or_as_sequences(model, tmp_path):
+    whole = quick(model, **FITTING).fit(TAGGED, INDICATOR)
+    assert whole.classes_.tolist() == [0, 1]
+    assert whole.predict(TAGGED).tolist() == INDICATOR.tolist()
+    proba = whole.predict_proba(TAGGED)
+    assert proba.shape == (120, 2) and ((proba >= 0.5) == INDICATOR).all()
+    for matrix in (csr_matrix(INDICATOR), pd.DataFrame(INDICATOR), INDICATOR.tolist()):
+        assert_same_bits(quick(model, **FITTING).fit(TAGGED, matrix).predict_proba(TAGGED), proba)
+        assert whole.score(TAGGED, matrix) == 1
+    for kind in (list, tuple, set, np.array):
+        rows = [kind(tags) for tags in TAGS]
+        clf = quick(model, **FITTING).fit(TAGGED, rows)
+        assert_same_bits(clf.predict_proba(TAGGED), proba)
+        assert clf.classes_.tolist() == ["x", "y"]
+        assert clf.score(TAGGED, rows) == clf.score(TAGGED, pd.Series(rows)) == 1
+    clf.save(tmp_path)
+    for again in (TextClassifier.load(tmp_path), pickle.loads(pickle.dumps(clf))):
+        assert_same_bits(again.predict_proba(TAGGED), proba)
+        assert again.predict(TAGGED).tolist() == INDICATOR.tolist()
+        assert again.classes_.tolist() == ["x", "y"]
+
+
+def test_several_labels_go_where_scikit_learn_s_go():
+    scores = cross_val_score(quick(**FITTING), TAGGED, INDICATOR, cv=3)
+    assert (scores == 1).all()
+    three = np.column_stack([INDICATOR, INDICATOR[:, 0]])  # two would be a binary problem to it
+    clf = quick(**FITTING).fit(TAGGED, three, np.ones(120))
+    for name in ("f1_macro", "roc_auc", "average_precision"):
+        assert get_scorer(name)(clf, TAGGED, three) == 1
+
+
+def test_one_label_that_a_text_has_or_has_not():
+    rows = [["x"] if "x" in tags else [] for tags in TAGS]
+    clf = quick(**FITTING).fit(TAGGED, rows)
+    assert clf.predict(TAGGED).tolist() == INDICATOR[:, :1].tolist()
+
+
+def test_several_labels_are_chosen_by_dev_and_weighed():
+    given = FITTING | {"metric": "macro-f1", "class_weight": {"y": 3.0}, "calibrate": True}
+    clf = quick(early_stopping=True, **given).fit(TAGGED, TAGS, np.ones(120))
+    assert clf.score(TAGGED, TAGS) == 1
+    assert all({"dev_macro_f1", "dev_accuracy"} <= epoch.keys() for epoch in clf.history_[0])
+    dev = TAGGED[:6], TAGS[:6]
+    other = quick(**given | {"class_weight": "balanced"}).fit(TAGGED, TAGS, dev=dev)
+    assert other.model_.thresholds.shape == (2,)
+    with pytest.raises(ValueError, match=r"dev: y contains previously unseen labels: \['z'\]"):
+        quick().fit(TAGGED, TAGS, dev=(["a"], [["z"]]))
+    with pytest.raises(ValueError, match="dev: expected several labels a text"):
+        quick().fit(TAGGED, TAGS, dev=(["a"], ["x"]))
 
 
 # ---- random_state --------------------------------------------------------------------------------

@@ -717,7 +717,8 @@ def test_checkpoints_of_versions_without_zoneout_go_on(tmp_path):
             del training.settings[name]
         return training._identity(training.solvers[0].examples)
 
-    assert identity({}) == identity({}, ("zoneout", "recurrent_dropout"))
+    later = ["zoneout", "recurrent_dropout", "max_words", "metric", "calibrate", "quantize"]
+    assert identity({}) == identity({}, later)
     assert identity({}) != identity({"zoneout": 0.1}) != identity({"recurrent_dropout": 0.1})
 
 
@@ -998,6 +999,101 @@ def test_long_documents_are_predicted_a_few_at_a_time(model, monkeypatch):
     read.clear()
     assert_same_bits(model.predict_proba(texts), np.array(expected))
     assert max(read) <= max(300, longest)
+
+
+@pytest.mark.parametrize("pooling", ["last", "last+mean+max"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "min_gru", "layer_norm_gru"])
+def test_a_long_document_is_predicted_in_chunks(cell, bidirectional, pooling, monkeypatch, rng):
+    given = {"model": cell, "bidirectional": bidirectional, "pooling": pooling}
+    network = network_of("lstm", **given, dtype="float64")
+    sentences = draw_sentences([50], rng)
+    whole = network.scores(sentences)
+    for chunk in (50, 49, 25, 7, 1):
+        monkeypatch.setattr("fastrnn.text.encoders.CHUNK", chunk)
+        for params in (None, ready(network)):
+            scores = network.scores(sentences, params)
+            if pooling == "last" or chunk == 50:
+                assert_same_bits(scores, whole)
+            assert_close(scores, whole, TWIN["float64"])
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("name", ["lstm_both_last_mean_max", "gru", "bow"])
+def test_a_batch_of_too_many_words_is_the_sum_of_its_parts(name, weights, monkeypatch, rng):
+    network = network_of(name)
+    sentences, y = draw_sentences([2, 30, 4, 1], rng), rng.integers(C, size=4)
+    options = {"batch_size": 4, "verbose": False}
+    solver = TextSolver(network, Examples(sentences, y, weights), **options)
+    whole = network.loss(sentences, y, weights)
+    solver.rng, read = None, []
+    monkeypatch.setattr("fastrnn.text.training.STEP_WORDS", 8)
+    loss_of = Network.loss
+    monkeypatch.setattr(Network, "loss", lambda *a: (read.append(len(a[2])), loss_of(*a))[1])
+    loss, grads = solver.loss(np.arange(4))
+    assert read == ([4] if name == "bow" else [1, 2, 1])
+    assert loss == pytest.approx(whole[0], rel=1e-12)
+    assert grads.keys() == whole[1].keys()
+    for part, w in network.params.items():
+        assert_close(dense(grads[part], w), dense(whole[1][part], w), TWIN["float64"])
+
+
+@pytest.mark.parametrize(("model", "cut"), [("lstm", 2), ("mgu", 2), ("bow", 0), ("avg", 0)])
+def test_only_the_beginnings_of_long_texts_are_learnt(model, cut):
+    texts, y = CORPUS
+    texts = [*texts, "x " * 31, "x " * 30, "c " * 40, ""]
+    y = np.append(y, [0, 1, 0, 1])
+    given = SHORT | {"model": model}
+    training = Training(given | {"max_words": 30}, texts, y, CLASSES, dev=(texts, y))
+    (solver,) = training.solvers
+    assert training.cut == cut
+    assert solver.examples.sentences.lengths.max() == (30 if cut else 40 if model == "avg" else 5)
+    assert solver.dev.sentences.lengths[-2] == (1 if model == "bow" else 40)
+    short = [" ".join(text.split()[:30]) for text in texts]
+    same = Training(given | {"max_words": 0}, short if cut else texts, y, CLASSES)
+    for a, b in zip(same.solvers[0].examples[0], solver.examples[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_too_little_memory_says_for_what(monkeypatch, rng):
+    network, sentences = network_of("lstm"), draw_sentences([3, 700, 2], rng)
+
+    def failing(*args, **others):
+        raise MemoryError("no memory for 9 bytes")
+
+    monkeypatch.setattr("fastrnn.text.encoders.stack.layer_forward", failing)
+    for what, compute in (
+        ("the gradients", lambda: network.loss(sentences, np.zeros(3, np.intp))),
+        ("the scores", lambda: network.scores(sentences)),
+    ):
+        with pytest.raises(MemoryError) as caught:
+            compute()
+        expected = f"{what} of 3 texts of up to 700 words: no memory for 9 bytes"
+        assert str(caught.value) == expected
+
+
+LONG = """
+import resource, sys
+import numpy as np
+from fastrnn.text import Training
+
+texts = ["b a c d"] * 400 + ["a " * 100_000, "a " * 20_000]
+y = np.arange(402) % 2
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+given = {"model": "lstm", "epochs": 1, "batch_size": 64, "bidirectional": True}
+training = Training(given, texts, y, ["a", "b"], dev=(texts, y))
+training.run().predict_proba(texts)
+print(training.cut, peak() - before)
+"""
+
+
+def test_memory_is_bounded_however_long_a_text_is():
+    done = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, check=True)
+    cut, megabytes = done.stdout.split()
+    assert int(cut) == 2
+    assert float(megabytes) < 400  # of the long texts' batches whole: gigabytes
 
 
 DESCRIPTIONS = {

@@ -106,7 +106,12 @@ def test_train_writes_what_it_promises(trained, files):
     assert [content["data"][name] for name in ("train", "dev")] == [*map(str, files)]
     metrics = storage.read_json(trained / "metrics.json")
     assert metrics.keys() == {"training", "dev"}
-    assert metrics["training"].keys() == {"epochs", "seconds", "sentences_per_second"}
+    figures = {"epochs", "seconds", "sentences_per_second", "model_bytes"}
+    assert metrics["training"].keys() == figures
+    files_of_model = [*trained.glob("classifier*")]
+    assert len(files_of_model) == 2
+    size = sum(path.stat().st_size for path in files_of_model)
+    assert metrics["training"]["model_bytes"] == size
     assert metrics["training"]["epochs"] == 2
     corpus = read_labelled(files[1])
     model = TextModel.load(trained)
@@ -198,6 +203,7 @@ def test_options_reach_the_settings(capsys, tmp_path, files, undrawn):
         "embedding_dropout": 0.125, "word_dropout": 0.0625, "weight_decay": 0.01,
         "zoneout": 0.1, "recurrent_dropout": 0.2,
         "learning_rate": 0.002, "lr_decay": 0.75, "update_rule": "rmsprop", "clip_norm": 2.0,
+        "max_words": 50, "metric": "macro-f1", "calibrate": True, "quantize": "int8",
         "epochs": 1, "batch_size": 16, "patience": 7, "ensemble": 2, "backend": "numpy", "seed": 9,
     }  # fmt: skip
     arguments = []
@@ -226,6 +232,39 @@ def test_every_model_trains_draws_and_predicts(capsys, tmp_path, files, model):
     assert rows[2].split("\t") == rows[3].split("\t")  # neither has words
     for label, *p in (row.split("\t") for row in rows[1:]):
         assert label == ("neg", "pos")[np.argmax([*map(float, p)])]
+
+
+def test_what_was_done_to_the_model_is_said_and_kept(capsys, tmp_path, files, undrawn):
+    run, text = tmp_path / "run", "a film not good " * 3
+    train = tmp_path / "train.txt"
+    train.write_text(files[0].read_text() + f"neg {text}\npos {text}\n")
+    out = done(capsys, "train", train, "--dev", files[1], "--out", run, "--max-words", 11,
+               "--calibrate", "--quantize", "int8", *QUICK)  # fmt: skip
+    lengths = [len(line.split()) - 1 for line in train.read_text().splitlines()]
+    cut = sum(length > 11 for length in lengths)
+    assert f", {cut} cut to 11 words" in out.splitlines()[0]
+    metrics, model = storage.read_json(run / "metrics.json"), TextModel.load(run)
+    calibration, quantization = metrics["calibration"], metrics["quantization"]
+    assert calibration["temperature"] == model.temperature != 1
+    assert calibration["ece_after"] == pytest.approx(metrics["dev"]["ece"])
+    assert quantization["accuracy_after"] == metrics["dev"]["accuracy"]
+    assert quantization["bytes_after"] < quantization["bytes_before"]
+    assert "temperature {temperature:.3f}: ECE {ece_before:.4f}, now".format_map(calibration) in out
+    assert f"int8: accuracy {quantization['accuracy_before']:.4f}, now " in out
+    assert f"the model's files: {metrics['training']['model_bytes'] / 1000:.1f} kB" in out
+
+
+def test_a_long_tail_of_classes_is_learnt(capsys, tmp_path, undrawn):
+    """With a class of one example, which is not held out."""
+    lines = [f"common-{i % 4} word{i % 4} a b\n" for i in range(200)]
+    train = tmp_path / "train.txt"
+    train.write_text("".join([*lines, "rare once seen\n"]))
+    done(
+        capsys, "train", train, "--model", "bow", "--metric", "macro-f1", "--out", tmp_path / "run"
+    )
+    metrics = storage.read_json(tmp_path / "run/metrics.json")
+    assert metrics["dev"]["per_class"]["rare"]["support"] == 0
+    assert TextModel.load(tmp_path / "run").classes[-1] == "rare"
 
 
 def test_embeddings_are_reported(capsys, tmp_path, files, undrawn, monkeypatch):
@@ -502,6 +541,197 @@ def test_predict_gives_probabilities_in_the_order_it_says(capsys, trained, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"new.txt", "labels.tsv"}
 
 
+def test_predict_names_the_likeliest(capsys, trained, tmp_path):
+    path = tmp_path / "new.txt"
+    path.write_text("a good film\nnot good\n\n")
+    proba = TextModel.load(trained).predict_proba(["a good film", "not good", ""])
+    names, order = np.array(["neg", "pos"]), np.argsort(-proba, axis=1)
+    for top in (1, 2, 9):
+        rows = done(capsys, "predict", trained, path, "--top", top).splitlines()
+        for row, best, p in zip(rows, order[:, :top], proba, strict=True):
+            cells = row.split("\t")
+            assert cells[::2] == names[best].tolist()
+            np.testing.assert_allclose([*map(float, cells[1::2])], p[best], rtol=1e-5)
+    largest = float(np.sort(proba.max(axis=1))[1])
+    rows = done(capsys, "predict", trained, path, "--threshold", largest).splitlines()
+    sure = proba.max(axis=1) >= largest
+    assert [row != "" for row in rows] == sure.tolist() and 0 < sure.sum() < 3
+    rows = done(capsys, "predict", trained, path, "--threshold", 0.7, "--top", 2).splitlines()
+    assert [len(row.split("\t")) // 2 for row in rows] == (proba >= 0.7).sum(axis=1).tolist()
+
+
+# ---- several labels a text -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory):
+    """A run on a file of fastText's whose texts have up to three labels, and its dev set."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("tags")
+    for name, n in (("train", 300), ("dev", 60)):
+        lines = []
+        for _ in range(n):
+            tags = rng.permutation(4)[: rng.integers(1, 4)]
+            words = rng.permutation([f"word-{tag}" for tag in tags] + ["a", "b"])
+            lines.append(" ".join([*(f"__label__tag-{tag}" for tag in tags), *words]))
+        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+    args = [folder / "train.txt", "--dev", folder / "dev.txt", "--out", folder / "run"]
+    args += ["--model", "bow", "--metric", "micro-f1", "--batch-size", 16, "--epochs", 8]
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["classify", "train", *map(str, args)])
+    assert exit_.value.code in (0, None)
+    return folder
+
+
+TAGS = [f"tag-{i}" for i in range(4)]
+
+
+def test_several_labels_are_trained_and_judged(capsys, tagged):
+    metrics = storage.read_json(tagged / "run/metrics.json")["dev"]
+    assert metrics["micro_f1"] > 0.95 and metrics["accuracy"] > 0.8
+    assert [*metrics["per_class"]] == TAGS
+    assert not (tagged / "run/confusion.png").exists()
+    assert_drawn(tagged / "run/reliability.png")
+    out = done(capsys, "evaluate", tagged / "run", tagged / "dev.txt", "--name", "again")
+    assert f"all labels right {metrics['accuracy']:.4f}, micro F1 {metrics['micro_f1']:.4f}" in out
+    assert storage.read_json(tagged / "run/metrics.json")["again"] == metrics
+    model = TextModel.load(tagged / "run")
+    thresholds = [row["threshold"] for row in metrics["per_class"].values()]
+    assert thresholds == model.thresholds.tolist()
+
+
+def test_several_labels_are_predicted(capsys, tagged, tmp_path):
+    path = tmp_path / "new.txt"
+    path.write_text("word-2 a word-0\nb word-3\na\n")
+    run = tagged / "run"
+    assert done(capsys, "predict", run, path).splitlines() == ["tag-0|tag-2", "tag-3", ""]
+    assert done(capsys, "predict", run, path, "--threshold", 1).splitlines() == [""] * 3
+    everything = done(capsys, "predict", run, path, "--threshold", 0).splitlines()
+    assert everything == ["|".join(TAGS)] * 3
+    best = done(capsys, "predict", run, path, "--top", 2).splitlines()[0].split("\t")
+    assert {*best[::2]} == {"tag-0", "tag-2"} and min(map(float, best[1::2])) > 0.5
+    head, *rows = done(capsys, "predict", run, path, "--proba").splitlines()
+    assert head.split("\t") == ["label", *(f"p({tag})" for tag in TAGS)]
+    proba = TextModel.load(run).predict_proba(path.read_text().splitlines())
+    shown = [[float(p) for p in row.split("\t")[1:]] for row in rows]
+    np.testing.assert_allclose(shown, proba, rtol=1e-5)
+
+
+def test_several_labels_are_explained(capsys, tagged, tmp_path):
+    path = tmp_path / "new.txt"
+    path.write_text("word-2 a word-0\n")
+    out = done(capsys, "explain", tagged / "run", path, "--label", "tag-2", "--top", 1)
+    assert out.splitlines()[1].split()[1] == "word-2"
+    done(capsys, "explain", tagged / "run", "--count", 3)
+
+
+def test_several_labels_are_held_out_and_resumed(capsys, tagged, tmp_path, undrawn):
+    run, quick = tmp_path / "run", ["--model", "bow", "--epochs", 1]
+    out = done(capsys, "train", tagged / "train.txt", "--out", run, *quick)
+    assert "held out to validate" in out and "4 labels, several a text" in out
+    done(capsys, "train", "--resume", "--out", run, "--epochs", 2)
+    epochs = storage.read_json(run / "metrics.json")["training"]["epochs"]
+    assert epochs == 2
+
+
+def test_one_label_is_expected_where_it_was_trained_with_one(capsys, trained, tagged, tmp_path):
+    code, _, err = call(capsys, "evaluate", trained, tagged / "dev.txt", "--name", "tags")
+    assert code == 1 and "expected one label, got" in err
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_that_a_run_has_not_are_always_wrong(capsys, trained, tagged, tmp_path, several):
+    path, run = tmp_path / "test.txt", tagged / "run" if several else trained
+    head = "__label__tag-1 __label__other word-1\n" if several else "nice film\n"
+    path.write_text(head * 2 + ("__label__tag-1 word-1\n" if several else "pos good\n"))
+    code, _, err = call(capsys, "evaluate", run, path)
+    assert code == 1 and "--unseen takes others as wrong" in err
+    done(capsys, "evaluate", run, path, "--unseen", "--name", "others")
+    figures = storage.read_json(run / "metrics.json")["others"]
+    unseen = figures["per_class"]["other" if several else "nice"]
+    assert (unseen["recall"], unseen["support"]) == (0, 2)
+    assert figures["accuracy"] <= 1 / 3
+    assert figures["examples"] == 3
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_of_dev_that_training_has_not(capsys, files, tagged, tmp_path, undrawn, several):
+    train, dev = tagged / "train.txt" if several else files[0], tmp_path / "dev.txt"
+    line = "__label__tag-1 __label__other word-1" if several else "nice film"
+    own = (tagged / "dev.txt" if several else files[1]).read_text()
+    dev.write_text(f"{own}{line}\n")
+    args, run = ["train", train, "--dev", dev, "--model", "bow", "--epochs", 1], tmp_path / "run"
+    code, _, err = call(capsys, *args, "--out", run)
+    assert code == 1 and "--unseen takes others" in err
+    done(capsys, *args, "--out", run, "--unseen")
+    figures = storage.read_json(run / "metrics.json")["dev"]
+    unseen = figures["per_class"]["other" if several else "nice"]
+    assert (unseen["recall"], unseen["support"]) == (0, 1)
+    assert figures["examples"] == len(own.splitlines()) + 1
+    done(capsys, "train", "--resume", "--out", run, "--epochs", 2)
+
+
+def test_labels_that_seem_none_are_taken_with_a_format(capsys, tmp_path, undrawn):
+    """Over 1,000 of them, or most of them with one example."""
+    quick = ["--model", "bow", "--epochs", 1]
+    for name, labels in (
+        ("many", [f"l{i}" for i in range(1100) for _ in "ab"]),
+        ("tail", ["common"] * 30 + [f"rare{i}" for i in range(40)]),
+    ):
+        path = tmp_path / f"{name}.txt"
+        path.write_text("".join(f"{label} word-{label} a\n" for label in labels))
+        code, _, err = call(capsys, "train", path, "--out", tmp_path / name, *quick)
+        assert code == 1 and "--format space takes any" in err
+        args = ["--format", "space", "--out", tmp_path / name, *quick]
+        done(capsys, "train", path, *args)
+        metrics = storage.read_json(tmp_path / name / "metrics.json")["dev"]
+        assert len(metrics["per_class"]) == len(set(labels))
+        assert (metrics["confusion"] is None) == (name == "many")
+
+
+# ---- explain -------------------------------------------------------------------------------------
+
+
+def test_explain_shows_the_worst_errors_of_dev(capsys, trained, files, tmp_path):
+    out = done(
+        capsys, "explain", trained, "--html", tmp_path / "page.html", "--top", 3, "--count", 5
+    )
+    model, dev = TextModel.load(trained), read_labelled(files[1])
+    proba = model.predict_proba(dev.texts)
+    wrong = [i for i, label in enumerate(dev.labels) if model.classes[proba[i].argmax()] != label]
+    heads = [line for line in out.splitlines() if not line.startswith("  ")]
+    worst = sorted(wrong, key=lambda i: -proba[i].max())[:5]
+    other = {"neg": "pos", "pos": "neg"}
+    assert heads == [
+        f"{other[dev.labels[i]]} {proba[i].max():.4f} (true: {dev.labels[i]})" for i in worst
+    ]
+    page = (tmp_path / "page.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and page.count("<p><b>") == len(heads)
+
+
+def test_explain_texts_of_a_file_or_of_a_pipe(capsys, trained, tmp_path, monkeypatch):
+    path = tmp_path / "new.txt"
+    path.write_text("not a good film\n\n")
+    out = done(capsys, "explain", trained, path, "--label", "neg")
+    p = TextModel.load(trained).predict_proba(["not a good film", ""])[:, 0]
+    heads = [line for line in out.splitlines() if not line.startswith("  ")]
+    assert heads == [f"neg {x:.4f}" for x in p]
+    assert {"not", "a", "good", "film"} == {line.split()[-1] for line in out.splitlines()[1:5]}
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(path.read_bytes())))
+    assert done(capsys, "explain", trained, "-", "--label", "neg") == out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label", "nice"], "label: expected one of neg, pos, got 'nice'"),
+        (["no.txt"], "no.txt: No such file or directory"),
+    ],
+)
+def test_explain_refuses(capsys, trained, options, message):
+    code, _, err = call(capsys, "explain", trained, *options)
+    assert code == 1 and message in err
+
+
 def test_predict_nothing(capsys, trained, tmp_path):
     (tmp_path / "new.txt").touch()
     assert done(capsys, "predict", trained, tmp_path / "new.txt") == ""
@@ -625,6 +855,12 @@ def test_predict_takes_what_the_library_saved(capsys, tmp_path):
         ["train", "--model", "tree"],
         ["train", "--pooling", "last+last"],
         ["train", "--epochs", "0"],
+        ["train", "--metric", "f1"],
+        ["train", "--quantize", "int4"],
+        ["predict", ".", "dev.txt", "--proba", "--top", "2"],
+        ["predict", ".", "dev.txt", "--top", "0"],
+        ["predict", ".", "dev.txt", "--threshold", "1.5"],
+        ["explain"],
         ["train", "--seed", "-1"],
         ["train", "--dropout", "1"],
         ["train", "--ngrams", "2"],
@@ -655,7 +891,7 @@ def test_wrong_usage_exits_with_2(capsys, tmp_path, monkeypatch, args):
 BAD = {
     "empty.txt": b"",
     "one.txt": b"pos a\npos b\n",
-    "single.txt": b"pos a\npos b\nneg c\n",
+    "single.txt": b"pos a\nneg c\n",
     "text.txt": "\n".join(f"w{i} is no label" for i in range(50)).encode(),
     "broken.txt": b"pos fine\nneg caf\xe9\n",
     "binary.txt": b"pos \0\n",
@@ -670,7 +906,7 @@ BAD = {
         (["train", "no.txt"], "no.txt: No such file or directory"),
         (["train", "empty.txt"], "empty.txt: no examples"),
         (["train", "one.txt"], "expected at least two classes, got 1"),
-        (["train", "single.txt"], "class 'neg': one example cannot be divided in two"),
+        (["train", "single.txt"], "no class has two examples, and 2 have one: none is"),
         (["train", "text.txt"], "the first token of a line is read as its label"),
         (["train", "broken.txt"], "broken.txt:2: not utf-8 (byte 0xe9 at column 8)"),
         (["train", "binary.txt"], "binary.txt:1: a NUL at column 5"),
@@ -718,7 +954,7 @@ def test_missing_click_names_the_extras(capsys, monkeypatch):
         assert f'"fastrnn[{extra}]"' in exit_.value.code
 
 
-@pytest.mark.parametrize("verb", [[], ["train"], ["evaluate"], ["predict"]])
+@pytest.mark.parametrize("verb", [[], ["train"], ["evaluate"], ["predict"], ["explain"]])
 def test_help_shows_examples(capsys, verb):
     out = done(capsys, *verb, "--help")
     assert "Example" in out

@@ -36,7 +36,8 @@ cdef Block take_block(size_t size):
     block._size = size + POOL_ALIGNMENT
     block._taken = pool_take(&block._size) if 0 < size < block._size else NULL
     if block._taken == NULL:
-        raise MemoryError(f"{size} bytes" if size else "work space beyond all memory")
+        raise MemoryError(
+            f"no memory for {size:,} bytes" if size else "work space beyond all memory")
     block.memory = <char *>(
         (<uintptr_t>block._taken + POOL_ALIGNMENT - 1) // POOL_ALIGNMENT * POOL_ALIGNMENT)
     return block

@@ -11,7 +11,7 @@ from fastrnn.printing import printable
 PROGRAMS = {
     "bench": "Race fastrnn against other libraries on this machine.",
     "caption": "Captions for pictures: prepare, train, evaluate, sample.",
-    "classify": "Classes for texts: train, evaluate, predict.",
+    "classify": "Classes for texts: train, evaluate, predict, explain.",
     "info": "What runs here: backend, instruction set, threads.",
     "style": "A picture in the style of others.",
     "transfer": "Classes for pictures: train, evaluate, predict.",

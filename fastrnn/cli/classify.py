@@ -1,4 +1,4 @@
-"""fastrnn classify train | evaluate | predict."""
+"""fastrnn classify train | evaluate | predict | explain."""
 
 import sys
 import time
@@ -15,18 +15,20 @@ from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.metrics import report_table
 from fastrnn.optim import RULES
 from fastrnn.optional import require
+from fastrnn.printing import printable
 from fastrnn.storage import writing
 from fastrnn.text import programs
 from fastrnn.text.corpus import ERRORS, NLTK_CORPORA
 from fastrnn.text.detection import AUTO
+from fastrnn.text.explanation import as_html, as_text, page
 from fastrnn.text.formats import LABELLED, LINES
 from fastrnn.text.model import TextModel
 from fastrnn.text.networks import MODELS
 from fastrnn.text.settings import OF_MODEL, SETTINGS, complete
 from fastrnn.text.vocabulary import TOKENIZERS
 
-# The parameters that reading() makes.
-READING = ("file_format", "text_column", "label_column", "encoding", "errors")
+# The parameters that reading() makes, and --unseen.
+READING = ("file_format", "text_column", "label_column", "encoding", "errors", "unseen")
 # What a run ends with is not found missing after an hour of training.
 PACKAGES = ("matplotlib", "safetensors", "sklearn", "tqdm")
 
@@ -58,6 +60,9 @@ def reading(kinds: Sequence[str]) -> Callable:
         return function
 
     return add
+
+
+UNSEEN = data("--unseen", is_flag=True, default=None, help="Take labels that the model has not.")
 
 
 def setting(heading: str, name: str, text: str, **attributes):
@@ -113,6 +118,7 @@ def command() -> None:
     type=click.Choice(["reviews", *(f"nltk:{name}" for name in NLTK_CORPORA)]),
     metavar="CORPUS",
 )
+@UNSEEN
 @reading(LABELLED)
 @setting("Model", "model", "What reads the text.", type=click.Choice(MODELS))
 @setting(
@@ -134,8 +140,9 @@ def command() -> None:
 @setting("Model", "min_count", "Rarer words are unknown.")
 @setting("Model", "ensemble", "Networks whose probabilities are averaged.")
 @setting("Training", "epochs", "Most passes over the sentences.")
-@setting("Training", "patience", "Epochs without a better dev accuracy; 0: any.")
+@setting("Training", "patience", "Epochs without a better --metric on dev; 0: any.")
 @setting("Training", "batch_size", "Sentences a minibatch; of few sentences fewer.")
+@setting("Training", "max_words", "Of a text that a recurrent network learns from; 0: all.")
 @setting("Training", "learning_rate", "Of the first epoch.")
 @setting("Training", "lr_decay", "Factor on the learning rate after each epoch.")
 @setting("Training", "update_rule", "How a step changes the weights.", type=click.Choice(RULES))
@@ -154,6 +161,14 @@ def command() -> None:
     multiple=True,
     callback=_weights,
 )
+@setting(
+    "Training",
+    "metric",
+    "What chooses the best epoch.",
+    type=click.Choice(["accuracy", "macro-f1", "micro-f1"]),
+)
+@setting("Model", "calibrate", "Fit a temperature on dev, which makes probabilities honest.")
+@setting("Model", "quantize", "Store matrices in a byte a weight.", type=click.Choice(["int8"]))
 @setting("Run", "seed", "Of all that is random.")
 @setting("Run", "backend", "Implementation. [cython]", type=click.Choice(["cython", "numpy"]))
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
@@ -202,6 +217,8 @@ def train(train, dev, corpus, out, resume, **settings) -> None:
         _print_results(job.finish(model), model.settings["model"])
     seconds = time.perf_counter() - started
     pictures = "curves.png, confusion.png and reliability.png"
+    if model.multilabel:
+        pictures = "curves.png and reliability.png"
     say(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
 
 
@@ -222,6 +239,17 @@ def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) ->
 
 def _print_results(metrics: dict[str, dict], model: str) -> None:
     click.echo(report_table(metrics["dev"]))
+    if fitted := metrics.get("calibration"):
+        click.echo(
+            "temperature {temperature:.3f}: ECE {ece_before:.4f}, now {ece_after:.4f}".format_map(
+                fitted
+            )
+        )
+    if fitted := metrics.get("quantization"):
+        before, after = (_size(fitted[f"bytes_{when}"]) for when in ("before", "after"))
+        change = "accuracy {accuracy_before:.4f}, now {accuracy_after:.4f}".format_map(fitted)
+        click.echo(f"int8: {change}; weights {before}, now {after}")
+    click.echo(f"the model's files: {_size(metrics['training']['model_bytes'])}")
     if (bow := metrics["training"].get("bow_dev_accuracy")) is not None:
         click.echo(
             f"{model} {metrics['dev']['accuracy']:.4f}, a bag of words, which does not know their "
@@ -233,6 +261,7 @@ def _print_results(metrics: dict[str, dict], model: str) -> None:
 @click.argument("run", type=FOLDER)
 @click.argument("test", type=FILE)
 @click.option("--name", help="Of the figures and pictures (default: the file's).")
+@UNSEEN
 @reading(LABELLED)
 def evaluate(run, test, name, **options) -> None:
     """Accuracy, precision, recall and F1 of a run on a labelled file.
@@ -246,7 +275,55 @@ def evaluate(run, test, name, **options) -> None:
       fastrnn classify evaluate run test.txt
     """
     tell = partial(say, err=True)
-    click.echo(report_table(programs.evaluate(run, test, name=name, tell=tell, **given(options))))
+    asked = {"name": name, "tell": tell} | given(options)
+    click.echo(report_table(programs.evaluate(run, test, **asked)))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+@command.command("explain")
+@click.argument("run", type=FOLDER)
+@click.argument(
+    "file", metavar="[FILE|-]", type=click.Path(dir_okay=False, allow_dash=True), required=False
+)
+@click.option("--label", help="The class to explain (default: each text's likeliest).")
+@click.option("--top", type=click.IntRange(1), default=8, show_default=True, help="Words to name.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Errors to explain, without FILE.",
+)
+@click.option("--html", type=FILE, help="Page to write with the texts in colour.")
+@reading((*LABELLED, LINES))
+def explain(run, file, label, top, count, html, **options) -> None:
+    """The words that moved the predictions for a file's texts, which it reads as predict does.
+
+    A word's figure is what the class's probability loses when the word is left out. Without FILE it
+    is the errors of the run on what it validated on, the worst first. --html writes a page that
+    loads nothing.
+
+    \b
+    Examples:
+      fastrnn classify explain run --html errors.html
+      echo "not bad at all" | fastrnn classify explain run -
+    """
+    if html:
+        check_output(html, "--html")
+    classes, paragraphs = [*map(str, TextModel.load(run).classes)], []
+    asked = {"label": label, "count": count, "tell": partial(say, err=True)} | given(options)
+    for said, c, truth in programs.explain(run, file, **asked):
+        note = f" (true: {truth})" if truth else ""
+        click.echo(as_text(said, classes[c], c, top, printable(note)))
+        if html:
+            paragraphs.append(as_html(said, classes[c], c, note))
+    if html:
+        with writing(html, newline="\n") as page_file:
+            page_file.write(page(f"fastrnn classify explain {run}", paragraphs))
+        say(f"{html}: {len(paragraphs)} texts in colour", err=True)
 
 
 @command.command("predict")
@@ -254,9 +331,13 @@ def evaluate(run, test, name, **options) -> None:
 @click.argument("file", metavar="FILE|-", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--out", type=OUTPUT, help="File to write, in UTF-8 (default, and -: stdout).")
 @click.option("--proba", is_flag=True, help="The probabilities of all classes, too.")
+@click.option(
+    "--top", type=click.IntRange(1), metavar="K", help="The K likeliest, each with its probability."
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Name no label that is less likely.")
 @click.option("--line-buffered", is_flag=True, help="Answer every line at once.")
 @reading((*LABELLED, LINES))
-def predict(run, file, out, proba, line_buffered, **options) -> None:
+def predict(run, file, out, line_buffered, proba, top, threshold, **options) -> None:
     """The class of each line of a file, or with - of the standard input.
 
     One label a line, as many lines and in the same order as the input; a line without words has a
@@ -267,6 +348,10 @@ def predict(run, file, out, proba, line_buffered, **options) -> None:
     or a table or objects with a usual name for texts, or these are asked for: then labels are no
     words, and a row of the table is a line.
 
+    With --top a line is K times a label and its probability, between tabs. Of a run whose texts may
+    have several labels a line is all that reach their thresholds, or --threshold, between |, and
+    may be empty; of other runs it is empty where no label reaches --threshold.
+
     Input of any length is classified some thousand lines at a time, so that a slow source waits for
     its answers; --line-buffered, and a terminal, get each at once.
 
@@ -275,13 +360,15 @@ def predict(run, file, out, proba, line_buffered, **options) -> None:
       fastrnn classify predict run new.txt --proba --out labels.tsv
       tail -f log | fastrnn classify predict run - --line-buffered
     """
+    if proba and top:
+        raise click.UsageError("--proba or --top, not both")
     if out:
         check_output(out)
     model = TextModel.load(run)
     at_once = line_buffered or (file == "-" and sys.stdin.isatty())
     chunk = 0 if at_once else programs.CHUNK
-    tell = partial(say, err=True)
-    texts = programs.predict(model, file, proba=proba, chunk=chunk, tell=tell, **given(options))
+    tell, answer = partial(say, err=True), {"proba": proba, "top": top or 0, "threshold": threshold}
+    texts = programs.predict(model, file, **answer, chunk=chunk, tell=tell, **given(options))
     if out:
         with writing(out, newline="\n") as file:
             file.writelines(texts)

@@ -11,7 +11,13 @@ from fastrnn.printing import printable
 from fastrnn.solver import Solver
 
 # The validated figure that a training shows, of whichever program, and its name there.
-SHOWN = {"bleu4": "BLEU-4", "dev_accuracy": "dev accuracy", "val_accuracy": "val accuracy"}
+SHOWN = {
+    "bleu4": "BLEU-4",
+    "dev_macro_f1": "dev macro F1",
+    "dev_micro_f1": "dev micro F1",
+    "dev_accuracy": "dev accuracy",
+    "val_accuracy": "val accuracy",
+}
 
 
 def bar(description: str, unit: str) -> Callable[[Iterable], Iterable]:

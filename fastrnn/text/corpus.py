@@ -48,29 +48,53 @@ class Corpus(NamedTuple):
 
 
 def split(corpus: Corpus, fraction: float, seed: int) -> tuple[Corpus, Corpus]:
-    """Hold out a fraction of every class, drawn from seed.
+    """Hold out a fraction of every class, drawn from seed; of texts with several labels, of every
+    set of them.
 
     Inputs: fraction, above 0 and below 1; rounded so that each class has an example on both sides.
-    Returns: what is left and what is held out, both in the corpus's order.
-    Raises ValueError for another fraction, and for a class with a single example.
+    Returns: what is left and what is held out, both in the corpus's order. The only example of a
+    class is left; of sets of labels that occur once those are held out whose labels all are left.
+    Raises ValueError for another fraction, and where nothing can be held out.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: expected a number between 0 and 1, got {fraction}")
     members = defaultdict(list)
+    several = isinstance(corpus.labels[0], list | tuple)
     for i, label in enumerate(corpus.labels):
-        members[label].append(i)
+        members[tuple(sorted(label)) if several else label].append(i)
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(corpus.labels), bool)
-    for label, rows in sorted(members.items()):
-        if len(rows) == 1:
-            raise ValueError(f"class {shortened(label)}: one example cannot be divided in two")
-        n = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        held_out[rng.permutation(rows)[:n]] = True
+    for _, rows in sorted(members.items()):
+        if len(rows) > 1:
+            n = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+            held_out[rng.permutation(rows)[:n]] = True
+    once = [rows[0] for _, rows in sorted(members.items()) if len(rows) == 1]
+    if several:
+        _hold_out_once(corpus.labels, once, fraction, held_out, rng)
+    if not held_out.any():
+        raise ValueError(f"no class has two examples, and {len(once)} have one: none is held out")
     left, held = (
         Corpus([corpus.texts[i] for i in rows], [corpus.labels[i] for i in rows])
         for rows in (np.flatnonzero(~held_out), np.flatnonzero(held_out))
     )
     return left, held
+
+
+def _hold_out_once(
+    labels: Sequence[Sequence[str]],
+    rows: list[int],
+    fraction: float,
+    held_out: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Hold out a fraction of these rows, as far as others with each of their labels are left."""
+    left = Counter(chain.from_iterable(labels[i] for i in np.flatnonzero(~held_out)))
+    wanted = round(fraction * len(rows))
+    for row in rng.permutation(rows).tolist():
+        if wanted and all(left[label] > 1 for label in labels[row]):
+            held_out[row] = True
+            left.subtract(labels[row])
+            wanted -= 1
 
 
 def read_labelled(
@@ -83,6 +107,7 @@ def read_labelled(
     label_column: str | None = None,
     classes: Sequence[str] | None = None,
     multilabel: bool = False,
+    unseen: bool = False,
     tell: Callable[[str], object] = lambda said: None,
 ) -> Corpus:
     """Read examples: texts, each with its label, or with multilabel with a tuple of labels.
@@ -95,9 +120,9 @@ def read_labelled(
     Raises what read_lines raises, and ValueError
     - for a file that may be read in two ways, and rows that are not of the format;
     - for a text without a label, and without multilabel for one with several;
-    - for a label that is none of classes, where those are given;
-    - where they are not, for more than MAX_CLASSES labels, and for more than 20 of which more than
-      a third occur once: then they are no labels;
+    - for a label that is none of classes, where those are given, unless unseen;
+    - where neither they nor file_format are, for more than MAX_CLASSES labels, and for more than 20
+      of which more than a third occur once: then they are no labels;
     - for a file without an example.
     """
     form, rows = read_rows(
@@ -119,7 +144,8 @@ def read_labelled(
             skipped += 1
     if not examples:
         raise ValueError(f"{path}: no examples; expected lines of a label and the words of a text")
-    _check_labels(path, examples, form, classes)
+    if (file_format == AUTO) if classes is None else not unseen:
+        _check_labels(path, examples, form, classes)
     if file_format == AUTO:
         tell(f"{path}: read as {form}")
     labels = [row.labels if multilabel else row.labels[0] for row in examples]
@@ -187,18 +213,20 @@ def _check_labels(
 ) -> None:
     counts = Counter(chain.from_iterable(row.labels for row in examples))  # as they appear
     hint = "the first token of a line is read as its label" if form.kind == "space" else form
+    override = f"--format {form.kind} takes any"
     wrong, problem = [], ""
     if classes is not None:
         known = set(classes)
         wrong = [label for label in counts if label not in known]
         problem = f"is not one of {', '.join(classes[:10])}{', ...' * (len(classes) > 10)}"
+        problem += "; --unseen takes others as wrong"
     elif len(counts) > MAX_CLASSES:
         wrong = [*counts][MAX_CLASSES:]
-        problem = f"is label number {MAX_CLASSES + 1}; {hint}"
+        problem = f"is label number {MAX_CLASSES + 1}; {hint}; {override}"
     elif len(counts) > 20:
         once = [label for label, n in counts.items() if n == 1]
         wrong = once if 3 * len(once) > len(counts) else []
-        problem = f"occurs once, as do {len(once)} of the {len(counts)} labels; {hint}"
+        problem = f"occurs once, as do {len(once)} of the {len(counts)} labels; {hint}; {override}"
     if wrong:
         line = next(row.line for row in examples if wrong[0] in row.labels)
         raise ValueError(f"{path}:{line}: label {shortened(wrong[0])} {problem}")

@@ -17,10 +17,13 @@ from fastrnn.backends.caches import RowGradient
 from fastrnn.cells import ALL_STEPS, Steps
 from fastrnn.layers import dense
 from fastrnn.layers.dropout import dropout
-from fastrnn.nn import init, single, stack
+from fastrnn.nn import direction, init, single, stack
 from fastrnn.nn.stack import Form, Weights
-from fastrnn.text import pooling
+from fastrnn.text.pooling import POOLINGS
 from fastrnn.text.vocabulary import Sentences
+
+# Steps of a sentence alone in its batch that predictions have in memory.
+CHUNK = 1 << 14
 
 Params = dict[str, np.ndarray]
 Random = np.random.Generator | None
@@ -69,7 +72,7 @@ class Recurrent(NamedTuple):
     dim: int  # W
     hidden: int  # H
     bidirectional: bool = False
-    pooling: str = "last"  # names of pooling.POOLINGS, joined by +
+    pooling: str = "last"  # names of POOLINGS, joined by +
     word_dropout: float = 0.0  # a word becomes an unknown one
     embedding_dropout: float = 0.0  # of the elements of a word's vector, the same in all a batch
     tuned: bool = True
@@ -137,6 +140,8 @@ class Recurrent(NamedTuple):
         return [single.weights(params, f"_{d}") for d in self.directions]
 
     def forward(self, params: Params, sentences: Sentences, rng: Random, training: bool = True):
+        if not training and len(sentences.first) == 2 and len(sentences.words) > CHUNK:
+            return self._in_chunks(params, sentences.words), None
         x, steps, rows, mask = self._read(params, sentences, rng)
         layer, form = self._layer(params), single.in_pass(self.form, rng, training)
         h0 = np.zeros((len(sentences.lengths), self.hidden), x.dtype)
@@ -147,11 +152,33 @@ class Recurrent(NamedTuple):
         features, pooled = [], []
         for h, (hT, *_) in zip(outputs, lasts, strict=True):
             for kind in self.poolings:
-                feature, cache = pooling.POOLINGS[kind].forward(h, hT, sentences.lengths)
+                feature, cache = POOLINGS[kind].forward(h, hT, sentences.lengths)
                 features.append(feature)
                 pooled.append(cache)
         features = features[0] if len(features) == 1 else np.concatenate(features, axis=1)
         return features, (rows, mask, cells, pooled)
+
+    def _in_chunks(self, params: Params, words: np.ndarray) -> np.ndarray:
+        """The features (1, F) of one long sentence for predictions, in the memory of CHUNK steps:
+        each chunk goes on from the states of the one before."""
+        chunks = [words[begin : begin + CHUNK] for begin in range(0, len(words), CHUNK)]
+        features = []
+        for d, weights in zip(self.directions, self._layer(params), strict=True):
+            ordered = chunks[::-1] if d == "b" else chunks
+            pooled = self._pooled(params["W_embed"], weights, ordered, reverse=d == "b")
+            steps = np.array([*map(len, ordered)])
+            for kind, parts in zip(self.poolings, zip(*pooled, strict=True), strict=True):
+                features.append(POOLINGS[kind].joined(np.stack(parts), steps))
+        return np.concatenate(features, axis=1)
+
+    def _pooled(self, W_embed, weights, chunks, reverse):
+        """Of each chunk in turn the features (1, H) of each pooling, in one direction."""
+        form, states = single.in_pass(self.form, None, training=False), None
+        for chunk in chunks:
+            x, steps = W_embed[chunk][None], ALL_STEPS._replace(reverse=reverse)
+            h, states, _ = direction.forward(form, weights, x, states, steps, False, None)
+            lengths = np.array([len(chunk)])
+            yield [POOLINGS[kind].forward(h, states[0], lengths)[0] for kind in self.poolings]
 
     def _read(self, params: Params, sentences: Sentences, rng: Random):
         """The vectors of the words, how a layer reads them, which words they are of, and the
@@ -177,7 +204,7 @@ class Recurrent(NamedTuple):
             to_h = to_hT = None
             for kind in self.poolings:
                 upstream = np.ascontiguousarray(next(dfeatures)), cell, next(pooled)
-                more, more_last = pooling.POOLINGS[kind].backward(*upstream)
+                more, more_last = POOLINGS[kind].backward(*upstream)
                 to_h, to_hT = _add(to_h, more), _add(to_hT, more_last)
             dh.append(to_h)
             dlast.append((to_hT, *[None] * (len(self.form.record.states) - 1)))

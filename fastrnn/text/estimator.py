@@ -1,5 +1,6 @@
 """TextClassifier: the classifiers of texts with scikit-learn's interface."""
 
+import warnings
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
@@ -12,19 +13,20 @@ from fastrnn.storage import named
 from fastrnn.text.corpus import Corpus, split
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import SETTINGS, plain
+from fastrnn.text.targets import Targets, targets, targets_in
 from fastrnn.text.training import Training
 
 _base = require("sklearn.base")
 _utils = require("sklearn.utils")
-_multiclass = require("sklearn.utils.multiclass")
 _validation = require("sklearn.utils.validation")
 
 
 class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     """A classifier of texts, from a bag of words to an LSTM.
 
-    X is a sequence of strings (list, array, pandas Series), y their labels. A parameter that is
-    None takes the model's tuned default (settings.OF_MODEL), or that of all (settings.SETTINGS).
+    X is a sequence of strings (list, array, pandas Series), y their labels, one a text or several.
+    A parameter that is None takes the model's tuned default (settings.OF_MODEL), or that of all
+    (settings.SETTINGS).
 
     model           "bow", "avg", "rnn", "lstm", "gru", "mgu", "min_gru", "min_lstm", "ind_rnn",
                     "layer_norm_lstm" or "layer_norm_gru"
@@ -32,6 +34,8 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
                     punctuation marks
     ngrams          longest runs of tokens that count as words, of bow and avg
     min_count       rarer words are unknown
+    max_words       words of a text that a recurrent network learns from, its first ones, so that
+                    memory stays bounded; predictions read all of it; 0: all
     embeddings      file of word vectors (as load_vectors reads it); None: random ones
     embedding_dim   size of random word vectors
     embedding_scale standard deviation of the word vectors before training
@@ -55,7 +59,14 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     patience        epochs without a better one after which to stop, where there is held-out data
                     or dev; 0: never
     class_weight    dict from label to weight, 1 for the labels it leaves out; "balanced", N texts /
-                    (C classes * texts of the class); None, 1
+                    (C classes * texts of the class); None, 1. Where a text may have several labels
+                    a weight is of the texts that have the label, "balanced" the number of the
+                    others by theirs
+    metric          what chooses the best epoch: "accuracy", "macro-f1" (of rare classes as much as
+                    of frequent ones) or "micro-f1" (of all labels together)
+    calibrate       divide the logarithms of the odds by the temperature that is best on dev
+    quantize        "int8": matrices, word vectors among them, are a byte a weight when saved, and
+                    are rounded to that; None
     ensemble        networks, with seeds one after the other, whose probabilities are averaged
     dtype           "float32" or "float64"
     backend         "cython", "numpy" or None, the current one
@@ -72,6 +83,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         tokenizer: str | None = None,
         ngrams: int | None = None,
         min_count: int | None = None,
+        max_words: int | None = None,
         embeddings: str | Path | None = None,
         embedding_dim: int | None = None,
         embedding_scale: float | None = None,
@@ -95,6 +107,9 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         validation_fraction: float = 0.1,
         patience: int | None = None,
         class_weight: str | dict[object, float] | None = None,
+        metric: str | None = None,
+        calibrate: bool | None = None,
+        quantize: str | None = None,
         ensemble: int | None = None,
         dtype: str | None = None,
         backend: str | None = None,
@@ -104,6 +119,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         self.tokenizer = tokenizer
         self.ngrams = ngrams
         self.min_count = min_count
+        self.max_words = max_words
         self.embeddings = embeddings
         self.embedding_dim = embedding_dim
         self.embedding_scale = embedding_scale
@@ -127,6 +143,9 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.class_weight = class_weight
+        self.metric = metric
+        self.calibrate = calibrate
+        self.quantize = quantize
         self.ensemble = ensemble
         self.dtype = dtype
         self.backend = backend
@@ -140,32 +159,37 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         *,
         dev: tuple[Iterable[str], ArrayLike] | None = None,
     ) -> "TextClassifier":
-        """Train on texts X (N,) with labels y (N,), which sample_weight (N,) may weigh; dev, texts
-        and labels that choose the best epoch.
+        """Train on texts X (N,) with labels y, which sample_weight (N,) may weigh; dev, texts and
+        labels that choose the best epoch. y is (N,), or where a text may have several labels an
+        indicator matrix (N, C) or a sequence of lists, tuples or sets of labels.
 
         Returns: self. Raises ValueError for texts that are no strings, labels that are no classes,
         lengths that differ, fewer than two classes or a parameter out of range.
         """
-        texts, y = _labelled(X, y)
+        texts = _labelled(X, y)
         weights = None if sample_weight is None else _weights(sample_weight, texts)
-        classes, indices = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
+        known = targets(y)
+        classes, y = known.classes, known.y
+        if len(classes) < 2 and not known.multilabel:
             raise ValueError(f"y: expected at least 2 classes, got {len(classes)} class(es)")
         settings = self._settings()
         held_out = None
         if dev is not None:
             if len(dev) != 2:
                 raise ValueError(f"dev: expected texts and their labels, got {len(dev)} values")
-            dev_texts, dev_y = _labelled(*dev)
-            held_out = dev_texts, _indices(dev_y, classes)
+            held_out = _labelled(*dev), targets_in(dev[1], known, "dev")
         elif self.early_stopping:
             rows, held = _hold_out(y, self.validation_fraction, settings["seed"])
-            held_out = [texts[row] for row in held], indices[held]
-            texts, indices = [texts[row] for row in rows], indices[rows]
+            held_out = [texts[row] for row in held], y[held]
+            texts, y = [texts[row] for row in rows], y[rows]
             weights = None if weights is None else weights[rows]
         training = Training(
-            settings, texts, indices, classes.tolist(), dev=held_out, sample_weight=weights
+            settings, texts, y, classes.tolist(), dev=held_out, sample_weight=weights
         )
+        if training.cut:
+            most = training.settings["max_words"]
+            text = f"{training.cut:,} texts have more words than max_words={most:,}; the rest of"
+            warnings.warn(f"{text} each is not learnt from", stacklevel=2)
         self.model_, self.classes_ = training.run(), classes
         self.history_ = [solver.history for solver in training.solvers]
         self.n_iter_ = max(map(len, self.history_))
@@ -180,7 +204,8 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         return given | {"seed": seed}
 
     def predict_proba(self, X: Iterable[str]) -> np.ndarray:
-        """Probabilities (N, C) in the order of classes_."""
+        """Probabilities (N, C) in the order of classes_, each by itself where a text may have
+        several labels."""
         return self._fitted().predict_proba(_texts(X))
 
     def predict_log_proba(self, X: Iterable[str]) -> np.ndarray:
@@ -189,9 +214,21 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
             return np.log(self.predict_proba(X))
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
-        """The likeliest label of each text (N,)."""
-        proba = self.predict_proba(X)
-        return self.classes_[proba.argmax(axis=1)]
+        """The likeliest label of each text (N,); where a text may have several, 1 for those that
+        reach their thresholds (N, C), in the order of classes_."""
+        model, proba = self._fitted(), self.predict_proba(X)
+        decided = model.decide(proba)
+        return decided.astype(int) if model.multilabel else self.classes_[decided]
+
+    def score(
+        self, X: Iterable[str], y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Accuracy; where a text may have several labels the share of texts with exactly the true
+        ones."""
+        if self._fitted().multilabel:
+            known = Targets(self.classes_, np.zeros((0, len(self.classes_)), bool))
+            y = targets_in(y, known, "y")
+        return super().score(X, y, sample_weight)
 
     def _fitted(self) -> TextModel:
         if not hasattr(self, "model_"):  # check_is_fitted takes half as long as a prediction
@@ -240,7 +277,16 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.input_tags.two_d_array = False
+        tags.classifier_tags.multi_label = True
         return tags
+
+
+def _labelled(X: Iterable[str], y: ArrayLike) -> list[str]:
+    texts = _texts(X)
+    _utils.check_consistent_length(texts, y)
+    if not texts:
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
+    return texts
 
 
 def _texts(X: Iterable[str]) -> list[str]:
@@ -250,25 +296,10 @@ def _texts(X: Iterable[str]) -> list[str]:
     if shape is not None and len(shape) != 1:
         raise ValueError(f"X should be a 1d array, got an array of shape {shape} instead.")
     texts = list(X)
-    _check_strings("X", texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"X: expected strings, got {type(text).__name__} at {i}")
     return texts
-
-
-def _check_strings(name: str, values: Iterable[object]) -> None:
-    for i, value in enumerate(values):
-        if not isinstance(value, str):
-            raise ValueError(f"{name}: expected strings, got {type(value).__name__} at {i}")
-
-
-def _labelled(X: Iterable[str], y: ArrayLike) -> tuple[list[str], np.ndarray]:
-    texts, y = _texts(X), _utils.column_or_1d(y, warn=True)
-    _utils.check_consistent_length(texts, y)
-    if not texts:
-        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
-    if y.dtype == object and isinstance(y[0], str):  # scikit-learn looks at the first alone
-        _check_strings("y", y)
-    _multiclass.check_classification_targets(y)
-    return texts, y
 
 
 def _weights(sample_weight: ArrayLike, texts: list[str]) -> np.ndarray:
@@ -286,14 +317,8 @@ def _weights(sample_weight: ArrayLike, texts: list[str]) -> np.ndarray:
     return weights
 
 
-def _indices(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    unseen = np.setdiff1d(y, classes)
-    if len(unseen):
-        raise ValueError(f"dev: y contains previously unseen labels: {unseen.tolist()}")
-    return np.searchsorted(classes, y)
-
-
 def _hold_out(y: np.ndarray, fraction: float, seed: int) -> list[np.ndarray]:
     """Rows to train on, and rows to hold out."""
-    rows = Corpus(range(len(y)), y.tolist())  # rows for texts: weights are divided like them
+    labels = [tuple(np.flatnonzero(row)) for row in y] if y.ndim == 2 else y.tolist()
+    rows = Corpus(range(len(y)), labels)  # rows for texts: weights are divided like them
     return [np.array(part.texts) for part in split(rows, fraction, seed)]

@@ -1,4 +1,5 @@
-"""The classifiers: an encoder, dropout, a linear layer, softmax.
+"""The classifiers: an encoder, dropout, a linear layer, softmax; where a text may have several
+labels a sigmoid of each one's score.
 
 bow    the sum of one weight a word and class, over the set of a sentence's words
 avg    the mean of word vectors, then linear
@@ -54,7 +55,7 @@ class Network:
     """Scores of sentences and their gradients.
 
     Parameters: encoder; params, arrays by name, of shapes(...); dropout, of the features; backend
-    (None: the current one).
+    (None: the current one); multilabel, whether a text may have several labels, or none.
     """
 
     def __init__(
@@ -64,15 +65,20 @@ class Network:
         *,
         dropout: float = 0.0,
         backend: str | None = None,
+        multilabel: bool = False,
     ) -> None:
         self.encoder, self.params = encoder, params
-        self.dropout, self.backend = dropout, backend
+        self.dropout, self.backend, self.multilabel = dropout, backend, multilabel
         self.linear = "W" in params
 
     def copy(self) -> "Network":
         """A network with parameters of its own."""
-        params = {name: w.copy() for name, w in self.params.items()}
-        return Network(self.encoder, params, dropout=self.dropout, backend=self.backend)
+        return self.of({name: w.copy() for name, w in self.params.items()})
+
+    def of(self, params: Params) -> "Network":
+        """The same network with other parameters."""
+        options = {"dropout": self.dropout, "backend": self.backend}
+        return Network(self.encoder, params, **options, multilabel=self.multilabel)
 
     def loss(
         self,
@@ -81,26 +87,32 @@ class Network:
         weights: np.ndarray | None = None,
         rng: np.random.Generator | None = None,
     ):
-        """Cross-entropy averaged over the sentences.
+        """Cross-entropy averaged over the sentences; with several labels a sentence, summed over
+        the classes.
 
-        Inputs: sentences, y (N,) class indices, weights (N,) of the sentences (None: 1), rng that
-        drops out (None: nothing is dropped).
+        Inputs: sentences, y (N,) class indices, multilabel (N, C) bool, weights like y (None: 1),
+        rng that drops out (None: nothing is dropped).
         Returns: loss (float), gradients by name; that of the word vectors is a RowGradient. What
         is not trained has none.
         """
-        with use_backend(self.backend):
-            features, encoded = self.encoder.forward(self.params, sentences, rng)
-            scores, mask, affine = self._scores(self.params, features, rng)
-            weights = None if weights is None else weights[:, None]
-            loss, d = losses.temporal_softmax_loss(scores[:, None], y[:, None], weights)
-            d, grads = d[:, 0], {}
-            if self.linear:
-                d, grads["W"], grads["b"] = dense.affine_backward(d, affine)
-            else:
-                grads["b"] = d.sum(axis=0)
-            if mask is not None:
-                d *= mask
-            return loss, grads | self.encoder.backward(d, encoded)
+        try:
+            with use_backend(self.backend):
+                return self._loss(sentences, y, weights, rng)
+        except MemoryError as error:
+            raise _out_of_memory("the gradients", sentences, error) from error
+
+    def _loss(self, sentences, y, weights, rng):
+        features, encoded = self.encoder.forward(self.params, sentences, rng)
+        scores, mask, affine = self._scores(self.params, features, rng)
+        loss_of = _sigmoid_loss if self.multilabel else _softmax_loss
+        (loss, d), grads = loss_of(scores, y, weights), {}
+        if self.linear:
+            d, grads["W"], grads["b"] = dense.affine_backward(d, affine)
+        else:
+            grads["b"] = d.sum(axis=0)
+        if mask is not None:
+            d *= mask
+        return loss, grads | self.encoder.backward(d, encoded)
 
     def _scores(self, params: Params, features: np.ndarray, rng: np.random.Generator | None):
         mask = dropout(rng, self.dropout, features.shape, features.dtype)
@@ -111,10 +123,49 @@ class Network:
         scores, affine = dense.affine_forward(features, params["W"], params["b"])
         return scores, mask, affine
 
+    def proba(self, sentences: Sentences, params: Params | None = None) -> np.ndarray:
+        """Probabilities (N, C), of sentences and params as scores takes them."""
+        scores = self.scores(sentences, params)
+        return _sigmoid(scores) if self.multilabel else _softmax(scores)
+
     def scores(self, sentences: Sentences, params: Params | None = None) -> np.ndarray:
         """Scores (N, C), the logarithms of the classes' odds, of sentences; params, in place of the
         network's own, for example with prepared weights."""
         params = self.params if params is None else params
-        with use_backend(self.backend):
-            features, _ = self.encoder.forward(params, sentences, None, training=False)
-            return self._scores(params, features, None)[0]
+        try:
+            with use_backend(self.backend):
+                features, _ = self.encoder.forward(params, sentences, None, training=False)
+                return self._scores(params, features, None)[0]
+        except MemoryError as error:
+            raise _out_of_memory("the scores", sentences, error) from error
+
+
+def _softmax_loss(scores, y, weights):
+    weights = None if weights is None else weights[:, None]
+    loss, d = losses.temporal_softmax_loss(scores[:, None], y[:, None], weights)
+    return loss, d[:, 0]
+
+
+def _sigmoid_loss(scores, y, weights):
+    share = scores.dtype.type(1 / max(len(y), 1))
+    weights = share if weights is None else share * weights
+    loss = weights * (np.logaddexp(0, scores) - scores * y)
+    return float(loss.sum(dtype=np.float64)), weights * (_sigmoid(scores) - y)
+
+
+def _sigmoid(scores: np.ndarray) -> np.ndarray:
+    return np.exp(-np.logaddexp(0, -scores))  # which cannot overflow
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    # The ufuncs, not the methods: of one sentence's scores they take half the time.
+    e = np.exp(scores - np.maximum.reduce(scores, axis=1, keepdims=True))
+    e /= np.add.reduce(e, axis=1, keepdims=True)
+    return e
+
+
+def _out_of_memory(what: str, sentences: Sentences, error: MemoryError) -> MemoryError:
+    """The error that says what asked for the memory."""
+    lengths = sentences.lengths
+    N, T = len(lengths), lengths.max(initial=0)
+    return MemoryError(f"{what} of {N:,} texts of up to {T:,} words: {error}")

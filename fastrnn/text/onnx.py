@@ -15,29 +15,50 @@ from fastrnn.weights import Layer
 
 
 def serialized(
-    networks: Sequence[Network], *, lengths: bool = True, batch_first: bool = True
+    networks: Sequence[Network],
+    *,
+    lengths: bool = True,
+    batch_first: bool = True,
+    temperature: float = 1.0,
 ) -> bytes:
     """A model of opset 14 that takes words, int64, and returns probabilities (N, C), in the
     networks' dtype.
 
     Inputs: networks, whose probabilities are averaged; lengths, whether the model takes lengths
     (N,), int32, of its sentences, or all have T words; batch_first, whether words are (N, T) or
-    (T, N).
+    (T, N); temperature, by which the logarithms of the odds are divided.
     """
     graph, words, many = Graph(), "words", len(networks) > 1
     if batch_first:
         words = graph.add("Transpose", words, perm=[1, 0])
-    output, members = "probabilities", []
+    output, members, multilabel = "probabilities", [], networks[0].multilabel
+    last = {"outputs": [output]}
     for network in networks:
         scores = _scores(graph, network, words, "lengths" if lengths else "")
-        named = {} if many else {"outputs": [output]}
-        members.append(graph.add("Softmax", scores, axis=1, **named))
+        named = {} if many or temperature != 1 else last
+        if not multilabel:
+            named["axis"] = 1
+        members.append(graph.add("Sigmoid" if multilabel else "Softmax", scores, **named))
+    proba, b = members[0], networks[0].params["b"]
     if many:
-        graph.add("Mean", *members, outputs=[output])
-    b = networks[0].params["b"]
+        proba = graph.add("Mean", *members, **({} if temperature != 1 else last))
+    if temperature != 1:
+        power = np.array(1 / temperature, b.dtype)
+        graph.add("Div", *_odds(graph, proba, power, multilabel), **last)
     inputs = {"words": (np.int64, ("N", "T") if batch_first else ("T", "N"))}
     inputs |= {"lengths": (np.int32, ("N",))} if lengths else {}
     return graph.serialized(inputs, {output: (b.dtype, ("N", len(b)))})
+
+
+def _odds(graph: Graph, proba: str, power: np.ndarray, multilabel: bool) -> tuple[str, str]:
+    """Of each class, and what to divide them by, as calibration.tempered does."""
+    if multilabel:
+        odds = graph.add("Pow", proba, power)
+        others = graph.add("Pow", graph.add("Sub", np.ones_like(power), proba), power)
+        return odds, graph.add("Add", odds, others)
+    likeliest = graph.add("ReduceMax", proba, axes=[1], keepdims=1)
+    odds = graph.add("Pow", graph.add("Div", proba, likeliest), power)
+    return odds, graph.add("ReduceSum", odds, np.array([1]), keepdims=1)
 
 
 def _scores(graph: Graph, network: Network, words: str, lengths: str) -> str:

@@ -11,19 +11,23 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn import plots, runs, storage
-from fastrnn.metrics import classifier_report
+from fastrnn.metrics import classifier_report, multilabel_report
 from fastrnn.printing import printable
-from fastrnn.settings import OBJECT, TEXT, check, optional
+from fastrnn.settings import OBJECT, TEXT, check, one_of, optional
 from fastrnn.solver import CHECKPOINT
+from fastrnn.text.calibration import log_loss
 from fastrnn.text.compressed import split_member
 from fastrnn.text.corpus import Corpus, name_of, nltk_corpus, read_labelled, read_rows, split
 from fastrnn.text.detection import AUTO
+from fastrnn.text.explanation import Explanation
+from fastrnn.text.explanation import explain as explanation_of
 from fastrnn.text.formats import LINES
 from fastrnn.text.grammar import make_reviews
 from fastrnn.text.model import DESCRIPTION, TextModel
@@ -32,17 +36,26 @@ from fastrnn.text.training import RESUMABLE, Training
 from fastrnn.tokens import is_sentence
 
 # In metrics.json beside the evaluations, which have the names of their files.
-RESERVED = ("training", "embeddings")
+RESERVED = ("training", "embeddings", "calibration", "quantization")
 OWN = "dev"  # what training has validated on, whatever its file is called
 # Of run.json, and of what it says of the data; how a version read files that does not say it.
 KINDS = {"settings": OBJECT, "data": OBJECT}
 SOURCE = {
     **dict.fromkeys(("corpus", "dev", "text_column", "label_column"), optional(TEXT)),
     **dict.fromkeys(("encoding", "errors", "file_format", "train", "sha256"), TEXT),
+    "unseen": one_of(False, True),
 }
-PLAIN = {"file_format": "space", "errors": "strict", "text_column": None, "label_column": None}
+PLAIN = {
+    "file_format": "space",
+    "errors": "strict",
+    "text_column": None,
+    "label_column": None,
+    "unseen": False,
+}
+READING = ("encoding", *PLAIN)  # of what run.json says, what read_labelled takes
 REVIEWS = {"train": 10_000, "dev": 2_000}
 HELD_OUT = 0.1  # of the examples, where there are none to validate
+SEVERAL = "|"  # between the predicted labels of a text
 CHUNK = 1 << 18  # characters that are classified together: some thousand lines
 
 # Shows how far the reading of a file is: its block gets what takes the bytes read since last time.
@@ -70,7 +83,7 @@ class Job:
     ) -> None:
         self.folder, self.source = folder, source
         self.train, self.dev, self.told = data
-        self.classes = sorted(set(self.train.labels))
+        self.classes = _classes(self.train)
         embeddings = settings.get("embeddings")
         watched = watch(split_member(Path(embeddings))[0]) if embeddings else nullcontext()
         with watched as progress:
@@ -81,8 +94,10 @@ class Job:
             self.told = [*self.told, "most words are sentences without spaces: --tokenizer words"]
 
     def _training_of(self, settings: dict[str, object], **options) -> Training:
-        y, dev_y = (_indices(corpus, self.classes) for corpus in (self.train, self.dev))
-        dev = self.dev.texts, dev_y
+        # What no epoch is right about chooses none.
+        dev = _known(self.dev, self.classes)
+        y, dev_y = (_indices(corpus, self.classes) for corpus in (self.train, dev))
+        dev = dev.texts, dev_y
         return Training(settings, self.train.texts, y, self.classes, dev=dev, **options)
 
     def summary(self) -> str:
@@ -91,16 +106,19 @@ class Job:
         networks = [solver.network for solver in training.solvers]
         parameters = sum(w.size for network in networks for w in network.params.values())
         held_out = self.source["corpus"] or not self.source["dev"]
+        several = training.multilabel
         parts = [
             f"{self.folder}: {training.settings['model']}",
             f"{parameters:,} parameters",
             f"{len(self.train.texts):,} sentences",
             f"{len(self.dev.texts):,} {'held out ' if held_out else ''}to validate",
             f"{len(training.vocabulary) - 1:,} words",
-            f"{len(self.classes)} classes",
+            f"{len(self.classes):,} {'labels, several a text' if several else 'classes'}",
         ]
         if skipped := self.train.skipped + self.dev.skipped:
             parts.append(f"{skipped:,} blank lines left out")
+        if training.cut:
+            parts.append(f"{training.cut:,} cut to {training.settings['max_words']:,} words")
         if training.vectors is not None:
             parts.append(f"embeddings: {training.vectors.report}")
         return ", ".join(parts)
@@ -118,7 +136,9 @@ class Job:
         for i, solver in enumerate(self.training.solvers):
             path = self.folder / (f"curves-{i}.png" if i else "curves.png")
             plots.plot_curves(path, solver.loss_history, solver.history, "dev")
-        metrics = self._figures()
+        metrics = self._figures() | self.training.figures
+        sizes = [path.stat().st_size for path in self.folder.glob(f"{Path(DESCRIPTION).stem}*")]
+        metrics["training"]["model_bytes"] = sum(sizes)
         runs.add_metrics(self.folder, metrics)
         report, classes = _report(model, self.dev)
         _keep(self.folder, report, classes, OWN)
@@ -147,9 +167,30 @@ class Job:
         return max(epoch["dev_accuracy"] for epoch in training.solvers[0].history)
 
 
+def _classes(corpus: Corpus) -> list[str]:
+    """Its labels in ascending order."""
+    several = isinstance(corpus.labels[0], tuple)
+    return sorted({*chain.from_iterable(corpus.labels)} if several else {*corpus.labels})
+
+
+def _known(corpus: Corpus, classes: Sequence[str]) -> Corpus:
+    """The texts with one of these labels, or with these of their labels."""
+    known = {*classes}
+    if isinstance(corpus.labels[0], tuple):
+        return corpus._replace(labels=[tuple(known.intersection(row)) for row in corpus.labels])
+    rows = [i for i, label in enumerate(corpus.labels) if label in known]
+    return Corpus([corpus.texts[i] for i in rows], [corpus.labels[i] for i in rows])
+
+
 def _indices(corpus: Corpus, classes: Sequence[str]) -> np.ndarray:
+    """The labels as Training takes them."""
     index = {label: i for i, label in enumerate(classes)}
-    return np.array([index[label] for label in corpus.labels], np.intp)
+    if isinstance(corpus.labels[0], str):
+        return np.array([index[label] for label in corpus.labels], np.intp)
+    y = np.zeros((len(corpus.labels), len(classes)), bool)
+    for row, labels in zip(y, corpus.labels, strict=True):
+        row[[index[label] for label in labels]] = True
+    return y
 
 
 @contextmanager
@@ -205,17 +246,21 @@ def _make(corpus: str, seed: int) -> Data:
 
 def _read(train: Path, dev: Path | None, seed: int, reading: dict[str, object]) -> Data:
     told: list[str] = []
-    corpus = read_labelled(train, tell=told.append, **reading)
-    if len(set(corpus.labels)) < 2:
-        raise ValueError(f"{train}: expected at least two classes, got 1, {corpus.labels[0]!r}")
+    corpus = read_labelled(train, multilabel=True, tell=told.append, **reading)
+    several = any(len(labels) > 1 for labels in corpus.labels)
+    if not several:
+        corpus = corpus._replace(labels=[label for (label,) in corpus.labels])
+    classes = _classes(corpus)
+    if len(classes) < 2:
+        raise ValueError(f"{train}: expected at least two classes, got 1, {classes[0]!r}")
     if dev is None:
         try:
             return _hold_out(corpus, seed)._replace(told=told)
         except ValueError as error:
             hint = "the first token of a line is read as its label"
             raise ValueError(f"{train}: {error}; {told[0] if told else hint}") from None
-    classes = sorted(set(corpus.labels))
-    return Data(corpus, read_labelled(dev, classes=classes, tell=told.append, **reading), told)
+    known = {"classes": classes, "multilabel": several, "tell": told.append}
+    return Data(corpus, read_labelled(dev, **known, **reading), told)
 
 
 def _hold_out(corpus: Corpus, seed: int) -> Data:
@@ -246,6 +291,18 @@ def _read_run(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
         return complete(content["settings"]), source
 
 
+def _read_again(folder: Path) -> tuple[dict[str, object], dict[str, object], Data]:
+    """The settings of a run, where its data are, and what it was trained with. Raises ValueError
+    where that has changed."""
+    settings, source = _read_run(folder)
+    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
+    data = _read(train, dev, settings["seed"], {name: source[name] for name in READING})
+    if _digest(data) != source["sha256"]:
+        files = " or ".join(str(name) for name in (train, dev) if name)
+        raise ValueError(f"{folder}: {files} is not what it was trained with")
+    return settings, source, data
+
+
 @contextmanager
 def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoints, or begun again where there is none yet;
@@ -255,33 +312,31 @@ def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job
     another process is at work in it, ValueError for other settings, another format, or where the
     data have changed.
     """
-    saved, source = _read_run(folder)
     runs.check_resumable(folder, given, RESUMABLE)
+    saved, source, data = _read_again(folder)
     settings = saved | given
-    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
-    reading = {name: source[name] for name in ("encoding", *PLAIN)}
-    data = _read(train, dev, settings["seed"], reading)
-    if _digest(data) != source["sha256"]:
-        files = " or ".join(str(name) for name in (train, dev) if name)
-        raise ValueError(f"{folder}: {files} is not what it was trained with")
     with runs.at_work(folder):
         job = Job(folder, data, source, settings, watch)
         job.write_settings()
         yield job
 
 
-def evaluate(folder: Path, test: Path, *, name: str | None = None, **reading: object) -> dict:
+def evaluate(
+    folder: Path, test: Path, *, name: str | None = None, unseen: bool = False, **reading: object
+) -> dict:
     """Figures of a run on a labelled file, added to its metrics.json, with pictures, under a name
     (None: the file's, with its suffix where without it training's own figures would be replaced);
+    unseen, whether labels that the model does not know are taken, for classes that it never says;
     reading, as read_labelled takes it.
 
-    Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
-    and for labels that the model does not know.
+    Returns: metrics.classifier_report's, or multilabel_report's. Raises ValueError for a name that
+    is taken or no file's, and without unseen for labels that the model does not know.
     """
     runs.check_name(folder, name, RESERVED, OWN)
     with runs.looked_at(folder):
         model = TextModel.load(folder)
-        corpus = read_labelled(test, classes=[*map(str, model.classes)], **reading)
+        known = {"classes": [*map(str, model.classes)], "multilabel": model.multilabel}
+        corpus = read_labelled(test, **known, unseen=unseen, **reading)
         report, classes = _report(model, corpus)
         if name is None:
             name = runs.free_name(folder, report, (test.stem, test.name), RESERVED, OWN)
@@ -292,14 +347,21 @@ def evaluate(folder: Path, test: Path, *, name: str | None = None, **reading: ob
 def _report(model: TextModel, corpus: Corpus) -> tuple[dict, list[str]]:
     """Figures of a model on labelled texts, and its classes' names."""
     classes = [*map(str, model.classes)]
-    proba = model.predict_proba(corpus.texts)
-    return classifier_report(_indices(corpus, classes), proba, classes), classes
+    unseen = sorted({*_classes(corpus)} - {*classes})
+    classes += unseen  # which the model never says
+    proba = np.pad(model.predict_proba(corpus.texts), ((0, 0), (0, len(unseen))))
+    truth = _indices(corpus, classes), proba, classes
+    if model.multilabel:
+        thresholds = np.append(model.thresholds, np.ones(len(unseen)))
+        return multilabel_report(*truth, thresholds), classes
+    return classifier_report(*truth), classes
 
 
 def _keep(folder: Path, report: dict, classes: Sequence[str], name: str) -> None:
     """Draw a report's pictures and add it to metrics.json."""
     suffix = "" if name == OWN else f"-{name}"
-    plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
+    if report.get("confusion"):
+        plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)
     plots.plot_reliability(folder / f"reliability{suffix}.png", report)
     runs.add_metrics(folder, {name: report})
 
@@ -309,6 +371,8 @@ def predict(
     path: Path | str,
     *,
     proba: bool = False,
+    top: int = 0,
+    threshold: float | None = None,
     chunk: int = CHUNK,
     tell: Callable[[str], object] = lambda said: None,
     **reading: object,
@@ -316,28 +380,56 @@ def predict(
     """Classify the texts of a file, or with "-" of the standard input, as they come.
 
     Inputs: chunk, characters that are read before they are classified, 0 for every text by itself;
-    in memory there is one chunk, or the longest line; reading, as read_rows takes it; tell, gets in
-    a line what the file seems to be where that is more than a text a line.
+    in memory there is one chunk, or the longest line; top, how many labels to name with their
+    probabilities, the likeliest first, 0 for those that are predicted alone; threshold, the
+    probability without which no label is named (None: the model's); reading, as read_rows takes it;
+    tell, gets in a line what the file seems to be where that is more than a text a line.
     Returns: with proba first a line of the columns' names; then for one chunk after the other as
     many lines as it has texts: labels, and with proba, after tabs, the classes' probabilities.
     Raises what form_of raises and, when it gets there, what read_rows says.
     """
     classes = [*map(printable, model.classes)]
+    lines = _texts(model, path, tell, reading)
+    if proba:
+        yield "\t".join(["label", *map("p({})".format, classes)]) + "\n"
+    for texts in _chunks(lines, chunk):
+        p = model.predict_proba(texts)
+        rows = _answers(model, p, classes, top, threshold)
+        if proba:
+            form = "\t".join(["{}"] + ["{:.6g}"] * len(classes)).format
+            rows = [form(label, *row) for label, row in zip(rows, p.tolist(), strict=True)]
+        yield "\n".join(rows) + "\n"
+
+
+def _texts(
+    model: TextModel, path: Path | str, tell: Callable[[str], object], reading: dict[str, object]
+) -> Iterator[str]:
+    """The texts of a file to predict for."""
     # What comes slowly is judged by its first line: who sent it waits for the answer.
     head = {"head": 1} if str(path) == "-" else {}
     known = {*map(str, model.classes)}
     form, rows = read_rows(path, classes=known, labelled=False, **head, **reading)
     if form.kind != LINES and reading.get("file_format", AUTO) == AUTO:
         tell(f"{name_of(path)}: read as {form}")
-    if proba:
-        yield "\t".join(["label", *map("p({})".format, classes)]) + "\n"
-    for texts in _chunks((row.text for row in rows), chunk):
-        p = model.predict_proba(texts)
-        rows = [classes[i] for i in p.argmax(axis=1).tolist()]
-        if proba:
-            form = "\t".join(["{}"] + ["{:.6g}"] * len(classes)).format
-            rows = [form(label, *row) for label, row in zip(rows, p.tolist(), strict=True)]
-        yield "\n".join(rows) + "\n"
+    return (row.text for row in rows)
+
+
+def _answers(
+    model: TextModel, proba: np.ndarray, classes: list[str], top: int, threshold: float | None
+) -> list[str]:
+    """A line a text: its labels, or pairs of label and probability of the top likeliest ones."""
+    least = 0.0 if threshold is None else threshold
+    if top:
+        order = np.argsort(-proba, axis=1, kind="stable")[:, :top].tolist()
+        rows = zip(order, proba.tolist(), strict=True)
+        named = ([f"{classes[i]}\t{p[i]:.6g}" for i in best if p[i] >= least] for best, p in rows)
+        return ["\t".join(pairs) for pairs in named]
+    if model.multilabel:
+        said = model.decide(proba) if threshold is None else proba >= threshold
+        return [SEVERAL.join(classes[i] for i in np.flatnonzero(row)) for row in said]
+    sure = proba.max(axis=1) >= least
+    best = zip(proba.argmax(axis=1).tolist(), sure, strict=True)
+    return [classes[i] if is_sure else "" for i, is_sure in best]
 
 
 def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -351,3 +443,56 @@ def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
             chunk, length = [], 0
     if chunk:
         yield chunk
+
+
+class Explained(NamedTuple):
+    """An explanation, the class that it is of and, where it is known, the true labels."""
+
+    explanation: Explanation
+    c: int
+    truth: str = ""
+
+
+def explain(
+    folder: Path,
+    path: Path | str | None = None,
+    *,
+    label: str | None = None,
+    count: int = 20,
+    tell: Callable[[str], object] = lambda said: None,
+    **reading: object,
+) -> Iterator[Explained]:
+    """What the words of texts mean to a run's model.
+
+    Inputs: path, tell, reading, as predict takes them; without a path the texts that the training
+    validated on, of these up to count that the model is most wrong about; label, the class to
+    explain (None: each text's likeliest).
+    Raises ValueError for a label that the model does not know, and what reading raises.
+    """
+    model = TextModel.load(folder)
+    classes = [*map(str, model.classes)]
+    if label is not None and label not in classes:
+        raise ValueError(f"label: expected one of {', '.join(classes[:10])}, got {label!r}")
+    if path is None:
+        examples = _errors(folder, model, classes, count)
+    else:
+        examples = ((text, "") for text in _texts(model, path, tell, reading))
+    for text, truth in examples:
+        explanation = explanation_of(model, text)
+        c = int(explanation.proba.argmax()) if label is None else classes.index(label)
+        yield Explained(explanation, c, truth)
+
+
+def _errors(
+    folder: Path, model: TextModel, classes: list[str], count: int
+) -> Iterator[tuple[str, str]]:
+    """The texts of dev with the highest losses among those whose labels are wrong, and the labels
+    that are right."""
+    corpus = _read_again(folder)[2].dev
+    y, proba = _indices(corpus, classes), model.predict_proba(corpus.texts)
+    wrong = y != model.decide(proba)
+    wrong = wrong.any(axis=1) if model.multilabel else wrong
+    losses = np.array([log_loss(y[i : i + 1], proba[i : i + 1]) for i in range(len(y))])
+    for i in np.argsort(-np.where(wrong, losses, -1), kind="stable")[: min(count, wrong.sum())]:
+        labels = corpus.labels[i]
+        yield corpus.texts[i], labels if isinstance(labels, str) else SEVERAL.join(labels)

@@ -2,40 +2,50 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from fastrnn.backends.caches import RowGradient
+from fastrnn.metrics import accuracy, calibration_error, f1_scores
+from fastrnn.nn.single import CELLS
 from fastrnn.solver import CHECKPOINT, Gradients, Solver, check_shapes
+from fastrnn.text.calibration import best_temperature, best_thresholds, log_loss
 from fastrnn.text.embeddings import Vectors, load_vectors
-from fastrnn.text.model import TextModel, build, encode, probabilities, shapes_of
+from fastrnn.text.encoders import Params, Recurrent
+from fastrnn.text.model import TextModel, batches, build, encode, probabilities, shapes_of
 from fastrnn.text.networks import Network
+from fastrnn.text.quantization import packed, rounded_params
 from fastrnn.text.settings import complete, plain
 from fastrnn.text.vocabulary import Sentences, Vocabulary
 
 # What a training that continues from a checkpoint may change: all else would make it another one.
 RESUMABLE = {"epochs", "patience", "backend"}
-# Settings that earlier versions had not: where they are 0, checkpoints of these go on.
-LATER = ("zoneout", "recurrent_dropout")
+# Settings that earlier versions had not: where they are as these were, checkpoints of these go on.
+LATER = {"zoneout": 0.0, "recurrent_dropout": 0.0, "metric": "accuracy"}
 # Batches that are shuffled together and then sorted by length.
 BUCKET = 20
+# Words with their padding that a recurrent network's gradients are computed of at a time.
+STEP_WORDS = 1 << 15
 
 
 class Examples(NamedTuple):
     """Sentences with their classes, and what each counts."""
 
     sentences: Sentences
-    y: np.ndarray  # (N,) class indices
-    weights: np.ndarray | None = None  # (N,), None: 1
+    y: np.ndarray  # (N,) class indices; of sentences with several (N, C) bool
+    weights: np.ndarray | None = None  # like y, None: 1
 
 
 class TextSolver(Solver):
     """Trains a Network on examples; the other parameters are the Solver's.
 
-    With dev every epoch is validated: dev_loss and dev_accuracy, which chooses the best epoch, ties
-    broken by the loss. weight_decay is of everything but biases.
+    With dev every epoch is validated: dev_loss and dev_accuracy, and where metric is "macro-f1" or
+    "micro-f1" that F1; the metric chooses the best epoch, ties broken by the loss. Several labels
+    are right together, those with a probability of at least 0.5 being the model's. weight_decay is
+    of everything but biases.
     """
 
     def __init__(
@@ -45,9 +55,11 @@ class TextSolver(Solver):
         dev: Examples | None = None,
         *,
         weight_decay: float = 0.0,
+        metric: str = "accuracy",
         **options,
     ) -> None:
         self.network, self.examples, self.dev = network, train, dev
+        self.metric = metric
         super().__init__(network.params, len(train.y), **options)
         for name, config in self.optim_configs.items():
             decays = not name.startswith("b")  # a bias does not
@@ -68,34 +80,79 @@ class TextSolver(Solver):
         return np.concatenate([batches.ravel(), order[whole * size :]])
 
     def loss(self, examples: np.ndarray) -> tuple[float, Gradients]:
-        """Loss and gradients of the training sentences with these indices."""
+        """Loss and gradients of the training sentences with these indices; a recurrent network's
+        are summed over parts where they have more than STEP_WORDS words."""
+        rows, lengths = len(examples), self.examples.sentences.lengths[examples]
+        padded = isinstance(self.network.encoder, Recurrent)
+        if not padded or rows * lengths.max() <= STEP_WORDS:
+            return self._loss(examples)
+        loss, grads = 0.0, {}
+        for part in batches(lengths, rows, STEP_WORDS):
+            share = len(part) / rows
+            more, added = self._loss(examples[part])
+            loss += share * more
+            grads = {name: _sum(grads.get(name), dw, share) for name, dw in added.items()}
+        return loss, grads
+
+    def _loss(self, examples):
         sentences, y, weights = self.examples
         weights = None if weights is None else weights[examples]
         return self.network.loss(sentences.take(examples), y[examples], weights, self.rng)
 
     def validate(self) -> dict[str, float]:
-        """dev_loss (nats a sentence), dev_accuracy and score; empty without dev."""
+        """dev_loss (nats a sentence), dev_accuracy, dev_macro_f1 or dev_micro_f1 where it is the
+        metric, and score; empty without dev."""
         if self.dev is None:
             return {}
-        proba = probabilities(self.network, self.dev.sentences)
-        y = self.dev.y
-        accuracy = float((proba.argmax(axis=1) == y).mean())
-        at_label = np.maximum(proba[np.arange(len(y)), y], np.finfo(proba.dtype).tiny)
-        loss = -float(np.log(at_label, dtype=np.float64).mean())
-        score = accuracy - 1e-6 * min(loss, 1e3)
-        return {"dev_loss": loss, "dev_accuracy": accuracy, "score": score}
+        proba, y = probabilities(self.network, self.dev.sentences), self.dev.y
+        predicted = proba >= 0.5 if self.network.multilabel else proba.argmax(axis=1)
+        key = f"dev_{self.metric.replace('-', '_')}"
+        figures = {"dev_loss": log_loss(y, proba), "dev_accuracy": accuracy(y, predicted)}
+        if self.metric != "accuracy":
+            macro, micro = f1_scores(y, predicted, proba.shape[1])
+            figures[key] = macro if self.metric == "macro-f1" else micro
+        return figures | {"score": figures[key] - 1e-6 * min(figures["dev_loss"], 1e3)}
+
+
+def _beginnings(sentences: Sentences, most: int) -> Sentences:
+    """At most so many words of each."""
+    starts = np.repeat(sentences.first[:-1], sentences.lengths)
+    return sentences.keep(np.arange(len(sentences.words)) - starts < most)
+
+
+def _size(params: Iterable[Params]) -> int:
+    return sum(w.nbytes for of_network in params for w in of_network.values())
+
+
+def _sum(total, dw, factor):
+    """A gradient of parts of a batch (None: of nothing yet) and factor times another's, which is
+    overwritten."""
+    values = dw.values if isinstance(dw, RowGradient) else dw
+    values *= factor
+    if total is None:
+        return dw
+    if not isinstance(dw, RowGradient):
+        total += dw
+        return total
+    rows = np.union1d(total.rows, dw.rows)
+    values = np.zeros((len(rows), *dw.values.shape[1:]), dw.values.dtype)
+    for part in (total, dw):
+        values[np.searchsorted(rows, part.rows)] += part.values
+    return RowGradient(rows, values)
 
 
 class Training:
     """The training of a classifier: vocabulary, word vectors and a solver for each network of the
     ensemble, whose seeds follow each other.
 
-    Parameters: settings, what differs from settings.SETTINGS; texts, y (N,) indices into classes;
-    dev, texts and y to choose the best epoch and to stop by; sample_weight (N,); folder for
-    checkpoints, from which it continues if there are any; progress, of reading embeddings, as
-    load_vectors takes it.
+    Parameters: settings, what differs from settings.SETTINGS; texts, y (N,) indices into classes,
+    or (N, C) bool where a text may have several or none; dev, texts and y to choose the best epoch
+    and to stop by; sample_weight (N,); folder for checkpoints, from which it continues if there are
+    any; progress, of reading embeddings, as load_vectors takes it.
 
-    Attributes: settings, complete; vocabulary; solvers; vectors, what was found in embeddings.
+    Attributes: settings, complete; vocabulary; solvers; vectors, what was found in embeddings;
+    cut, how many texts a recurrent network reads the first max_words words of; figures, by run, on
+    dev of what was done to the trained networks: "quantization", "calibration".
     Raises ValueError for settings, for fewer than two classes, or where there is nothing to train.
     """
 
@@ -111,8 +168,9 @@ class Training:
         folder: Path | str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> None:
-        self.classes = plain(list(classes))
-        if len(set(self.classes)) < max(2, len(self.classes)):
+        self.classes, y = plain(list(classes)), np.asarray(y)
+        self.multilabel = y.ndim == 2
+        if len(set(self.classes)) < max(1 if self.multilabel else 2, len(self.classes)):
             raise ValueError(f"classes: expected two or more, all different, got {self.classes}")
         try:
             json.dumps(self.classes)
@@ -120,16 +178,22 @@ class Training:
             raise ValueError(
                 f"classes: expected strings, numbers or bools, got {self.classes[0]!r}"
             ) from None
-        y = _checked("texts", "y", texts, y, len(self.classes))
-        self.settings = s = complete(settings, len(y))
+        y = _checked("texts", "y", texts, y, len(self.classes), self.multilabel)
+        self.settings, self.figures = complete(settings, len(y)), {}
+        s = self.settings
         self.vocabulary = Vocabulary.of(
             texts, ngrams=s["ngrams"], tokenizer=s["tokenizer"], min_count=s["min_count"]
         )
         self.vectors = self._load_vectors(progress)
-        examples = Examples(encode(self.vocabulary, texts, s), y, self._weights(y, sample_weight))
+        sentences = encode(self.vocabulary, texts, s)
+        most = s["max_words"] if s["model"] in CELLS else 0
+        self.cut = int((sentences.lengths > most).sum()) if most else 0
+        if self.cut:
+            sentences = _beginnings(sentences, most)
+        examples = Examples(sentences, y, self._weights(y, sample_weight))
         held_out = None
         if dev is not None:
-            dev_y = _checked("dev texts", "dev y", *dev, len(self.classes))
+            dev_y = _checked("dev texts", "dev y", *dev, len(self.classes), self.multilabel)
             held_out = Examples(encode(self.vocabulary, dev[0], s), dev_y)
         expected = shapes_of(s, len(self.vocabulary), len(self.classes))
         for i in range(s["ensemble"] if folder else 0):
@@ -154,15 +218,17 @@ class Training:
         of_class = class_weights(self.settings["class_weight"], self.classes, y)
         if of_class is None and sample_weight is None:
             return None
-        weights = np.ones(len(y)) if of_class is None else of_class[y]
+        weights = np.ones(y.shape)
+        if of_class is not None:
+            weights = np.where(y, of_class, 1.0) if self.multilabel else of_class[y]
         if sample_weight is not None:
             sample_weight = np.asarray(sample_weight, np.float64)
-            if sample_weight.shape != y.shape or not _are_weights(sample_weight):
+            if sample_weight.shape != y.shape[:1] or not _are_weights(sample_weight):
                 raise ValueError(
-                    f"sample_weight: expected {y.shape} numbers of at least 0, got "
+                    f"sample_weight: expected {y.shape[:1]} numbers of at least 0, got "
                     f"{sample_weight.shape}"
                 )
-            weights = weights * sample_weight
+            weights = weights * (sample_weight[:, None] if self.multilabel else sample_weight)
         return weights.astype(self.settings["dtype"])
 
     def _solver(self, i, examples, held_out, folder, identity):
@@ -172,12 +238,14 @@ class Training:
         if self.vectors is not None:
             rng = np.random.default_rng((seed, 1))
             vectors = initial_vectors(self.vocabulary, self.vectors, s["embedding_scale"], rng)
-        network = build(s, V, len(self.classes), vectors=vectors, seed=(seed, 2))
+        random = {"vectors": vectors, "seed": (seed, 2)}
+        network = build(s, V, len(self.classes), **random, multilabel=self.multilabel)
         return TextSolver(
             network,
             examples,
             held_out,
             weight_decay=s["weight_decay"],
+            metric=s["metric"],
             update_rule=s["update_rule"],
             optim_config={"learning_rate": s["learning_rate"]},
             lr_decay=s["lr_decay"],
@@ -193,7 +261,9 @@ class Training:
 
     def _identity(self, examples: Examples) -> str:
         """What a checkpoint has to be of: settings but those that may change, data."""
-        left_out = RESUMABLE | {name for name in LATER if not self.settings.get(name)}
+        # What max_words does the examples say; these others act when the networks are trained.
+        left_out = RESUMABLE | {"max_words", "calibrate", "quantize"}
+        left_out |= {name for name, was in LATER.items() if self.settings.get(name, was) == was}
         kept = {name: v for name, v in self.settings.items() if name not in left_out}
         text = json.dumps([plain(kept), self.classes, self.vocabulary.words], default=str)
         content = hashlib.sha256(text.encode())
@@ -209,7 +279,41 @@ class Training:
             solver.on_iteration = on_iteration
             solver.train()
         networks = [solver.network.copy() for solver in self.solvers]
-        return TextModel(self.vocabulary, self.classes, networks, self.settings)
+        options = {"thresholds": np.full(len(self.classes), 0.5) if self.multilabel else None}
+        model = TextModel(self.vocabulary, self.classes, networks, self.settings, **options)
+        if self.settings["quantize"]:
+            model = self._quantized(model)
+        return model if self.solvers[0].dev is None else self._decided(model)
+
+    def _quantized(self, model: TextModel) -> TextModel:
+        """The model of the weights that int8 can say."""
+        params = [network.params for network in model.networks]
+        rounded = [network.of(rounded_params(network.params)) for network in model.networks]
+        figures = {"bytes_before": _size(params), "bytes_after": _size(map(packed, params))}
+        models, dev = (model, model.of(rounded)), self.solvers[0].dev
+        if dev is not None:
+            right = [accuracy(dev.y, m.decide(m.proba(dev.sentences))) for m in models]
+            figures |= zip(("accuracy_before", "accuracy_after"), right, strict=True)
+        self.figures["quantization"] = figures
+        return models[1]
+
+    def _decided(self, model: TextModel) -> TextModel:
+        """The model with the temperature and thresholds that are best on dev."""
+        sentences, y, _ = self.solvers[0].dev
+        if self.settings["calibrate"]:
+            proba = model.proba(sentences)
+            model.temperature = best_temperature(y, proba)
+            before, after = proba, model.proba(sentences)
+            self.figures["calibration"] = {
+                "temperature": model.temperature,
+                "ece_before": calibration_error(y, before),
+                "ece_after": calibration_error(y, after),
+                "log_loss_before": log_loss(y, before),
+                "log_loss_after": log_loss(y, after),
+            }
+        if self.multilabel:
+            model.thresholds = best_thresholds(y, model.proba(sentences))
+        return model
 
 
 def initial_vectors(
@@ -227,12 +331,20 @@ def initial_vectors(
 
 
 def _checked(
-    texts_name: str, y_name: str, texts: Sequence[str], y: np.ndarray, C: int
+    texts_name: str, y_name: str, texts: Sequence[str], y: np.ndarray, C: int, multilabel: bool
 ) -> np.ndarray:
-    """y as indices. Raises ValueError where texts and y are not what training reads."""
+    """y as indices, multilabel as bools. Raises ValueError where texts and y are not what training
+    reads."""
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{texts_name}: expected a sequence of strings")
     y = np.asarray(y)
+    if multilabel:
+        if y.shape != (len(texts), C) or not len(texts) or not ((y == 0) | (y == 1)).all():
+            raise ValueError(
+                f"{y_name}: expected 0 or 1 of shape (N, C) = ({len(texts)}, {C}), N at least 1, "
+                f"got {y.dtype} {y.shape}"
+            )
+        return y.astype(bool)
     if y.dtype.kind not in "iu" or y.shape != (len(texts),) or not len(texts):
         raise ValueError(
             f"{y_name}: expected integers of shape (N,) = ({len(texts)},), N at least 1, got "
@@ -251,12 +363,16 @@ def class_weights(
     given: str | dict[object, float] | None, classes: Sequence[object], y: np.ndarray
 ) -> np.ndarray | None:
     """What an example of each class counts (C,): given by name, 1 where it is missing; "balanced",
-    N / (C count) (King and Zeng 2001); None, 1.
+    N / (C count) (King and Zeng 2001), and where y is (N, C), of each class the examples that have
+    it, (N - count) / count; None, 1.
 
     Raises ValueError for another value or an unknown class.
     """
     if given is None:
         return None
+    if given == "balanced" and y.ndim == 2:
+        counts = np.maximum(y.sum(axis=0), 1)
+        return (len(y) - counts) / counts
     if given == "balanced":
         counts = np.maximum(np.bincount(y, minlength=len(classes)), 1)
         return len(y) / (len(classes) * counts)

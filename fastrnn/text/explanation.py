@@ -1,0 +1,112 @@
+"""The words that moved a prediction: what it loses when each is left out (occlusion, Zeiler and
+Fergus 2014), as text and as a page.
+
+Letters: L tokens, R runs of tokens, P pieces of the text that are left out in turn, C classes.
+"""
+
+from collections.abc import Iterable
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn.printing import printable
+from fastrnn.text.model import WORDS, TextModel
+from fastrnn.text.vocabulary import TOKENIZERS, Sentences, as_sets
+
+PIECES = 512  # at most; the tokens of a longer text are left out several at a time
+PRO, CONTRA = (33, 102, 172), (178, 24, 43)  # blue and red that the colour-blind tell apart
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 16px/1.7 sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em }}
+p {{ border-top: 1px solid #ccc; padding-top: .7em; overflow-wrap: anywhere }}
+b {{ margin-right: 1em }} span {{ padding: .1em .15em; border-radius: .2em }}
+</style></head><body><h1>{title}</h1>
+<p>Blue words speak for the class, red ones against it: without them its probability would be lower,
+or higher. Point at one for how much.</p>
+{texts}
+</body></html>
+"""
+
+
+class Explanation(NamedTuple):
+    """Of one text: its tokens; proba (C,); moved (L, C), the probabilities of the classes less what
+    they are without each token."""
+
+    tokens: list[str]
+    proba: np.ndarray
+    moved: np.ndarray
+
+    def strongest(self, c: int, most: int) -> list[tuple[str, float]]:
+        """The tokens that moved a class most, and by how much."""
+        moved = self.moved[:, c]
+        order = np.argsort(-abs(moved), kind="stable")[:most]
+        return [(self.tokens[i], float(moved[i])) for i in order if moved[i]]
+
+
+def explain(model: TextModel, text: str) -> Explanation:
+    """What each token means to a model's prediction. In its place stands an unknown word; a bag of
+    words loses it wherever it stands. Of a text of more than PIECES tokens neighbours are left out
+    together, and each has the whole piece's share."""
+    vocabulary = model.vocabulary
+    tokens = TOKENIZERS[vocabulary.tokenizer](text)
+    (words, _), L = vocabulary.encode([text]), len(tokens)
+    begins, lengths = _runs(L, vocabulary.ngrams)
+    P = min(L, PIECES)
+    piece = np.arange(L) * P // max(L, 1)
+    of_first, of_last = piece[begins], piece[begins + lengths - 1]
+    distinct, places = np.unique(words, return_inverse=True)
+    bag, proba = model.settings["model"] == "bow", []
+    at_once = max(1, WORDS // max(len(words), 1))
+    for first in range(-1, P, at_once):  # number -1 leaves nothing out
+        left_out = np.arange(first, min(P, first + at_once))[:, None]
+        hidden = (of_first <= left_out) & (left_out <= of_last)
+        if bag:
+            gone = np.zeros((len(hidden), len(distinct)), bool)
+            rows, runs = np.nonzero(hidden)
+            gone[rows, places[runs]] = True
+            hidden = gone[:, places]
+        seen = np.where(hidden, 0, words)
+        sentences = Sentences(seen.ravel(), np.arange(len(seen) + 1) * len(words))
+        proba.append(model.proba(as_sets(sentences) if bag else sentences))
+    proba = np.concatenate(proba)
+    return Explanation(tokens, proba[0], proba[0] - proba[1:][piece])
+
+
+def _runs(L: int, ngrams: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the runs of up to so many of L tokens begin (R,) and how long they are (R,), in a
+    vocabulary's order."""
+    counts = [max(0, L - n + 1) for n in range(1, ngrams + 1)]
+    begins = np.concatenate([np.arange(count) for count in counts])
+    return begins, np.repeat(np.arange(1, ngrams + 1), counts)
+
+
+def as_text(explanation: Explanation, label: str, c: int, most: int, note: str = "") -> str:
+    """The class, its probability and a note in a line, and below it the strongest tokens."""
+    lines = [f"{printable(label)} {explanation.proba[c]:.4f}{note}"]
+    moved = explanation.strongest(c, most)
+    lines += [f"  {by:+.4f}  {printable(token)}" for token, by in moved]
+    return "\n".join(lines)
+
+
+def as_html(explanation: Explanation, label: str, c: int, note: str = "") -> str:
+    """A paragraph of the text, each token coloured by how it moved the class."""
+    moved = explanation.moved[:, c]
+    largest = abs(moved).max(initial=0) or 1
+    spans = []
+    for token, by in zip(explanation.tokens, moved.tolist(), strict=True):
+        color = "rgba({},{},{},{:.2f})".format(
+            *(PRO if by > 0 else CONTRA), 0.6 * abs(by) / largest
+        )
+        spans.append(f'<span style="background:{color}" title="{by:+.4f}">{_shown(token)}</span>')
+    head = f"{_shown(label)} {explanation.proba[c]:.4f}{_shown(note)}"
+    return f"<p><b>{head}</b>{' '.join(spans)}</p>"
+
+
+def page(title: str, paragraphs: Iterable[str]) -> str:
+    """A whole page, which loads nothing."""
+    return PAGE.format(title=_shown(title), texts="\n".join(paragraphs))
+
+
+def _shown(text: str) -> str:
+    return escape(printable(text))

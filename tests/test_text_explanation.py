@@ -1,0 +1,91 @@
+"""Which words moved a prediction."""
+
+import html.parser
+
+import numpy as np
+import pytest
+
+from fastrnn.text import Training, explanation
+from fastrnn.text.explanation import as_html, as_text, explain, page
+
+TEXTS = ["good film", "bad film", "a good plot", "what a bad plot", "so good", "so bad"] * 20
+Y = np.array([1, 0, 1, 0, 1, 0] * 20)
+QUICK = {"embedding_dim": 6, "hidden_dim": 6, "epochs": 6, "learning_rate": 0.05, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module", params=["bow", "avg", "lstm", "bow 2", "avg 3", "several"])
+def model(request):
+    name, _, ngrams = request.param.partition(" ")
+    y = np.stack([Y, np.arange(120) % 2], axis=1) if name == "several" else Y
+    given = QUICK | {"model": "avg" if name == "several" else name, "ngrams": int(ngrams or 1)}
+    return Training(given, TEXTS, y, ["neg", "pos"]).run()
+
+
+def without(model, tokens, i):
+    """The probabilities with another word in token i's place, or of equal ones in a bag."""
+    bag = model.settings["model"] == "bow"
+    left = [
+        "<unk>"
+        if j == i or (bag and model.vocabulary.ngrams == 1 and token == tokens[i])
+        else token
+        for j, token in enumerate(tokens)
+    ]
+    return model.predict_proba([" ".join(left)])[0]
+
+
+@pytest.mark.parametrize("text", ["what a good good film", "good", "a never seen bad", ""])
+def test_what_a_word_moves_is_what_is_lost_without_it(model, text):
+    said = explain(model, text)
+    assert said.tokens == text.split()
+    np.testing.assert_allclose(said.proba, model.predict_proba([text])[0], rtol=1e-6)
+    assert said.moved.shape == (len(said.tokens), 2)
+    if model.settings["model"] == "bow" and model.vocabulary.ngrams > 1 and "good good" in text:
+        return  # what is left out then no text can say
+    for i, moved in enumerate(said.moved):
+        expected = said.proba - without(model, said.tokens, i)
+        np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+def test_the_word_that_decides_moves_most(model):
+    c = 0 if model.multilabel else 1
+    said = explain(model, "what a good plot")
+    assert said.strongest(c, 9)[0][0] == "good"
+    assert len(said.strongest(c, 2)) == 2
+    (first, *words) = as_text(said, "pos", c, 2, " (true: neg)").splitlines()
+    assert first == f"pos {said.proba[c]:.4f} (true: neg)"
+    assert words[0].endswith("  good") and words[0].startswith("  +0.")
+
+
+def test_of_a_long_text_neighbours_are_left_out_together(model, monkeypatch):
+    text = "a good plot so " * 5
+    whole = explain(model, text)
+    monkeypatch.setattr(explanation, "WORDS", 7)  # one after the other
+    np.testing.assert_allclose(explain(model, text).moved, whole.moved, atol=1e-6)
+    monkeypatch.setattr(explanation, "PIECES", 6)
+    said = explain(model, text)
+    assert len(said.tokens) == len(said.moved) == 20
+    pieces = np.flatnonzero((np.diff(said.moved, axis=0) != 0).any(axis=1))
+    assert len(pieces) <= 5
+
+
+def test_page_is_whole_and_harmless():
+    tokens = ["<script>alert(1)</script>", "&", "a\u202eb", "ok"]
+    said = explanation.Explanation(
+        tokens, np.array([0.25, 0.75]), np.array([[0, 0.5]] * 3 + [[0, -1]])
+    )
+    text = page("run & <b>", [as_html(said, "<i>", 1, " (true: x)")])
+    assert "<script" not in text and "http" not in text and "\u202e" not in text
+    found = []
+
+    class Parser(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            found.append((tag, dict(attributes)))
+
+        def handle_data(self, data):
+            found.append(data)
+
+    Parser().feed(text)
+    spans = [entry[1] for entry in found if entry[0] == "span"]
+    assert [span["title"] for span in spans] == ["+0.5000"] * 3 + ["-1.0000"]
+    assert spans[-1]["style"].endswith("0.60)") and spans[0]["style"].endswith("0.30)")
+    assert "<i> 0.7500 (true: x)" in found and tokens[0] in found
