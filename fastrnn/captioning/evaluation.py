@@ -89,18 +89,18 @@ def _open(run: Run, base: Path):
         pca = own is not None and all(map(np.array_equal, own, reduction))
     content = coco.load_coco_data(base, pca_features=pca)
     source = coco.feature_source(base, pca)
-    theirs, ours = (_features_of(told) for told in (source, run.source))
-    if None not in (theirs, ours) and theirs != ours:
-        raise ValueError(f"{base}: expected features of {ours}, as the run has, got {theirs}")
+    for theirs, ours in zip(_features_of(source), _features_of(run.source), strict=True):
+        if None not in (theirs, ours) and theirs != ours:
+            raise ValueError(f"{base}: expected features of {ours}, as the run has, got {theirs}")
     if pca or reduction is None:
         return content, source, None
     return content, source, partial(apply_pca, mean=reduction[0], components=reduction[1])
 
 
-def _features_of(source: Mapping[str, str]) -> str | None:
-    """What they are of, in words, where it is told."""
-    backbone = source.get("backbone")
-    return f"{backbone}, whole pictures" if source.get("view") == "whole" else backbone
+def _features_of(source: Mapping[str, str]) -> tuple[str | None, str]:
+    """Their backbone, where it is told, and, in words, what it was shown."""
+    shown = "whole pictures" if source.get("view") == "whole" else "pictures' centres"
+    return source.get("backbone"), shown
 
 
 def _open_grids(run: Run, base: Path, pca: bool):
