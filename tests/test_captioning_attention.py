@@ -92,20 +92,20 @@ def test_a_view_is_the_whole_picture_or_its_centre(rng):
         before, after = (transform(Image.fromarray(a)) for a in (pixels, changed))
         assert before.shape == (3, 224, 224)
         assert bool((before == after).all()) == same
-    with pytest.raises(ValueError, match="view: expected one of .'whole', 'centre'., got 'left'"):
+    with pytest.raises(ValueError, match="view: expected one of .'centre', 'whole'., got 'left'"):
         features.headless("squeezenet1_1", "none", "left")
 
 
 def test_a_run_remembers_what_it_was_shown(capsys, photos, data, trained, tmp_path):
-    assert run.read_run(trained[0]).source["view"] == "whole"
+    assert run.read_run(trained[0]).source["view"] == "centre"
     images, captions = photos
     options = {"backbone": "squeezenet1_1", "weights": "none", "val": 3}
-    prepare.prepare(images, captions, tmp_path / "data", view="centre", pca=6, **options)
+    prepare.prepare(images, captions, tmp_path / "data", view="whole", pca=6, **options)
     out = tmp_path / "run"
     done(capsys, "caption", "train", tmp_path / "data", "--out", out, *QUICK)
     code, _, err = call(capsys, "caption", "evaluate", out, data)
     assert code == 1
-    assert "expected features of pictures' centres, as the run has, got whole pictures" in err
+    assert "expected features of whole pictures, as the run has, got pictures' centres" in err
 
 
 def test_views_are_the_mirrored_picture_and_crops(rng):

@@ -15,7 +15,7 @@ from fastrnn.vision import backbones
 from fastrnn.vision.images import open_rgb
 
 Progress = Callable[[Iterable], Iterable]
-VIEWS = "whole", "centre"
+VIEWS = "centre", "whole"
 
 
 class Extracted(NamedTuple):

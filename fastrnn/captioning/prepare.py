@@ -46,7 +46,7 @@ def prepare(
     *,
     backbone: str = "squeezenet1_1",
     weights: str = "default",
-    view: str = "whole",
+    view: str = "centre",
     pca: int = 512,
     val: float = 0.125,
     split: str | None = None,

@@ -74,10 +74,10 @@ def command() -> None:
 )
 @click.option(
     "--view",
-    type=click.Choice(["whole", "centre"]),
-    default="whole",
+    type=click.Choice(["centre", "whole"]),
+    default="centre",
     show_default=True,
-    help="What the network is shown: the whole picture, squeezed, or the square in its centre.",
+    help="What the network is shown: the square in a picture's centre, or the whole, squeezed.",
 )
 @click.option(
     "--pca",
