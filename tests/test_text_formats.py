@@ -4,8 +4,11 @@ is refused rather than read in the wrong way."""
 import io
 import json
 import sys
+from contextlib import suppress
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from util import call, done
 
 from fastrnn import storage
@@ -238,6 +241,52 @@ def test_several_labels_are_read_where_they_are_wanted(tmp_path):
         got = read_labelled(tmp_path / name, multilabel=True)
         assert got.labels == [("a", "b"), ("c",)]
         assert [text.split() for text in got.texts] == [["x", "y"], ["z"]]
+
+
+PIECES = [
+    "a",
+    "b",
+    " ",
+    " ",
+    "\t",
+    ",",
+    ";",
+    "|",
+    '"',
+    "\n",
+    "\n",
+    "\n",
+    "__label__",
+    "label",
+    "text",
+    "{}",
+]
+PIECES += ['{"text": "x", "label": "a"}\n', "\ufeff", "\r", "0", "[", "'"]
+
+
+@example('""', "a.txt", None, None, "auto", [], False)
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=25).map("".join),
+    st.sampled_from(["a.txt", "a.csv", "a.tsv", "a.jsonl"]),
+    st.sampled_from([None, "1", "text", "9"]),
+    st.sampled_from([None, "2", "label"]),
+    st.sampled_from(["auto", "space", "fasttext", "tsv", "csv", "jsonl"]),
+    st.sampled_from([[], ["a", "b"]]),
+    st.booleans(),
+)
+def test_any_text_is_read_or_refused(
+    tmp_path_factory, content, name, text, label, file_format, classes, labelled
+):
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_text(content, encoding="utf-8", newline="")
+    asked = {"text_column": text, "label_column": label, "file_format": file_format}
+    with suppress(ValueError):
+        rows = [*read_rows(path, classes=classes, labelled=labelled, **asked)[1]]
+        numbers = [row.line for row in rows]
+        assert numbers == sorted({*numbers}) and {*numbers} <= {*range(1, content.count("\n") + 2)}
+    with suppress(ValueError):
+        got = read_labelled(path, classes=classes or None, **asked)
+        assert len(got.texts) == len(got.labels) > 0 and all(got.labels)
 
 
 def test_rows_of_a_stream_come_with_their_lines(tmp_path):

@@ -163,7 +163,7 @@ def _sample(filled: list[str], kind: str, delimiter: str | None = None) -> list[
     rows = []
     try:
         for _, row, _ in cells(filled, kind, delimiter or _delimiter(filled), ""):
-            rows.append([*map(str.strip, row)])
+            rows += [[*map(str.strip, row)]] if row else []
     except ValueError:  # perhaps the last one's end is behind the head
         pass
     return rows or [[""]]
