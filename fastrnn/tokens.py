@@ -29,6 +29,7 @@ UNSPACED = (
 # What continues a letter beside the marks of Unicode: the joiners, and letters that are written
 # as marks are: Thai and Lao am, narrow Katakana's marks of voice.
 CONTINUING = (0x200C, 0x200D, 0x0E33, 0x0EB3, 0xFF9E, 0xFF9F)
+SENTENCE = 8  # letters without a space between them: few words are as long
 # Apostrophes are ', a space without width is a space, and what only says how a line is set is
 # nothing: soft hyphen, word joiner, byte order mark, marks of direction.
 ALIKE = (
@@ -58,15 +59,28 @@ def normalized(text: str) -> str:
     return text.replace("i\u0307", "i")  # what lower() makes of a Turkish capital with its dot
 
 
+def is_sentence(word: str) -> bool:
+    """Whether what white space has separated is a sentence of a script without spaces."""
+    return not word.isascii() and len(_letters_alone().findall(word)) >= SENTENCE
+
+
 @cache
 def _pattern(joining: str, punctuation: bool) -> re.Pattern:
     every = chain(range(0x300, 0x20000), range(0xE0100, 0xE01F0))
     marks = _inside({c for c in every if unicodedata.category(chr(c))[0] == "M"}.union(CONTINUING))
-    blocks = chain.from_iterable(range(first, last + 1) for first, last in UNSPACED)
-    alone = _inside({c for c in blocks if chr(c).isalpha()}.difference(CONTINUING))
+    alone = _letters_alone().pattern[1:-1]
     word = rf"[^\W{alone}]+(?:[{marks}]+[^\W{alone}]*)*"
     symbols = rf"|[^\w\s][{marks}]*" if punctuation else ""
     return re.compile(rf"{word}(?:[{re.escape(joining)}]{word})*|[{alone}][{marks}]*{symbols}")
+
+
+@cache
+def _letters_alone() -> re.Pattern:
+    """A letter that is a word by itself."""
+    blocks = chain.from_iterable(range(first, last + 1) for first, last in UNSPACED)
+    return re.compile(
+        f"[{_inside({c for c in blocks if chr(c).isalpha()}.difference(CONTINUING))}]"
+    )
 
 
 def _inside(codes: Iterable[int]) -> str:

@@ -1,9 +1,14 @@
 """Labelled texts in the files that people have: what they are taken for, what they hold, and what
 is refused rather than read in the wrong way."""
 
+import io
 import json
+import sys
+from contextlib import suppress
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from util import call, done
 
 from fastrnn import storage
@@ -68,6 +73,11 @@ READ = {
         "a.csv", "sentiment;review\npos;a, b\nneg;c, d, e\n", {}, "csv", ["pos", "neg"],
         ["a, b", "c, d, e"],
     ),
+    "csv lines in it": (
+        "a.csv", 'label,text\npos,"a\n\nwell, b\npo,c"\nneg,d\n', {}, "csv", ["pos", "neg"],
+        ["a\n\nwell, b\npo,c", "d"],
+    ),
+    "bars": ("a.txt", "pos|a b\nneg|c\n", {}, "csv, the label in", ["pos", "neg"], ["a b", "c"]),
     "csv names": (
         "a.csv", "v1,v2,,\nham,a b,,\nspam,c,,\n", {"label_column": "V1", "text_column": "v2"},
         "first row", ["ham", "spam"], ["a b", "c"],
@@ -162,6 +172,16 @@ REFUSED = {
         "a.txt", "pos a\nneg b\n", {"text_column": "text"}, "read as space, which has no columns",
     ),
     "not a table": ("a.csv", "pos a\nneg b\n", {}, "or pass another --format"),
+    "quote that closes": (
+        "a.csv", 'label,text\npos,"a\npos,b\nneg,c"\nneg,d\n', {},
+        ":2: a quote that opens here takes in 1 rows",
+    ),
+    "space header unknown": (
+        "a.txt", "kind words\na b\na c d\nb c\nb a\n", {},
+        "the first line, 'kind words', may be an example, or name the columns; pass --format space",
+    ),
+    "json array": ("a.json", '[{"text": "a"}]', {}, ":1: not jsonl (expected an object, got list"),
+    "json array in txt": ("a.txt", '[{"text": "a"}]', {}, ":1: not jsonl (expected an object, got"),
     "stray quote": (
         "a.csv", 'label,text\npos,"a\nneg,b\nneg,c\n', {}, ":2: not csv (unexpected end of data)",
     ),
@@ -221,6 +241,52 @@ def test_several_labels_are_read_where_they_are_wanted(tmp_path):
         got = read_labelled(tmp_path / name, multilabel=True)
         assert got.labels == [("a", "b"), ("c",)]
         assert [text.split() for text in got.texts] == [["x", "y"], ["z"]]
+
+
+PIECES = [
+    "a",
+    "b",
+    " ",
+    " ",
+    "\t",
+    ",",
+    ";",
+    "|",
+    '"',
+    "\n",
+    "\n",
+    "\n",
+    "__label__",
+    "label",
+    "text",
+    "{}",
+]
+PIECES += ['{"text": "x", "label": "a"}\n', "\ufeff", "\r", "0", "[", "'"]
+
+
+@example('""', "a.txt", None, None, "auto", [], False)
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=25).map("".join),
+    st.sampled_from(["a.txt", "a.csv", "a.tsv", "a.jsonl"]),
+    st.sampled_from([None, "1", "text", "9"]),
+    st.sampled_from([None, "2", "label"]),
+    st.sampled_from(["auto", "space", "fasttext", "tsv", "csv", "jsonl"]),
+    st.sampled_from([[], ["a", "b"]]),
+    st.booleans(),
+)
+def test_any_text_is_read_or_refused(
+    tmp_path_factory, content, name, text, label, file_format, classes, labelled
+):
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_text(content, encoding="utf-8", newline="")
+    asked = {"text_column": text, "label_column": label, "file_format": file_format}
+    with suppress(ValueError):
+        rows = [*read_rows(path, classes=classes, labelled=labelled, **asked)[1]]
+        numbers = [row.line for row in rows]
+        assert numbers == sorted({*numbers}) and {*numbers} <= {*range(1, content.count("\n") + 2)}
+    with suppress(ValueError):
+        got = read_labelled(path, classes=classes or None, **asked)
+        assert len(got.texts) == len(got.labels) > 0 and all(got.labels)
 
 
 def test_rows_of_a_stream_come_with_their_lines(tmp_path):
@@ -320,6 +386,28 @@ def test_predict_on_the_file_it_was_trained_with(capsys, tmp_path, undrawn):
     (tmp_path / "one.txt").write_text("good bad\n")
     code, _, err = call(capsys, "classify", "predict", tmp_path / "run", tmp_path / "one.txt")
     assert code == 1 and "say what it is, --format space or lines" in err
+
+
+def test_predict_says_what_standard_input_is(capsys, trained, monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(b"__label__x card lost\nentry\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, out, err = call(capsys, "classify", "predict", trained, "-")
+    assert (code, out.splitlines()) == (0, ["credit card", "credit report"])
+    assert err == "standard input: read as fasttext\n"
+
+
+@pytest.mark.parametrize("tokenizer", ["space", "words"])
+def test_sentences_without_spaces_are_noticed(capsys, tmp_path, undrawn, tokenizer):
+    path, run = tmp_path / "train.txt", tmp_path / "run"
+    lines = (
+        f"{'好' if i % 2 else '坏'} 这家餐厅的服务真的很{'好' if i % 2 else '坏'}{i}\n"
+        for i in range(20)
+    )
+    path.write_text("".join(lines), encoding="utf-8")
+    arguments = ["train", path, "--tokenizer", tokenizer, "--out", run, *QUICK]
+    code, _, err = call(capsys, "classify", *arguments)
+    assert code == 0 and ("--tokenizer words" in err) == (tokenizer == "space")
+    assert tokenizer == "space" or "服" in TextModel.load(run).vocabulary.index
 
 
 def test_runs_of_versions_without_formats_keep_their_labels(capsys, tmp_path, undrawn):

@@ -165,10 +165,14 @@ def read_rows(
     Inputs: head, the lines by which that is judged; asked, as form_of takes it. Raises what form_of
     raises, and when it gets there, what read_lines and formats.rows raise.
     """
-    name = "standard input" if str(path) == "-" else path
     first, lines = _ahead(read_lines(path, encoding=encoding, errors=errors), head)
-    form = form_of(first, name, **asked)
-    return form, formats.rows(lines, form, name)
+    form = form_of(first, name_of(path), **asked)
+    return form, formats.rows(lines, form, name_of(path))
+
+
+def name_of(path: Path | str) -> str:
+    """What is read from a path, for messages."""
+    return "standard input" if str(path) == "-" else str(path)
 
 
 def _ahead(lines: Iterator[str], n: int) -> tuple[list[str], Iterator[str]]:
@@ -248,8 +252,8 @@ def read_lines(
     except LookupError as error:
         raise ValueError(f"encoding: {error}") from None
     if str(path) == "-":
-        with named("standard input", "text"):
-            yield from _lines(sys.stdin.buffer, "standard input", encoding, decoder)
+        with named(name_of(path), "text"):
+            yield from _lines(sys.stdin.buffer, name_of(path), encoding, decoder)
     else:
         with reading(path, "text"), Path(path).open("rb") as file:
             yield from _lines(file, path, encoding, decoder)

@@ -12,7 +12,8 @@ from fastrnn.text.formats import LABELLED, LINES, PREFIX, QUOTE, Form, cells
 
 AUTO = "auto"
 HEAD = 1000  # lines that are looked at
-SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
+SUFFIXES |= dict.fromkeys((".json", ".jsonl", ".ndjson"), "jsonl")
 DELIMITERS = ",;\t|"
 # What people call the columns of a table and the names of an object, the most usual first.
 TEXTS = ("text", "texts", "sentence", "review", "content", "message", "comment", "tweet")
@@ -78,7 +79,7 @@ def _guess(filled: list[str], asked: Asked) -> str:
     plain = "space" if asked.labelled else LINES
     if suffix in SUFFIXES or not filled:
         return SUFFIXES.get(suffix, plain)
-    if all(map(_is_object, filled)):
+    if all(map(_is_object, filled)) or filled[0].startswith("[{"):  # which reading refuses
         return "jsonl"
     if prefixed := sum(line.lstrip().startswith(PREFIX) for line in filled):
         if prefixed == len(filled):
@@ -102,14 +103,22 @@ def _guess_labelled(filled: list[str], tables: dict[str, Rows], asked: Asked) ->
             raise _ambiguous(asked, "all lines have tabs, but not as many", "tsv", "space")
     rows, firsts = tables["csv"], [line.split()[0] for line in filled]
     regular = _width(rows) > 1
-    if all("," in first or ";" in first for first in firsts):
+    if all(any(mark in first for mark in ",;|") for first in firsts):
         if regular:
             return "csv"
         raise _ambiguous(asked, "all lines have commas, but not as many", "csv", "space")
     if regular and all(first.startswith(QUOTE) for first in firsts):
         return "csv"
-    if regular and _are_few([row[-1] for row in rows]) and not _are_few(firsts):
+    lasts = [row[-1] for row in rows]
+    short = max(map(_words, lasts)) <= LONGEST_NAME
+    if regular and short and _are_few(lasts) and 1 < len({*lasts}) < len({*firsts}):
         raise _ambiguous(asked, "lines seem to end with labels, after a comma", "csv", "space")
+    named = filled[0].split()
+    if len(named) == 2 and not _is_header(named) and _may_be_header(firsts, asked.classes):
+        raise ValueError(
+            f"{asked.name}: the first line, {shortened(filled[0])}, may be an example, or name the "
+            "columns; pass --format space, or delete it"
+        )
     return "space"
 
 
@@ -153,8 +162,8 @@ def _sample(filled: list[str], kind: str, delimiter: str | None = None) -> list[
     """The first rows of a table, as far as they can be read; at least one, of nothing."""
     rows = []
     try:
-        for _, row in cells(filled, kind, delimiter or _delimiter(filled), ""):
-            rows.append([*map(str.strip, row)])
+        for _, row, _ in cells(filled, kind, delimiter or _delimiter(filled), ""):
+            rows += [[*map(str.strip, row)]] if row else []
     except ValueError:  # perhaps the last one's end is behind the head
         pass
     return rows or [[""]]

@@ -36,7 +36,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     min_count       rarer words are unknown
     max_words       words of a text that a recurrent network learns from, its first ones, so that
                     memory stays bounded; predictions read all of it; 0: all
-    embeddings      file of word vectors (GloVe or word2vec text; .gz, .zip); None: random ones
+    embeddings      file of word vectors (as load_vectors reads it); None: random ones
     embedding_dim   size of random word vectors
     embedding_scale standard deviation of the word vectors before training
     freeze          keep the word vectors as they are

@@ -10,7 +10,7 @@ lines       a text a line, without a label
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 LABELLED = ("space", "fasttext", "tsv", "csv", "jsonl")
@@ -65,25 +65,32 @@ def rows(lines: Iterable[str], form: Form, name: object) -> Iterator[Row]:
 
 def cells(
     lines: Iterable[str], kind: str, delimiter: str, name: object
-) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table, tsv or csv: the line each begins in, and its cells, none of a blank one.
+) -> Iterator[tuple[int, list[str], list[str]]]:
+    """The rows of a table, tsv or csv: the line each begins in; its cells, none of a blank one; the
+    lines that are whole within its quotes.
 
     Raises ValueError with the file's name and the line for quotes that are not csv's.
     """
     if kind == "tsv":
         for number, line in enumerate(lines, 1):
-            yield number, [*map(_unquoted, line.split("\t"))] if line.strip() else []
+            yield number, [*map(_unquoted, line.split("\t"))] if line.strip() else [], []
         return
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
-    ended = (f"{line}\n" for line in lines)
-    table = csv.reader(ended, delimiter=delimiter, skipinitialspace=True, strict=True)
+    taken: list[str] = []  # the lines of a row
+    ended = (taken.append(line) or f"{line}\n" for line in lines)
+    table = csv.reader(ended, **_dialect(delimiter))
     begin = 1
     try:
         for row in table:
-            yield begin, row if any(map(str.strip, row)) else []
+            yield begin, row if any(map(str.strip, row)) else [], taken[1:-1]
             begin = table.line_num + 1
+            taken.clear()
     except csv.Error as error:
         raise ValueError(f"{name}:{begin}: not csv ({error})") from None
+
+
+def _dialect(delimiter: str) -> dict[str, object]:
+    return {"delimiter": delimiter, "skipinitialspace": True, "strict": True}
 
 
 def _unquoted(cell: str) -> str:
@@ -112,17 +119,29 @@ def _fasttext(lines: Iterable[str], form: Form, name: object) -> Iterator[Row]:
 
 
 def _table(lines: Iterable[str], form: Form, name: object) -> Iterator[Row]:
-    width = 0
-    for number, row in cells(lines, form.kind, form.delimiter, name):
+    width, seen = 0, set()
+    for number, row, inner in cells(lines, form.kind, form.delimiter, name):
         width = width or len(row)
         if not row:
             yield Row(number, (), "")
         elif len(row) == width:
             label = "" if form.label is None else row[form.label].strip()
+            seen.add(label)
+            if inner and (taken := sum(_is_row(line, form, width, seen) for line in inner)):
+                raise ValueError(f"{name}:{number}: a quote that opens here takes in {taken} rows")
             yield Row(number, (label,) if label else (), row[form.text].strip())
         else:
             hint = " (a text in which there are some stands in quotes)" * (form.kind == "csv")
             raise ValueError(f"{name}:{number}: expected {width} columns, got {len(row)}{hint}")
+
+
+def _is_row(line: str, form: Form, width: int, labels: Collection[str]) -> bool:
+    """Whether a line alone is a row with one of some labels."""
+    try:
+        row = next(csv.reader([line], **_dialect(form.delimiter)), [])
+    except csv.Error:
+        return False
+    return form.label is not None and len(row) == width and row[form.label].strip() in labels
 
 
 def _objects(lines: Iterable[str], form: Form, name: object) -> Iterator[Row]:

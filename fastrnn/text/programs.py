@@ -24,7 +24,7 @@ from fastrnn.settings import OBJECT, TEXT, check, one_of, optional
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text.calibration import log_loss
 from fastrnn.text.compressed import split_member
-from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_rows, split
+from fastrnn.text.corpus import Corpus, name_of, nltk_corpus, read_labelled, read_rows, split
 from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import Explanation
 from fastrnn.text.explanation import explain as explanation_of
@@ -33,6 +33,7 @@ from fastrnn.text.grammar import make_reviews
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.settings import complete
 from fastrnn.text.training import RESUMABLE, Training
+from fastrnn.tokens import is_sentence
 
 # In metrics.json beside the evaluations, which have the names of their files.
 RESERVED = ("training", "embeddings", "calibration", "quantization")
@@ -87,6 +88,10 @@ class Job:
         watched = watch(split_member(Path(embeddings))[0]) if embeddings else nullcontext()
         with watched as progress:
             self.training = self._training_of(settings, folder=folder, progress=progress)
+        vocabulary = self.training.vocabulary
+        sentences = sum(map(is_sentence, vocabulary.words))
+        if vocabulary.tokenizer == "space" and 2 * sentences > len(vocabulary):
+            self.told = [*self.told, "most words are sentences without spaces: --tokenizer words"]
 
     def _training_of(self, settings: dict[str, object], **options) -> Training:
         # What no epoch is right about chooses none.
@@ -405,7 +410,7 @@ def _texts(
     known = {*map(str, model.classes)}
     form, rows = read_rows(path, classes=known, labelled=False, **head, **reading)
     if form.kind != LINES and reading.get("file_format", AUTO) == AUTO:
-        tell(f"{path}: read as {form}")
+        tell(f"{name_of(path)}: read as {form}")
     return (row.text for row in rows)
 
 
