@@ -15,8 +15,8 @@ RUN, METRICS = "run.json", "metrics.json"
 FORMAT = 1
 # The files of all programs' runs, as a regular expression.
 FILES = (
-    r"(run|metrics|model|classifier|checkpoint|curves|gallery|confusion|reliability|predictions)"
-    r"(-.*)?\.(json|safetensors|png|pt)"
+    r"(run|metrics|model|classifier|checkpoint|curves|gallery|confusion|reliability|predictions"
+    r"|results)(-.*)?\.(csv|json|safetensors|png|pt)"
 )
 
 

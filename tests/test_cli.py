@@ -201,6 +201,7 @@ def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, 
         ["bench", "--races", "none"],
         ["bench", "compare", "one.json"],
         ["caption", "sample", "run", "--images", "x", "--out", "no/such/folder/y.csv"],
+        ["caption", "sample", "run", "--images", "x", "--out", os.devnull, "--gallery", "no/y.png"],
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, args):

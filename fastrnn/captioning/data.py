@@ -5,10 +5,15 @@ coco2014_captions.h5           train_captions (n, T) int32, train_image_idxs (n,
 {train,val}2014_vgg16_fc7_pca.h5   the same, reduced; there may be only one of the two
 coco2014_vocab.json            idx_to_word, word_to_idx
 {train,val}2014_urls.txt       a line an image: its address, or its path from this folder
+
+What fastrnn prepares may have test_... and test2014_... as well, and {split}2014_texts.txt, a line
+a caption: its text, of which the indices are what the vocabulary has.
 """
 
+import json
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +23,7 @@ import numpy as np
 from fastrnn.captioning.vocabulary import check_indices, decode_captions
 from fastrnn.optional import require
 from fastrnn.settings import TEXT, check, integer, listed, mapped
-from fastrnn.storage import named, read_json, reading, replacing, sweep, write_json, writing
+from fastrnn.storage import named, read_json, reading, replacing, sweep
 
 if TYPE_CHECKING:
     import h5py
@@ -32,10 +37,14 @@ __all__ = [
     "write_coco_data",
 ]
 
-SPLITS = ("train", "val")
+SPLITS = ("train", "val")  # what every data set has
+TEST = "test"
 CAPTIONS, VOCABULARY = "coco2014_captions.h5", "coco2014_vocab.json"
-# All files of a data set, as a regular expression.
-FILES = r"(coco2014|train2014|val2014)_\w+\.(h5|json|txt)"
+# All files of a data set that fastrnn writes, as a regular expression.
+FILES = (
+    r"coco2014_captions\.h5|coco2014_vocab\.json"
+    r"|(train|val|test)2014_((vgg16_fc7(_pca)?|grid|views)\.h5|(urls|texts)\.txt)"
+)
 _KINDS = {"fiu": "numbers", "iu": "integers"}
 _BLOCK = 4096  # rows that are looked at together
 
@@ -104,6 +113,13 @@ def _dataset(path: Path | str, file, name: str, ndim: int, kinds: str):
     return found
 
 
+def _read_lines(path: Path) -> list[str]:
+    """Lines that end as Python's text files have it, and not where Unicode has other ends."""
+    with reading(path, "UTF-8"):
+        lines = path.read_text(encoding="utf-8").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def has_pca(base_dir: Path | str) -> bool:
     """Whether a data set has reduced features."""
     return (Path(base_dir) / _features_file("train", pca=True)).is_file()
@@ -124,18 +140,20 @@ def load_coco_data(
     Returns: a dict of train_captions (n, T) and val_captions int32, train_image_idxs (n,) and
     val_image_idxs int32 (caption to row of the features), train_features (images, D) and
     val_features (Features, read by minibatch), idx_to_word (list), word_to_idx (dict), train_urls
-    and val_urls (arrays of str).
+    and val_urls (arrays of str); the same of test, and train_texts (n,), the captions as they were
+    written, and so on, where the data set has them.
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
     """
     base = Path(base_dir)
     data: dict[str, object] = _read_vocabulary(base / VOCABULARY)
     path = base / CAPTIONS
     with reading(path, "an HDF5 file"), _open(path) as file:
+        splits = (*SPLITS, TEST) if f"{TEST}_captions" in file else SPLITS
         for name, ndim in (("captions", 2), ("image_idxs", 1)):
-            for split in SPLITS:
+            for split in splits:
                 key = f"{split}_{name}"
                 data[key] = _dataset(path, file, key, ndim, "iu")[:]
-    for split in SPLITS:
+    for split in splits:
         path = base / _features_file(split, pca_features)
         other = base / _features_file(split, not pca_features)
         if not path.is_file() and other.is_file():
@@ -143,15 +161,17 @@ def load_coco_data(
                 f"{path}: no such file, but {other.name} is there: pca_features={not pca_features}"
             )
         data[f"{split}_features"] = Features(path)
-        urls = base / f"{split}2014_urls.txt"
-        with reading(urls, "UTF-8"):
-            data[f"{split}_urls"] = np.array(urls.read_text(encoding="utf-8").splitlines())
+        for name in ("urls", "texts"):
+            lines = base / f"{split}2014_{name}.txt"
+            if name == "urls" or lines.is_file():
+                data[f"{split}_{name}"] = np.array(_read_lines(lines), str)
         _check_split(data, split, path)
-    widths = [data[f"{split}_features"].shape[1] for split in SPLITS]
+    widths = [data[f"{split}_features"].shape[1] for split in splits]
     if len(set(widths)) > 1 or not widths[0]:
+        others = " and ".join(map(str, widths[1:]))
         raise ValueError(
-            f"{path}: expected as many columns as train has, and at least one, got {widths[1]} and "
-            f"{widths[0]}"
+            f"{path}: expected as many columns as train has, and at least one, got {others}, and "
+            f"of train {widths[0]}"
         )
     if max_train is not None:
         if max_train < 1:
@@ -159,6 +179,8 @@ def load_coco_data(
         chosen = _draw(data["train_image_idxs"], max_train, np.random.default_rng(seed))
         data["train_captions"] = data["train_captions"][chosen]
         data["train_image_idxs"] = data["train_image_idxs"][chosen]
+        if "train_texts" in data:
+            data["train_texts"] = data["train_texts"][chosen]
     return data
 
 
@@ -194,6 +216,9 @@ def _check_split(data: dict[str, object], split: str, features: Path) -> None:
             f"{split}_image_idxs: expected shape ({len(captions)},) to go with {split}_captions "
             f"{captions.shape}, got {images.shape}"
         )
+    texts = data.get(f"{split}_texts", captions)
+    if len(texts) != len(captions):
+        raise ValueError(f"{split}_texts: expected {len(captions)} lines, got {len(texts)}")
     for name, values, limit in (
         (f"{split}_image_idxs", images, len(data[f"{split}_features"])),
         (f"{split}_captions", captions, len(data["idx_to_word"])),
@@ -205,6 +230,13 @@ def _check_split(data: dict[str, object], split: str, features: Path) -> None:
             )
 
 
+def check_split(data: dict[str, object], split: str) -> None:
+    """Raise ValueError unless a data set has a split."""
+    there = [name for name in (*SPLITS, TEST) if f"{name}_captions" in data]
+    if split not in there:
+        raise ValueError(f"split: expected one of {', '.join(there)}, got {split!r}")
+
+
 def sample_coco_minibatch(
     data: dict[str, object],
     batch_size: int = 100,
@@ -214,12 +246,12 @@ def sample_coco_minibatch(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random captions with their pictures' features and addresses.
 
-    Inputs: data of load_coco_data; batch_size; split "train" or "val"; rng, generator or seed.
+    Inputs: data of load_coco_data; batch_size; split "train", "val" or, where the data set has it,
+    "test"; rng, generator or seed.
     Returns: captions (batch_size, T), features (batch_size, D), urls (batch_size,).
     Raises ValueError for an unknown or empty split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {SPLITS}, got {split!r}")
+    check_split(data, split)
     n = len(data[f"{split}_captions"])
     if n == 0:
         raise ValueError(f"split: {split} has no captions")
@@ -237,37 +269,56 @@ def write_coco_data(
     source: dict[str, str] | None = None,
     reduction: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
-    """Write a data set of the published layout, each file atomically, the captions last.
+    """Write a data set of the published layout: all its files, or where one cannot be written none,
+    and then a data set that was in the folder stays.
 
-    Inputs: idx_to_word; splits, "train" and "val" to a dict of captions (n, T), image_idxs (n,),
-    features (images, D) and urls (images); source, where the features come from, kept as
-    attributes beside them; reduction, the mean (D,) and components (D, K) of a PCA, kept in the
-    reduced file of the training split, with which each split has features_pca (images, K) too.
+    Inputs: idx_to_word; splits, "train", "val" and perhaps "test" to a dict of captions (n, T),
+    image_idxs (n,), features (images, D), urls (images) and perhaps texts (n); source, where the
+    features come from, kept as attributes beside them; reduction, the mean (D,) and components
+    (D, K) of a PCA, kept in the reduced file of the training split, with which each split has
+    features_pca (images, K) too. Features need not be arrays: blocks of rows are asked for.
     """
     base = Path(base_dir)
     base.mkdir(parents=True, exist_ok=True)
     sweep(base, FILES)
-    (base / CAPTIONS).unlink(missing_ok=True)  # half a data set shall not open
-    for split, content in splits.items():
-        for key, pca in (("features", False), ("features_pca", True)):
-            path = base / _features_file(split, pca)
-            if pca and reduction is None:
-                path.unlink(missing_ok=True)  # of an earlier data set in this folder
-                continue
-            with _writing_hdf5(path) as file:
-                file["features"] = np.asarray(content[key], np.float32)
-                file["features"].attrs.update(source or {})
-                if pca and split == "train":
-                    file["mean"], file["components"] = reduction
-        with writing(base / f"{split}2014_urls.txt") as file:
-            file.writelines(f"{url}\n" for url in content["urls"])
-    word_to_idx = {word: i for i, word in enumerate(idx_to_word)}
-    vocabulary = {"idx_to_word": list(idx_to_word), "word_to_idx": word_to_idx}
-    write_json(base / VOCABULARY, vocabulary)
-    with _writing_hdf5(base / CAPTIONS) as file:
+    with ExitStack() as stack:  # when all are written they take their places, the captions last
+        written = []
+
+        def place(name: str) -> Path:
+            written.append(name)
+            return stack.enter_context(replacing(base / name))
+
+        of_captions = place(CAPTIONS)
         for split, content in splits.items():
-            file[f"{split}_captions"] = np.asarray(content["captions"], np.int32)
-            file[f"{split}_image_idxs"] = np.asarray(content["image_idxs"], np.int32)
+            for key, pca in (("features", False), ("features_pca", True)):
+                if pca and reduction is None:
+                    continue
+                with _new_hdf5(place(_features_file(split, pca))) as file:
+                    _write_rows(file, content[key])
+                    file["features"].attrs.update(source or {})
+                    if pca and split == "train":
+                        file["mean"], file["components"] = reduction
+            for key in ("urls", "texts"):
+                if key in content:
+                    lines = (f"{line}\n" for line in content[key])
+                    place(f"{split}2014_{key}.txt").write_text("".join(lines), encoding="utf-8")
+        word_to_idx = {word: i for i, word in enumerate(idx_to_word)}
+        vocabulary = {"idx_to_word": list(idx_to_word), "word_to_idx": word_to_idx}
+        place(VOCABULARY).write_text(json.dumps(vocabulary, indent=1) + "\n", encoding="utf-8")
+        with _new_hdf5(of_captions) as file:
+            for split, content in splits.items():
+                file[f"{split}_captions"] = np.asarray(content["captions"], np.int32)
+                file[f"{split}_image_idxs"] = np.asarray(content["image_idxs"], np.int32)
+        (base / CAPTIONS).unlink(missing_ok=True)  # half a data set shall not open
+        for path in base.iterdir():  # of an earlier data set
+            if re.fullmatch(FILES, path.name) and path.name not in written:
+                path.unlink()
+
+
+def _write_rows(file: "h5py.File", rows: np.ndarray) -> None:
+    features = file.create_dataset("features", np.shape(rows), np.float32)
+    for begin in range(0, len(rows), _BLOCK):
+        features[begin : begin + _BLOCK] = rows[begin : begin + _BLOCK]
 
 
 class _Tolerant(FileIO):
@@ -297,8 +348,8 @@ class _Tolerant(FileIO):
 
 
 @contextmanager
-def _writing_hdf5(path: Path) -> Iterator["h5py.File"]:
-    with replacing(path) as temporary, _Tolerant(temporary, "wb+") as file:
+def _new_hdf5(path: Path) -> Iterator["h5py.File"]:
+    with _Tolerant(path, "wb+") as file:
         with require("h5py").File(file, "w") as content:
             yield content
         if file.error is not None:

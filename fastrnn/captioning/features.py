@@ -3,7 +3,7 @@
 The one module of captioning that uses torch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,14 @@ class Extracted(NamedTuple):
     unreadable: dict[str, str]
 
 
+class Batch(NamedTuple):
+    """The same of some pictures, by their paths."""
+
+    paths: list[Path]
+    features: np.ndarray
+    unreadable: dict[Path, str]
+
+
 def extract(
     paths: Sequence[Path],
     backbone: str,
@@ -34,42 +42,67 @@ def extract(
     batch_size: int = 32,
     progress: Progress = iter,
 ) -> Extracted:
-    """Features of picture files.
+    """Features of the pictures in one folder: those of `batches`, which has the parameters, in one
+    array."""
+    options = {"columns": columns, "batch_size": batch_size, "progress": progress}
+    found = [*batches(paths, backbone, weights, **options)]
+    rows = [batch.features for batch in found if batch.paths]
+    features = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+    names = [path.name for batch in found for path in batch.paths]
+    why = {path.name: why for batch in found for path, why in batch.unreadable.items()}
+    return Extracted(names, features, why)
+
+
+def batches(
+    paths: Sequence[Path],
+    backbone: str,
+    weights: str | None = None,
+    *,
+    columns: int | None = None,
+    batch_size: int = 32,
+    progress: Progress = iter,
+) -> Iterator[Batch]:
+    """Features of picture files, a batch after the other.
 
     Inputs: paths; backbone, "scenes" or the name of a torchvision classification model; weights,
     "default" (torchvision downloads and checks them), a path to its state dict, or "none" (random,
     from seed 0); columns, how many features they must be (None: any); progress wraps the iteration
     over pictures.
-    Returns: Extracted; a picture that cannot be read is left out and named with its error.
+    Yields: Batch; a picture that cannot be read is left out and named with its error.
     Raises ValueError for an unknown backbone, weights that do not fit, and, with the first batch,
     features of another width or that are not finite; FileNotFoundError.
     """
     network = scenes_network if backbone == scenes.BACKBONE else torch_network
     load, run = network(backbone, weights)
-    names, rows, batch, unreadable = [], [], [], {}
+    good, batch, unreadable = [], [], {}
 
-    def features_of(batch: list) -> np.ndarray:
-        found = run(batch)
-        if columns not in (None, found.shape[1]):
+    def extracted() -> Batch:
+        found = run(batch) if batch else np.empty((0, 0), np.float32)
+        if good and columns not in (None, found.shape[1]):
             raise ValueError(f"{backbone}: expected {columns} features, got {found.shape[1]}")
         if not np.isfinite(found).all():
             raise ValueError(f"{backbone}: features that are not finite; are its weights damaged?")
-        return found
+        return Batch(good, found, unreadable)
 
     for path in progress(paths):
         try:
             batch.append(load(path))
         except OSError as error:
-            unreadable[path.name] = str(error).removeprefix(f"{path}: ")
+            unreadable[path] = str(error).removeprefix(f"{path}: ")
             continue
-        names.append(path.name)
+        good.append(path)
         if len(batch) == batch_size:
-            rows.append(features_of(batch))
-            batch = []
-    if batch:
-        rows.append(features_of(batch))
-    features = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
-    return Extracted(names, features, unreadable)
+            yield extracted()
+            good, batch, unreadable = [], [], {}
+    if good or unreadable:
+        yield extracted()
+
+
+def check_backbone(backbone: str) -> None:
+    """Raise ValueError for an unknown backbone, ModuleNotFoundError without what runs it."""
+    if backbone != scenes.BACKBONE:
+        require("torch")
+        backbones.preprocessing(backbone)
 
 
 def scenes_network(_backbone: str = scenes.BACKBONE, _weights: str | None = None):

@@ -1,33 +1,31 @@
 """A data set of the published layout from a folder of pictures and a file of captions."""
 
-import csv
-import io
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from sys import intern
 from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn.captioning import scenes
-from fastrnn.captioning.data import SPLITS, write_coco_data
-from fastrnn.captioning.features import Progress, extract
+from fastrnn.captioning.data import SPLITS, TEST, write_coco_data
+from fastrnn.captioning.features import Progress, batches, check_backbone
+from fastrnn.captioning.files import CaptionFile, match, read_captions
+from fastrnn.captioning.partial import Partial, Rows, blocks, stamp
 from fastrnn.captioning.vocabulary import build_vocabulary, encode, tokenize
 from fastrnn.optional import require
-from fastrnn.storage import check_folder, named, reading
-from fastrnn.vision.images import list_images
+from fastrnn.storage import check_folder, locked, named
 
-
-class CaptionFile(NamedTuple):
-    """captions and, where the file has them, splits by picture; problems, a line each."""
-
-    captions: dict[str, list[str]]
-    splits: dict[str, str]
-    problems: list[str]
+ALL = (*SPLITS, TEST)
+MOST_WORDS = 100  # of a caption that is not trained on: those are references, and stay whole
 
 
 class Report(NamedTuple):
-    """What became of the input: counts, and every picture or caption left out, with the reason."""
+    """What became of the input: counts; every picture or caption left out, with the reason; how
+    many validation and test captions were cut to MOST_WORDS."""
 
     train_images: int
     val_images: int
@@ -36,78 +34,9 @@ class Report(NamedTuple):
     vocabulary: int
     features: int
     problems: list[str]
-
-
-def read_captions(path: Path | str) -> CaptionFile:
-    """Read captions by picture: CSV with the columns image and caption, COCO's captions JSON, or
-    Karpathy's dataset JSON (whose splits are kept; its restval counts as train).
-
-    Raises FileNotFoundError, and ValueError that names the file for any other content. An empty
-    caption is left out and named.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    with reading(path, "UTF-8"):
-        text = path.read_text(encoding="utf-8-sig")
-    is_json = text.lstrip()[:1] in ("{", "[")
-    with named(path, "a JSON file" if is_json else "CSV"):
-        pairs, splits = _json_pairs(path, text) if is_json else (_csv_pairs(path, text), {})
-    captions: dict[str, list[str]] = {}
-    problems = []
-    for image, caption in pairs:
-        if tokenize(caption):
-            captions.setdefault(image, []).append(caption)
-        else:
-            problems.append(f"{image}: a caption without words ({caption.strip()!r})")
-    if not captions:
-        raise ValueError(f"{path}: no captions")
-    return CaptionFile(captions, splits, problems)
-
-
-def _csv_pairs(path: Path, text: str) -> list[tuple[str, str]]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    if not {"image", "caption"} <= set(rows.fieldnames or ()):
-        raise ValueError(f"{path}: expected the columns image,caption, got {rows.fieldnames}")
-    pairs = []
-    try:
-        for row in rows:
-            # An unquoted comma belongs to the caption where that is the last column.
-            surplus = row.pop(None, [])
-            if surplus and rows.fieldnames[-1] == "caption":
-                row["caption"] = ",".join([row["caption"], *surplus])
-                surplus = []
-            if not row["image"] or row["caption"] is None or surplus:
-                raise ValueError(f"{path}:{rows.line_num}: expected image,caption, got {row}")
-            pairs.append((row["image"], row["caption"]))
-    except csv.Error as error:
-        raise ValueError(f"{path}:{rows.line_num}: {error}") from None
-    return pairs
-
-
-def _json_pairs(path: Path, text: str) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    try:
-        content = json.loads(text)
-        images = content["images"]
-        if "annotations" in content:  # COCO
-            names = {image["id"]: image["file_name"] for image in images}
-            notes = content["annotations"]
-            # A name that no picture has stands for an annotation whose picture is not listed.
-            pairs = [(names.get(a["image_id"], f"id {a['image_id']}"), a["caption"]) for a in notes]
-            splits = {}
-        else:
-            pairs = [(i["filename"], s["raw"]) for i in images for s in i["sentences"]]
-            splits = {i["filename"]: i["split"].replace("restval", "train") for i in images}
-    except KeyError as error:
-        raise ValueError(
-            f"{path}: expected COCO's captions or Karpathy's dataset, but {error} is missing"
-        ) from None
-    except (AttributeError, TypeError):
-        raise ValueError(f"{path}: expected COCO's captions or Karpathy's dataset") from None
-    for name, caption in pairs:
-        if not isinstance(name, str) or not isinstance(caption, str):
-            raise ValueError(f"{path}: {name}: expected text for a caption, got {caption!r}")
-    return pairs, splits
+    test_images: int = 0
+    test_captions: int = 0
+    cut: int = 0
 
 
 def prepare(
@@ -119,70 +48,80 @@ def prepare(
     weights: str = "default",
     pca: int = 512,
     val: float = 0.125,
+    split: str | None = None,
     min_count: int = 2,
     max_words: int = 15,
     strict: bool = False,
     seed: int = 0,
     progress: Progress = iter,
+    note: Callable[[str], object] = lambda _: None,
 ) -> Report:
     """Build vocabulary, splits and features and write them in the published layout.
 
     Inputs: images, a folder; captions, a file for read_captions; out, the folder to write; backbone
-    and weights for features.extract; pca, most principal components of them to keep as well, scaled
-    to unit variance (0: none); val, the
-    fraction of pictures, or with 1 and more their number, for validation, drawn by picture from
-    seed where the captions file names no splits; min_count, occurrences in training captions below
-    which a word is <UNK>; max_words, words kept of a training caption (validation captions stay
-    whole); strict, to refuse where otherwise something is left out.
+    and weights for features.batches; pca, most principal components of them to keep as well, scaled
+    to unit variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
+    validation, drawn by picture from seed where the captions file names no splits; split, the one
+    in which all pictures are to be, of a data set that is there to evaluate on; min_count,
+    occurrences in training captions below which a word is <UNK>; max_words, words kept of a
+    training caption (others stay whole, up to MOST_WORDS); strict, to refuse where otherwise
+    something is left out; note gets a line on what the captions file was taken for, and on what an
+    earlier call, which was killed, had done: this one goes on from there.
     A picture that cannot be read, a caption whose picture is missing, a caption without words and a
     picture without captions are left out and named in the report; with strict, or where half of the
     pictures or more are lost, nothing is written.
-    Raises ValueError or FileNotFoundError.
+    Raises ValueError, FileNotFoundError or OSError; a data set that was in out is whole then.
     """
+    if split not in (None, *ALL):
+        raise ValueError(f"split: expected one of {', '.join(ALL)}, got {split!r}")
+    if pca < 0:
+        raise ValueError(f"pca: expected at least 1 component, or 0 for none, got {pca}")
     check_folder(out)
-    paths = {path.name: path for path in list_images(images)}
-    file = read_captions(captions)
-    problems = list(file.problems)
-    for name in file.captions.keys() - paths.keys():
-        problems.append(f"{name}: {len(file.captions[name])} captions, but no such picture")
-    for name in paths.keys() - file.captions.keys():
-        problems.append(f"{name}: no captions")
-    wanted = []
-    for name in sorted(file.captions.keys() & paths.keys()):
-        split = file.splits.get(name, "train")
-        if split in SPLITS:
-            wanted.append(name)
-        else:
-            problems.append(f"{name}: of the split {split}")
-    _refuse(strict, problems)
-    got = extract([paths[name] for name in wanted], backbone, weights, progress=progress)
-    problems += [f"{name}: cannot be read ({why})" for name, why in got.unreadable.items()]
-    _refuse(strict, problems)
-    if 2 * len(got.names) <= len(file.captions):
-        raise ValueError(
-            f"{images}: only {len(got.names)} of the {len(file.captions)} pictures in {captions} "
-            f"can be used; first problem: {min(problems, default='none is left')}"
+    check_backbone(backbone)
+    if not Path(images).is_dir():
+        raise NotADirectoryError(f"{images}: no such folder")
+    read = read_captions(captions)
+    note(f"{captions}: {read.kind}, {sum(map(len, read.captions.values()))} captions")
+    file = _of_folder(read, Path(images))
+
+    def divided(names: list[str], problems: list[str]) -> dict[str, str]:
+        _refuse(strict, problems)
+        _check_enough(images, captions, len(names), len(read.captions), problems)
+        return _divided(captions, names, file.splits, split, val, seed)
+
+    wanted = sorted(file.captions)
+    divided(wanted, file.problems)  # what is certain to be refused is so before the work
+    source = {"backbone": backbone, "weights": _remembered(weights)}
+    paths = {name: Path(images, name) for name in wanted}
+    with _extracted(Path(out), paths, source, progress, note) as (store, unreadable):
+        problems = file.problems + [f"{n}: cannot be read ({why})" for n, why in unreadable.items()]
+        names = [name for name in wanted if name not in unreadable]
+        splits = divided(names, problems)
+        source["images"] = str(Path(images).resolve())
+        limits = {"pca": pca, "min_count": min_count, "max_words": max_words}
+        report = write(
+            out, names, store.rows(names), file.captions, splits, **limits, source=source
         )
-    splits = file.splits or split_randomly(got.names, val, seed)
-    for split in SPLITS:
-        if split not in {splits[name] for name in got.names}:
-            raise ValueError(f"{captions}: no pictures of the split {split}")
-    report = write(
-        out,
-        got.names,
-        got.features,
-        file.captions,
-        splits,
-        pca,
-        min_count,
-        max_words,
-        {
-            "backbone": backbone,
-            "weights": _remembered(weights),
-            "images": str(Path(images).resolve()),
-        },
-    )
     return report._replace(problems=sorted(problems))
+
+
+def _of_folder(file: CaptionFile, images: Path) -> CaptionFile:
+    """A captions file whose pictures are paths from a folder; what is not there is a problem."""
+    found, there = match(file.captions, images)
+    captions: dict[str, list[str]] = {}
+    splits, problems = {}, [*file.problems]
+    for name, texts in file.captions.items():
+        path, split = found.get(name), file.splits.get(name)
+        if path is None:
+            problems.append(f"{name}: {len(texts)} captions, but no such picture")
+        elif re.search(r"[\r\n\ud800-\udfff]", path):
+            problems.append(f"{path}: a name with line ends, or not of Unicode, fits no list")
+        elif splits.setdefault(path, split) != split:
+            raise ValueError(f"{path}: in the splits {splits[path]} and {split}")
+        else:
+            captions.setdefault(path, []).extend(texts)
+    problems += [f"{path}: no captions" for path in {*there} - {*found.values()}]
+    return CaptionFile(captions, splits if file.splits else {}, problems, file.kind)
 
 
 def _refuse(strict: bool, problems: list[str]) -> None:
@@ -190,8 +129,81 @@ def _refuse(strict: bool, problems: list[str]) -> None:
         raise ValueError(f"{len(problems)} problems, first {min(problems)}")
 
 
+def _check_enough(images, captions, usable: int, total: int, problems: list[str]) -> None:
+    if 2 * usable <= total:
+        raise ValueError(
+            f"{images}: only {usable} of the {total} pictures in {captions} can be used; first "
+            f"problem: {min(problems, default='none is left')}"
+        )
+
+
+def _divided(
+    captions: Path | str,
+    names: list[str],
+    splits: dict[str, str],
+    split: str | None,
+    val: float,
+    seed: int,
+) -> dict[str, str]:
+    """Split by picture: the one for all, that of the captions file, or a random one."""
+    if split is not None:
+        return dict.fromkeys(names, split)
+    splits = splits or split_randomly(names, val, seed)
+    for needed in SPLITS:
+        if needed not in {splits[name] for name in names}:
+            raise ValueError(f"{captions}: no pictures of the split {needed}")
+    return splits
+
+
 def _remembered(weights: str) -> str:
     return weights if weights in ("default", "none") else str(Path(weights).resolve())
+
+
+@contextmanager
+def _extracted(
+    out: Path,
+    paths: Mapping[str, Path],
+    source: Mapping[str, str],
+    progress: Progress,
+    note: Callable[[str], object],
+) -> Iterator[tuple[Partial, dict[str, str]]]:
+    """Features of pictures by their names, in a folder that is this process's alone, and why the
+    others have none. They go with the block's end, but stay after a kill or Ctrl-C."""
+    with _held(out):
+        made_with = dict(source)
+        if Path(source["weights"]).is_file():
+            made_with["stamp"] = stamp(Path(source["weights"]))
+        store = Partial(out, made_with, len(paths))
+        try:
+            todo = {path: name for name, path in paths.items() if not store.has(name, path)}
+            if len(todo) < len(paths):
+                done = len(paths) - len(todo)
+                note(f"{out}: going on where {done} of {len(paths)} pictures have been done")
+            unreadable = {}
+            options = source["backbone"], source["weights"]
+            for batch in batches([*todo], *options, progress=progress):
+                if batch.paths:
+                    store.append({todo[path]: path for path in batch.paths}, batch.features)
+                unreadable |= {todo[path]: why for path, why in batch.unreadable.items()}
+            yield store, unreadable
+        except (ValueError, OSError):
+            store.delete()
+            raise
+        store.delete()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """A block that has a folder for itself; made for it, the folder goes if it stays empty."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder):
+            yield
+    finally:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def split_randomly(names: Sequence[str], val: float, seed: int) -> dict[str, str]:
@@ -206,53 +218,71 @@ def split_randomly(names: Sequence[str], val: float, seed: int) -> dict[str, str
 def write(
     out: Path | str,
     names: Sequence[str],
-    features: np.ndarray,
-    captions: dict[str, list[str]],
-    splits: dict[str, str],
+    features: Rows,
+    captions: Mapping[str, list[str]],
+    splits: Mapping[str, str],
+    *,
     pca: int,
     min_count: int,
     max_words: int,
     source: dict[str, str],
 ) -> Report:
     """Encode and write what has been read; source is remembered beside the features."""
-    words = {name: [tokenize(caption) for caption in captions[name]] for name in names}
-    members = {s: [i for i, name in enumerate(names) if splits[name] == s] for s in SPLITS}
-    idx_to_word = build_vocabulary(
-        (caption for i in members["train"] for caption in words[names[i]]), min_count
-    )
+    words = {name: [[*map(intern, tokenize(c))] for c in captions[name]] for name in names}
+    members = {s: [i for i, name in enumerate(names) if splits[name] == s] for s in ALL}
+    learnt = members["train"] or range(len(names))  # what there is, where nothing is trained on
+    idx_to_word = build_vocabulary((c for i in learnt for c in words[names[i]]), min_count)
     word_to_idx = {word: i for i, word in enumerate(idx_to_word)}
-    content: dict[str, dict[str, object]] = {}
+    content, cut = {}, 0
     for split, rows in members.items():
-        pairs = [(k, caption) for k, i in enumerate(rows) for caption in words[names[i]]]
+        if not rows and split not in SPLITS:
+            continue
+        most = max_words if split == "train" else MOST_WORDS
+        chosen = [names[i] for i in rows]
+        said = [caption for name in chosen for caption in words[name]]
         content[split] = {
-            "captions": encode(
-                [caption for _, caption in pairs],
-                word_to_idx,
-                max_words if split == "train" else None,
-            ),
-            "image_idxs": [k for k, _ in pairs],
-            "features": features[rows],
-            "urls": [names[i] for i in rows],
+            "captions": encode(said, word_to_idx, most),
+            "image_idxs": [k for k, name in enumerate(chosen) for _ in words[name]],
+            "features": features.take(rows),
+            "urls": chosen,
+            "texts": [
+                _line(*pair) for n in chosen for pair in zip(captions[n], words[n], strict=True)
+            ],
         }
+        if split != "train":
+            cut += sum(len(caption) > most for caption in said)
     reduction = None
-    if pca:
-        reduction = fit_pca(content["train"]["features"], pca)
+    if pca and members["train"]:
+        reduction = mean, components = fit_pca(content["train"]["features"], pca)
+        reduced = partial(apply_pca, mean=mean, components=components)
         for split in content.values():
-            split["features_pca"] = apply_pca(split["features"], *reduction)
+            split["features_pca"] = split["features"].changed(reduced)
     write_coco_data(out, idx_to_word, content, source=source, reduction=reduction)
-    train, val = content["train"], content["val"]
+    images = {split: len(members[split]) for split in ALL}
+    texts = {split: len(content[split]["captions"]) if split in content else 0 for split in ALL}
+    width = features.shape[1] if reduction is None else components.shape[1]
     return Report(
-        len(members["train"]),
-        len(members["val"]),
-        len(train["captions"]),
-        len(val["captions"]),
+        images["train"],
+        images["val"],
+        texts["train"],
+        texts["val"],
         len(idx_to_word),
-        features.shape[1] if reduction is None else reduction[1].shape[1],
-        [],
+        width,
+        problems=[],
+        test_images=images[TEST],
+        test_captions=texts[TEST],
+        cut=cut,
     )
 
 
-def fit_pca(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _line(caption: str, words: list[str]) -> str:
+    """A caption as it was written, in one line of a text file; of a long one the first words."""
+    if len(words) > MOST_WORDS:
+        return " ".join(words[:MOST_WORDS])
+    return " ".join(caption.encode(errors="replace").decode().split())
+
+
+def fit_pca(features: np.ndarray | Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The mean (D,) and at most k principal components (D, k), float32, of rows (n, D), with one
     factor on all components that makes the reduced features' variance 1 on average: backbones
     differ by orders of magnitude, and learning rates are found for features of that size.
@@ -261,9 +291,11 @@ def fit_pca(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """
     if k < 1:
         raise ValueError(f"pca: expected at least 1 component, got {k}")
-    mean = features.mean(axis=0, dtype=np.float64)
-    centred = features - mean
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(features))
+    n = len(features)
+    mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks(features)) / n
+    centred = (block - mean for block in blocks(features))
+    covariance = sum(block.T @ block for block in centred) / n
+    values, vectors = np.linalg.eigh(covariance)
     k = min(k, *features.shape)
     components = vectors[:, ::-1][:, :k] / np.sqrt(max(values[::-1][:k].mean(), 1e-30))
     return mean.astype(np.float32), components.astype(np.float32)
@@ -288,7 +320,7 @@ def prepare_scenes(out: Path | str, train: int, val: int, seed: int) -> Report:
     return write(
         out,
         names,
-        scenes.features(pictures),
+        Rows(scenes.features(pictures), np.arange(train + val)),
         dict(zip(names, captions, strict=True)),
         {name: "train" if i < train else "val" for i, name in enumerate(names)},
         pca=512,

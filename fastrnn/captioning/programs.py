@@ -2,20 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
-from fastrnn.captioning import features, prepare
-from fastrnn.captioning.metrics import references_by_image
-from fastrnn.captioning.model import CaptioningRNN, shapes
+from fastrnn.captioning import evaluation, features, prepare
+from fastrnn.captioning.metrics import cider_d, words_of
+from fastrnn.captioning.model import NULL, CaptioningRNN, shapes
 from fastrnn.captioning.plots import plot_curves
 from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
-from fastrnn.captioning.training import CaptioningSolver, generated_bleu
-from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.captioning.training import CaptioningSolver
 from fastrnn.nn import single
 from fastrnn.nn.single import CELLS
 from fastrnn.optim import RULES
@@ -74,7 +74,8 @@ SCENES_DEFAULTS = {
     "lr_decay": 0.8,
     "dropout": 0.1,
 }
-GALLERY_IMAGES = 12
+GALLERY_RANDOM, GALLERY_ENDS = 8, 4  # pictures; as many of the best as of the worst
+GALLERY_OF = 200  # pictures of which a training shows some
 
 
 class Job:
@@ -88,6 +89,9 @@ class Job:
         self.data = coco.load_coco_data(base, settings["max_train"], pca, seed=seed)
         for split in coco.SPLITS:
             self.data[f"{split}_features"].check_finite()
+        if not len(self.data["train_captions"]):
+            raise ValueError(f"{base}: no captions to train on")
+        self.cut = _cut(self.data, "val")
         words, D = self.data["word_to_idx"], self.data["train_features"].shape[1]
         sizes = D, settings["wordvec"], settings["hidden"], settings["cell"]
         check_shapes(folder, shapes(len(words), *sizes))
@@ -125,6 +129,7 @@ class Job:
             f"{len(data['train_captions']):,} captions of {len(data['train_features']):,} "
             f"pictures, {len(data['val_features']):,} to validate, "
             f"{len(data['idx_to_word']):,} words"
+            + (f"; {self.cut} captions cut to {prepare.MOST_WORDS} words" if self.cut else "")
         )
 
     def train(self, on_iteration: Callable[[Solver], None] | None = None) -> None:
@@ -145,23 +150,25 @@ class Job:
         }
         metrics = runs.add_metrics(self.folder, {"training": training})
         if len(self.data["val_captions"]):
-            metrics = _evaluate(self.folder, self.base, "val", self.settings["backend"], 1)
-            self._gallery()
+            run = read_run(self.folder)
+            run.model.backend = self.settings["backend"]
+            held, training = (
+                evaluation.open_pictures(run, self.base, split) for split in ("val", "train")
+            )
+            metrics, _, _ = _judge(self.folder, run.model, held, training, "val greedy")
+            some = np.random.default_rng(0).permutation(len(held.urls))[:GALLERY_OF]
+            held = held.take(some)
+            samples = evaluation.say(run.model, held.features, beam_size=5, suppress_unk=True)
+            _draw(self.folder / "gallery.png", held, samples)
         return metrics
 
-    def _gallery(self) -> None:
-        references = references_by_image(self.data, "val")
-        images = list(references)[:GALLERY_IMAGES]
-        folder = Path(self.run.source.get("images", self.base))
-        paths = [folder / str(url) for url in self.data["val_urls"][images]]
-        shown = [(path, image) for path, image in zip(paths, images, strict=True) if path.is_file()]
-        if not shown:
-            return
-        rows = self.data["val_features"][[image for _, image in shown]]
-        captions = _say(self.run.model, rows, self.data["idx_to_word"], beam_size=5)
-        true = [[" ".join(words) for words in references[image][:2]] for _, image in shown]
-        pictures = [np.asarray(open_rgb(path)) for path, _ in shown]
-        figures.save(gallery(pictures, captions, true), self.folder / "gallery.png")
+
+def _cut(data: dict[str, object], split: str) -> int:
+    """Cut the captions of a split to prepare.MOST_WORDS, for memory goes with the longest one;
+    return how many were longer."""
+    captions, most = data[f"{split}_captions"], prepare.MOST_WORDS + 2  # <START> and <END>
+    data[f"{split}_captions"] = captions[:, :most]
+    return int((captions[:, most:] != data["word_to_idx"][NULL]).any(axis=1).sum())
 
 
 @contextmanager
@@ -223,6 +230,15 @@ def _data_of(folder: Path, recorded: str, given: Path | None) -> Path:
     return base.resolve()
 
 
+class Evaluation(NamedTuple):
+    """metrics, all in metrics.json; scores, of the model and of what it is to be read beside;
+    notes, a line each."""
+
+    metrics: dict[str, dict[str, float]]
+    scores: dict[str, dict[str, float]]
+    notes: list[str]
+
+
 def evaluate(
     folder: Path,
     data: Path | None,
@@ -230,35 +246,74 @@ def evaluate(
     backend: str | None,
     beam: int,
     length_penalty: float = 1.0,
-) -> dict[str, dict[str, float]]:
-    """Corpus BLEU-1..4 of a run on a split, added to its metrics.json; returns all in there."""
+    name: str | None = None,
+) -> Evaluation:
+    """Figures of a run on a split of its data set, or of another, all of whose words it need not
+    know. They are added to its metrics.json under the split and the decoding, after the name of
+    another data set (None: its folder's); into the run's folder go, under the same name,
+    results-*.json, which has the baselines, too, results-*.csv, a line a picture, and
+    gallery-*.png. Raises ValueError for a name that is no file's."""
+    if name is not None and (not name or Path(name).name != name):
+        raise ValueError(f"name: expected one for a file, got {name!r}")
     with runs.looked_at(folder):
-        return _evaluate(folder, data, split, backend, beam, length_penalty)
+        run = read_run(folder)
+        run.model.backend = backend
+        home, base = (_data_of(folder, run.data, given) for given in (None, data))
+        held = evaluation.open_pictures(run, base, split)
+        if not home.is_dir() and held.known:
+            home = base  # it has moved
+        training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
+        other = name if name is not None else "" if base == home else base.name
+        title = " ".join(filter(None, (other, split, "greedy" if beam == 1 else f"beam {beam}")))
+        options = {"beam_size": beam, "length_penalty": length_penalty}
+        metrics, samples, judged = _judge(folder, run.model, held, training, title, **options)
+        scores = {"model": judged.figures, **evaluation.beside(held, training)}
+        _write_results(folder, base, held, samples, judged, title, scores)
+    notes = judged.missing
+    if not held.known:
+        notes = [f"{base}: {held.unknown} words of its captions are unknown to {folder}", *notes]
+    return Evaluation(metrics, scores, notes)
 
 
-def _evaluate(folder, data, split, backend, beam, length_penalty=1.0):
-    run = read_run(folder)
-    run.model.backend = backend
-    base = _data_of(folder, run.data, data)
-    content = coco.load_coco_data(base, pca_features=run.settings["pca"])
-    if content["word_to_idx"] != run.model.word_to_idx:
-        raise ValueError(f"{base}: not the vocabulary that {folder} was trained with")
-    rows = content[f"{split}_features"]
-    if rows.shape[1] != (columns := run.model.params["W_proj"].shape[0]):
-        raise ValueError(f"{rows.path}: expected {columns} columns, got {rows.shape[1]}")
-    rows.check_finite()
+def _judge(folder, model, held, training, title, **options):
+    """All metrics of a run, with those of its model's captions under a title; these captions,
+    decoded, and their scores."""
     started = time.perf_counter()
-    figures = generated_bleu(
-        run.model,
-        content,
-        split,
-        len(rows),
-        beam_size=beam,
-        length_penalty=length_penalty,
-    )
-    figures["seconds"] = time.perf_counter() - started
-    name = "greedy" if beam == 1 else f"beam {beam}"
-    return runs.add_metrics(folder, {f"{split} {name}": figures})
+    samples = evaluation.say(model, held.features, **options)
+    seconds = time.perf_counter() - started
+    known = None if training is None else [c for captions in training.references for c in captions]
+    judged = evaluation.score(held.references, samples, known)
+    metrics = runs.add_metrics(folder, {title: judged.figures | {"seconds": seconds}})
+    return metrics, samples, judged
+
+
+def _write_results(folder, base, held, samples, judged, title, scores):
+    name = title.replace(" ", "-")
+    content = {"data": str(base), "pictures": len(samples), "scores": scores}
+    storage.write_json(folder / f"results-{name}.json", content)
+    evaluation.write_by_picture(folder / f"results-{name}.csv", held, samples, judged.by_picture)
+    _draw(folder / f"gallery-{name}.png", held, samples)
+
+
+def _draw(path: Path, held: evaluation.Pictures, samples: list[str]) -> None:
+    """A gallery of random pictures, then some of the best and the worst by CIDEr-D, of those whose
+    files are there."""
+    cider = cider_d(held.references, samples)
+    there = [i for i, url in enumerate(held.urls) if (held.folder / url).is_file()]
+    shown = np.random.default_rng(0).permutation(there)[:GALLERY_RANDOM].tolist()
+    ranked = sorted({*there} - {*shown}, key=lambda i: -cider[i])
+    ends = min(GALLERY_ENDS, len(ranked) // 2)
+    best, worst = ranked[:ends], ranked[len(ranked) - ends :]
+    pictures, titles, notes = [], [], []
+    for kind, images in (("random", shown), ("of the best", best), ("of the worst", worst)):
+        for i in images:
+            with suppress(OSError):  # a broken one
+                pictures.append(np.asarray(open_rgb(held.folder / held.urls[i])))
+                titles.append(" ".join(words_of(samples[i])))
+                true = [" ".join(words) for words in held.references[i][:2]]
+                notes.append([f"{kind}, CIDEr-D {cider[i]:.2f}", *true])
+    if pictures:
+        figures.save(gallery(pictures, titles, notes), path)
 
 
 def caption_images(
@@ -291,20 +346,14 @@ def caption_images(
     rows = got.features
     if reduction is not None:
         rows = prepare.apply_pca(rows, *reduction)
-    idx_to_word = [run.model.idx_to_word[i] for i in range(len(run.model.idx_to_word))]
-    captions = _say(run.model, rows, idx_to_word, **options)
-    return dict(zip(got.names, captions, strict=True)), got.unreadable
-
-
-def _say(model: CaptioningRNN, rows: np.ndarray, idx_to_word: list[str], **options) -> list[str]:
-    """Captions as people read them, without <END>."""
-    options = {"suppress_unk": True} | options
-    decoded = decode_captions(model.sample(rows, **options), idx_to_word)
-    return [printable(caption.removesuffix("<END>").strip()) for caption in decoded]
+    captions = evaluation.say(run.model, rows, **({"suppress_unk": True} | options))
+    said = [printable(" ".join(words_of(caption))) for caption in captions]
+    return dict(zip(got.names, said, strict=True)), got.unreadable
 
 
 def draw_gallery(path: Path, folder: Path, captions: dict[str, str]) -> None:
-    """A PNG of the first pictures of a folder with their captions."""
-    names = list(captions)[:GALLERY_IMAGES]
+    """A PNG of random pictures of a folder with their captions."""
+    order = np.random.default_rng(0).permutation(len(captions))[: GALLERY_RANDOM + GALLERY_ENDS]
+    names = [[*captions][i] for i in sorted(order)]
     pictures = [np.asarray(open_rgb(folder / name)) for name in names]
     figures.save(gallery(pictures, [captions[name] for name in names]), path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.captioning import programs
+from fastrnn.captioning import evaluation, programs
 from fastrnn.cli.options import FILE, FOLDER, OUTPUT, check_output
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
@@ -38,7 +38,8 @@ def command() -> None:
     "--captions",
     type=FILE,
     required=True,
-    help="CSV with the columns image,caption; COCO's captions JSON; or Karpathy's dataset JSON.",
+    help="CSV or TSV with the columns image,caption, perhaps split; COCO's captions JSON; "
+    "Karpathy's dataset JSON; Flickr8k.token.txt; Flickr30k's results.csv.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Data folder to write.")
 @click.option("--backbone", default="squeezenet1_1", show_default=True, help="torchvision model.")
@@ -63,6 +64,11 @@ def command() -> None:
     help="Validation pictures: a fraction, or from 1 on their number.",
 )
 @click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Put all pictures into this split, of a data set to evaluate on.",
+)
+@click.option(
     "--min-count",
     type=click.IntRange(1),
     default=2,
@@ -74,7 +80,7 @@ def command() -> None:
     type=click.IntRange(1),
     default=15,
     show_default=True,
-    help="Words of a training caption.",
+    help="Words of a training caption; others are whole, up to 100.",
 )
 @click.option("--strict", is_flag=True, help="Refuse where else something would be left out.")
 @click.option("--seed", default=0, show_default=True, help="Of the split.")
@@ -82,23 +88,38 @@ def prepare(images, captions, out, **options) -> None:
     """Turn a folder of pictures and their captions into a data set.
 
     A picture that cannot be read, a caption without a picture or without words and a picture
-    without captions are named, counted and left out; half of the pictures lost is an error.
+    without captions are named, counted and left out; half of the pictures lost is an error. Where
+    it was stopped, also by a kill, the same command goes on.
 
     \b
     Example:
       fastrnn caption prepare --images photos --captions captions.csv --out data --pca 512
     """
-    from fastrnn.captioning.prepare import prepare
+    from fastrnn.captioning.partial import ROWS
+    from fastrnn.captioning.prepare import MOST_WORDS, prepare
 
-    report = prepare(images, captions, out, progress=bar("features", "image"), **options)
+    try:
+        shown = bar("features", "image")
+        report = prepare(images, captions, out, progress=shown, note=say, **options)
+    except KeyboardInterrupt:
+        if (out / ROWS).exists():
+            say("the same command goes on from here", err=True)
+        raise
     for problem in report.problems[:20]:
         say(f"left out: {problem}", err=True)
     if len(report.problems) > 20:
         say(f"left out: {len(report.problems) - 20} more", err=True)
+    if report.cut:
+        say(f"{report.cut} validation and test captions cut to {MOST_WORDS} words", err=True)
+    splits = [
+        (report.train_images, report.train_captions),
+        (report.val_images, report.val_captions),
+        *([(report.test_images, report.test_captions)] if report.test_images else []),
+    ]
+    pictures, texts = (" + ".join(map(str, counts)) for counts in zip(*splits, strict=True))
     say(
-        f"{out}: {report.train_images} + {report.val_images} pictures, {report.train_captions} + "
-        f"{report.val_captions} captions, {report.vocabulary} words, {report.features} features, "
-        f"{len(report.problems)} left out"
+        f"{out}: {pictures} pictures, {texts} captions, {report.vocabulary} words, "
+        f"{report.features} features, {len(report.problems)} left out"
     )
 
 
@@ -176,19 +197,30 @@ def train(data, out, resume, **options) -> None:
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--beam", type=click.IntRange(1), default=1, show_default=True, help="1: greedy.")
 @click.option("--length-penalty", default=1.0, show_default=True, help="Power of the length.")
-@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True
+)
+@click.option("--name", help="Of another data set's figures (default: its folder's name).")
 @BACKEND
-def evaluate(run, data, beam, length_penalty, split, backend) -> None:
-    """Corpus BLEU-1..4 of generated captions, all references counting; adds to metrics.json.
+def evaluate(run, data, beam, length_penalty, split, name, backend) -> None:
+    """How good generated captions are, all references counting, beside captions by no model: one
+    for all pictures, those of the nearest training pictures, one human's against the others'.
 
-    DATA is where the run was trained unless another data set is given.
+    DATA is where the run was trained unless another data set is given, whose words the run need not
+    know. Adds to metrics.json; writes results-*.json, results-*.csv, a line a picture, and
+    gallery-*.png into the run.
 
     \b
-    Example:
+    Examples:
       fastrnn caption evaluate run --beam 5
+      fastrnn caption evaluate run other --split test
     """
-    metrics = programs.evaluate(run, data, split, backend, beam, length_penalty)
-    _print_metrics(metrics)
+    done = programs.evaluate(run, data, split, backend, beam, length_penalty, name)
+    for line in done.notes:
+        say(line, err=True)
+    _print_metrics(done.metrics)
+    for line in evaluation.table(done.scores):
+        say(line)
 
 
 @command.command("sample")
@@ -203,7 +235,7 @@ def evaluate(run, data, beam, length_penalty, split, backend) -> None:
 @click.option("--top-p", type=float, help="Draw from the fewest words that cover this probability.")
 @click.option("--unk/--no-unk", default=False, show_default=True, help="Whether to say <UNK>.")
 @click.option("--weights", help="The backbone's weights, if they have moved since prepare.")
-@click.option("--gallery", type=OUTPUT, help="PNG of the first pictures with their captions.")
+@click.option("--gallery", type=OUTPUT, help="PNG of some pictures with their captions.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @BACKEND
 def sample(run, images, out, weights, gallery, backend, unk, beam, **options) -> None:

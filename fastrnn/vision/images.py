@@ -10,18 +10,23 @@ from fastrnn.storage import check_regular
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def list_images(folder: Path | str) -> list[Path]:
-    """Picture files in a folder, by suffix, in alphabetical order, hidden ones left out.
+def list_images(folder: Path | str, *, below: bool = False) -> list[Path]:
+    """Picture files in a folder, with below also in the folders within, by suffix, in alphabetical
+    order, hidden ones left out.
 
     Raises NotADirectoryError or FileNotFoundError where there is no folder or no picture in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder")
+    paths = [*folder.iterdir()]
+    if below:  # rglob follows no links but its own folder
+        paths += [path for inner in paths if inner.is_dir() for path in inner.rglob("*")]
     found = sorted(
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+        path
+        for path in paths
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not found:
         raise FileNotFoundError(f"{folder}: no pictures ({', '.join(IMAGE_SUFFIXES)})")
