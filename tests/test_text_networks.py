@@ -26,7 +26,14 @@ from fastrnn.text.encoders import dropout
 from fastrnn.text.model import DESCRIPTION, build, probabilities, ready
 from fastrnn.text.networks import Network
 from fastrnn.text.settings import SETTINGS, complete
-from fastrnn.text.training import BUCKET, Examples, TextSolver, class_weights, initial_vectors
+from fastrnn.text.training import (
+    BUCKET,
+    FEWEST_UNITS,
+    Examples,
+    TextSolver,
+    class_weights,
+    initial_vectors,
+)
 from fastrnn.text.vocabulary import UNKNOWN, Sentences, Vocabulary, as_sets
 from fastrnn.weights import ORDERS, reorder
 
@@ -1027,7 +1034,7 @@ def test_a_batch_of_too_many_words_is_the_sum_of_its_parts(name, weights, monkey
     solver = TextSolver(network, Examples(sentences, y, weights), **options)
     whole = network.loss(sentences, y, weights)
     solver.rng, read = None, []
-    monkeypatch.setattr("fastrnn.text.training.STEP_WORDS", 8)
+    monkeypatch.setattr("fastrnn.text.training.STEP_UNITS", 8 * FEWEST_UNITS)
     loss_of = Network.loss
     monkeypatch.setattr(Network, "loss", lambda *a: (read.append(len(a[2])), loss_of(*a))[1])
     loss, grads = solver.loss(np.arange(4))
@@ -1053,6 +1060,15 @@ def test_only_the_beginnings_of_long_texts_are_learnt(model, cut):
     same = Training(given | {"max_words": 0}, short if cut else texts, y, CLASSES)
     for a, b in zip(same.solvers[0].examples[0], solver.examples[0], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_long_texts_do_not_make_gradients_overflow(rng):
+    """As those of a layer-normalised LSTM would."""
+    texts = [" ".join(map(str, rng.integers(2000, size=4900))) for _ in range(4)]
+    training = Training({"model": "layer_norm_lstm", "epochs": 1}, texts, np.arange(4) % 2, CLASSES)
+    training.run()
+    assert training.cut == 4
+    assert all(np.isfinite(w).all() for w in training.solvers[0].params.values())
 
 
 def test_too_little_memory_says_for_what(monkeypatch, rng):

@@ -27,8 +27,9 @@ RESUMABLE = {"epochs", "patience", "backend"}
 LATER = {"zoneout": 0.0, "recurrent_dropout": 0.0, "metric": "accuracy"}
 # Batches that are shuffled together and then sorted by length.
 BUCKET = 20
-# Words with their padding that a recurrent network's gradients are computed of at a time.
-STEP_WORDS = 1 << 15
+# What a recurrent network's gradients are computed of at a time: words with their padding, times
+# its hidden units, which count as FEWEST_UNITS if they are fewer: 32,768 words.
+STEP_UNITS, FEWEST_UNITS = 1 << 23, 256
 
 
 class Examples(NamedTuple):
@@ -81,13 +82,16 @@ class TextSolver(Solver):
 
     def loss(self, examples: np.ndarray) -> tuple[float, Gradients]:
         """Loss and gradients of the training sentences with these indices; a recurrent network's
-        are summed over parts where they have more than STEP_WORDS words."""
+        are summed over parts where it would have more than STEP_UNITS to keep."""
         rows, lengths = len(examples), self.examples.sentences.lengths[examples]
-        padded = isinstance(self.network.encoder, Recurrent)
-        if not padded or rows * lengths.max() <= STEP_WORDS:
+        encoder = self.network.encoder
+        if not isinstance(encoder, Recurrent):
+            return self._loss(examples)
+        most = STEP_UNITS // max(FEWEST_UNITS, encoder.hidden * len(encoder.directions))
+        if rows * lengths.max() <= most:
             return self._loss(examples)
         loss, grads = 0.0, {}
-        for part in batches(lengths, rows, STEP_WORDS):
+        for part in batches(lengths, rows, most):
             share = len(part) / rows
             more, added = self._loss(examples[part])
             loss += share * more
