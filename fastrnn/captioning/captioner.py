@@ -37,7 +37,7 @@ class Captioner:
         max_length: int = 30,
         *,
         beam_size: int = 1,
-        length_penalty: float = 0.7,
+        length_penalty: float = 1.0,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,

@@ -88,6 +88,7 @@ SCENES_DEFAULTS = {
 GALLERY_RANDOM, GALLERY_ENDS = 8, 4  # pictures; as many of the best as of the worst
 GALLERY_OF = 200  # pictures of which a training shows some
 HEATMAPS = 4  # pictures
+SAYING = {"suppress_unk": True, "block_ngrams": 3}  # as the commands do unless they are told
 
 
 class Job:
@@ -181,10 +182,10 @@ class Job:
             held, training = (
                 evaluation.open_pictures(run, self.base, split) for split in ("val", "train")
             )
-            metrics, _, _ = _judge(self.folder, run.model, held, training, "val greedy")
+            metrics, _, _ = _judge(self.folder, run.model, held, training, "val greedy", **SAYING)
             some = np.random.default_rng(0).permutation(len(held.urls))[:GALLERY_OF]
             held = held.take(some)
-            samples = evaluation.say(run.model, held.features, beam_size=5, suppress_unk=True)
+            samples = evaluation.say(run.model, held.features, beam_size=5, **SAYING)
             _draw(self.folder / "gallery.png", held, samples)
             if run.model.decoder == "attention":
                 _draw_looks(self.folder / "attention.png", run, held)
@@ -376,7 +377,7 @@ def _draw_looks(path: Path, run: Run, held: evaluation.Pictures) -> None:
     to = features.preprocessing(run.source["backbone"], run.source.get("view", "centre"))
     pictures = [np.asarray(open_rgb(held.folder / held.urls[i])) for i in there]
     grids = held.features.take(there)[:]
-    said = run.model.sample(grids, beam_size=5, suppress_unk=True)
+    said = run.model.sample(grids, beam_size=5, **SAYING)
     words = [[run.model.idx_to_word[int(i)] for i in caption if i] for caption in said]
     parts = [seen_part(picture, to.resize, to.crop) for picture in pictures]
     figures.save(plot_looks(parts, words, run.model.looks(grids, said)), path)

@@ -23,7 +23,7 @@ SEVERAL = click.option(
 )
 LENGTH_PENALTY = click.option(
     "--length-penalty",
-    default=0.7,
+    default=1.0,
     show_default=True,
     help="Power of the length that a beam's log-probabilities are divided by.",
 )
@@ -31,7 +31,7 @@ UNK = click.option("--unk/--no-unk", default=False, show_default=True, help="Whe
 BLOCK_NGRAMS = click.option(
     "--block-ngrams",
     type=click.IntRange(0),
-    default=0,
+    default=3,
     show_default=True,
     help="Say no so many words in a row twice in a caption; 0: any.",
 )
