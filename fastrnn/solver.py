@@ -47,13 +47,17 @@ def clip_by_global_norm(grads: Gradients, max_norm: float) -> float:
 
     Returns: the norm before.
     """
-    values = [g.values if isinstance(g, RowGradient) else g for g in grads.values()]
+    values = _arrays(grads)
     # Not np.vdot: BLAS sums in another order on another number of threads.
     norm = math.sqrt(sum(float(np.einsum("i,i", g.ravel(), g.ravel())) for g in values))
     if max_norm < norm < math.inf:
         for g in values:
             g *= max_norm / norm
     return norm
+
+
+def _arrays(grads):
+    return [g.values if isinstance(g, RowGradient) else g for g in grads.values()]
 
 
 def ran_out(patience: int | None, history: list[dict[str, float]]) -> bool:
@@ -214,17 +218,22 @@ class Solver:
                     raise KeyboardInterrupt
         self.params.update(_copies(self.best_params or self.averages or {}))
 
+    def _diverged(self, what, value):
+        """Before an update: the parameters are still good."""
+        return FloatingPointError(
+            f"the {what} became {value} at iteration {self.iteration + 1}; a lower learning rate "
+            "or clip_norm may help"
+        )
+
     def _iterate(self) -> None:
         started = time.perf_counter()
         examples = self.order[self.position : self.position + self.batch_size]
         loss, grads = self.loss(examples)
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss became {loss} at iteration {self.iteration + 1}; a lower learning rate "
-                "or clip_norm may help"
-            )
-        if self.clip_norm is not None:
-            clip_by_global_norm(grads, self.clip_norm)
+            raise self._diverged("loss", loss)
+        norm = clip_by_global_norm(grads, self.clip_norm or math.inf)
+        if not math.isfinite(norm) and not all(np.isfinite(g).all() for g in _arrays(grads)):
+            raise self._diverged("gradient", norm)
         rule = optim.RULES[self.update_rule]
         for name, dw in grads.items():  # of the parameters that are trained
             rule(self.params[name], dw, self.optim_configs[name], out=self.params[name])

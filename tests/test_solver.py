@@ -292,6 +292,21 @@ def test_solver_stops_at_a_loss_that_is_not_finite(tmp_path):
         solver.train()
 
 
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_solver_stops_before_a_gradient_that_is_not_finite(value, clip_norm):
+    class Diverging(LeastSquares):
+        def loss(self, examples):
+            loss, grads = super().loss(examples)
+            grads["b"][:] = value if self.iteration == 3 else grads["b"]
+            return loss, grads
+
+    solver = Diverging(clip_norm=clip_norm)
+    with pytest.raises(FloatingPointError, match=rf"the gradient became {value} at iteration 4"):
+        solver.train()
+    assert all(np.isfinite(w).all() for w in solver.params.values())
+
+
 def test_train_does_not_overwrite_a_checkpoint(tmp_path):
     LeastSquares(checkpoint=tmp_path).train()
     with pytest.raises(FileExistsError, match="has a checkpoint"):
