@@ -335,6 +335,25 @@ def test_a_step_in_training_is_a_sequence_of_one(cell, rng, dtype):
     assert_same_bits(gradients[1], dh0)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "cython"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("cell", "keywords"), [("rnn", {"nonlinearity": "relu"}), ("lstm", {})])
+def test_numbers_of_numpy_do_not_change_the_dtype(cell, keywords, training, backend, rng):
+    own = {"cap": 0.5} if cell == "rnn" else {"hard_sigmoid": 0.25, "dropout_candidate": 0.25}
+    own |= {"zoneout_h": 0.5, "dropout_x": 0.25, "clip": 1.5, "clip_gradient": 0.0625}
+    arrays, _ = operands_of(cell, {}, rng, np.float32, 2, 3, 4, 9)
+    found = []
+    for kind in (np.float64, float):  # in this order: what was checked is remembered
+        options = Options(**{name: kind(value) for name, value in own.items()})
+        given = keywords | {"options": options, "training": training, "backend": backend}
+        h, cache = forward(cell, arrays, **given)
+        backward = getattr(fastrnn, f"{cell}_backward")
+        found.append([h, *(backward(h, cache, backend=backend) if training else ())])
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == np.float32
+        assert_same_bits(a, b)
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_modules(kind, bidirectional, rng):

@@ -85,7 +85,13 @@ def _checked(record, options):
             whole = isinstance(value, Integral) and not isinstance(value, bool)
             if not whole or not 0 <= value < 2**64:
                 raise ValueError(f"{name}: expected an integer in [0, 2**64), got {value!r}")
-    return options._replace(**{name: int(getattr(options, name)) for name in _COUNTS})
+    # A number of NumPy's has a dtype, which results would take on.
+    return Options(
+        *(
+            v if v is None else (int if name in _COUNTS else float)(v)
+            for name, v in zip(options._fields, options, strict=True)
+        )
+    )
 
 
 def _named(record):
