@@ -144,8 +144,14 @@ def test_a_smaller_module_whose_weights_do_not_tell():
     params = nn.MinGRU(3, 4).params
     with pytest.raises(ValueError, match=r"^cell: expected None or one of .*'mgu'.*, got 'lstm'$"):
         nn.load(params, cell="lstm")
-    with pytest.raises(ValueError, match=r"^weight_hh_l0: expected an array, got only"):
+    with pytest.raises(ValueError, match=r"^cell: expected one of .*'min_gru'.* whose bias_l0 is$"):
         nn.load(params)
+    with pytest.raises(ValueError, match=r"^cell: expected None or one of"):
+        nn.load(params, cell=["min_gru"])
+    computed = dict(params)
+    computed["parametrizations.bias_l0.original0"] = computed.pop("bias_l0")
+    with pytest.raises(ValueError, match=r"^parametrizations\.bias_l0\.original0: expected"):
+        nn.load(computed, cell="min_gru")
     with pytest.raises(ValueError, match=r"weight_ih_l0: expected shape \(G\*H, D\) with 3 for G"):
         nn.load(params, cell="min_lstm")
     with pytest.raises(TypeError, match="options: expected nothing for min_gru"):
@@ -171,6 +177,7 @@ def test_gains_begin_as_ones_and_shifts_as_zeros(kind, init):
         ("GRU", {"reset_after": False}, ValueError, "reset_after: expected True with layer_norm"),
         ("GRU", {"layer_norm": 1}, TypeError, "layer_norm: expected"),
         ("LSTM", {"eps": 0.0}, ValueError, r"eps: expected a number above 0, got 0\.0"),
+        ("GRU", {"layer_norm": False, "eps": 0.5}, ValueError, "eps: expected 1e-05 without layer"),
     ],
 )
 def test_what_no_normalised_module_can_be(kind, keywords, error, message):

@@ -33,6 +33,7 @@ LARGE = {
     **dict.fromkeys(LAYERS, (200, 3, 200, 100)),
     "affine": (200, 1, 200, 200),
     **dict.fromkeys([name for name in LAYERS if "embedding" in name], (100, 100, 800, 7)),
+    **dict.fromkeys([name for name in LAYERS if "attention" in name], (400, 60, 200, 100)),
     "softmax_loss": (600, 1, 1, 500),
     **dict.fromkeys([name for name in LAYERS if "temporal_softmax" in name], (200, 3, 1, 500)),
 }

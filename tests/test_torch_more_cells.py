@@ -236,7 +236,7 @@ def test_torch_jit():
         (
             "MinGRU",
             {"x": (T, N, D + 1)},
-            r"input: expected shape \(T, N, D\), not empty, with D = 4",
+            r"input: expected shape \(T, N, D\) with D = 4, got",
         ),
         ("IndRNN", {"x": (0, N, D)}, r"input: expected shape .* got \(0, 3, 4\)"),
         ("LSTM", {"options": ZONEOUT, "hx": "h"}, "hx: expected a tuple of h and c, got str"),
@@ -266,6 +266,47 @@ def test_what_does_not_fit_is_named(name, given, message):
     x, hx = shaped(given.pop("x", (T, N, D))), shaped(given.pop("hx", None))
     with pytest.raises((TypeError, ValueError), match=message):
         made(name, **given)(x, hx)
+
+
+@pytest.mark.parametrize(("name", "own"), FORMS, ids=str)
+def test_a_batch_without_rows(name, own):
+    module = made(name, bidirectional=True, **own)
+    y, hx = module(torch.zeros(T, 0, D, dtype=torch.float64))
+    assert y.shape == (T, 0, 2 * own.get("proj_size", H))
+    assert all(s.shape[:2] == (2, 0) for s in pytree.tree_leaves(hx))
+
+
+@pytest.mark.parametrize("name", ["MinGRU", "LayerNormLSTM", "PeepholeLSTM"])
+def test_dtypes_are_the_weights(name):
+    module, x = made(name, dtype=torch.float32), torch.zeros(T, N, D)
+    h, c = torch.zeros(1, N, H), torch.zeros(1, N, H, dtype=torch.float64)
+    with pytest.raises(TypeError, match=r"^input: expected torch.float32 on cpu like the weights"):
+        module(x.double())
+    with pytest.raises(TypeError, match=r"^[hc]: expected torch.float32 on cpu .* torch.float64"):
+        module(x, c if name == "MinGRU" else (h, c))
+
+
+def test_options_are_checked_where_they_are_set():
+    module = made("LSTM")
+    module.options = ZONEOUT
+    assert copy.deepcopy(module).options == ZONEOUT
+    for wrong in (Options(zoneout_h=1.5), Options(cap=2.0)):
+        with pytest.raises(ValueError, match=r"^(zoneout_h|cap): expected"):
+            module.options = wrong
+    with pytest.raises(TypeError, match=r"^options: expected fastrnn.Options, got dict$"):
+        module.options = {"zoneout_h": 0.1}
+    with pytest.raises(TypeError, match=r"^options: expected nothing for ind_rnn$"):
+        made("IndRNN").options = ZONEOUT
+
+
+def test_gradients_in_a_graph_of_what_does_not_lie_as_it_is_read():
+    """By torch's own compiler, which trusts in what it was told of strides."""
+    torch._dynamo.reset()
+    module = made("MGU", num_layers=2)
+    graph = torch.compile(module, fullgraph=True)
+    x = torch.randn(N, T, D, dtype=torch.float64).transpose(0, 1)
+    assert_equal(results(graph, x.requires_grad_()), results(module, x))
+    torch._dynamo.reset()
 
 
 def test_a_packed_sequence_that_is_none():

@@ -177,7 +177,7 @@ def attention_grad(const real[:, ::1] dcontext,   # IN  (N, D)
                    const real[::1] w,             # IN  (A,) or None
                    const idx[::1] order,          # IN  (N,): the queries, by what they look at
                    const idx[::1] first,          # IN  (U + 1,): where those of each begin
-                   real[:, ::1] weights,          # IN  (N, L)
+                   const real[:, ::1] weights,    # IN  (N, L)
                    int threads,
                    real[:, :, ::1] dkeys,         # INOUT (U, L, A)
                    real[:, :, ::1] dvalues,       # INOUT (U, L, D) or None: not wanted
@@ -185,7 +185,8 @@ def attention_grad(const real[:, ::1] dcontext,   # IN  (N, D)
                    real[:, ::1] dquery,           # OUT (N, A)
                    real[:, ::1] dw):              # OUT (N, A), of each query, or None like w
     cdef attention_args p = looking(query, keys, values, w)
-    p.order, p.first, p.weights, p.dcontext = &order[0], &first[0], &weights[0, 0], &dcontext[0, 0]
+    p.order, p.first, p.weights = &order[0], &first[0], <real *>&weights[0, 0]
+    p.dcontext = &dcontext[0, 0]
     p.dkeys, p.dscores, p.dquery = &dkeys[0, 0, 0], &dscores[0, 0], &dquery[0, 0]
     if dweights is not None:
         p.dweights = &dweights[0, 0]

@@ -74,3 +74,4 @@ class AttentionCache(NamedTuple):
     w: np.ndarray | None  # (A,)
     index: np.ndarray | None  # (N,): which of the U
     weights: np.ndarray  # (N, L)
+    context: np.ndarray  # (N, D)

@@ -109,7 +109,8 @@ def read_settings(folder: Path) -> dict:
     with storage.named(folder / runs.RUN, "a run of caption train"):
         check_indices(content["word_to_idx"])
         content["model"] = _earlier(OPTIONS) | content["model"]
-        content["settings"] = _earlier(OPTIONS | OF_TRAINING) | content["settings"]
+        settings = content["settings"]  # in their order, which a resumed run keeps
+        content["settings"] = settings | (_earlier(OPTIONS | OF_TRAINING) | settings)
         content["model"] = {name: content["model"][name] for name in MODEL_KINDS}
         check(content["model"], MODEL_KINDS)
     return content

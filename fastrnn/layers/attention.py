@@ -10,7 +10,9 @@ from fastrnn.backends import get_backend
 from fastrnn.backends.caches import AttentionCache
 from fastrnn.layers import checks
 
-_OPERANDS = checks.signature(query="N A", keys="U L A", values="U L D", w="A?")
+_SHAPES = {"query": "N A", "keys": "U L A", "values": "U L D", "w": "A?"}
+_OPERANDS = checks.signature(**_SHAPES)
+_CACHED = checks.signature(**_SHAPES, weights="N L", context="N D")
 
 
 def attention_forward(
@@ -34,7 +36,7 @@ def attention_forward(
     query, keys, values, w = checks.arrays(_OPERANDS, (query, keys, values, w))
     index = _looked_at(index, len(query), len(keys))
     context, weights = get_backend(backend).attention_forward(query, keys, values, w, index)
-    return context, weights, AttentionCache(query, keys, values, w, index, weights)
+    return context, weights, AttentionCache(query, keys, values, w, index, weights, context)
 
 
 def attention_backward(
@@ -68,13 +70,11 @@ def backward_onto(
     Returns: dquery (N, A), dkeys (U, L, A), dvalues (U, L, D) or None, and with w dw (A,).
     """
     checks.cache_of("attention_forward", AttentionCache, cache)
-    given = cache.query, cache.keys, cache.values, cache.w
-    query, keys, values, w = checks.arrays(_OPERANDS, given)
-    (N, _), (U, L, D) = query.shape, values.shape
-    index = _looked_at(cache.index, N, U)
-    weights = checks.gradient_of("weights", cache.weights, (N, L), query.dtype)
-    dcontext = np.zeros((N, D), query.dtype) if dcontext is None else dcontext
-    dcontext = checks.gradient_of("dcontext", dcontext, (N, D), query.dtype)
+    given = (getattr(cache, name) for name in (*_SHAPES, "weights", "context"))
+    query, keys, values, w, weights, context = checks.arrays(_CACHED, tuple(given))
+    index = _looked_at(cache.index, len(query), len(keys))
+    dcontext = checks.optional_gradient("dcontext", dcontext, context)
+    dcontext = np.zeros_like(context) if dcontext is None else dcontext
     dweights = checks.optional_gradient("dweights", dweights, weights)
     if onto is None:
         onto = np.zeros_like(keys), np.zeros_like(values)

@@ -35,7 +35,7 @@ class Untold(NamedTuple):
         checks.flag("reset_after", self.reset_after)
         checks.probability("dropout", self.dropout)
         checks.positive("eps", self.eps)
-        if self.cell is not None and self.cell not in SMALLER:
+        if self.cell is not None and not (isinstance(self.cell, str) and self.cell in SMALLER):
             raise ValueError(f"cell: expected None or one of {[*SMALLER]}, got {self.cell!r}")
         if self.cell is not None and self.options is not None:
             raise TypeError(f"options: expected nothing for {self.cell}")
@@ -113,6 +113,8 @@ def _check(name, params, labels, shape):
 
 def _module(params, labels, untold):
     """As the names and shapes say, with weights of its own, of no more bytes than theirs."""
+    if "bias_l0" in params:
+        raise ValueError(f"cell: expected one of {[*SMALLER]}, whose {labels['bias_l0']} is")
     _check("weight_ih_l0", params, labels, ("G*H", "D"))
     _check("weight_hh_l0", params, labels, ("G*H", "P"))
     GH, P = params["weight_hh_l0"].shape

@@ -51,6 +51,8 @@ def _normalised(layer_norm, eps, **others):
     """eps, or None where layers are not normalised; others by name, and what they then must be."""
     checks.positive("eps", eps)
     if not checks.flag("layer_norm", layer_norm):
+        if eps != EPS:
+            raise ValueError(f"eps: expected {EPS} without layer_norm, got {eps!r}")
         return None
     for name, (value, expected) in others.items():
         if value != expected:

@@ -30,14 +30,12 @@ METADATA = "fastrnn"  # of a file that `save` has written: what is Untold
 # A parameter of a layer, or of a cell, behind the prefix of its module.
 _KIND = "|".join((*TORCH_NAMES, *NORM_NAMES.values()))
 # The one bias of the smaller cells: behind it comes the layer, as not in other modules.
-_OF_SMALLER = r"bias(?=_l\d)"
-_PARAMETER = re.compile(
-    rf"(?:(?P<prefix>.*)\.)?(?P<kind>{_KIND}|{_OF_SMALLER})(?P<end>_l\d{{1,6}}(_reverse)?)?"
-)
+_ANY = rf"{_KIND}|bias(?=_l\d)"
+_PARAMETER = re.compile(rf"(?:(?P<prefix>.*)\.)?(?P<kind>{_ANY})(?P<end>_l\d{{1,6}}(_reverse)?)?")
 # What stands for one that is computed from others.
 _COMPUTED = re.compile(
-    rf"(?:(?P<prefix>.*)\.)?(?:parametrizations\.(?:{_KIND})(?:_l\d+(?:_reverse)?)?\.\w+"
-    rf"|(?:{_KIND})(?:_l\d+(?:_reverse)?)?_(?:g|v|orig))"
+    rf"(?:(?P<prefix>.*)\.)?(?:parametrizations\.(?:{_ANY})(?:_l\d+(?:_reverse)?)?\.\w+"
+    rf"|(?:{_ANY})(?:_l\d+(?:_reverse)?)?_(?:g|v|orig))"
 )
 
 

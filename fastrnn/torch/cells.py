@@ -50,7 +50,7 @@ class _Alone(Layers, torch.nn.Module):
             if self.eps is None:
                 raise ValueError(f"eps: expected None for {type(self).__name__}, got {eps!r}")
             self.eps = float(checks.positive("eps", eps))
-        self.options = self._checked(options)
+        self.options = options
         self._flat_weights_names = []
         for k in range(num_layers):
             D = hidden_size * (1 + bidirectional) if k else input_size

@@ -100,7 +100,7 @@ def _backward(dresults, x, h0, c0, weights, reset, masks, seed, *about):
 
 @_backward.register_fake
 def _(dresults, x, h0, c0, weights, *others):
-    return [torch.empty_like(t) for t in (x, h0, c0, *weights) if t is not None]
+    return [t.new_empty(t.shape) for t in (x, h0, c0, *weights) if t is not None]  # C-contiguous
 
 
 def _setup_context(ctx, inputs, output):

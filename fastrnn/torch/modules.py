@@ -22,7 +22,7 @@ from fastrnn.layers.otherwise import options_of, record_of
 from fastrnn.options import Options
 from fastrnn.torch import compiled
 from fastrnn.torch.autograd import compute, is_differentiated
-from fastrnn.torch.errors import misfit
+from fastrnn.torch.errors import check_dtypes, misfit
 from fastrnn.torch.sequences import sequence
 from fastrnn.torch.steps import Step
 from fastrnn.torch.steps import compiled as compiled_cell
@@ -90,14 +90,21 @@ class Layers(_Module):
     # Up to how many weights a gate it is where a single step lays them out anew.
     _most_weights = float("inf")
     eps: float | None = None  # of layer normalisation
+    _options: Options | None = None
 
     def __init__(self, *args: Any, options: Options | None = None, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        self.options = self._checked(options)
+        self.options = options
 
-    def _checked(self, options):
-        record = form_of(self.cell, nonlinearity=self.nonlinearity)
-        return None if options is None else options_of(record_of(record), options)
+    @property
+    def options(self) -> Options | None:
+        """Of the cells. Raises what options_of raises where it is set."""
+        return self._options
+
+    @options.setter
+    def options(self, options: Options | None) -> None:
+        record = record_of(form_of(self.cell, nonlinearity=self.nonlinearity))
+        self._options = None if options is None else options_of(record, options)
 
     def forward(self, input, hx=None, *, reset=None):  # noqa: A002
         """As torch.nn's; reset (N, T), bool, whatever the layout, sets the state of row n to
@@ -176,7 +183,7 @@ class Layers(_Module):
             return False
         if x.dim() != 2 and (x.dim() != 3 or sizes is not None):
             return False
-        if x.shape[-1] != self.input_size or x.numel() == 0:
+        if x.shape[-1] != self.input_size or (x.numel() == 0 and not self._may_be_empty(x)):
             return False
         if states[0] is None and states[1] is None:
             return True
@@ -184,6 +191,10 @@ class Layers(_Module):
             s is None or (isinstance(s, Tensor) and s.shape == shape)
             for s, shape in zip(states, self._state_shapes(x, sizes), strict=True)
         )
+
+    def _may_be_empty(self, x):
+        """Whether it has steps, but no rows to take them, which torch.nn's own sees to itself."""
+        return self._is_alone and x.dim() == 3 and x.shape[1 if self.batch_first else 0] > 0
 
     def _state_shapes(self, x, sizes):
         if sizes is not None:
@@ -256,6 +267,8 @@ class Layers(_Module):
             computed = computed and not is_differentiated(tensors)
         if not computed and reset is None and not self._is_alone:
             return None
+        if not computed and self._is_alone and not torch.is_autocast_enabled(x.device.type):
+            check_dtypes(dict(zip(("input", "h", "c"), tensors, strict=False)), weights[0])
         computation = self._computation(x, sizes, reset, options, seed)
         if not computed:
             results = computation.reference(*tensors)
@@ -274,7 +287,7 @@ class Layers(_Module):
         options = options._replace(seed=0)
         if not self.training:
             return options.without_dropout(), None
-        return options, torch.randint(2**63 - 1, ()) if options.is_random else None
+        return options, torch.randint(2**63 - 1, (), device="cpu") if options.is_random else None
 
     @property
     def _kinds(self):
