@@ -202,6 +202,12 @@ def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, 
         ["bench", "compare", "one.json"],
         ["caption", "sample", "run", "--images", "x", "--out", "no/such/folder/y.csv"],
         ["caption", "sample", "run", "--images", "x", "--out", os.devnull, "--gallery", "no/y.png"],
+        *(
+            ["caption", "prepare", "--images", "x", "--captions", "y", "--out", "o", *given]
+            for given in (["--split", "test", "--grid", "8"], ["--split", "val", "--views", "2"])
+        ),
+        ["caption", "train", "--clip-norm", "nan"],
+        ["classify", "predict", "run", os.devnull, "--threshold", "nan"],
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, args):

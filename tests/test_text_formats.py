@@ -38,6 +38,10 @@ READ = {
         "a.txt", "pos a , b\nneg c , d\npos e , b\n", {}, "space", ["pos", "neg", "pos"],
         ["a , b", "c , d", "e , b"],
     ),
+    "fasttext, labels last": (
+        "a.txt", "a b __label__pos\nc __label__neg\n", {}, "fasttext", ["pos", "neg"],
+        ["a b", "c"],
+    ),
     "fasttext": (
         "a.txt", "__label__pos a b\n__label__neg\tc\n", {}, "fasttext", ["pos", "neg"],
         ["a b", "c"],
@@ -129,7 +133,7 @@ def test_labelled_files(tmp_path, case):
 REFUSED = {
     "some prefixed": (
         "a.txt", "__label__a b\nc d\n", {},
-        "1 of the first 2 lines begin with __label__; say what it is, --format fasttext or space",
+        "1 of the first 2 lines have a __label__; say what it is, --format fasttext or space",
     ),
     "two labels": (
         "a.txt", "__label__a x\n__label__a __label__b y\n", {},

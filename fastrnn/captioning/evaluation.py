@@ -105,6 +105,10 @@ def _features_of(source: Mapping[str, str]) -> tuple[str | None, str]:
 
 def _open_grids(run: Run, base: Path, pca: bool):
     """The same of grids, which are there as they have been reduced."""
+    if not views.grid_file(base, "train").is_file():
+        raise ValueError(
+            f"{base}: expected grids, which only the data set has that the run was trained with"
+        )
     content = views.with_grids(coco.load_coco_data(base, pca_features=pca), base)
     own = coco.reduction_in(views.grid_file(base, "train"))
     if own is None or not all(map(np.array_equal, own, run.reduction or own)):

@@ -8,7 +8,7 @@ import click
 import fastrnn
 from fastrnn.backends import get_backend
 from fastrnn.benchmarks import cases, guard, peers, race, readme, report, results, tables
-from fastrnn.cli.options import FILE, FOLDER
+from fastrnn.cli.options import FILE, FOLDER, Within
 from fastrnn.cli.progress import bar
 from fastrnn.storage import check_folder
 
@@ -135,7 +135,7 @@ def command(
 @command.command("compare")
 @click.argument("old", type=FILE)
 @click.argument("new", type=FILE)
-@click.option("--tolerance", type=click.FloatRange(0, 1), default=0.15, show_default=True)
+@click.option("--tolerance", type=Within(0, 1), default=0.15, show_default=True)
 def compare(old: Path, new: Path, tolerance: float) -> None:
     """Fail where fastrnn has become slower between two runs.
 

@@ -9,7 +9,7 @@ import click
 
 from fastrnn.captioning import evaluation, programs
 from fastrnn.captioning.model import ATTENTION, DECODERS
-from fastrnn.cli.options import FILE, FOLDER, OUTPUT, check_output
+from fastrnn.cli.options import FILE, FOLDER, OUTPUT, Within, check_output
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.storage import is_stdout, writing
@@ -88,7 +88,7 @@ def command() -> None:
 )
 @click.option(
     "--val",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Within(min=0, min_open=True),
     default=0.125,
     show_default=True,
     help="Validation pictures: a fraction, or from 1 on their number.",
@@ -143,6 +143,10 @@ def prepare(images, captions, out, grid, views, **options) -> None:
     from fastrnn.captioning.prepare import MOST_WORDS, prepare
     from fastrnn.captioning.views import add_grids, add_views
 
+    for name, wanted in (("--grid", grid), ("--views", views)):
+        if wanted and options["split"] in ("val", "test"):
+            reason = f"expected none with --split {options['split']}: they are learnt from training"
+            raise click.BadParameter(reason, param_hint=name)
     try:
         shown = bar("features", "image")
         report = prepare(images, captions, out, progress=shown, note=say, **options)
@@ -207,9 +211,7 @@ def prepare(images, captions, out, grid, views, **options) -> None:
 @click.option("--averaging", type=float, help="What an iteration keeps of the parameters' average.")
 @click.option("--scheduled-sampling", type=float, help="Share of words that the model's replace.")
 @click.option("--views/--no-views", default=None, help="Learn from other views, if there are any.")
-@click.option(
-    "--clip-norm", type=click.FloatRange(0), help="Most global norm of the gradients; 0: any."
-)
+@click.option("--clip-norm", type=Within(0), help="Most global norm of the gradients; 0: any.")
 @click.option(
     "--patience",
     type=click.IntRange(0),

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import FILE, FOLDER, OUTPUT, Command, Option, check_output, given
+from fastrnn.cli.options import (
+    FILE,
+    FOLDER,
+    OUTPUT,
+    Command,
+    Option,
+    Within,
+    check_output,
+    given,
+)
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.metrics import report_table
@@ -334,7 +343,7 @@ def explain(run, file, label, top, count, html, **options) -> None:
 @click.option(
     "--top", type=click.IntRange(1), metavar="K", help="The K likeliest, each with its probability."
 )
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Name no label that is less likely.")
+@click.option("--threshold", type=Within(0, 1), help="Name no label that is less likely.")
 @click.option("--line-buffered", is_flag=True, help="Answer every line at once.")
 @reading((*LABELLED, LINES))
 def predict(run, file, out, line_buffered, proba, top, threshold, **options) -> None:

@@ -1,5 +1,6 @@
 """What the commands' options have in common: kinds of paths, and headings in --help."""
 
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,6 +15,16 @@ class Output(click.Path):
     def convert(self, value, param, ctx):
         path = Path(super().convert(value, param, ctx))
         return path.absolute() if path == STDOUT and str(value) != str(STDOUT) else path
+
+
+class Within(click.FloatRange):
+    """A finite number in a range: click lets nan into any."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import NamedTuple
 
-from fastrnn.text.formats import LABELLED, LINES, PREFIX, QUOTE, Form, cells
+from fastrnn.text.formats import LABEL, LABELLED, LINES, PREFIX, QUOTE, Form, cells
 
 AUTO = "auto"
 HEAD = 1000  # lines that are looked at
@@ -81,10 +81,10 @@ def _guess(filled: list[str], asked: Asked) -> str:
         return SUFFIXES.get(suffix, plain)
     if all(map(_is_object, filled)) or filled[0].startswith("[{"):  # which reading refuses
         return "jsonl"
-    if prefixed := sum(line.lstrip().startswith(PREFIX) for line in filled):
+    if prefixed := sum(LABEL.search(line) is not None for line in filled):
         if prefixed == len(filled):
             return "fasttext"
-        why = f"{prefixed} of the first {len(filled)} lines begin with {PREFIX}"
+        why = f"{prefixed} of the first {len(filled)} lines have a {PREFIX}"
         raise _ambiguous(asked, why, "fasttext", plain)
     tables = {"tsv": _sample(filled, "tsv"), "csv": _sample(filled, "csv")}
     for kind, rows in tables.items():

@@ -1,7 +1,7 @@
 """Rows of labelled texts in the formats that people have.
 
 space       a label, white space, the text
-fasttext    __label__LABEL once or more, and the text
+fasttext    __label_LABEL once or more, and the text
 tsv, csv    a table, whose first row may name its columns; csv with quotes, tsv as it stands
 jsonl       an object a line; its label may be a list of several
 lines       a text a line, without a label
@@ -19,7 +19,7 @@ PREFIX = "__label__"
 LONGEST = 1 << 30  # characters of a cell
 QUOTE = '"'
 
-_LABEL = re.compile(rf"(?<!\S){PREFIX}(\S+)")
+LABEL = re.compile(rf"(?<!\S){PREFIX}(\S+)")
 
 
 class Row(NamedTuple):
@@ -114,8 +114,8 @@ def _space(lines: Iterable[str], form: Form, name: object) -> Iterator[Row]:
 
 def _fasttext(lines: Iterable[str], form: Form, name: object) -> Iterator[Row]:
     for number, line in enumerate(lines, 1):
-        labels = dict.fromkeys(_LABEL.findall(line))
-        yield Row(number, (*labels,), _LABEL.sub("", line).strip())
+        labels = dict.fromkeys(LABEL.findall(line))
+        yield Row(number, (*labels,), LABEL.sub("", line).strip())
 
 
 def _table(lines: Iterable[str], form: Form, name: object) -> Iterator[Row]:
