@@ -64,7 +64,8 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(name, threads, isa),
+            # What torch.compile keeps of another instruction set it would take for this one's.
+            env=environment(name, threads, isa) | {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"},
             start_new_session=True,  # Ctrl-C is this process's business
         )
 
