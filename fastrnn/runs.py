@@ -86,6 +86,12 @@ def read(folder: Path, name: str, kinds: Mapping[str, Kind]) -> dict:
     return content
 
 
+def filled(given: dict[str, object], usual: Mapping[str, object]) -> dict[str, object]:
+    """What an earlier version has written, in its order, which a resumed run keeps, and behind it
+    what it has not."""
+    return given | {name: value for name, value in usual.items() if name not in given}
+
+
 def check_resumable(folder: Path, given: Collection[str], resumable: Collection[str]) -> None:
     """Raise ValueError for settings that a run cannot change when it is resumed."""
     if fixed := sorted({*given} - {*resumable}):

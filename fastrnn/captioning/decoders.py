@@ -11,7 +11,6 @@ import numpy as np
 
 from fastrnn.captioning import decode
 from fastrnn.layers import attention, dense
-from fastrnn.layers.prepared import prepare
 from fastrnn.nn import direction, single, stack
 from fastrnn.nn.stack import Form, Weights
 
@@ -128,12 +127,7 @@ class Attention(NamedTuple):
         h0, of_features = _project(pooled(features), self.params)
         keys, of_keys = self._keys(features)
         form = single.in_pass(self.form, rng, training)
-        weights = single.weights(self.params)
-        if training:
-            packed = prepare(self.form.cell, *weights[:3], training=True)
-            weights = Weights(packed, vectors=weights.vectors)
-        else:
-            weights = single.prepared(self.cell, weights)
+        weights = single.prepared(self.cell, single.weights(self.params), training=training)
         states = h0, *(np.zeros_like(h0) for _ in form.record.states[1:])
         h, steps = np.empty((*x.shape[:2], h0.shape[1]), h0.dtype), []
         seen = np.zeros(features.shape[:2], h0.dtype)

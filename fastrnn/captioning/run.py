@@ -108,9 +108,8 @@ def read_settings(folder: Path) -> dict:
     content = runs.read(folder, "caption", KINDS)
     with storage.named(folder / runs.RUN, "a run of caption train"):
         check_indices(content["word_to_idx"])
-        content["model"] = _earlier(OPTIONS) | content["model"]
-        settings = content["settings"]  # in their order, which a resumed run keeps
-        content["settings"] = settings | (_earlier(OPTIONS | OF_TRAINING) | settings)
+        content["model"] = runs.filled(content["model"], _earlier(OPTIONS))
+        content["settings"] = runs.filled(content["settings"], _earlier(OPTIONS | OF_TRAINING))
         content["model"] = {name: content["model"][name] for name in MODEL_KINDS}
         check(content["model"], MODEL_KINDS)
     return content

@@ -87,9 +87,12 @@ def weights(params: Mapping[str, np.ndarray], end: str = "") -> Weights:
     return Weights(params[f"Wx{end}"], of_h, params[f"b{end}"], vectors=norm)
 
 
-def prepared(cell: str, own: Weights, backend: str | None = None) -> Weights:
-    """The same for many forward passes that no backward pass follows."""
-    return Weights(prepare(plain(cell), *own[:3], backend=backend), vectors=own.vectors)
+def prepared(
+    cell: str, own: Weights, backend: str | None = None, *, training: bool = False
+) -> Weights:
+    """The same for many forward passes; training, whether backward passes follow."""
+    given = {"training": training, "backend": backend}
+    return Weights(prepare(plain(cell), *own[:3], **given), vectors=own.vectors)
 
 
 def named(cell: str, gradients: Weights, end: str = "") -> dict[str, np.ndarray]:

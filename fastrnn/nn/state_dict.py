@@ -89,18 +89,17 @@ def _told(content: dict) -> Untold:
 def _telling(module: Recurrent) -> dict[str, object]:
     """What _told reads; without options, what earlier versions read, too."""
     form = module.form
-    numbers = bool(form.reset_after), float(module.dropout)  # which NumPy's may be
-    content = Untold(form.nonlinearity, *numbers, form.gates)._asdict()
-    if form.cell in STANDARD:
-        del content["cell"]
-    else:
+    content = {
+        "nonlinearity": form.nonlinearity,
+        "reset_after": bool(form.reset_after),  # which may be NumPy's, as may the next
+        "dropout": float(module.dropout),
+        "gate_order": form.gates,
+    }
+    if form.cell not in STANDARD:
         content["cell"] = form.cell
-    if form.eps is None:
-        del content["eps"]
-    else:
+    if form.eps is not None:
         content["eps"] = form.eps
     if form.options is None:
-        del content["options"]
         return content
     usual, plain = Options._field_defaults, dict.fromkeys(("seed", "first_step"), int)
     said = {k: v for k, v in form.options._asdict().items() if v != usual[k]}

@@ -286,7 +286,7 @@ def _read_run(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
     """What run.json says: the settings, and where the data are."""
     content = runs.read(folder, "classify", KINDS)
     with storage.named(folder / runs.RUN, "a run of classify train"):
-        source = content["data"] | PLAIN | content["data"]  # in the order of the file
+        source = runs.filled(content["data"], PLAIN)
         check({name: source[name] for name in SOURCE}, SOURCE)
         return complete(content["settings"]), source
 

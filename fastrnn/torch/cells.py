@@ -66,10 +66,6 @@ class _Alone(Layers, torch.nn.Module):
         beside = {"bias": self.bias, "peepholes": self.peepholes}
         return direction.shapes_of(form, D, self.hidden_size, **beside)
 
-    @property
-    def _kinds(self):
-        return tuple(self._shapes(self.input_size))
-
     def reset_parameters(self) -> None:
         """Gains 1, shifts 0, what an IndRNN multiplies h with uniform in [0, 1), all else uniform
         in [-H^-1/2, H^-1/2], as torch.nn begins."""

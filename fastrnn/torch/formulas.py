@@ -24,6 +24,11 @@ States = tuple[Tensor, ...]
 Kinds = Mapping[str, Tensor | None]
 
 
+def gates_of(cell: str) -> str:
+    """The order of its gates: PyTorch's, of the smaller cells their own."""
+    return ORDERS["pytorch"].get(cell, NAMES[cell].gates)
+
+
 class How(NamedTuple):
     """What one step does otherwise than the plain one."""
 
@@ -63,8 +68,7 @@ class How(NamedTuple):
             return w
         record, (GH, P) = NAMES[cell], w.shape
         H = GH // len(record.gates)
-        order = ORDERS["pytorch"][cell]
-        firsts = [record.gates.index(gate) * H for gate in order]
+        firsts = [record.gates.index(gate) * H for gate in gates_of(cell)]
         rows = [
             masks.below(self.seed, masks.DROPOUT_WEIGHTS, p, range(first, first + H), P)
             for first in firsts

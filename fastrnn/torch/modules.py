@@ -24,7 +24,7 @@ from fastrnn.torch import compiled
 from fastrnn.torch.autograd import compute, is_differentiated
 from fastrnn.torch.errors import check_dtypes, misfit
 from fastrnn.torch.sequences import sequence
-from fastrnn.torch.steps import Step
+from fastrnn.torch.steps import KINDS, Step
 from fastrnn.torch.steps import compiled as compiled_cell
 from fastrnn.torch.tensors import is_observed, members, plain_arrays, unseen
 
@@ -292,8 +292,9 @@ class Layers(_Module):
     @property
     def _kinds(self):
         """Of the parameters of a direction: see nn.direction."""
-        biases = ("bias_ih", "bias_hh") if self.bias else ()
-        return ("weight_ih", "weight_hh", *biases, *(("weight_hr",) if self.proj_size else ()))
+        names = self._flat_weights_names
+        of_first = names[: len(names) // (self.num_layers * (2 if self.bidirectional else 1))]
+        return tuple(name.removesuffix("_l0") for name in of_first)
 
     def _computation(self, x, sizes, reset, options, seed):
         layout = "batch_first" if self.batch_first else "time_first"
@@ -373,9 +374,6 @@ class GRU(Layers, torch.nn.GRU):
 # ---- cells ---------------------------------------------------------------------------------------
 
 
-_CELL_WEIGHTS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
-
-
 # Multiply-adds of a step up to which fastrnn is the faster one, and up to how many weights it is
 # whatever the rows, where no gradients are wanted.
 _MOST_WORK, _MOST_WEIGHTS = 262_144, 50_000
@@ -394,7 +392,7 @@ class _Cell(_Module):
     def _forward(self, x, hx):
         found = None
         if self._may_compute() and (states := self._states(hx)) is not None:
-            found = self._run((x, *states, *members(self, _CELL_WEIGHTS)))
+            found = self._run((x, *states, *members(self, KINDS)))
         if found is not None:
             return found if self.cell == "lstm" else found[0]
         return self._leaf(x, hx) if isinstance(x, torch.fx.Proxy) else super().forward(x, hx)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from fastrnn.cells import NAMES, Steps
+from fastrnn.cells import Steps
 from fastrnn.nn import direction, stack
 from fastrnn.nn.direction import Form
 from fastrnn.options import Options
@@ -147,6 +147,6 @@ def sequence(
     *others: object,
 ) -> Sequence:
     """A Sequence of weights as torch.nn lays them out; others, its fields after form."""
-    gates = "ifgo" if cell == "lstm" else NAMES[cell].gates
+    gates = formulas.gates_of(cell)
     form = Form(cell, layers, bidirectional, gates, True, nonlinearity, True, options, eps)
     return Sequence(form, *others)

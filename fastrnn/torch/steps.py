@@ -12,8 +12,11 @@ import torch
 
 from fastrnn.cells import NAMES, form_of
 from fastrnn.layers import recurrent
+from fastrnn.nn import direction
 from fastrnn.nn.direction import Form
 from fastrnn.torch import formulas
+
+KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 
 
 class Step(NamedTuple):
@@ -22,18 +25,19 @@ class Step(NamedTuple):
     cell: str  # "rnn", "lstm", "gru"
     nonlinearity: str = "tanh"  # of the rnn, or "relu"
 
-    def forward(self, training, x, h, c, w_ih, w_hh, b_ih, b_hh):
-        cell = NAMES[self.cell]
-        zeros = np.zeros((len(x), w_hh.shape[1]), x.dtype) if h is None or c is None else None
-        states = [zeros if s is None else s for s in (h, c)[: len(cell.states)]]
-        if b_ih is None:
-            b_ih = np.zeros(len(w_ih), x.dtype)
-        if b_hh is not None and not cell.two_biases:
-            b_ih, b_hh = b_ih + b_hh, None
-        form = "ifgo" if self.cell == "lstm" else cell.gates, True, True, self.nonlinearity
-        args = x, *states, w_ih, w_hh, b_ih, b_hh
-        *after, cache = recurrent.step_forward(cell, args, form, training)
-        return tuple(after), cache
+    @property
+    def form(self) -> Form:
+        """As nn has it."""
+        gates = formulas.gates_of(self.cell)
+        return Form(self.cell, gates=gates, nonlinearity=self.nonlinearity, transposed=True)
+
+    def forward(self, training, x, h, c, *weights):
+        own, form = dict(zip(KINDS, weights, strict=True)), self.form
+        zeros = None
+        if h is None or c is None:
+            zeros = np.zeros((len(x), own["weight_hh"].shape[1]), x.dtype)
+        states = tuple(zeros if s is None else s for s in (h, c)[: len(form.record.states)])
+        return direction.step(form, direction.from_kinds(form, own), x, states, training)
 
     def backward(self, cache, *dstates):
         dstates = [np.zeros_like(cache.h) if d is None else d for d in dstates]
@@ -42,11 +46,11 @@ class Step(NamedTuple):
         dh, dc = (*dstates, None)[:2]
         return dx, dh, dc, dw_ih, dw_hh, db, db.copy() if dbh is None else dbh
 
-    def reference(self, x, h, c, w_ih, w_hh, b_ih, b_hh):
-        h = x.new_zeros(len(x), w_hh.shape[1]) if h is None else h
+    def reference(self, x, h, c, *weights):
+        own = dict(zip(KINDS, weights, strict=True))
+        h = x.new_zeros(len(x), own["weight_hh"].shape[1]) if h is None else h
         states = (h,) if self.cell != "lstm" else (h, torch.zeros_like(h) if c is None else c)
-        own = {"weight_ih": w_ih, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh}
-        return formulas.step(Form(self.cell, nonlinearity=self.nonlinearity), x, states, own)
+        return formulas.step(self.form, x, states, own)
 
 
 @cache
@@ -58,4 +62,4 @@ def compiled(step: Step) -> object | None:
     except ImportError:
         return None
     record = form_of(step.cell, nonlinearity=step.nonlinearity)
-    return Cell(record, ("ifgo" if step.cell == "lstm" else record.gates, True, None, None), step)
+    return Cell(record, (step.form.gates, True, None, None), step)
