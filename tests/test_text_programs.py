@@ -485,7 +485,6 @@ def test_evaluate_replaces_no_figures_of_train(capsys, tmp_path, files, file, na
         ("pos fine\n", ["--name", "training"], "name: expected one for a file, and not training"),
         ("pos fine\n", ["--name", "a/b"], "got 'a/b'"),
         ("pos fine\n", ["--name", ""], "got ''"),
-        ("pos fine\n", ["--encoding", "morse"], "encoding: unknown encoding: morse"),
     ],
 )
 def test_evaluate_refuses(capsys, trained, tmp_path, text, options, message):
@@ -869,6 +868,11 @@ def test_predict_takes_what_the_library_saved(capsys, tmp_path):
         ["train", "--learning-rate", "0"],
         ["train", "--class-weight", "pos"],
         ["train", "--class-weight", "balanced", "--class-weight", "pos=1"],
+        ["train", "train.txt", "--class-weight", "pos=-1"],
+        ["train", "train.txt", "--class-weight", "pos=nan"],
+        ["train", "train.txt", "--encoding", "morse"],
+        ["evaluate", "run", "test.txt", "--encoding", "hex"],
+        ["predict", "run", "new.txt", "--encoding", "morse"],
         ["train", "--resume"],
         ["train", "--corpus", "nltk:reuters"],
         ["train", "train.txt", "--corpus", "reviews"],
@@ -910,7 +914,6 @@ BAD = {
         (["train", "text.txt"], "the first token of a line is read as its label"),
         (["train", "broken.txt"], "broken.txt:2: not utf-8 (byte 0xe9 at column 8)"),
         (["train", "binary.txt"], "binary.txt:1: a NUL at column 5"),
-        (["train", "TRAIN", "--encoding", "morse"], "unknown encoding: morse"),
         (["train", "TRAIN", "--dev", "no.txt"], "no.txt: No such file or directory"),
         (["train", "TRAIN", "--dev", "unknown.txt"], "unknown.txt:3: label 'nice' is not one of"),
         (["train", "TRAIN", "--embeddings", "no.txt"], "no.txt: No such file or directory"),

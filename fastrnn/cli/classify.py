@@ -1,5 +1,6 @@
 """fastrnn classify train | evaluate | predict | explain."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from fastrnn.optional import require
 from fastrnn.printing import printable
 from fastrnn.storage import writing
 from fastrnn.text import programs
-from fastrnn.text.corpus import ERRORS, NLTK_CORPORA
+from fastrnn.text.corpus import ERRORS, NLTK_CORPORA, decoder_of
 from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import as_html, as_text, page
 from fastrnn.text.formats import LABELLED, LINES
@@ -47,6 +48,15 @@ def data(*names: str, **attributes):
     return click.option(*names, cls=Option, heading="Data", **attributes)
 
 
+def _encoding(context, parameter, value):
+    """The name of an encoding that there is."""
+    try:
+        decoder_of(value or "utf-8")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 def reading(kinds: Sequence[str]) -> Callable:
     """The options that say how a file is read, as text.corpus.read_rows takes them."""
     options = (
@@ -59,7 +69,7 @@ def reading(kinds: Sequence[str]) -> Callable:
         ),
         data("--text-column", help="Its name or number, of a table or of objects. [a usual name]"),
         data("--label-column", help="Likewise."),
-        data("--encoding", help="Of the file. [utf-8]"),
+        data("--encoding", help="Of the file. [utf-8]", callback=_encoding),
         data("--errors", type=click.Choice(ERRORS), help="replace: U+FFFD for bad bytes. [strict]"),
     )
 
@@ -96,9 +106,13 @@ def _weights(context, parameter, values):
         return "balanced"
     try:
         pairs = (value.rpartition("=") for value in values)
-        return {label: float(weight) for label, _, weight in pairs}
+        weights = {label: float(weight) for label, _, weight in pairs}
     except ValueError:
         raise click.BadParameter("expected balanced, or LABEL=X once or more") from None
+    for label, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise click.BadParameter(f"{label}: expected a number of at least 0, got {weight}")
+    return weights
 
 
 @click.group("classify")
