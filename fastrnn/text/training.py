@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.backends.caches import RowGradient
 from fastrnn.metrics import accuracy, calibration_error, f1_scores
 from fastrnn.nn.single import CELLS
 from fastrnn.solver import CHECKPOINT, Gradients, Solver, check_shapes
 from fastrnn.text.calibration import best_temperature, best_thresholds, log_loss
 from fastrnn.text.embeddings import Vectors, load_vectors
 from fastrnn.text.encoders import Params, Recurrent
+from fastrnn.text.gradients import added
 from fastrnn.text.model import TextModel, batches, build, encode, probabilities, shapes_of
 from fastrnn.text.networks import Network
 from fastrnn.text.quantization import packed, rounded_params
@@ -95,7 +95,7 @@ class TextSolver(Solver):
             share = len(part) / rows
             more, added = self._loss(examples[part])
             loss += share * more
-            grads = {name: _sum(grads.get(name), dw, share) for name, dw in added.items()}
+            grads = {name: added(grads.get(name), dw, share) for name, dw in added.items()}
         return loss, grads
 
     def _loss(self, examples):
@@ -126,23 +126,6 @@ def _beginnings(sentences: Sentences, most: int) -> Sentences:
 
 def _size(params: Iterable[Params]) -> int:
     return sum(w.nbytes for of_network in params for w in of_network.values())
-
-
-def _sum(total, dw, factor):
-    """A gradient of parts of a batch (None: of nothing yet) and factor times another's, which is
-    overwritten."""
-    values = dw.values if isinstance(dw, RowGradient) else dw
-    values *= factor
-    if total is None:
-        return dw
-    if not isinstance(dw, RowGradient):
-        total += dw
-        return total
-    rows = np.union1d(total.rows, dw.rows)
-    values = np.zeros((len(rows), *dw.values.shape[1:]), dw.values.dtype)
-    for part in (total, dw):
-        values[np.searchsorted(rows, part.rows)] += part.values
-    return RowGradient(rows, values)
 
 
 class Training:
