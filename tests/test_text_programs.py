@@ -346,6 +346,31 @@ def test_interrupted_training_resumes_to_the_same_model(
         assert one == other
 
 
+def test_pretraining_is_part_of_a_run(capsys, tmp_path, monkeypatch, files, undrawn):
+    """Twelve iterations are the language model's."""
+    texts = tmp_path / "new.csv"
+    texts.write_text("id,text\n" + "".join(f"{i},so fine a film {i}\n" for i in range(70)))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = ["train", files[0], *QUICK, "--unlabelled", texts, "--pretrain-epochs", "4"]
+    out = done(capsys, *arguments, "--out", whole)
+    assert "70 without labels" in out
+    figures = storage.read_json(whole / "metrics.json")["training"]["pretraining"]
+    assert figures["epochs"] == 4 and figures["train_loss"] > 0
+    for iteration in (5, 14):
+        interrupt_at(monkeypatch, iteration)
+        run = ["train", "--resume"] if cut.exists() else arguments
+        assert call(capsys, *run, "--out", cut)[0] == 130
+    monkeypatch.undo()
+    done(capsys, "train", "--resume", "--out", cut)
+    assert_same_model(whole, cut)
+    texts.write_text("id,text\n1,so\n")
+    code, _, err = call(capsys, "train", "--resume", "--out", cut)
+    assert code == 1
+    assert f"{texts} is not what it was trained with" in err
+    code, _, err = call(capsys, *arguments[:-4], "--unlabelled", tmp_path / "no.txt")
+    assert (code, "no.txt: No such file" in err) == (1, True)
+
+
 def test_resume_trains_longer(capsys, tmp_path, files, undrawn):
     long, short = tmp_path / "long", tmp_path / "short"
     done(capsys, "train", files[0], "--out", long, *QUICK, "--epochs", "4")
@@ -879,6 +904,9 @@ def test_predict_takes_what_the_library_saved(capsys, tmp_path):
         ["train", "--corpus", "nltk:reuters"],
         ["train", "train.txt", "--corpus", "reviews"],
         ["train", "--dev", "dev.txt"],
+        ["train", "--unlabelled", "new.txt"],
+        ["train", "train.txt", "--unlabelled", "-"],
+        ["train", "train.txt", "--unlabelled", "new.txt", "--model", "bow"],
         ["train", "--encoding", "latin-1"],
         ["train", "-"],
         ["evaluate", "run"],

@@ -24,6 +24,7 @@ from fastrnn.cli.options import (
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.metrics import report_table
+from fastrnn.nn.single import CELLS
 from fastrnn.optional import require
 from fastrnn.printing import printable
 from fastrnn.storage import writing
@@ -118,6 +119,7 @@ def command() -> None:
 @command.command("train", cls=Command)
 @click.argument("train", type=FILE, required=False)
 @data("--dev", help="Labelled file to validate on. [a tenth of TRAIN]", type=FILE)
+@data("--unlabelled", help="File of texts whose language is learnt first.", type=FILE)
 @data(
     "--corpus",
     help=f"In place of TRAIN: reviews, made up by the program, or one of nltk's, nltk:NAME with a "
@@ -140,7 +142,7 @@ def command() -> None:
 )
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-def train(train, dev, corpus, out, resume, **settings) -> None:
+def train(train, dev, unlabelled, corpus, out, resume, **settings) -> None:
     """Train a classifier on a labelled file, or without TRAIN on made-up reviews.
 
     Every epoch is validated; the best one is kept. Writes run.json, the model (classifier.json,
@@ -153,10 +155,11 @@ def train(train, dev, corpus, out, resume, **settings) -> None:
     Examples:
       fastrnn classify train --model gru --hidden-dim 64
       fastrnn classify train train.txt --dev dev.txt --class-weight balanced --out run
+      fastrnn classify train few.txt --unlabelled many.txt --out run
       fastrnn classify train --corpus nltk:sentence_polarity
       fastrnn classify train --resume --out run --epochs 20
     """
-    files = {"train": train, "dev": dev, "corpus": corpus}
+    files = {"train": train, "dev": dev, "unlabelled": unlabelled, "corpus": corpus}
     files = given(files | {name: settings.pop(name) for name in READING})
     settings = given(settings)
     if member := settings.pop("embeddings_member", None):
@@ -192,16 +195,20 @@ def train(train, dev, corpus, out, resume, **settings) -> None:
 def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) -> None:
     if resume and out is None:
         raise click.UsageError("--resume needs --out")
-    if "-" in (str(files.get(name)) for name in ("train", "dev")):
-        raise click.UsageError("TRAIN and --dev are files, which --resume reads again; got -")
+    if "-" in (str(files.get(name)) for name in programs.FILES):
+        raise click.UsageError(
+            "TRAIN, --dev and --unlabelled are files, which --resume reads again; got -"
+        )
     if {"train", "corpus"} <= files.keys():
         raise click.UsageError("TRAIN or --corpus, not both")
     if "train" not in files and files.keys() - {"corpus"} and not resume:
         raise click.UsageError("--dev, --format, --encoding and the like need TRAIN")
     try:
-        complete(settings)
+        model = complete(settings)["model"]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if "unlabelled" in files and model not in CELLS:
+        raise click.UsageError(f"--unlabelled needs a recurrent --model, got {model}")
 
 
 def _print_results(metrics: dict[str, dict], model: str) -> None:

@@ -16,7 +16,7 @@ from fastrnn.text.vocabulary import Sentences
 
 # A text is read in pieces of so many words, and scores are computed for so many at a time.
 LONGEST, AT_ONCE = 256, 2048
-LEARNING_RATE, LR_DECAY = 3e-3, 0.85
+LEARNING_RATE, LR_DECAY, BATCH = 3e-3, 0.85, 64
 
 
 class LanguageModel:
@@ -112,8 +112,7 @@ class LanguageModel:
 def _neighbours(
     words: np.ndarray, lengths: np.ndarray, before: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where in sentences (N, T) a known word comes next, or before, bool (N, T); these words (K,).
-    """
+    """Where in words (N, T) a known word comes next, or before, bool (N, T); those words (K,)."""
     at = np.zeros(words.shape, bool)
     pairs = np.arange(1, words.shape[1]) < lengths[:, None]  # steps with one before
     here, there = (slice(1, None), slice(-1)) if before else (slice(-1), slice(1, None))
