@@ -24,7 +24,6 @@ from fastrnn.cli.options import (
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.metrics import report_table
-from fastrnn.nn.single import CELLS
 from fastrnn.optional import require
 from fastrnn.printing import printable
 from fastrnn.storage import writing
@@ -34,6 +33,7 @@ from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import as_html, as_text, page
 from fastrnn.text.formats import LABELLED, LINES
 from fastrnn.text.model import TextModel
+from fastrnn.text.networks import RECURRENT
 from fastrnn.text.settings import SETTINGS, complete
 
 # The parameters that reading() makes, and --unseen.
@@ -207,7 +207,7 @@ def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) ->
         model = complete(settings)["model"]
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if "unlabelled" in files and model not in CELLS:
+    if "unlabelled" in files and model not in RECURRENT:
         raise click.UsageError(f"--unlabelled needs a recurrent --model, got {model}")
 
 
