@@ -22,7 +22,7 @@ from fastrnn.cli.options import (
     options_of,
 )
 from fastrnn.cli.output import say
-from fastrnn.cli.progress import TrainingBar, file_bar
+from fastrnn.cli.progress import TrainingBar, bar, file_bar
 from fastrnn.metrics import report_table
 from fastrnn.optional import require
 from fastrnn.printing import printable
@@ -289,6 +289,7 @@ def explain(run, file, label, top, count, html, **options) -> None:
         check_output(html, "--html")
     classes, paragraphs = [*map(str, TextModel.load(run).classes)], []
     asked = {"label": label, "count": count, "tell": partial(say, err=True)} | given(options)
+    asked["watch"] = bar("explain", "batch", delay=1, leave=False)  # of long texts alone
     for said, c, truth in programs.explain(run, file, **asked):
         note = f" (true: {truth})" if truth else ""
         click.echo(as_text(said, classes[c], c, top, printable(note)))

@@ -493,13 +493,14 @@ def explain(
     label: str | None = None,
     count: int = 20,
     tell: Callable[[str], object] = lambda said: None,
+    watch: Callable[[Sequence], Iterable] = iter,
     **reading: object,
 ) -> Iterator[Explained]:
     """What the words of texts mean to a run's model.
 
     Inputs: path, tell, reading, as predict takes them; without a path the texts that the training
     validated on, of these up to count that the model is most wrong about; label, the class to
-    explain (None: each text's likeliest).
+    explain (None: each text's likeliest); watch, as explanation.explain takes it.
     Raises ValueError for a label that the model does not know, and what reading raises.
     """
     model = TextModel.load(folder)
@@ -511,7 +512,7 @@ def explain(
     else:
         examples = ((text, "") for text in _texts(model, path, tell, reading))
     for text, truth in examples:
-        explanation = explanation_of(model, text)
+        explanation = explanation_of(model, text, watch=watch)
         c = int(explanation.proba.argmax()) if label is None else classes.index(label)
         yield Explained(explanation, c, truth)
 
