@@ -19,6 +19,7 @@ from fastrnn.cli.options import (
     check_output,
     given,
     options_of,
+    usage,
 )
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
@@ -184,10 +185,8 @@ def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) ->
         raise click.UsageError("TRAIN or --corpus, not both")
     if "train" not in files and files.keys() - {"corpus"} and not resume:
         raise click.UsageError("--dev, --format, --encoding and the like need TRAIN")
-    try:
+    with usage():
         complete(settings)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _print_results(metrics: dict[str, dict], model: str) -> None:
