@@ -163,16 +163,9 @@ class Training:
         progress: Callable[[int], object] | None = None,
         unlabelled: Sequence[str] = (),
     ) -> None:
-        self.classes, y = plain(list(classes)), np.asarray(y)
+        y = np.asarray(y)
         self.multilabel = y.ndim == 2
-        if len(set(self.classes)) < max(1 if self.multilabel else 2, len(self.classes)):
-            raise ValueError(f"classes: expected two or more, all different, got {self.classes}")
-        try:
-            json.dumps(self.classes)
-        except TypeError:
-            raise ValueError(
-                f"classes: expected strings, numbers or bools, got {self.classes[0]!r}"
-            ) from None
+        self.classes = _named(classes, self.multilabel)
         y = _checked("texts", "y", texts, y, len(self.classes), self.multilabel)
         self.settings, self.figures = complete(settings, len(y)), {}
         s = self.settings
@@ -359,6 +352,20 @@ def initial_vectors(
     found = [vocabulary.index[word] for word in vectors.words]
     W[found] = scale / max(centred.std(), np.finfo(np.float32).tiny) * centred
     return W
+
+
+def _named(classes: Sequence[object], multilabel: bool) -> list[object]:
+    """Classes that a file can have. Raises ValueError for others, and for too few."""
+    classes = plain(list(classes))
+    if len(set(classes)) < max(1 if multilabel else 2, len(classes)):
+        raise ValueError(f"classes: expected two or more, all different, got {classes}")
+    try:
+        json.dumps(classes)
+    except TypeError:
+        raise ValueError(
+            f"classes: expected strings, numbers or bools, got {classes[0]!r}"
+        ) from None
+    return classes
 
 
 def _checked(
