@@ -206,7 +206,8 @@ def test_options_reach_the_settings(capsys, tmp_path, files, undrawn):
         "zoneout": 0.1, "recurrent_dropout": 0.2,
         "learning_rate": 0.002, "lr_decay": 0.75, "update_rule": "rmsprop", "clip_norm": 2.0,
         "max_words": 50, "metric": "macro-f1", "calibrate": True, "quantize": "int8",
-        "epochs": 1, "batch_size": 16, "patience": 7, "ensemble": 2, "backend": "numpy", "seed": 9,
+        "epochs": 1, "pretrain_epochs": 3, "batch_size": 16, "patience": 7, "ensemble": 2,
+        "backend": "numpy", "seed": 9,
     }  # fmt: skip
     arguments = []
     for name, value in given.items():
