@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn.optional import require
 from fastrnn.vision.backbones import Preprocessing, eval_transform
-from fastrnn.vision.images import list_images, open_rgb
+from fastrnn.vision.images import find_images, open_rgb
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def find_pictures(folder: Path, classes: Sequence[str] | None = None) -> list[tu
         if path.name not in classes:
             raise ValueError(f"{path}: class {path.name!r} is not one of {', '.join(classes)}")
     index = {name: i for i, name in enumerate(classes)}
-    return [(path, index[f.name]) for f in folders for path in list_images(f)]
+    return [(path, index[f.name]) for f in folders for path in find_images(f).pictures]
 
 
 def read_pictures(

@@ -21,7 +21,7 @@ from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
 from fastrnn.settings import OBJECT, TEXT, check, listed
 from fastrnn.vision import backbones
-from fastrnn.vision.images import list_images, open_rgb
+from fastrnn.vision.images import find_images, open_rgb
 from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
@@ -334,10 +334,10 @@ class Prediction(NamedTuple):
 
 def predict(run: Run, images: Path, *, progress: data.Progress = iter) -> Iterator[Prediction]:
     """Classify the pictures of a folder, some together as they are read; those that cannot be read
-    come as soon as that is known. Raises what list_images does."""
+    come as soon as that is known. Raises what find_images does."""
     torch, transform = require("torch"), run.transform()
     names, batch = [], []
-    paths = list_images(images)
+    paths = find_images(images).pictures
     for i, path in enumerate(progress(paths), 1):
         try:
             batch.append(transform(open_rgb(path)))
