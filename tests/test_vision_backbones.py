@@ -327,7 +327,9 @@ def test_all_that_pillow_reads_is_a_picture_whatever_its_name(tmp_path):
     assert len(found.pictures) == len(written) + 1
     assert [path.name for path in found.others] == ["README", "notes.txt"]
     assert images.find_images(tmp_path, below=False).pictures == [tmp_path / "without"]
-    assert images.names_of(found.others, tmp_path) == "2 files: README, notes.txt"
+    assert images.left_out(found.others, tmp_path) == (
+        "left out 2 files that are no pictures by their names: README, notes.txt"
+    )
 
 
 def test_a_picture_that_needs_another_package_names_it(tmp_path, monkeypatch):

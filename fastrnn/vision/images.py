@@ -75,7 +75,7 @@ def find_images(folder: Path | str, *, below: bool = True) -> Found:
     for path in sorted(_files(folder, below)):
         (found.pictures if _is_picture(path) else found.others).append(path)
     if not found.pictures:
-        also = f"; {names_of(found.others, folder)}" if found.others else ""
+        also = f"; {left_out(found.others, folder)}" if found.others else ""
         raise FileNotFoundError(f"{folder}: no pictures that Pillow reads{also}")
     return found
 
@@ -109,15 +109,13 @@ def _is_picture(path: Path) -> bool:
         return False
 
 
-def names_of(paths: Collection[Path], folder: Path) -> str:
-    """How many files there are, and the names of some, from a folder."""
-    names = [printable(path.relative_to(folder).as_posix()) for path in list(paths)[:NAMED]]
-    return f"{counted(len(paths), 'file')}: {some(names, len(paths))}"
-
-
-def counted(count: int, what: str) -> str:
-    """A number of things, in words: 1 file, 2 files."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+def left_out(others: Collection[Path], folder: Path) -> str:
+    """A line on the files in a folder that are no pictures: how many there are, some by name."""
+    names = [printable(path.relative_to(folder).as_posix()) for path in [*others][:NAMED]]
+    what = "file that is no picture by its name"
+    if len(others) > 1:
+        what = "files that are no pictures by their names"
+    return f"left out {len(others):,} {what}: {some(names, len(others))}"
 
 
 def some(names: Sequence[str], count: int) -> str:
