@@ -42,7 +42,7 @@ from fastrnn.settings import (
 )
 from fastrnn.solver import CHECKPOINT, Solver, check_shapes
 from fastrnn.text.embeddings import load_vectors
-from fastrnn.vision.images import find_images, open_rgb
+from fastrnn.vision.images import find_images, left_out, open_rgb
 
 # Tuned on 700 photographs; docs/captioning.md has the trials.
 DEFAULTS = {
@@ -390,9 +390,11 @@ def caption_images(
     backend: str | None = None,
     *,
     progress: features.Progress = iter,
+    note: Callable[[str], object] = lambda _: None,
     **options,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions of picture files by a run, or several together; options go to sample.
+    """Captions of the picture files in a folder and in those within, by a run, or several together;
+    options go to sample; note gets a line on other files.
 
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
     the run does not know how its features were made, they are not as wide as its own, or no picture
@@ -403,7 +405,9 @@ def caption_images(
         raise ValueError(
             f"{folders[0]}: trained on features from elsewhere; only evaluate can use it"
         )
-    found, reduction = find_images(images, below=False).pictures, run.reduction
+    (found, other), reduction = find_images(images), run.reduction
+    if other:
+        note(left_out(other, images))
     weights = weights or run.source["weights"]
     columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])
     network = views.grid_network if run.model.decoder == "attention" else None
@@ -415,6 +419,7 @@ def caption_images(
         progress=progress,
         view=run.source.get("view", "centre"),
         network=network,
+        base=images,
     )
     if not got.names:
         raise ValueError(f"{images}: none of {len(found)} pictures could be read")
