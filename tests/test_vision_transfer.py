@@ -27,7 +27,7 @@ from fastrnn import cli, storage  # noqa: E402
 from fastrnn.cli import progress  # noqa: E402
 from fastrnn.vision import backbones, images  # noqa: E402
 from fastrnn.vision import transfer as tr  # noqa: E402
-from fastrnn.vision.transfer import data, features, modes, networks, plots, programs  # noqa: E402
+from fastrnn.vision.transfer import data, features, modes, networks, plots, prediction, programs  # noqa: E402
 from fastrnn.vision.transfer import settings as st_  # noqa: E402
 from fastrnn.vision.transfer import training as tg  # noqa: E402
 
@@ -1227,7 +1227,7 @@ def test_load_refuses_what_does_not_fit(trained, tmp_path):
 
 
 def test_predict_writes_a_row_a_picture(capsys, trained, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "BATCH", 3)
+    monkeypatch.setattr(prediction, "BATCH", 3)
     folder = shutil.copytree(photos / "val/disc", tmp_path / "new")
     (folder / "notes.txt").touch()
     (folder / "broken.png").write_bytes(b"rubbish")
@@ -1490,8 +1490,8 @@ def test_predict_of_thin_and_huge_pictures_and_of_those_before_an_end(
     assert "left out: huge.png: cannot be read (" in err and "pixels" in err
     assert {"thin.png", "high.png"} <= {row[0] for row in rows_of(out)}
 
-    monkeypatch.setattr(programs, "BATCH", 2)
-    real, seen = programs.open_rgb, []
+    monkeypatch.setattr(prediction, "BATCH", 2)
+    real, seen = prediction.open_rgb, []
 
     def ending(path, *args):
         seen.append(path)
@@ -1499,7 +1499,7 @@ def test_predict_of_thin_and_huge_pictures_and_of_those_before_an_end(
             raise KeyboardInterrupt
         return real(path, *args)
 
-    monkeypatch.setattr(programs, "open_rgb", ending)
+    monkeypatch.setattr(prediction, "open_rgb", ending)
     code, said, err = call(capsys, "predict", trained, photos / "val/disc", "--out", out)
     assert (code, said) == (130, f"{out}: 2 pictures, 0 left out, ended early\n")
     assert len(rows_of(out)) == 3

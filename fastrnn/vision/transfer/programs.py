@@ -1,4 +1,4 @@
-"""What the commands of `fastrnn transfer` do, as functions: train, evaluate, predict.
+"""What the commands of `fastrnn transfer` that change a run do, as functions: train, evaluate.
 
 A run's folder:
 run.json                 settings, classes, and where the data are
@@ -8,10 +8,9 @@ predictions.csv          what it says of every picture validated; of evaluations
 checkpoint-MODE.pt       of freeze, finetune, or staged's both, to resume
 """
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,13 +22,14 @@ from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
 from fastrnn.settings import OBJECT, TEXT, check, decisive, integer, listed
 from fastrnn.vision import backbones
-from fastrnn.vision.images import NAMED, find_images, left_out, open_rgb, some
+from fastrnn.vision.images import NAMED, left_out, some
 from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
+from fastrnn.vision.transfer.prediction import BATCH, write_predictions
 from fastrnn.vision.transfer.settings import SETTINGS, complete, of_file, stages
-from fastrnn.vision.transfer.training import Training, device_of, probabilities
+from fastrnn.vision.transfer.training import Training, device_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,6 @@ OWN = "val"  # what training has validated on
 # Of run.json, and of what it says of the data.
 KINDS = {"settings": OBJECT, "classes": listed(TEXT), "data": OBJECT}
 SOURCE = {"folder": TEXT, "sha256": TEXT}
-BATCH = 32  # pictures that are evaluated together
 Note = Callable[[str], object]
 
 
@@ -443,66 +442,3 @@ def _keep(folder: Path, report: dict, pictures: Pictures, proba: np.ndarray, nam
     plot_predictions(folder / f"predictions{suffix}.png", pictures, proba)
     write_predictions(folder / f"predictions{suffix}.csv", pictures, proba)
     runs.add_metrics(folder, {name: report})
-
-
-def write_predictions(path: Path, pictures: Pictures, proba: np.ndarray) -> None:
-    """A table of pictures: file, true class, predicted class, the probabilities of both."""
-    with storage.writing(path, newline="", errors="surrogateescape") as file:
-        rows = csv.writer(file)
-        rows.writerow(["file", "class", "predicted", "probability", "probability_of_class"])
-        for name, label, p in zip(pictures.names(), pictures.labels, proba, strict=True):
-            best = int(p.argmax())
-            said = pictures.classes[label], pictures.classes[best]
-            rows.writerow([name, *said, f"{p[best]:.6f}", f"{p[label]:.6f}"])
-
-
-class Prediction(NamedTuple):
-    """The probabilities (C,) of a picture file's classes, or why the file cannot be read."""
-
-    file: str
-    proba: np.ndarray | None = None
-    problem: str | None = None
-
-
-def find_files(places: Sequence[Path], note: Note = lambda _: None) -> tuple[dict[Path, str], int]:
-    """Picture files, and those of folders and of folders within, with their names: of one folder
-    their paths from it, else the paths as they are given; and how many other files there are in the
-    folders.
-
-    Raises FileNotFoundError where there is nothing, or no picture in a folder.
-    """
-    names: dict[Path, str] = {}
-    others = 0
-    for place in places:
-        if not place.exists():
-            raise FileNotFoundError(f"{place}: no such file or folder")
-        if not place.is_dir():
-            names[place] = str(place)
-            continue
-        found = find_images(place)
-        if found.others:
-            note(left_out(found.others, place))
-            others += len(found.others)
-        alone = len(places) == 1
-        names |= {p: (p.relative_to(place) if alone else p).as_posix() for p in found.pictures}
-    return names, others
-
-
-def predict(
-    run: Run, files: dict[Path, str], *, progress: data.Progress = iter
-) -> Iterator[Prediction]:
-    """Classify picture files, by their names, some together as they are read; those that cannot be
-    read come as soon as that is known."""
-    torch, transform, at_least = require("torch"), run.transform(), data.enough(run.preprocessing())
-    names, batch = [], []
-    for i, (path, name) in enumerate(progress([*files.items()]), 1):
-        try:
-            batch.append(transform(open_rgb(path, at_least)))
-            names.append(name)
-        except OSError as error:
-            yield Prediction(name, problem=str(error).removeprefix(f"{path}: "))
-        if batch and (len(batch) == BATCH or i == len(files)):
-            labels = torch.zeros(len(batch), dtype=torch.int64)
-            _, proba = probabilities(run.model, [(torch.stack(batch), labels)], run.device)
-            yield from map(Prediction, names, proba)
-            names, batch = [], []
