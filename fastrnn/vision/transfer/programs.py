@@ -94,6 +94,7 @@ class Job:
                 counts,
                 self.to,
                 self.device,
+                self.bar("reading", "picture"),
                 name=self.settings["backbone"],
                 batch_size=self.settings["batch_size"],
                 workers=self.settings["workers"],
@@ -395,13 +396,19 @@ def _as_before(report: dict, before: dict | None) -> dict:
 
 
 def _features(
-    model, head, counts: dict[Path, int], to, device, **options
+    model, head, counts: dict[Path, int], to, device, reading: data.Progress, **options
 ) -> tuple[features.Known, data.Seen]:
     """Features of picture files, of each so many views, by their content; and what has been seen
     of them."""
-    keys, problems = data.file_keys(counts)
+    keys: dict[Path, str] = {}
+    problems: dict[Path, str] = {}
     wanted: dict[str, tuple[Path, int]] = {}
-    for path, key in keys.items():
+    for path in reading([*counts]):
+        try:
+            key = keys[path] = data.file_key(path)
+        except OSError as error:
+            problems[path] = str(error)
+            continue
         _, before = wanted.get(key, (path, 0))
         wanted[key] = path, max(before, counts[path])
     known = features.look(model, head, wanted, to, device, **options)
@@ -411,9 +418,17 @@ def _features(
 
 
 def _read_features(run, head, counts, bar) -> tuple[features.Known, data.Seen]:
-    name, progress = run.settings["backbone"], bar("evaluating", "batch")
-    options = {"name": name, "batch_size": BATCH, "progress": progress}
-    return _features(run.model, head, counts, run.preprocessing(), run.device, **options)
+    return _features(
+        run.model,
+        head,
+        counts,
+        run.preprocessing(),
+        run.device,
+        bar("reading", "picture"),
+        name=run.settings["backbone"],
+        batch_size=BATCH,
+        progress=bar("evaluating", "batch"),
+    )
 
 
 def _report(
