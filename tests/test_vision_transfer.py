@@ -394,6 +394,12 @@ def test_kept_features_survive_damage_and_an_interrupt(photos, tmp_path, calls, 
             torch.testing.assert_close(features_of(train, cache).rows, first.rows)
         assert sum(calls) == 13
 
+    (pixels,) = cache.glob("pixels-*")
+    pixels.unlink()
+    calls.clear()
+    assert torch.equal(features_of(train, cache).rows, features_of(train, cache).rows)
+    assert pixels.exists() and not calls
+
     def interrupted(batches):
         for i, batch in enumerate(batches):
             if i == 1:

@@ -320,7 +320,8 @@ class ViewsReader:
         except OSError as error:
             return key, str(error), None
         seen = [seeded(self.views[n], image, (int(key, 16), n)) for n in numbers]
-        return key, pixels_key(image), require("torch").stack(seen)
+        torch = require("torch")
+        return key, pixels_key(image), torch.stack(seen) if seen else torch.empty(0)
 
 
 def loader(

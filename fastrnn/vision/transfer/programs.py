@@ -49,8 +49,8 @@ def _no_bar(_description: str, _unit: str) -> data.Progress:
 
 
 class Job:
-    """A training run in its folder, on the pictures in the folder base; the network is made before
-    they are read, which takes longer."""
+    """A training run in its folder, on the pictures in the folder base, which began with so many
+    epochs; the network is made before they are read, which takes longer."""
 
     def __init__(
         self,
@@ -60,10 +60,10 @@ class Job:
         cache: Path | None,
         bar: features.Bar,
         note: Note,
-        epochs: int,
+        first_epochs: int,
     ) -> None:
-        self.folder, self.base, self.settings = folder, base, settings
-        self.cache, self.bar, self.note, self.epochs = cache, bar, note, epochs
+        self.folder, self.base = folder, base
+        self.cache, self.bar, self.note, self.first_epochs = cache, bar, note, first_epochs
         self.found = data.find_folders(base, settings["val_share"], settings["seed"])
         self.settings = settings | {"val_share": self.found.val_share}
         self.device = device_of(settings["device"])
@@ -156,7 +156,7 @@ class Job:
             "sha256": self.digest,
         }
         content = {"settings": self.settings, "classes": self.train.classes, "data": source}
-        content["begun"] = {"epochs": self.epochs}
+        content["begun"] = {"epochs": self.first_epochs}
         runs.write(self.folder, "transfer", content)
 
     def run(self, on_iteration: Callable[[Training], None] | None = None) -> None:
@@ -195,7 +195,7 @@ class Job:
         """What a checkpoint has to be of: settings but those that may change, data, weights."""
         # More epochs than it began with make it no other training.
         begun = SETTINGS | {"epochs": SETTINGS["epochs"]._replace(resumable=False)}
-        kept = decisive(self.settings | {"epochs": self.epochs}, begun)
+        kept = decisive(self.settings | {"epochs": self.first_epochs}, begun)
         weights = features.weights_digest(self.model, self.head)
         return hashlib.sha256(json.dumps([kept, self.digest, weights]).encode()).hexdigest()
 
