@@ -9,7 +9,8 @@ import pytest
 from nltk.corpus.reader import CorpusReader, WordNetCorpusReader
 from nltk.corpus.util import LazyCorpusLoader
 
-from fastrnn.captioning import BLEU_score, baselines, corpus_bleu, metrics, partial
+from fastrnn.captioning import BLEU_score, baselines, consensus, corpus_bleu, metrics, partial
+from fastrnn.captioning.decode import Hypotheses
 
 REFERENCES = [
     [
@@ -171,7 +172,60 @@ def test_the_nearest_rows_are_those_at_the_least_angle(monkeypatch, rng):
     angles = [
         [math.acos(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a in flat] for b in ours
     ]
-    np.testing.assert_array_equal(baselines.nearest(training, rows), np.argmin(angles, axis=1))
+    for count in (1, 4, 20):
+        found, cosines = baselines.nearest(training, rows, count)
+        np.testing.assert_array_equal(found, np.argsort(angles, axis=1)[:, :count])
+        np.testing.assert_allclose(cosines, np.cos(np.sort(angles, axis=1))[:, :count], atol=1e-6)
     order = rng.permutation(10)
     chosen = partial.Rows(training, order)
-    np.testing.assert_array_equal(baselines.nearest(chosen, training[order]), np.arange(10))
+    np.testing.assert_array_equal(baselines.nearest(chosen, training[order])[0][:, 0], range(10))
+
+
+def test_consensus_is_the_mean_cosine_with_captions_of_pictures_alike(monkeypatch, rng):
+    monkeypatch.setattr(consensus, "NEIGHBOURS", 4)
+    words = ["<NULL>", "<START>", "<END>", "<UNK>", *"abcdefg"]
+    references = [
+        [[words[i] for i in rng.integers(4, 11, size=rng.integers(3, 7))] for _ in range(2)]
+        for _ in range(9)
+    ]
+    training, features = rng.standard_normal((9, 5)), rng.standard_normal((6, 5))
+    found = Hypotheses(rng.integers(4, 11, size=(6, 3, 5)), rng.standard_normal((6, 3)))
+    found.words[:, 1, 3:] = 2, 0
+
+    def vector(caption, n):
+        grams = [*zip(*(caption[i:] for i in range(n)), strict=False)]
+        value = np.zeros(7**n)
+        for gram in grams:
+            having = sum(
+                any(gram in zip(*(c[i:] for i in range(n)), strict=False) for c in captions)
+                for captions in references
+            )
+            place = sum((words.index(w) - 4) * 7**i for i, w in enumerate(gram))
+            value[place] += math.log(9 / max(1, having))
+        return value / (np.linalg.norm(value) or 1)
+
+    def likeness(picture, caption):
+        cosines = training @ features[picture] / np.linalg.norm(training, axis=1)
+        nearest = [i for i in np.argsort(-cosines)[:4] if cosines[i] > 0]
+        parts = [
+            np.mean([vector(caption, n) @ vector(c, n) for n in range(1, 5) for c in references[i]])
+            for i in nearest
+        ]
+        return np.average(parts, weights=cosines[nearest])
+
+    for weight in (0.0, 3.0, 1e6):
+        choose = consensus.Consensus(training, references, dict(enumerate(words)), weight)
+        expected = [
+            np.argmax([
+                score + weight * likeness(i, [words[w] for w in row if w > 2])
+                for row, score in zip(found.words[i], found.scores[i], strict=True)
+            ])
+            for i in range(6)
+        ]  # fmt: skip
+        np.testing.assert_array_equal(choose(features, found), expected)
+    for weight, known, message in (
+        (-1.0, references, "consensus: expected a number of at least 0, got -1.0"),
+        (1.0, [], "consensus: expected training pictures with captions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            consensus.Consensus(training, known, {}, weight)

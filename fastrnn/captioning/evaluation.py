@@ -155,8 +155,8 @@ def beside(pictures: Pictures, training: Pictures | None) -> dict[str, dict[str,
     if training is not None:
         said = [words for captions in training.references for words in captions]
         constant = " ".join(baselines.constant(training.references))
-        like = baselines.nearest(training.features, pictures.features)
-        first = [" ".join(training.references[i][0]) for i in like]
+        like, _ = baselines.nearest(training.features, pictures.features)
+        first = [" ".join(training.references[i][0]) for i in like[:, 0]]
         for name, samples in (("constant", [constant] * len(first)), ("nearest", first)):
             found[name] = score(pictures.references, samples, said).figures
     several = [captions for captions in pictures.references if len(captions) > 1]

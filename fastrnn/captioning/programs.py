@@ -11,7 +11,8 @@ import numpy as np
 from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import evaluation, features, prepare, views
-from fastrnn.captioning.captioner import NULL, Captioner, Ensemble
+from fastrnn.captioning.captioner import NULL, Captioner, together
+from fastrnn.captioning.consensus import Consensus
 from fastrnn.captioning.heatmaps import plot_looks, seen_part
 from fastrnn.captioning.metrics import cider_d, words_of
 from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
@@ -20,6 +21,7 @@ from fastrnn.captioning.run import (
     OF_TRAINING,
     OPTIONS,
     Run,
+    member,
     read_run,
     read_settings,
     write_model,
@@ -92,7 +94,7 @@ SAYING = {"suppress_unk": True, "block_ngrams": 3}  # as the commands do unless 
 
 
 class Job:
-    """A training run in its folder."""
+    """A training run in its folder, of one model or an ensemble, whose seeds follow each other."""
 
     def __init__(self, folder: Path, base: Path, settings: dict[str, object]) -> None:
         self.folder, self.base, self.settings = folder, base, settings
@@ -113,7 +115,20 @@ class Job:
         words, D = self.data["word_to_idx"], self.data["train_features"].shape[-1]
         sizes = D, settings["wordvec"], settings["hidden"], settings["cell"]
         shaping = {name: settings[name] for name in SHAPING}
-        check_shapes(folder, shapes(len(words), *sizes, **shaping))
+        expected = shapes(len(words), *sizes, **shaping)
+        for i in range(settings["ensemble"]):
+            check_shapes(member(folder, i), expected)
+        self.solvers = [self._solver(i, sizes) for i in range(settings["ensemble"])]
+        if looks:
+            reduction = coco.reduction_in(views.grid_file(base, "train"))
+        else:
+            reduction = coco.pca_reduction(base) if pca else None
+        models = [solver.model for solver in self.solvers]
+        self.run = Run(models, settings, str(base), coco.feature_source(base, pca), reduction)
+
+    def _solver(self, i: int, sizes: tuple) -> CaptioningSolver:
+        settings, folder, words = self.settings, member(self.folder, i), self.data["word_to_idx"]
+        seed = settings["seed"] + i
         model = CaptioningRNN(
             words,
             *sizes,
@@ -124,7 +139,7 @@ class Job:
         if settings["embeddings"] and not (folder / CHECKPOINT).exists():
             found = load_vectors(settings["embeddings"], words)
             model.take_vectors(found.words, found.vectors)
-        self.solver = CaptioningSolver(
+        return CaptioningSolver(
             model,
             self.data,
             val_every=1,
@@ -141,18 +156,14 @@ class Job:
             verbose=False,
             checkpoint=folder,
         )
-        if looks:
-            reduction = coco.reduction_in(views.grid_file(base, "train"))
-        else:
-            reduction = coco.pca_reduction(base) if pca else None
-        self.run = Run(model, settings, str(base), coco.feature_source(base, pca), reduction)
 
     def summary(self) -> str:
         """What is about to be trained, in a line."""
         data, model = self.data, self.run.model
         parameters = sum(w.size for w in model.params.values())
+        several = f"{len(self.solvers)} of them, " if len(self.solvers) > 1 else ""
         return (
-            f"{self.folder}: {model.cell_type}, {parameters:,} parameters, "
+            f"{self.folder}: {model.cell_type}, {parameters:,} parameters, {several}"
             f"{len(data['train_captions']):,} captions of {len(data['train_features']):,} "
             f"pictures, {len(data['val_features']):,} to validate, "
             f"{len(data['idx_to_word']):,} words"
@@ -161,31 +172,43 @@ class Job:
 
     def train(self, on_iteration: Callable[[Solver], None] | None = None) -> None:
         """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
-        self.solver.on_iteration = on_iteration
-        self.solver.train()
+        for solver in self.solvers:
+            solver.on_iteration = on_iteration
+            solver.train()
+
+    def restore(self) -> None:
+        """Continue from the checkpoints that there are."""
+        for i, solver in enumerate(self.solvers):
+            if (member(self.folder, i) / CHECKPOINT).exists():
+                solver.restore()
 
     def finish(self) -> dict[str, dict[str, float]]:
         """Write the model, metrics.json, curves.png and gallery.png; return the metrics."""
         write_model(self.folder, self.run)
-        plot_curves(self.folder / "curves.png", self.solver.loss_history, self.solver.history)
-        seconds = sum(epoch["seconds"] for epoch in self.solver.history)
-        captions = self.solver.epoch * self.solver.num_examples
+        for i, solver in enumerate(self.solvers):
+            path = self.folder / (f"curves-{i}.png" if i else "curves.png")
+            plot_curves(path, solver.loss_history, solver.history)
+        seconds = sum(epoch["seconds"] for solver in self.solvers for epoch in solver.history)
+        epochs = sum(solver.epoch for solver in self.solvers)
+        captions = epochs * len(self.data["train_captions"])
         training = {
-            "epochs": self.solver.epoch,
+            "epochs": epochs,
             "seconds": seconds,
             "captions_per_second": captions / max(seconds, 1e-9),
         }
         metrics = runs.add_metrics(self.folder, {"training": training})
         if len(self.data["val_captions"]):
             run = read_run(self.folder)
-            run.model.backend = self.settings["backend"]
+            run.use(self.settings["backend"])
             held, training = (
                 evaluation.open_pictures(run, self.base, split) for split in ("val", "train")
             )
-            metrics, _, _ = _judge(self.folder, run.model, held, training, "val greedy", **SAYING)
+            metrics, _, _ = _judge(
+                self.folder, run.captioner, held, training, "val greedy", **SAYING
+            )
             some = np.random.default_rng(0).permutation(len(held.urls))[:GALLERY_OF]
             held = held.take(some)
-            samples = evaluation.say(run.model, held.features, beam_size=5, **SAYING)
+            samples = evaluation.say(run.captioner, held.features, beam_size=5, **SAYING)
             _draw(self.folder / "gallery.png", held, samples)
             if run.model.decoder == "attention":
                 _draw_looks(self.folder / "attention.png", run, held)
@@ -209,13 +232,14 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> I
     Raises FileExistsError where there is a run already, BlockingIOError where another process is
     at work, ValueError for settings or data that cannot be.
     """
-    out = runs.new("caption", out, [CHECKPOINT])
     settings = DEFAULTS | ({} if data else SCENES_DEFAULTS) | settings
     check(settings, KINDS)
     single.form(settings["cell"], settings["zoneout"], settings["recurrent_dropout"])
+    checkpoints = [str(member(Path(), i) / CHECKPOINT) for i in range(settings["ensemble"])]
+    out = runs.new("caption", out, checkpoints)
     job = None if data is None else Job(out, data.resolve(), settings)
     with runs.at_work(out):
-        runs.new("caption", out, [CHECKPOINT])  # another process may have been quicker
+        runs.new("caption", out, checkpoints)  # another process may have been quicker
         if job is None:
             prepare.prepare_scenes(out / "data", **SCENES, seed=settings["seed"])
             job = Job(out, (out / "data").resolve(), settings)
@@ -244,8 +268,7 @@ def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Iter
         job = Job(folder, _data_of(folder, content["data"], data), content["settings"] | settings)
         if job.run.model.word_to_idx != content["word_to_idx"]:
             raise ValueError(f"{job.base}: not the vocabulary that {folder} was trained with")
-        if (folder / CHECKPOINT).exists():
-            job.solver.restore(folder)
+        job.restore()
         write_settings(folder, job.run)
         yield job
 
@@ -274,14 +297,16 @@ def evaluate(
     split: str,
     backend: str | None,
     name: str | None = None,
+    consensus: float = 0.0,
     **options,
 ) -> Evaluation:
     """Figures of a run, or several together, on a split of its data set, or of another, all of
-    whose words it need not know; options go to sample. They are added to the first run's
-    metrics.json under the split and the decoding, after the name of another data set (None: its
-    folder's); into its folder go, under the same name, results-*.json, which has the baselines,
-    too, results-*.csv, a line a picture, and gallery-*.png. Raises ValueError for a name that is no
-    file's."""
+    whose words it need not know; consensus, the weight of what is said of the training pictures
+    alike in the choice of a beam's captions; other options go to sample. They are added to the
+    first run's metrics.json under the split and the decoding, after the name of another data set
+    (None: its folder's); into its folder go, under the same name, results-*.json, which has the
+    baselines, too, results-*.csv, a line a picture, and gallery-*.png. Raises ValueError for a name
+    that is no file's."""
     if name is not None and (not name or Path(name).name != name):
         raise ValueError(f"name: expected one for a file, got {name!r}")
     folder, beam = folders[0], options.get("beam_size", 1)
@@ -294,8 +319,10 @@ def evaluate(
         if not home.is_dir() and held.known:
             home = base  # it has moved
         training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
+        if consensus:
+            options["choose"] = _consensus(run, home, training, consensus)
         other = name if name is not None else "" if base == home else base.name
-        how = "greedy" if beam == 1 else f"beam {beam}"
+        how = "greedy" if beam == 1 else f"beam {beam}" + (" consensus" if consensus else "")
         several = f"of {len(folders)} runs" if len(folders) > 1 else ""
         title = " ".join(filter(None, (other, split, how, several)))
         metrics, samples, judged = _judge(folder, captioner, held, training, title, **options)
@@ -307,11 +334,19 @@ def evaluate(
     return Evaluation(metrics, scores, notes)
 
 
+def _consensus(run, home, training, weight):
+    """What chooses among a beam's captions. Raises FileNotFoundError where the run's data set is
+    not there."""
+    if training is None:
+        raise FileNotFoundError(f"{home}: no such folder; --consensus asks the run's own data set")
+    return Consensus(training.features, training.references, run.model.idx_to_word, weight)
+
+
 def _together(folders: Sequence[Path], backend: str | None) -> tuple[Run, Captioner]:
     """The first of these runs, and what says captions: its model, or those of all."""
     found = [read_run(folder) for folder in folders]
     for run in found:
-        run.model.backend = backend
+        run.use(backend)
     first = found[0]
     for folder, run in zip(folders[1:], found[1:], strict=True):
         for what, own, expected in (
@@ -324,7 +359,7 @@ def _together(folders: Sequence[Path], backend: str | None) -> tuple[Run, Captio
         same = [*map(np.array_equal, run.reduction or (), first.reduction or ())]
         if (run.reduction is None) != (first.reduction is None) or not all(same):
             raise ValueError(f"{folder}: not the reduction of features of {folders[0]}")
-    return first, first.model if len(found) == 1 else Ensemble([run.model for run in found])
+    return first, together([model for run in found for model in run.models])
 
 
 def _judge(folder, captioner, held, training, title, **options):
@@ -377,10 +412,10 @@ def _draw_looks(path: Path, run: Run, held: evaluation.Pictures) -> None:
     to = features.preprocessing(run.source["backbone"], run.source.get("view", "centre"))
     pictures = [np.asarray(open_rgb(held.folder / held.urls[i])) for i in there]
     grids = held.features.take(there)[:]
-    said = run.model.sample(grids, beam_size=5, **SAYING)
+    said = run.captioner.sample(grids, beam_size=5, **SAYING)
     words = [[run.model.idx_to_word[int(i)] for i in caption if i] for caption in said]
     parts = [seen_part(picture, to.resize, to.crop) for picture in pictures]
-    figures.save(plot_looks(parts, words, run.model.looks(grids, said)), path)
+    figures.save(plot_looks(parts, words, run.captioner.looks(grids, said)), path)
 
 
 def caption_images(
@@ -390,9 +425,11 @@ def caption_images(
     backend: str | None = None,
     *,
     progress: features.Progress = iter,
+    consensus: float = 0.0,
     **options,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions of picture files by a run, or several together; options go to sample.
+    """Captions of picture files by a run, or several together; consensus as evaluate's, other
+    options go to sample.
 
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
     the run does not know how its features were made, they are not as wide as its own, or no picture
@@ -403,6 +440,10 @@ def caption_images(
         raise ValueError(
             f"{folders[0]}: trained on features from elsewhere; only evaluate can use it"
         )
+    if consensus:
+        home = _data_of(folders[0], run.data, None)
+        training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
+        options["choose"] = _consensus(run, home, training, consensus)
     found, reduction = list_images(images), run.reduction
     weights = weights or run.source["weights"]
     columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])
