@@ -166,7 +166,7 @@ def prepare(images, captions, out, grid, views, **options) -> None:
 
     for name, wanted in (("--grid", grid), ("--views", views)):
         if wanted and options["split"] in ("val", "test"):
-            reason = f"expected none with --split {options['split']}: they are learnt from training"
+            reason = f"expected none with --split {options['split']}: they are of training pictures"
             raise click.BadParameter(reason, param_hint=name)
     try:
         shown = bar("features", "image")
