@@ -19,6 +19,8 @@ from fastrnn.captioning import (
     scenes,
     views,
 )
+from fastrnn.captioning.settings import SETTINGS
+from fastrnn.settings import REQUIRED
 
 torch = pytest.importorskip("torch")
 
@@ -235,7 +237,7 @@ def test_runs_of_earlier_versions_are_read(trained, tmp_path):
     from fastrnn import runs, storage
 
     content = storage.read_json(trained[0] / runs.RUN)
-    for name in (*run.OPTIONS, *run.OF_TRAINING):
+    for name in [name for name, s in SETTINGS.items() if s.earlier is not REQUIRED]:
         content["model"].pop(name, None)
         content["settings"].pop(name, None)
     storage.write_json(tmp_path / runs.RUN, content)
