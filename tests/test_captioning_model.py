@@ -298,6 +298,7 @@ def test_what_chooses_among_a_beam_is_asked(rng):
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"beam_size": 0}, "beam_size: expected at least 1, got 0"),
+     ({"length_penalty": np.inf}, "length_penalty: expected a number, got inf"),
      ({"beam_size": 4, "diverse_groups": 3}, "diverse_groups: expected a divisor of beam_size 4"),
      ({"diverse_groups": 0}, "diverse_groups: expected a divisor of beam_size 1, got 0"),
      ({"diversity": -0.1}, "diversity: expected a number of at least 0, got -0.1"),

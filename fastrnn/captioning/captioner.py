@@ -67,7 +67,7 @@ class Captioner:
         """
         vocabulary = self._vocabulary(suppress_unk, block_ngrams)
         random = temperature is not None or top_k is not None or top_p is not None
-        beam = decode.Beam.of(beam_size, length_penalty, diverse_groups, diversity)
+        beam = decode.Beam(beam_size, length_penalty, diverse_groups, diversity)
         if beam_size > 1 and random:
             raise ValueError("beam_size: a beam is not random; drop temperature, top_k, top_p")
         if beam_size == 1 and choose is not None:

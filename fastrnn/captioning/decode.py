@@ -3,7 +3,9 @@
 Letters: N pictures, M rows, B beams, L most words, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -114,32 +116,36 @@ class Hypotheses(NamedTuple):
     scores: np.ndarray
 
 
-class Beam(NamedTuple):
-    """How a beam is searched: size, hypotheses kept a picture, in groups, of which each is told off
-    by diversity for every one before it that says the same word at the same place (Vijayakumar et
-    al. 2018); length_penalty."""
+@dataclass(frozen=True)
+class Beam:
+    """How a beam is searched: size, hypotheses kept a picture, ranked by log-probability /
+    length**length_penalty; groups, in which they are kept: a word loses diversity of its
+    log-probability, where they are kept and not where they are ranked, for each hypothesis of the
+    groups before that says it at the same place (Vijayakumar et al. 2018).
+
+    Raises ValueError for parameters out of range.
+    """
 
     size: int
     length_penalty: float = 1.0
     groups: int = 1
     diversity: float = 0.0
 
-    @classmethod
-    def of(cls, beam_size: int, length_penalty: float, diverse_groups: int, diversity: float):
-        """The same, checked: raises ValueError for parameters out of range."""
-        if beam_size < 1:
-            raise ValueError(f"beam_size: expected at least 1, got {beam_size}")
-        if diverse_groups < 1 or beam_size % diverse_groups:
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"beam_size: expected at least 1, got {self.size}")
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty: expected a number, got {self.length_penalty}")
+        if self.groups < 1 or self.size % self.groups:
             raise ValueError(
-                f"diverse_groups: expected a divisor of beam_size {beam_size}, got {diverse_groups}"
+                f"diverse_groups: expected a divisor of beam_size {self.size}, got {self.groups}"
             )
-        if not 0 <= diversity < np.inf:
-            raise ValueError(f"diversity: expected a number of at least 0, got {diversity}")
-        return cls(beam_size, length_penalty, diverse_groups, diversity)
+        if not 0 <= self.diversity < np.inf:
+            raise ValueError(f"diversity: expected a number of at least 0, got {self.diversity}")
 
 
 def _continuations(
-    total: np.ndarray, logs: np.ndarray, penalty: np.ndarray | float, n: int
+    total: np.ndarray, logs: np.ndarray, penalty: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The n best continuations of each picture's beams, best first: their log-probabilities, beams
     and words, each (N, n). total (N, B) are the beams' own, logs (N, B, V) the next words'; penalty
@@ -163,12 +169,12 @@ def beam_search(
     A hypothesis that says <END> leaves the beam, so short ones do not crowd out those still
     growing; the best of them are kept.
     """
-    N, L, (B, length_penalty, G, diversity) = len(state[0]), max_length, beam
+    N, B, L = len(state[0]), beam.size, max_length
     null, start, end = vocabulary[:3]
     found = Hypotheses(np.full((N, n_best, L), null, dtype=np.intp), np.full((N, n_best), -np.inf))
     if N == 0 or L == 0:
         return found
-    rows, b = np.arange(N)[:, None], B // G
+    rows, b = np.arange(N)[:, None], B // beam.groups
     state = tuple(np.repeat(s, B, axis=0) for s in state)
     words = np.full((N, B, L), null, dtype=np.intp)
     last = np.full((N, B), start, dtype=np.intp)
@@ -183,13 +189,14 @@ def beam_search(
             group = slice(first, first + b)
             # At most b candidates end, so b are left to go on.
             value, source, word = _continuations(
-                total[:, group], logs[:, group], diversity * said, 2 * b
+                total[:, group], logs[:, group], beam.diversity * said, 2 * b
             )
             source += first
             grown = words[rows, source]
             grown[:, :, t] = word
             ended = word == end
-            found = _best(found, grown, np.where(ended, value / (t + 1) ** length_penalty, -np.inf))
+            score = np.where(ended, value / (t + 1) ** beam.length_penalty, -np.inf)
+            found = _best(found, grown, score)
             alive = np.argsort(ended, axis=1, kind="stable")[:, :b]
             value = np.where(ended, -np.inf, value)
             parts.append([a[rows, alive] for a in (value, grown, word, source)])
@@ -198,7 +205,7 @@ def beam_search(
         state = tuple(s[(rows * B + source).reshape(-1)] for s in state)
         # Log-probabilities only fall, so the best a live one can still reach is its value now over
         # the greatest length (for a penalty of 0: over 1).
-        reachable = total.max(axis=1) / L**length_penalty
+        reachable = total.max(axis=1) / L**beam.length_penalty
         if (found.scores[:, -1] >= reachable).all():
             break
     unfinished = ~np.isfinite(found.scores[:, 0])
