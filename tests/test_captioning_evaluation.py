@@ -117,6 +117,9 @@ def test_consensus_asks_what_is_said_of_training_pictures_alike(capsys, whole, r
     done(capsys, "caption", "evaluate", run, "--beam", 4, "--consensus", 1e9)
     plain, chosen = (figures(run, f"val beam 4{how}") for how in ("", " consensus"))
     assert chosen["cider"] > plain["cider"]
+    out = done(capsys, "caption", "evaluate", run, "--beam", 4, "--reminders", 3)
+    assert "val beam 4 reminded: bleu1" in out
+    assert figures(run, "val beam 4 reminded")["words"] >= plain["words"]
     assert (run / "results-val-beam-4-consensus.csv").exists()
     out, sample = tmp_path / "new.csv", ["--images", whole / "photos", "--consensus", 1e9]
     code, _, err = call(capsys, "caption", "sample", run, *sample, "--beam", 1, "--out", out)
@@ -132,7 +135,7 @@ def test_consensus_asks_what_is_said_of_training_pictures_alike(capsys, whole, r
     storage.write_json(run / "run.json", content | {"data": str(tmp_path / "gone")})
     code, _, err = call(capsys, "caption", "sample", run, *sample, "--out", out)
     assert code == 1
-    assert f"{tmp_path / 'gone'}: no such folder; --consensus asks the run's own data set" in err
+    assert f"{tmp_path / 'gone'}: no such folder; the run's own data set is to be asked" in err
 
 
 def test_another_data_set_is_seen_with_the_runs_eyes(capsys, whole, run):

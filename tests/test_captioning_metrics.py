@@ -9,8 +9,16 @@ import pytest
 from nltk.corpus.reader import CorpusReader, WordNetCorpusReader
 from nltk.corpus.util import LazyCorpusLoader
 
-from fastrnn.captioning import BLEU_score, baselines, consensus, corpus_bleu, metrics, partial
-from fastrnn.captioning.decode import Hypotheses
+from fastrnn.captioning import (
+    BLEU_score,
+    CaptioningRNN,
+    baselines,
+    consensus,
+    corpus_bleu,
+    metrics,
+    partial,
+)
+from fastrnn.captioning.decode import Hypotheses, log_softmax
 
 REFERENCES = [
     [
@@ -214,7 +222,8 @@ def test_consensus_is_the_mean_cosine_with_captions_of_pictures_alike(monkeypatc
         return np.average(parts, weights=cosines[nearest])
 
     for weight in (0.0, 3.0, 1e6):
-        choose = consensus.Consensus(training, references, dict(enumerate(words)), weight)
+        asked = consensus.Neighbours(training, references)
+        choose = consensus.Consensus(asked, dict(enumerate(words)), weight)
         expected = [
             np.argmax([
                 score + weight * likeness(i, [words[w] for w in row if w > 2])
@@ -223,9 +232,38 @@ def test_consensus_is_the_mean_cosine_with_captions_of_pictures_alike(monkeypatc
             for i in range(6)
         ]  # fmt: skip
         np.testing.assert_array_equal(choose(features, found), expected)
-    for weight, known, message in (
-        (-1.0, references, "consensus: expected a number of at least 0, got -1.0"),
-        (1.0, [], "consensus: expected training pictures with captions"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            consensus.Consensus(training, known, {}, weight)
+    with pytest.raises(ValueError, match="consensus: expected a number of at least 0, got -1.0"):
+        consensus.Consensus(asked, {}, -1.0)
+    with pytest.raises(ValueError, match="references: expected training pictures with captions"):
+        consensus.Neighbours(training[:0], [])
+
+
+def test_reminders_are_of_words_that_captions_of_pictures_alike_have(monkeypatch, rng):
+    monkeypatch.setattr(consensus, "NEIGHBOURS", 2)
+    words = ["<NULL>", "<START>", "<END>", "<UNK>", "a", "dog", "cat"]
+    model = CaptioningRNN({word: i for i, word in enumerate(words)}, 2, 3, 4, seed=0)
+    asked = consensus.Neighbours(
+        np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]),
+        [[["a", "dog"], ["a", "wolf"]], [["a", "a"]], [["cat"]]],
+    )
+    features, weight = np.array([[2.0, 0.0], [0.1, 1.0]], np.float32), 0.7
+    reminded = consensus.Reminded(model, asked, weight)
+    (step, state), (own, before) = reminded.start(features), model.start(features)
+    rows = np.array([1, 0, 1])  # of beams
+    scores, after = step(np.full(3, 1), tuple(s[rows] for s in state))
+    plain, expected_after = own(np.full(3, 1), tuple(s[rows] for s in before))
+    usual = {"a": 2 / 3, "dog": 1 / 6, "cat": 1 / 3}
+    near = [{"a": 1, "dog": 0.5 / (1 + 1 / 1.01**0.5)}, {}]
+    cosines = [(0.1 + 0.1) / (1.01**0.5) ** 2, 1 / 1.01**0.5]  # of the second and the third picture
+    near[1] = {"a": cosines[0] / sum(cosines), "cat": cosines[1] / sum(cosines)}
+    for row, i in enumerate(rows):
+        gains = [
+            weight * math.log((near[i].get(w, 0) + 0.01) / (usual.get(w, 0) + 0.01)) for w in words
+        ]
+        np.testing.assert_allclose(scores[row], log_softmax(plain)[row] + gains, rtol=1e-5)
+    np.testing.assert_array_equal(after[0], expected_after[0])
+    for beam_size in (1, 3):
+        same = consensus.Reminded(model, asked, 0.0).sample(features, 5, beam_size=beam_size)
+        np.testing.assert_array_equal(same, model.sample(features, 5, beam_size=beam_size))
+    with pytest.raises(ValueError, match="reminders: expected a number of at least 0, got nan"):
+        consensus.Reminded(model, asked, math.nan)

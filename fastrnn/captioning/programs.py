@@ -12,7 +12,7 @@ from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import evaluation, features, prepare, views
 from fastrnn.captioning.captioner import NULL, Captioner, together
-from fastrnn.captioning.consensus import Consensus
+from fastrnn.captioning.consensus import Consensus, Neighbours, Reminded
 from fastrnn.captioning.heatmaps import plot_looks, seen_part
 from fastrnn.captioning.metrics import cider_d, words_of
 from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
@@ -230,15 +230,16 @@ def evaluate(
     backend: str | None,
     name: str | None = None,
     consensus: float = 0.0,
+    reminders: float = 0.0,
     **options,
 ) -> Evaluation:
     """Figures of a run, or several together, on a split of its data set, or of another, all of
-    whose words it need not know; consensus, the weight of what is said of the training pictures
-    alike in the choice of a beam's captions; other options go to sample. They are added to the
-    first run's metrics.json under the split and the decoding, after the name of another data set
-    (None: its folder's); into its folder go, under the same name, results-*.json, which has the
-    baselines, too, results-*.csv, a line a picture, and gallery-*.png. Raises ValueError for a name
-    that is no file's."""
+    whose words it need not know; consensus, the weight of what is said of training pictures alike
+    in the choice of a beam's captions, reminders, in that of words; other options go to sample.
+    They are added to the first run's metrics.json under the split and the decoding, after the name
+    of another data set (None: its folder's); into its folder go, under the same name,
+    results-*.json, which has the baselines, too, results-*.csv, a line a picture, and
+    gallery-*.png. Raises ValueError for a name that is no file's."""
     if name is not None and (not name or Path(name).name != name):
         raise ValueError(f"name: expected one for a file, got {name!r}")
     folder, beam = folders[0], options.get("beam_size", 1)
@@ -251,13 +252,15 @@ def evaluate(
         if not home.is_dir() and held.known:
             home = base  # it has moved
         training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
-        if consensus:
-            options["choose"] = _consensus(run, home, training, consensus)
+        captioner, choice = _asking(run, captioner, home, training, consensus, reminders)
         other = name if name is not None else "" if base == home else base.name
         how = "greedy" if beam == 1 else f"beam {beam}" + (" consensus" if consensus else "")
+        how += " reminded" if reminders else ""
         several = f"of {len(folders)} runs" if len(folders) > 1 else ""
         title = " ".join(filter(None, (other, split, how, several)))
-        metrics, samples, judged = _judge(folder, captioner, held, training, title, **options)
+        metrics, samples, judged = _judge(
+            folder, captioner, held, training, title, **choice, **options
+        )
         scores = {"model": judged.figures, **evaluation.beside(held, training)}
         _write_results(folder, base, held, samples, judged, title, scores)
     notes = judged.missing
@@ -266,12 +269,18 @@ def evaluate(
     return Evaluation(metrics, scores, notes)
 
 
-def _consensus(run, home, training, weight):
-    """What chooses among a beam's captions. Raises FileNotFoundError where the run's data set is
-    not there."""
+def _asking(run, captioner, home, training, consensus, reminders):
+    """The captioner, reminded of words, and what of sample chooses among a beam's captions. Raises
+    FileNotFoundError where the run's data set, which is asked, is not there."""
+    if not consensus and not reminders:
+        return captioner, {}
     if training is None:
-        raise FileNotFoundError(f"{home}: no such folder; --consensus asks the run's own data set")
-    return Consensus(training.features, training.references, run.model.idx_to_word, weight)
+        raise FileNotFoundError(f"{home}: no such folder; the run's own data set is to be asked")
+    asked = Neighbours(training.features, training.references)
+    if reminders:
+        captioner = Reminded(captioner, asked, reminders)
+    choose = Consensus(asked, run.model.idx_to_word, consensus) if consensus else None
+    return captioner, {"choose": choose}
 
 
 def _together(folders: Sequence[Path], backend: str | None) -> tuple[Run, Captioner]:
@@ -358,10 +367,11 @@ def caption_images(
     *,
     progress: features.Progress = iter,
     consensus: float = 0.0,
+    reminders: float = 0.0,
     **options,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions of picture files by a run, or several together; consensus as evaluate's, other
-    options go to sample.
+    """Captions of picture files by a run, or several together; consensus and reminders as
+    evaluate's, other options go to sample.
 
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
     the run does not know how its features were made, they are not as wide as its own, or no picture
@@ -372,10 +382,11 @@ def caption_images(
         raise ValueError(
             f"{folders[0]}: trained on features from elsewhere; only evaluate can use it"
         )
-    if consensus:
+    if consensus or reminders:
         home = _data_of(folders[0], run.data, None)
         training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
-        options["choose"] = _consensus(run, home, training, consensus)
+        captioner, choice = _asking(run, captioner, home, training, consensus, reminders)
+        options |= choice
     found, reduction = list_images(images), run.reduction
     weights = weights or run.source["weights"]
     columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])

@@ -43,6 +43,13 @@ CONSENSUS = click.option(
     show_default=True,
     help="Weight of the captions of the nearest training pictures in the choice of a beam's.",
 )
+REMINDERS = click.option(
+    "--reminders",
+    type=Within(0),
+    default=0.0,
+    show_default=True,
+    help="Weight of the same in that of words: the more, the more different ones.",
+)
 DIVERSE_GROUPS = click.option(
     "--diverse-groups",
     type=click.IntRange(1),
@@ -259,6 +266,7 @@ def train(data, out, resume, **settings) -> None:
 @click.option("--beam", type=click.IntRange(1), default=1, show_default=True, help="1: greedy.")
 @LENGTH_PENALTY
 @CONSENSUS
+@REMINDERS
 @DIVERSE_GROUPS
 @DIVERSITY
 @BLOCK_NGRAMS
@@ -304,6 +312,7 @@ def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> N
 @click.option("--top-p", type=float, help="Draw from the fewest words that cover this probability.")
 @LENGTH_PENALTY
 @CONSENSUS
+@REMINDERS
 @DIVERSE_GROUPS
 @DIVERSITY
 @UNK
