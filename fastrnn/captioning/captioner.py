@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from fastrnn.captioning import decode
+from fastrnn.captioning.vocabulary import END, NULL, START, UNK
 
 # Which of some hypotheses to say, (N,), for features of pictures.
 Choose = Callable[[np.ndarray, decode.Hypotheses], np.ndarray]
-NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
 
 
