@@ -71,9 +71,8 @@ class Consensus:
             [*self._likeness(alike, decode_captions(captions, self.words))]
             for alike, captions in zip(self.neighbours.alike(features), found.words, strict=True)
         ]
-        return (found.scores + self.weight * np.reshape(likeness, found.scores.shape)).argmax(
-            axis=1
-        )
+        ranked = found.scores + self.weight * np.reshape(likeness, found.scores.shape)
+        return ranked.argmax(axis=1)
 
     def _likeness(self, alike, captions):
         around: Counter = Counter()
