@@ -543,7 +543,7 @@ def expected_rows(folder, proba=False):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", ["", "end"])
 def test_predict_keeps_order_and_count(capsys, trained, tmp_path, monkeypatch, chunk, end, last):
-    monkeypatch.setattr(programs, "CHUNK", chunk)
+    monkeypatch.setattr(prediction, "CHUNK", chunk)
     path = tmp_path / "new.txt"
     path.write_bytes((end.join(LINES) + end * bool(last)).encode())
     code, out, err = call(capsys, "predict", trained, path)
