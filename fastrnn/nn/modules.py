@@ -118,7 +118,7 @@ class Recurrent:
             kind = name.partition("_l")[0]
             alone = kind == "weight_hh" and len(shape) == 1
             if kind.startswith(("gain", "shift")):
-                a = np.full(shape, float(kind.startswith("gain")))
+                a = np.full(shape, init.of_norm(kind, self.form.cell))
             else:
                 a = init.of_units(self.rng, H) if alone else make(self.rng, kind, shape, H)
             params[name] = a.astype(self.dtype)
