@@ -23,7 +23,7 @@ extensions = [
 exclude_patterns = ["static", "tutorials/*.ipynb", "tutorials/*.py", "tutorials/GALLERY_HEADER.rst"]
 nitpick_ignore_regex = extension.OF_OTHERS
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
