@@ -30,7 +30,7 @@ def setup(app):
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-# ---- formulas: MathML, which browsers draw themselves ---------------------------------------------
+# ---- formulas: MathML, which browsers draw themselves --------------------------------------------
 
 
 def _mathml(self, node, as_block):
@@ -74,7 +74,9 @@ def docstring(app, what, name, obj, options, lines):
         if entry := ENTRY.match(line):
             marked += ["", f"``{entry[1]}``", f"    {escaped(line[entry.end() :])}"]
         elif goes_on:
-            marked.append("  " * (2 if marked[-1].startswith("    ") else 1) + escaped(line.strip()))
+            marked.append(
+                "  " * (2 if marked[-1].startswith("    ") else 1) + escaped(line.strip())
+            )
         else:
             if indented or line.startswith("- ") or HEADS.match(line):
                 marked.append("")

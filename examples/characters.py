@@ -64,7 +64,9 @@ def main(folder="."):
     letters, text = np.unique(text, return_inverse=True)
     params = parameters(len(letters), rng)
     losses = [*learn(params, text, updates=500)]
-    print(f"{len(text):,} characters, {len(letters)} different ones: {np.log2(len(letters)):.1f} bits")
+    print(
+        f"{len(text):,} characters, {len(letters)} different ones: {np.log2(len(letters)):.1f} bits"
+    )
     print(f"bits a character: {losses[0]:.2f} at first, {np.mean(losses[-50:]):.2f} in the end")
     begin = np.searchsorted(letters, list("\nthe "))
     lines = "".join(letters[write(params, begin, 400, rng)]).split("\n")

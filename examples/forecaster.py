@@ -1,10 +1,10 @@
 """A forecaster that says how sure it is
 =====================================
 
-The load of a made-up power grid: a day, a week, weather that wanders. From seven days a GRU predicts
-every hour of the next one, not as a number but as three: the quantiles of 10, 50 and 90 %, which it
-learns by the pinball loss. Eight of ten values should then lie within the band, on days that it has
-never seen. It is compared with what costs nothing: the same hours a week ago.
+The load of a made-up power grid: a day, a week, weather that wanders. From seven days a GRU
+predicts every hour of the next one, not as a number but as three: the quantiles of 10, 50 and 90 %,
+which it learns by the pinball loss. Eight of ten values should then lie within the band, on days
+that it has never seen. It is compared with what costs nothing: the same hours a week ago.
 """
 
 import sys

@@ -625,9 +625,7 @@ def test_page_is_made_from_runs(capsys, tmp_path):
     for _ in range(2):  # the second time changes nothing
         assert call(capsys, "bench", "page", run, path)[0] == 0
         text = path.read_text()
-        assert text.startswith(
-            f"before\n{page.BEGIN}\n### avx2, {processor}\n\n| (N,T,D,H) | rnn"
-        )
+        assert text.startswith(f"before\n{page.BEGIN}\n### avx2, {processor}\n\n| (N,T,D,H) | rnn")
         assert text.endswith(f"\n{page.END}\nafter\n")
         assert "old" not in text
         assert "| (25,17,256,512) | **0.50** torch |" in text

@@ -336,7 +336,9 @@ class Prediction(NamedTuple):
     problem: str | None = None
 
 
-def predict(run: Run, images: Path | str, *, progress: data.Progress = iter) -> Iterator[Prediction]:
+def predict(
+    run: Run, images: Path | str, *, progress: data.Progress = iter
+) -> Iterator[Prediction]:
     """Classify the pictures of a folder, some together as they are read; those that cannot be read
     come as soon as that is known. Raises what list_images does."""
     torch, transform = require("torch"), run.transform()
