@@ -29,12 +29,14 @@ myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
+smartquotes = False  # what is in quotes is code, mostly
 python_maximum_signature_line_length = 88
 
 copybutton_exclude = ".linenos, .gp, .go"
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "tutorials",
+    "within_subsection_order": "FileNameSortKey",
     "filename_pattern": r"/(?!distributed)\w+\.py$",  # these need torchrun and Dask's workers
     "image_scrapers": ("extension.pictures",),
     "reset_argv": "extension.arguments",
@@ -52,6 +54,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "fastrnn"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_show_sphinx = False

@@ -86,8 +86,16 @@ def docstring(app, what, name, obj, options, lines):
 
 
 def help_text(app, ctx, lines):
-    """sphinx-click takes help for markup."""
-    lines[:] = map(escaped, lines)
+    """sphinx-click takes help for markup, and examples for a block of lines."""
+    marked = []
+    for line in lines:
+        if not line.startswith("| "):
+            marked.append(escaped(line))
+        elif line.endswith(":"):
+            marked += [escaped(line[2:]) + ":", ""]
+        else:
+            marked.append(f"    {line[2:].strip()}")
+    lines[:] = marked
 
 
 # ---- tutorials -----------------------------------------------------------------------------------
