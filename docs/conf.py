@@ -30,7 +30,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 smartquotes = False  # what is in quotes is code, mostly
-python_maximum_signature_line_length = 88
 
 copybutton_exclude = ".linenos, .gp, .go"
 sphinx_gallery_conf = {
@@ -54,6 +53,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "fastrnn"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
 html_context = {"default_mode": "auto"}
 html_math_renderer = "mathml"
 html_show_sourcelink = False
