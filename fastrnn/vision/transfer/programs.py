@@ -19,14 +19,14 @@ import numpy as np
 from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
-from fastrnn.settings import OBJECT, TEXT, check, listed
+from fastrnn.settings import OBJECT, TEXT, check, decisive, listed
 from fastrnn.vision import backbones
 from fastrnn.vision.images import list_images, open_rgb
 from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
-from fastrnn.vision.transfer.settings import complete, stages
+from fastrnn.vision.transfer.settings import SETTINGS, complete, of_file, stages
 from fastrnn.vision.transfer.training import Training, device_of, probabilities
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ MODEL = "model.safetensors"
 # In metrics.json beside the evaluations, which have the names of their folders.
 RESERVED = ("training", "pretrain")
 OWN = "val"  # what training has validated on
-# What a training that continues from a checkpoint may change: all else would make it another one.
-RESUMABLE = {"patience", "workers", "device"}
 # Of run.json, and of what it says of the data.
 KINDS = {"settings": OBJECT, "classes": listed(TEXT), "data": OBJECT}
 SOURCE = {"folder": TEXT, "sha256": TEXT}
@@ -153,7 +151,7 @@ class Job:
 
     def _identity(self) -> str:
         """What a checkpoint has to be of: settings but those that may change, data, weights."""
-        kept = {name: v for name, v in self.settings.items() if name not in RESUMABLE}
+        kept = decisive(self.settings, SETTINGS)
         weights = features.weights_digest(self.model, self.head)
         return hashlib.sha256(json.dumps([kept, self.digest, weights]).encode()).hexdigest()
 
@@ -180,10 +178,10 @@ class Job:
 
 @contextmanager
 def begin(
-    out: Path | str | None,
-    folder: Path | str,
+    out: Path | None,
+    folder: Path,
     given: dict[str, object],
-    cache: Path | str | None = None,
+    cache: Path | None = None,
     bar: features.Bar = _no_bar,
 ) -> Iterator[Job]:
     """A new run in a folder that has none yet (None: a new one in runs/), which is made when all
@@ -195,12 +193,11 @@ def begin(
     at work, and what reading and building raise.
     """
     others = [f"checkpoint-{mode}.pt" for mode in ("freeze", "finetune")] + [MODEL, runs.METRICS]
-    out = runs.new("transfer", out and Path(out), others)
-    cache = cache and Path(cache)
+    out = runs.new("transfer", out, others)
     settings = complete(given)
     if settings["weights"] not in ("default", "none"):
         settings["weights"] = str(Path(settings["weights"]).resolve())
-    job = Job(out, Path(folder).resolve(), settings, cache, bar)
+    job = Job(out, folder.resolve(), settings, cache, bar)
     if cache and settings["mode"] != "finetune":
         cache.mkdir(parents=True, exist_ok=True)
     with runs.at_work(out):
@@ -214,28 +211,27 @@ def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, str
     content = runs.read(folder, "transfer", KINDS)
     with storage.named(folder / runs.RUN, "a run of transfer train"):
         check({name: content["data"][name] for name in SOURCE}, SOURCE)
-        return complete(content["settings"]), content["classes"], content["data"]
+        return of_file(content["settings"]), content["classes"], content["data"]
 
 
 @contextmanager
 def resume(
-    out: Path | str,
-    folder: Path | str | None,
+    out: Path,
+    folder: Path | None,
     given: dict[str, object],
-    cache: Path | str | None = None,
+    cache: Path | None = None,
     bar: features.Bar = _no_bar,
 ) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoint, or begun again where there is none yet;
-    folder is where its data have moved to, given may change what is RESUMABLE.
+    folder is where its data have moved to, given may change what is resumable.
     The run's folder is the job's alone until the block ends.
 
     Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
     in it, ValueError for other settings, another format, or where the data have changed.
     """
-    out, cache = Path(out), cache and Path(cache)
     saved, _, source = _read_run(out)
-    runs.check_resumable(out, given, RESUMABLE)
-    base = Path(folder or source["folder"])
+    runs.check_resumable(out, given, SETTINGS)
+    base = folder or Path(source["folder"])
     with runs.at_work(out):
         job = Job(out, base.resolve(), complete(saved | given), cache, bar)
         if job.digest != source["sha256"]:
@@ -258,10 +254,9 @@ class Run(NamedTuple):
         return backbones.eval_transform(data.resized(to, self.settings["image_size"]))
 
 
-def load(folder: Path | str, device: str = "auto") -> Run:
+def load(folder: Path, device: str = "auto") -> Run:
     """The trained network of a run. Raises FileNotFoundError where there is none, ValueError for a
     file that does not fit."""
-    folder = Path(folder)
     torch, (settings, classes, _) = require("torch"), _read_run(folder)
     path = folder / MODEL
     if not path.exists():
@@ -277,8 +272,8 @@ def load(folder: Path | str, device: str = "auto") -> Run:
 
 
 def evaluate(
-    folder: Path | str,
-    pictures: Path | str,
+    folder: Path,
+    pictures: Path,
     *,
     name: str | None = None,
     device: str = "auto",
@@ -291,7 +286,6 @@ def evaluate(
     Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
     and for classes that the run lacks.
     """
-    folder, pictures = Path(folder), Path(pictures)
     _, classes, data_source = _read_run(folder)
     own = Path(data_source["folder"]) / "val"
     source = pictures / "val" if (pictures / "val").is_dir() else pictures
@@ -336,9 +330,7 @@ class Prediction(NamedTuple):
     problem: str | None = None
 
 
-def predict(
-    run: Run, images: Path | str, *, progress: data.Progress = iter
-) -> Iterator[Prediction]:
+def predict(run: Run, images: Path, *, progress: data.Progress = iter) -> Iterator[Prediction]:
     """Classify the pictures of a folder, some together as they are read; those that cannot be read
     come as soon as that is known. Raises what list_images does."""
     torch, transform = require("torch"), run.transform()
