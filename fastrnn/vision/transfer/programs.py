@@ -178,10 +178,10 @@ class Job:
 
 @contextmanager
 def begin(
-    out: Path | None,
-    folder: Path,
+    out: Path | str | None,
+    folder: Path | str,
     given: dict[str, object],
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     bar: features.Bar = _no_bar,
 ) -> Iterator[Job]:
     """A new run in a folder that has none yet (None: a new one in runs/), which is made when all
@@ -193,11 +193,12 @@ def begin(
     at work, and what reading and building raise.
     """
     others = [f"checkpoint-{mode}.pt" for mode in ("freeze", "finetune")] + [MODEL, runs.METRICS]
-    out = runs.new("transfer", out, others)
+    out = runs.new("transfer", out and Path(out), others)
+    cache = cache and Path(cache)
     settings = complete(given)
     if settings["weights"] not in ("default", "none"):
         settings["weights"] = str(Path(settings["weights"]).resolve())
-    job = Job(out, folder.resolve(), settings, cache, bar)
+    job = Job(out, Path(folder).resolve(), settings, cache, bar)
     if cache and settings["mode"] != "finetune":
         cache.mkdir(parents=True, exist_ok=True)
     with runs.at_work(out):
@@ -216,10 +217,10 @@ def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, str
 
 @contextmanager
 def resume(
-    out: Path,
-    folder: Path | None,
+    out: Path | str,
+    folder: Path | str | None,
     given: dict[str, object],
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     bar: features.Bar = _no_bar,
 ) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoint, or begun again where there is none yet;
@@ -229,9 +230,10 @@ def resume(
     Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
     in it, ValueError for other settings, another format, or where the data have changed.
     """
+    out, cache = Path(out), cache and Path(cache)
     saved, _, source = _read_run(out)
     runs.check_resumable(out, given, SETTINGS)
-    base = folder or Path(source["folder"])
+    base = Path(folder or source["folder"])
     with runs.at_work(out):
         job = Job(out, base.resolve(), complete(saved | given), cache, bar)
         if job.digest != source["sha256"]:
@@ -254,9 +256,10 @@ class Run(NamedTuple):
         return backbones.eval_transform(data.resized(to, self.settings["image_size"]))
 
 
-def load(folder: Path, device: str = "auto") -> Run:
+def load(folder: Path | str, device: str = "auto") -> Run:
     """The trained network of a run. Raises FileNotFoundError where there is none, ValueError for a
     file that does not fit."""
+    folder = Path(folder)
     torch, (settings, classes, _) = require("torch"), _read_run(folder)
     path = folder / MODEL
     if not path.exists():
@@ -272,8 +275,8 @@ def load(folder: Path, device: str = "auto") -> Run:
 
 
 def evaluate(
-    folder: Path,
-    pictures: Path,
+    folder: Path | str,
+    pictures: Path | str,
     *,
     name: str | None = None,
     device: str = "auto",
@@ -286,6 +289,7 @@ def evaluate(
     Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
     and for classes that the run lacks.
     """
+    folder, pictures = Path(folder), Path(pictures)
     _, classes, data_source = _read_run(folder)
     own = Path(data_source["folder"]) / "val"
     source = pictures / "val" if (pictures / "val").is_dir() else pictures
@@ -330,7 +334,9 @@ class Prediction(NamedTuple):
     problem: str | None = None
 
 
-def predict(run: Run, images: Path, *, progress: data.Progress = iter) -> Iterator[Prediction]:
+def predict(
+    run: Run, images: Path | str, *, progress: data.Progress = iter
+) -> Iterator[Prediction]:
     """Classify the pictures of a folder, some together as they are read; those that cannot be read
     come as soon as that is known. Raises what list_images does."""
     torch, transform = require("torch"), run.transform()
