@@ -28,7 +28,6 @@ myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True
 smartquotes = False  # what is in quotes is code, mostly
 
 copybutton_exclude = ".linenos, .gp, .go"
