@@ -27,7 +27,8 @@ BELOW = {
     "gradcheck": set(),
     "optim": {"backends", "layers"},
     "storage": {"optional"},
-    "figures": {"optional", "storage"},
+    "figures": {"fonts", "optional", "storage"},
+    "fonts": {"optional"},
     "options": set(),
     "cells": {"options"},
     "backends": {"cells", "options"},
@@ -39,15 +40,9 @@ BELOW = {
     "metrics": {"optional", "printing"},
     "settings": set(),
     "runs": {"settings", "storage"},
-    "plots": {"figures", "metrics", "printing"},
+    "plots": {"figures", "fonts", "metrics", "printing"},
     "vision": {
-        "figures",
-        "metrics",
-        "optional",
-        "plots",
-        "runs",
-        "settings",
-        "storage",
+        *("figures", "metrics", "optional", "plots", "printing", "runs", "settings", "storage"),
         "training",
     },
     "captioning": {
@@ -79,7 +74,7 @@ OPTIONAL = {
     "torchvision": {"vision/*"},
     "h5py": {"captioning/data.py", "nn/keras.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py", "text/corpus.py"},
-    "matplotlib": {"figures.py"},
+    "matplotlib": {"figures.py", "fonts.py"},
     "onnx": {"nn/graphs.py", "nn/onnx.py"},
     "onnxruntime": {"benchmarks/peers/*onnxruntime.py"},
     "gensim": {"benchmarks/peers/*gensim.py"},
@@ -89,6 +84,7 @@ OPTIONAL = {
     "tract": {"benchmarks/peers/tract.py"},
     "ncnn": {"benchmarks/peers/ncnn.py"},
     "PIL": {"vision/*", "captioning/prepare.py"},
+    "pillow_heif": {"vision/images.py"},
     "safetensors": {"storage.py"},
     "tqdm": {"cli/progress.py"},
     "click": {"cli/*"},
@@ -102,7 +98,7 @@ OPTIONAL = {
 SCREEN = 50  # lines of a function without its docstring
 # The specification of all cells, options and layouts is one walk back through time.
 LONGER = {"backends/reference.py backward"}
-BRINGING = ("captioning", "text", "vision", "torch", "onnx", "keras")  # extras of users
+BRINGING = ("captioning", "text", "vision", "heic", "torch", "onnx", "keras")  # of users
 
 
 def sources():
