@@ -29,6 +29,7 @@ myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 smartquotes = False  # what is in quotes is code, mostly
+highlight_language = "none"  # but for blocks that say theirs
 
 copybutton_exclude = ".linenos, .gp, .go"
 sphinx_gallery_conf = {
@@ -52,6 +53,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "fastrnn"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
 html_favicon = "static/icon.svg"
 html_context = {"default_mode": "auto"}
 html_math_renderer = "mathml"
