@@ -108,7 +108,7 @@ class Recurrent:
         self.dtype = _float_dtype(dtype)
         self.backend = backend
         self.rng = _generator(seed)
-        self.params = self._initial(init)
+        self.params: dict[str, np.ndarray] = self._initial(init)
 
     def _initial(self, scheme):
         if scheme not in init.SCHEMES:

@@ -223,10 +223,10 @@ class Job:
 
 @contextmanager
 def begin(
-    out: Path | None,
-    folder: Path,
+    out: Path | str | None,
+    folder: Path | str,
     given: dict[str, object],
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     bar: features.Bar = _no_bar,
     note: Note = lambda _: None,
 ) -> Iterator[Job]:
@@ -240,11 +240,12 @@ def begin(
     at work, and what reading and building raise.
     """
     others = [f"checkpoint-{mode}.pt" for mode in ("freeze", "finetune")] + [MODEL, runs.METRICS]
-    out = runs.new("transfer", out, others)
+    out = runs.new("transfer", out and Path(out), others)
+    cache = cache and Path(cache)
     settings = complete(given)
     if settings["weights"] not in ("default", "none"):
         settings["weights"] = str(Path(settings["weights"]).resolve())
-    job = Job(out, folder.resolve(), settings, cache, bar, note, settings["epochs"])
+    job = Job(out, Path(folder).resolve(), settings, cache, bar, note, settings["epochs"])
     with runs.at_work(out):
         runs.new("transfer", out, others)  # another process may have been quicker
         job.write_settings()
@@ -266,10 +267,10 @@ def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, obj
 
 @contextmanager
 def resume(
-    out: Path,
-    folder: Path | None,
+    out: Path | str,
+    folder: Path | str | None,
     given: dict[str, object],
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     bar: features.Bar = _no_bar,
     note: Note = lambda _: None,
 ) -> Iterator[Job]:
@@ -280,9 +281,10 @@ def resume(
     Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
     in it, ValueError for other settings, another format, or where the data have changed.
     """
+    out, cache = Path(out), cache and Path(cache)
     saved, _, source = _read_run(out)
     runs.check_resumable(out, given, SETTINGS)
-    base = folder or Path(source["folder"])
+    base = Path(folder or source["folder"])
     with runs.at_work(out):
         settings, begun = complete(saved | given), source["epochs"]
         job = Job(out, base.resolve(), settings, cache, bar, note, begun)
@@ -333,8 +335,8 @@ def _load(folder: Path, device: str) -> tuple[Run, "torch.nn.Module"]:
 
 
 def evaluate(
-    folder: Path,
-    pictures: Path,
+    folder: Path | str,
+    pictures: Path | str,
     *,
     name: str | None = None,
     device: str = "auto",
@@ -350,6 +352,7 @@ def evaluate(
     and for classes that the run lacks, OSError for pictures that cannot be read, unless these are
     to be skipped.
     """
+    folder, pictures = Path(folder), Path(pictures)
     settings, classes, source = _read_run(folder)
     runs.check_name(folder, name, RESERVED, OWN)
     found, others, is_own = _to_evaluate(pictures, classes, settings, Path(source["folder"]))
