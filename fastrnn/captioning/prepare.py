@@ -67,8 +67,8 @@ def prepare(
     in which all pictures are to be, of a data set that is there to evaluate on; min_count,
     occurrences in training captions below which a word is <UNK>; max_words, words kept of a
     training caption (others stay whole, up to MOST_WORDS); strict, to refuse where otherwise
-    something is left out; note gets a line on what the captions file was taken for, and on what an
-    earlier call, which was killed, had done: this one goes on from there.
+    something is left out; note gets a line on what the captions file and the
+    weights were taken for, and on what an earlier call, which was killed, had done: this one goes on from there.
     A picture that cannot be read, a caption whose picture is missing, a caption without words and a
     picture without captions are left out and named in the report; with strict, or where half of the
     pictures or more are lost, nothing is written.
@@ -183,7 +183,8 @@ def _extracted(
                 note(f"{out}: going on where {done} of {len(paths)} pictures have been done")
             unreadable = {}
             network = source["backbone"], source["weights"]
-            for batch in batches([*todo], *network, view=source["view"], progress=progress):
+            options = {"view": source["view"], "progress": progress, "report": note}
+            for batch in batches([*todo], *network, **options):
                 if batch.paths:
                     store.append({todo[path]: path for path in batch.paths}, batch.features)
                 unreadable |= {todo[path]: why for path, why in batch.unreadable.items()}

@@ -111,7 +111,8 @@ def train(data, cache, out, resume, **settings) -> None:
     else:
         work = programs.begin(out, data, settings, cache, bar)
     with work as job:
-        say(job.summary())
+        for line in (*job.notes, job.summary()):
+            say(line)
         try:
             with closing(TrainingBar()) as progress:
                 job.run(progress)

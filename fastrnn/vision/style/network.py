@@ -1,11 +1,12 @@
 """The part of a network that a transfer looks at: the first modules of its features, frozen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from fastrnn.optional import require
 from fastrnn.vision import backbones
+from fastrnn.vision.weights import Report, silent
 
 if TYPE_CHECKING:
     import torch
@@ -15,17 +16,24 @@ Segments = Sequence[tuple[int, int]]
 
 
 def load(
-    backbone: str, weights: str, layers: Sequence[int], *, seed: int, device: str
+    backbone: str,
+    weights: str,
+    layers: Sequence[int],
+    *,
+    seed: int,
+    device: str,
+    report: Report = silent,
 ) -> list["torch.nn.Module"]:
     """The modules of a backbone's features up to the deepest of the layers.
 
     No weight wants a gradient; a rectifier works in place unless what it reads is one of the
-    layers. Raises ValueError where there is no such layer, and what backbones.build raises.
+    layers; report is build_features'. Raises ValueError where there is no such layer, and what
+    backbones.build_features raises.
     """
     torch = require("torch")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        modules = [*backbones.build(backbone, weights).features]
+        modules = [*backbones.build_features(backbone, weights, report)]
     if max(layers) >= len(modules):
         raise ValueError(
             f"layers: {backbone} has 0 to {len(modules) - 1} in its features, got {max(layers)}"

@@ -45,7 +45,9 @@ class Transfer:
             )
         self.inputs = read_inputs(content, styles, masks, init, keep_colors=s.keep_colors)
         device = _device(s.device)
-        self.modules = network.load(s.backbone, s.weights, s.layers, seed=s.seed, device=device)
+        self.notes: list[str] = []
+        options = {"seed": s.seed, "device": device, "report": self.notes.append}
+        self.modules = network.load(s.backbone, s.weights, s.layers, **options)
         known = backbones.preprocessing(s.backbone)
         self.space = pictures.Space(known.mean, known.std, device)
         self.sizes = [

@@ -11,6 +11,7 @@ from fastrnn.vision.transfer.modes import train_all_layers, train_last_layer
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.settings import complete
 from fastrnn.vision.transfer.training import Batches, Training
+from fastrnn.vision.weights import silent
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +93,8 @@ def finetune(
     """
     _check_phases(dataloaders, dataset_sizes)
     settings |= {"mode": "finetune", "backbone": backbone, "weights": weights, "seed": seed}
-    settings, device, model, head = _begin(device, class_names, settings, num_epochs)
+    report = print if verbose else silent
+    settings, device, model, head = _begin(device, class_names, settings, num_epochs, report)
     train, val = dataloaders["train"], dataloaders["val"]
     options = {"val_size": dataset_sizes["val"], "on_iteration": on_iteration, "verbose": verbose}
     training = train_all_layers(
@@ -125,7 +127,8 @@ def freeze(
     """
     _check_phases(dataloaders, dataset_sizes)
     settings |= {"mode": "freeze", "backbone": backbone, "weights": weights, "seed": seed}
-    settings, device, model, head = _begin(device, class_names, settings, num_epochs)
+    report = print if verbose else silent
+    settings, device, model, head = _begin(device, class_names, settings, num_epochs, report)
     train = of_loader(model, head, dataloaders["train"], device, settings["views"])
     val = of_loader(model, head, dataloaders["val"], device, 1)
     options = {"val_size": dataset_sizes["val"], "on_iteration": on_iteration, "verbose": verbose}
@@ -137,12 +140,12 @@ def freeze(
     return model
 
 
-def _begin(device, class_names, settings, num_epochs):
+def _begin(device, class_names, settings, num_epochs, report):
     """All settings, the device, a new network on it, and its last layer."""
     if num_epochs is not None:
         settings = settings | {"epochs": num_epochs}
     settings, device = complete(settings), require("torch").device(device)
-    model, head = new_network(settings, len(class_names))
+    model, head = new_network(settings, len(class_names), report)
     return settings, device, model.to(device), head
 
 

@@ -20,7 +20,7 @@ from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
 from fastrnn.settings import OBJECT, TEXT, check, listed
-from fastrnn.vision import backbones
+from fastrnn.vision import backbones, weights
 from fastrnn.vision.images import list_images, open_rgb
 from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
@@ -66,7 +66,8 @@ class Job:
         self.device = device_of(settings["device"])
         to = backbones.preprocessing(settings["backbone"])
         self.to = data.resized(to, settings["image_size"])
-        self.model, self.head = new_network(settings, len(classes))
+        self.notes: list[str] = []  # what was taken of weights that are not whole or bare
+        self.model, self.head = new_network(settings, len(classes), self.notes.append)
         self._check_size()
         self.model.to(self.device)
         self.train, self.val = data.read_folders(base, bar("reading", "picture"))
@@ -154,8 +155,8 @@ class Job:
     def _identity(self) -> str:
         """What a checkpoint has to be of: settings but those that may change, data, weights."""
         kept = {name: v for name, v in self.settings.items() if name not in RESUMABLE}
-        weights = features.weights_digest(self.model, self.head)
-        return hashlib.sha256(json.dumps([kept, self.digest, weights]).encode()).hexdigest()
+        content = [kept, self.digest, features.weights_digest(self.model, self.head)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def finish(self) -> dict[str, dict]:
         """Write the model, metrics.json and the pictures; return the metrics."""
@@ -270,8 +271,8 @@ def load(folder: Path | str, device: str = "auto") -> Run:
     model, _ = new_network(settings | {"weights": "none"}, len(classes))
     state = {name: torch.from_numpy(w) for name, w in storage.read_tensors(path).items()}
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
+        weights.give(model, state)
+    except ValueError as error:
         raise ValueError(f"{path}: not the network that {runs.RUN} describes ({error})") from None
     return Run(settings, classes, model.to(found).eval(), found)
 
@@ -336,7 +337,9 @@ class Prediction(NamedTuple):
     problem: str | None = None
 
 
-def predict(run: Run, images: Path | str, *, progress: data.Progress = iter) -> Iterator[Prediction]:
+def predict(
+    run: Run, images: Path | str, *, progress: data.Progress = iter
+) -> Iterator[Prediction]:
     """Classify the pictures of a folder, some together as they are read; those that cannot be read
     come as soon as that is known. Raises what list_images does."""
     torch, transform = require("torch"), run.transform()

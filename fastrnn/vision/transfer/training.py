@@ -24,7 +24,7 @@ from fastrnn.settings import (
     optional,
 )
 from fastrnn.solver import deferred_interrupt, ran_out
-from fastrnn.vision import tensors
+from fastrnn.vision import tensors, weights
 
 if TYPE_CHECKING:
     import torch
@@ -190,7 +190,7 @@ class Training:
                 if interrupted():
                     raise KeyboardInterrupt
         if self.best_state is not None:
-            self.model.load_state_dict(self.best_state)
+            weights.give(self.model, self.best_state)
         self.model.eval()
 
     def _start(self) -> None:
