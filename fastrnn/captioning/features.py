@@ -72,11 +72,12 @@ def batches(
     """Features of picture files, a batch after the other.
 
     Inputs: paths; backbone, "scenes" or the name of a torchvision classification model; weights,
-    "default" (torchvision downloads and checks them), a path to its state dict, as weights.load takes
-    it, or "none" (random, from seed 0); columns, how many features they must be (None: any); progress wraps the iteration
-    over pictures; view, one of VIEWS: what a torchvision network is shown of a picture, the square
-    in its centre, or the whole, squeezed into the square; network, what makes load and run of
-    backbone, weights, view and report (None: torch_network); report, weights.load's.
+    "default" (torchvision downloads and checks them), a path to its state dict, as weights.load
+    takes it, or "none" (random, from seed 0); columns, how many features they must be (None: any);
+    progress wraps the iteration over pictures; view, one of VIEWS: what a torchvision network is
+    shown of a picture, the square in its centre, or the whole, squeezed into the square; network,
+    what makes load and run of backbone, weights, view and report (None: torch_network); report,
+    weights.load's.
     Yields: Batch; a picture that cannot be read is left out and named with its error.
     Raises ValueError for an unknown backbone, weights that do not fit, and, with the first batch,
     features of another width or that are not finite; FileNotFoundError.

@@ -67,8 +67,9 @@ def prepare(
     in which all pictures are to be, of a data set that is there to evaluate on; min_count,
     occurrences in training captions below which a word is <UNK>; max_words, words kept of a
     training caption (others stay whole, up to MOST_WORDS); strict, to refuse where otherwise
-    something is left out; note gets a line on what the captions file and the
-    weights were taken for, and on what an earlier call, which was killed, had done: this one goes on from there.
+    something is left out; note gets a line on what the captions file and the weights
+    were taken for, and on what an earlier call, which was killed, had done: this one goes on from
+    there.
     A picture that cannot be read, a caption whose picture is missing, a caption without words and a
     picture without captions are left out and named in the report; with strict, or where half of the
     pictures or more are lost, nothing is written.

@@ -1,6 +1,6 @@
 """The part of a network that a transfer looks at: the first modules of its features, frozen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
