@@ -142,15 +142,13 @@ def test_folders_are_read_in_order_with_the_hashes_of_the_files(copied):
     assert train.labels == [0] * 7 + [1] * 6
     assert val.labels == [0] * 5 + [1] * 4
     assert train.paths == sorted(copied.glob("train/*/*.png"))
-    assert [path for path, _ in seen] == train.paths + val.paths
+    assert seen == train.paths + val.paths
     for path, key in zip(val.paths, val.keys, strict=True):
         assert key == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def break_data(folder, how):
-    if how == "no val":
-        shutil.rmtree(folder / "val")
-    elif how == "no train":
+    if how == "no train":
         shutil.rmtree(folder / "train")
     elif how == "no classes":
         shutil.rmtree(folder / "train")
@@ -171,11 +169,10 @@ def break_data(folder, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("no val", "copied: no folder val; expected train/CLASS/* and val/CLASS/* in it"),
-        ("no train", "copied: no folder train; expected train/CLASS/* and val/CLASS/* in it"),
+        ("no train", "copied: no folder train beside val; expected train/CLASS/* and val/CLASS/*"),
         ("no classes", "train: no folders in it; expected one for each class"),
         ("one class", "train: expected at least two classes, got 'disc'"),
-        ("empty class", "train/square: no pictures (.bmp, "),
+        ("empty class", "train/square: no pictures that Pillow reads"),
         ("another class", "val/star: class 'star' is not one of disc, square"),
         ("1", "1 of 21 pictures cannot be read: "),
         ("9", "; and 6 more"),
@@ -245,7 +242,7 @@ def test_an_example_is_random_by_its_seed_alone(photos):
 def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start(photos):
     train, _ = data.read_folders(photos)
     to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
-    make = [data.random_batches(train, data.augmentation(to), 4, 5, n) for n in (0, 1)]
+    make = [data.random_batches(train, data.Reader(data.augmentation(to)), 4, 5, n) for n in (0, 1)]
     whole, by_worker = ([*batches(3, 0)] for batches in make)
     before = torch.get_rng_state()
     rest = [*make[0](3, 2)]
@@ -262,7 +259,7 @@ def test_every_example_of_every_epoch_is_augmented_in_its_own_way(photos):
     train, _ = data.read_folders(photos)
     to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
     same = train._replace(paths=train.paths[:1] * 3, labels=[0] * 3)
-    batches = data.random_batches(same, data.augmentation(to), 3, 0, 0)
+    batches = data.random_batches(same, data.Reader(data.augmentation(to)), 3, 0, 0)
     seen = {x.numpy().tobytes() for epoch in (0, 1) for x in next(iter(batches(epoch, 0)))[0]}
     assert len(seen) == 6
 
@@ -277,7 +274,7 @@ def test_workers_leave_an_interrupt_to_the_main_process(photos):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for workers in (0, 1):
-            ((x, _),) = data.loader(ignores_interrupt, [[example]], workers)
+            ((x, _),) = data.loader(data.Reader(ignores_interrupt), [[example]], workers)
             assert x.tolist() == [workers == 1]
     finally:
         signal.signal(signal.SIGINT, before)
@@ -322,8 +319,9 @@ def network(seed=0, backbone="squeezenet1_1", classes=2):
 def features_of(pictures, cache, *, seed=0, size=SIZE, views=2, **changed):
     to = data.resized(backbones.preprocessing("squeezenet1_1"), size)._replace(**changed)
     model, head = network(seed)
-    options = {"name": "squeezenet1_1", "batch_size": 5, "cache": cache}
-    return features.of_pictures(model, head, pictures, to, views, CPU, **options)
+    options = {"name": "squeezenet1_1", "batch_size": 10, "cache": cache}
+    wanted = dict(zip(pictures.keys, ((path, views) for path in pictures.paths), strict=True))
+    return features.look(model, head, wanted, to, CPU, **options).of(pictures, views)
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18"])
@@ -343,7 +341,7 @@ def test_features_are_computed_once_a_picture_view_size_and_weights(copied, tmp_
     train, _ = data.read_folders(copied)
     cache = tmp_path / "cache"
     first = features_of(train, cache)
-    assert calls == [5, 5, 3] * 2
+    assert calls == [10, 10, 6]  # two views of a picture, which is opened once
     assert first.rows.shape == (2, 13, 512)
     assert first.labels.tolist() == [train.labels] * 2
     assert not torch.equal(first.rows[0], first.rows[1])
@@ -353,17 +351,17 @@ def test_features_are_computed_once_a_picture_view_size_and_weights(copied, tmp_
     assert calls == []
     assert torch.equal(again.rows, first.rows)
     features_of(train, cache, views=3)
-    assert calls == [5, 5, 3]  # the third view
+    assert calls == [3, 3, 3, 3, 1]  # the third view
     calls.clear()
     for other in ({"seed": 1}, {"size": 48}, {"resize": SIZE}, {"std": (1.0, 1.0, 1.0)}):
         assert not torch.equal(features_of(train, cache, **other).rows, first.rows)
-        assert calls == [5, 5, 3] * 2
+        assert calls == [10, 10, 6]
         calls.clear()
 
     draw(train.paths[3], "square", 99)
     changed, _ = data.read_folders(copied)
     rows = features_of(changed, cache).rows
-    assert calls == [1] * 2
+    assert calls == [2]
     same = torch.arange(13) != 3
     assert torch.equal(rows[:, same], first.rows[:, same])
     assert not torch.equal(rows[:, 3], first.rows[:, 3])
@@ -382,28 +380,35 @@ def test_weights_are_the_same_whatever_the_last_layer():
     assert features.weights_digest(model, head) != before
 
 
-def test_cached_rows_follow_their_keys_and_survive_damage(tmp_path):
-    path, asked = tmp_path / "deep" / "rows.safetensors", []
-
-    def compute(keys):
-        asked.append(keys)
-        return np.array([[int(key, 16), 7] for key in keys], np.float32)
-
-    a, b, c = (f"{i:064x}" for i in (1, 2, 3))
-    assert features.cached(path, [b, a, b], compute).tolist() == [[2, 7], [1, 7], [2, 7]]
-    assert features.cached(path, [a, c, b], compute).tolist() == [[1, 7], [3, 7], [2, 7]]
-    assert asked == [[b, a], [c]]
-    for damage in (b"rubbish", path.read_bytes()[:-5], b""):
-        path.write_bytes(damage)
-        asked.clear()
+def test_kept_features_survive_damage_and_an_interrupt(photos, tmp_path, calls, monkeypatch):
+    train, _ = data.read_folders(photos)
+    cache = tmp_path / "deep" / "cache"
+    first = features_of(train, cache)
+    views = sorted(cache.glob("squeezenet1_1-*-view*.safetensors"))
+    assert len(views) == 2
+    for damage in (b"rubbish", views[0].read_bytes()[:-5], b""):
+        views[0].write_bytes(damage)
+        calls.clear()
         for _ in range(2):
-            assert features.cached(path, [c], compute).tolist() == [[3, 7]]
-        assert asked == [[c]]
-    storage.write_tensors(path, {"keys": np.zeros((2, 32), np.uint8), "rows": np.zeros((1, 2))})
-    asked.clear()
-    assert features.cached(path, [c], compute).tolist() == [[3, 7]]
-    assert asked == [[c]]
-    assert features.cached(None, [a], compute).tolist() == [[1, 7]]
+            torch.testing.assert_close(features_of(train, cache).rows, first.rows)
+        assert sum(calls) == 13
+
+    def interrupted(batches):
+        for i, batch in enumerate(batches):
+            if i == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    other = tmp_path / "other"
+    real = features.look
+    monkeypatch.setattr(
+        features, "look", lambda *args, **options: real(*args, **options, progress=interrupted)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        features_of(train, other)
+    monkeypatch.undo()
+    calls.clear()
+    torch.testing.assert_close(features_of(train, other).rows, first.rows)
 
 
 def test_cache_folder_is_the_users(monkeypatch, tmp_path):
@@ -852,11 +857,12 @@ def test_predictions_begin_with_the_most_confident_errors(photos, tmp_path, monk
     monkeypatch.setattr(plots, "gallery", lambda *args, colors, **_: seen.append((*args, colors)))
     monkeypatch.setattr(plots.figures, "save", lambda *args: None)
     plots.plot_predictions(tmp_path / "x.png", val, proba)
-    ((pictures, titles, colors),) = seen
+    ((pictures, titles, notes, colors),) = seen
     order = [6, 3, 1, 5, 4, 2, 7, 0]
     assert colors == [plots.WRONG] * 3 + [plots.RIGHT] * 5
     assert [title.split()[-1] for title in titles] == [f"{confident[i]:.0%}" for i in order]
     assert titles[0] == "square / disc 95%"
+    assert [note for (note,) in notes] == [val.names()[i] for i in order]
     assert titles[1] == "disc / square 70%"
     assert np.array_equal(pictures[0], np.asarray(Image.open(val.paths[6])))
 
@@ -901,7 +907,7 @@ def trained(photos, tmp_path_factory):
 def test_train_writes_what_it_promises(trained, photos):
     pictures = {"curves.png", "confusion.png", "predictions.png"}
     names = {"run.json", "model.safetensors", "metrics.json", "checkpoint-freeze.pt"}
-    assert {path.name for path in trained.iterdir()} == names | pictures
+    assert {path.name for path in trained.iterdir()} == names | pictures | {"predictions.csv"}
     for name in pictures:
         assert_drawn(trained / name)
     content = storage.read_json(trained / "run.json")
@@ -1228,8 +1234,9 @@ def test_predict_writes_a_row_a_picture(capsys, trained, photos, tmp_path, monke
     shutil.copy(photos / "val/square/valsquare1.png", folder / "ä, b.png")
     out = tmp_path / "classes.csv"
     code, said, err = call(capsys, "predict", trained, folder, "--out", out)
-    assert (code, said) == (0, f"{out}: 5 pictures, 2 left out\n")
-    left_out = err.splitlines()
+    assert (code, said) == (0, f"{out}: 5 pictures, 3 left out\n")
+    other, *left_out = err.splitlines()
+    assert other == "note: left out 1 file that is no picture by its name: notes.txt"
     assert [line.split(" (")[0] for line in left_out] == [
         "left out: broken.png: cannot be read",
         "left out: zlast.jpg: cannot be read",
@@ -1264,7 +1271,7 @@ def test_predict_leaves_what_was_there_where_it_fails(capsys, trained, photos, t
     (tmp_path / "empty").mkdir()
     for run, folder, message in (
         (trained, tmp_path / "empty", "no pictures"),
-        (trained, tmp_path / "gone", "no such folder"),
+        (trained, tmp_path / "gone", "no such file or folder"),
         (tmp_path / "empty", photos / "val/disc", "not a run of transfer train"),
     ):
         code, _, err = call(capsys, "predict", run, folder, "--out", out)

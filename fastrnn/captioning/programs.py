@@ -42,7 +42,7 @@ from fastrnn.settings import (
 )
 from fastrnn.solver import CHECKPOINT, Solver, check_shapes
 from fastrnn.text.embeddings import load_vectors
-from fastrnn.vision.images import list_images, open_rgb
+from fastrnn.vision.images import find_images, open_rgb
 
 # Tuned on 700 photographs; docs/captioning.md has the trials.
 DEFAULTS = {
@@ -403,7 +403,7 @@ def caption_images(
         raise ValueError(
             f"{folders[0]}: trained on features from elsewhere; only evaluate can use it"
         )
-    found, reduction = list_images(images), run.reduction
+    found, reduction = find_images(images, below=False).pictures, run.reduction
     weights = weights or run.source["weights"]
     columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])
     network = views.grid_network if run.model.decoder == "attention" else None

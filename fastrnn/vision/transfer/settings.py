@@ -36,6 +36,8 @@ SETTINGS = {
     "device": "auto",
     "workers": 0,
     "seed": 0,
+    "val_share": None,
+    "skip_unreadable": False,
 }
 # Tuned on the course's ants and bees; docs/transfer.md has the trials.
 OF_MODE = {
@@ -56,6 +58,8 @@ KINDS = {
     "layer_decay": number("a number in (0, 1]", lambda v: 0 < v <= 1),
     "weight_decay": NOT_NEGATIVE,
     "amp": optional(Kind("True or False", lambda v: isinstance(v, bool))),
+    "skip_unreadable": Kind("True or False", lambda v: isinstance(v, bool)),
+    "val_share": optional(number("a number in (0, 1)", lambda v: 0 < v < 1)),
     "device": one_of("auto", "cpu", "cuda"),
 }
 
