@@ -98,8 +98,10 @@ def load(
     fits = _shapes(of_head) == _shapes(expected)
     parts = {name.partition(".")[0] for name in own}
     beside = [name for name in given if name.partition(".")[0] not in parts]
-    taken = {n: w for n, w in given.items() if n not in beside and (fits or n not in of_head)}
-    if differences := _differences(own, taken, body):
+    kept = {name: w for name, w in given.items() if fits or name not in of_head}
+    taken = {name: w for name, w in kept.items() if name not in beside}
+    if _differences(own, taken, body):
+        differences = _differences(own, kept, body)
         raise ValueError(f"{source}: not the weights of this model ({differences})")
     give(model, {**model.state_dict(), **taken})
 

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+# What an auxiliary classifier's loss counts beside the last one's (Szegedy et al. 2015, section 5).
+AUXILIARY = 0.3
+# Of the loss before training, or of that of guessing, what no training that learns ends an epoch
+# with.
+DIVERGED = 10.0
 Batches = Iterable[tuple["torch.Tensor", "torch.Tensor"]]
 
 
@@ -51,8 +56,40 @@ def outputs(
     model.eval()
     for inputs, targets in batches:
         with torch.inference_mode(), torch.autocast(device.type, enabled=amp):
-            scores = model(inputs.to(device))
+            scores, *_ = scores_of(model(inputs.to(device)))
         yield scores.float(), targets.to(device)
+
+
+def scores_of(out: object) -> tuple["torch.Tensor", ...]:
+    """The scores (n, C) in what a network returns, and those of auxiliary classifiers. Raises
+    TypeError where there are none."""
+    found = out if isinstance(out, tuple) else (out,)
+    found = tuple(scores for scores in found if scores is not None)
+    if not found or any(getattr(scores, "ndim", None) != 2 for scores in found):
+        raise TypeError(f"model: expected scores (n, classes), got {_described(out)}")
+    return found
+
+
+def _described(out: object) -> str:
+    shape = getattr(out, "shape", None)
+    return type(out).__name__ if shape is None else f"a tensor {tuple(shape)}"
+
+
+def check_targets(phase: str, targets: "torch.Tensor", criterion: Callable, classes: int) -> None:
+    """Raise ValueError where the classes of a batch are not those that a network has scores for,
+    of which torch says little on a CPU, and on CUDA nothing more works."""
+    if targets.is_floating_point():  # shares of each class
+        if targets.ndim != 2 or targets.shape[1] != classes:
+            raise ValueError(
+                f"dataloaders[{phase!r}]: expected classes (n,) as integers, or shares "
+                f"(n, {classes}), got {tuple(targets.shape)} {targets.dtype}"
+            )
+        return
+    ignored = targets == getattr(criterion, "ignore_index", -1)
+    wrong = targets[((targets < 0) | (targets >= classes)) & ~ignored]
+    if targets.ndim != 1 or len(wrong):
+        got = f"class {wrong[0]}" if targets.ndim == 1 else f"a tensor {tuple(targets.shape)}"
+        raise ValueError(f"dataloaders[{phase!r}]: expected classes 0 to {classes - 1}, got {got}")
 
 
 def probabilities(
@@ -83,7 +120,8 @@ class Totals:
     def add(self, loss: float, scores: "torch.Tensor", targets: "torch.Tensor") -> None:
         """A batch with its mean loss."""
         self.loss += loss * len(targets)
-        self.right += int((scores.argmax(dim=1) == targets).sum())
+        classes = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        self.right += int((scores.argmax(dim=1) == classes).sum())
         self.examples += len(targets)
 
     def means(self, phase: str) -> dict[str, float]:
@@ -209,8 +247,11 @@ class Training:
         inputs, targets = inputs.to(self.device), targets.to(self.device)
         self.optimizer.zero_grad()
         with require("torch").autocast(self.device.type, enabled=self.amp):
-            scores = self.model(inputs)
+            scores, *others = self._scores(inputs)
+            check_targets("train", targets, self.criterion, scores.shape[1])
             loss = self.criterion(scores, targets)
+            for auxiliary in others:
+                loss = loss + AUXILIARY * self.criterion(auxiliary, targets)
         value = _finite(loss, f"at iteration {self.iteration + 1}")
         scale = self.scaler.get_scale()
         self.scaler.scale(loss).backward()
@@ -225,21 +266,40 @@ class Training:
         if self.on_iteration:
             self.on_iteration(self)
 
+    def _scores(self, inputs: "torch.Tensor") -> tuple["torch.Tensor", ...]:
+        try:
+            return scores_of(self.model(inputs))
+        except ValueError as error:
+            if len(inputs) == 1 and "more than 1 value per channel" in str(error):
+                raise ValueError(
+                    "dataloaders['train']: a batch of one example, of which batch normalisation "
+                    "cannot learn; choose another batch_size, or leave the last one out (drop_last)"
+                ) from None
+            raise
+
     def _finish_epoch(self) -> None:
         self.epoch += 1
         figures = {"epoch": self.epoch} | self.totals.means("train") | self.validate()
         self.history.append(figures | {"seconds": self.seconds})
         if self.scheduler is not None and self.each_epoch:
-            self.scheduler.step()
+            self._step_scheduler(figures)
         self._keep_best(figures["score"])
         self.position, self.totals, self.seconds = 0, Totals(), 0.0
         if self.verbose:
             _print(f"Epoch {self.epoch}/{self.num_epochs}", figures, "train", "val")
 
+    def _step_scheduler(self, figures: dict[str, float]) -> None:
+        if isinstance(self.scheduler, require("torch").optim.lr_scheduler.ReduceLROnPlateau):
+            loss = self.scheduler.mode == "min"
+            self.scheduler.step(figures["val_loss" if loss else "val_accuracy"])
+        else:
+            self.scheduler.step()
+
     def validate(self) -> dict[str, float]:
         """val_loss, val_accuracy and score of the network as it stands."""
         totals = Totals()
         for scores, targets in outputs(self.model, self.val, self.device, self.amp):
+            check_targets("val", targets, self.criterion, scores.shape[1])
             loss = _finite(self.criterion(scores, targets), "on val")
             totals.add(loss, scores, targets)
         figures, self._validated = totals.means("val"), totals.examples
