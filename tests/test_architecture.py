@@ -27,7 +27,8 @@ BELOW = {
     "gradcheck": set(),
     "optim": {"backends", "layers"},
     "storage": {"optional"},
-    "figures": {"optional", "storage"},
+    "figures": {"fonts", "optional", "storage"},
+    "fonts": {"optional"},
     "options": set(),
     "cells": {"options"},
     "backends": {"cells", "options"},
@@ -38,8 +39,11 @@ BELOW = {
     "metrics": {"optional", "printing"},
     "settings": set(),
     "runs": {"settings", "storage"},
-    "plots": {"figures", "metrics", "printing"},
-    "vision": {"figures", "metrics", "optional", "plots", "runs", "settings", "solver", "storage"},
+    "plots": {"figures", "fonts", "printing"},
+    "vision": {
+        *("figures", "metrics", "optional", "plots", "printing", "runs", "settings", "solver"),
+        "storage",
+    },
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
         *("settings", "solver", "storage", "text", "tokens", "vision", "weights"),
@@ -54,8 +58,8 @@ BELOW = {
     },
     "torch": {"backends", "cells", "layers", "nn", "options", "weights"},
     "cli": {
-        *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
-        *("optional", "printing", "storage", "text", "vision"),
+        *("backends", "benchmarks", "captioning", "layers", "metrics", "optional", "printing"),
+        *("settings", "solver", "storage", "text", "vision"),
     },
     "__init__": {"backends", "gradcheck", "layers", "optim", "options"},
 }
@@ -69,7 +73,7 @@ OPTIONAL = {
     "torchvision": {"vision/*"},
     "h5py": {"captioning/data.py", "nn/keras.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py", "text/corpus.py"},
-    "matplotlib": {"figures.py"},
+    "matplotlib": {"figures.py", "fonts.py"},
     "onnx": {"nn/graphs.py", "nn/onnx.py"},
     "onnxruntime": {"benchmarks/peers/*onnxruntime.py"},
     "gensim": {"benchmarks/peers/*gensim.py"},
@@ -79,6 +83,7 @@ OPTIONAL = {
     "tract": {"benchmarks/peers/tract.py"},
     "ncnn": {"benchmarks/peers/ncnn.py"},
     "PIL": {"vision/*", "captioning/prepare.py"},
+    "pillow_heif": {"vision/images.py"},
     "safetensors": {"storage.py"},
     "tqdm": {"cli/progress.py"},
     "click": {"cli/*"},
@@ -89,7 +94,7 @@ OPTIONAL = {
         "benchmarks/peers/*sklearn.py",
     },
 }
-BRINGING = ("captioning", "text", "vision", "torch", "onnx", "keras")  # extras of users
+BRINGING = ("captioning", "text", "vision", "heic", "torch", "onnx", "keras")  # of users
 
 
 def sources():

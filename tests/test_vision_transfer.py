@@ -25,7 +25,7 @@ pytest.importorskip("torchvision")
 
 from fastrnn import cli, storage  # noqa: E402
 from fastrnn.cli import progress  # noqa: E402
-from fastrnn.vision import backbones  # noqa: E402
+from fastrnn.vision import backbones, images  # noqa: E402
 from fastrnn.vision import transfer as tr  # noqa: E402
 from fastrnn.vision.transfer import data, features, modes, networks, plots, programs  # noqa: E402
 from fastrnn.vision.transfer import settings as st_  # noqa: E402
@@ -34,14 +34,14 @@ from fastrnn.vision.transfer import training as tg  # noqa: E402
 CPU = torch.device("cpu")
 SIZE = 64
 SMALL = ["--weights", "none", "--image-size", str(SIZE), "--cache", "none"]
-DEFAULT_EPOCHS = st_.SETTINGS["epochs"]
+EPOCHS = st_.SETTINGS["epochs"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_epochs_and_a_cache_of_its_own(tmp_path_factory):
     """Freeze is quick to learn these few pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(st_.SETTINGS, "epochs", 8)
+        patch.setitem(st_.SETTINGS, "epochs", EPOCHS._replace(default=8))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
@@ -94,10 +94,11 @@ def assert_same_state(one, other):
 
 
 def test_settings_given_come_before_the_modes_and_the_defaults():
-    assert st_.complete({}) == st_.SETTINGS | st_.OF_MODE["freeze"]
+    defaults = {name: setting.default for name, setting in st_.SETTINGS.items()}
+    assert st_.complete({}) == st_.complete({"mode": "freeze"}) == defaults
+    tuned = {name: s.tuned["finetune"] for name, s in st_.SETTINGS.items() if "finetune" in s.tuned}
     found = st_.complete({"mode": "finetune", "epochs": 3})
-    assert found == st_.SETTINGS | st_.OF_MODE["finetune"] | {"mode": "finetune", "epochs": 3}
-    assert st_.SETTINGS.keys() == st_.KINDS.keys()
+    assert found == defaults | tuned | {"mode": "finetune", "epochs": 3}
 
 
 @pytest.mark.parametrize(
@@ -1283,6 +1284,268 @@ def test_predict_leaves_what_was_there_where_it_fails(capsys, trained, photos, t
     assert "no such folder" in err
 
 
+# ---- folders as people have them -----------------------------------------------------------------
+
+QUICK = ["--epochs", 1, "--views", 1, *SMALL]
+
+
+def people_have(base):
+    """Folders of two classes, 10 pictures each in any format, some within others, and what else
+    lies there."""
+    assert ".heic" in images.suffixes()  # whose reader is registered then
+    suffixes = ("avif", "jfif", "ppm", "heic", "PNG", "webp", "bmp", "tif", "gif", "jp2")
+    for shape in ("disc", "square"):
+        for i, suffix in enumerate(suffixes):
+            folder = base / shape / ("2024/May" if i % 2 else ".")
+            folder.mkdir(parents=True, exist_ok=True)
+            draw(folder / f"{i}.{suffix}", shape, i + 100 * (shape == "disc"))
+        (base / shape / "logo.svg").write_text("<svg/>")
+    for name in ("__MACOSX/disc/a.png", "disc/Thumbs.db", ".hidden/a.png", "disc/._0.avif"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_bytes(b"what systems leave")
+    (base / "README.txt").write_text("words")
+    return base
+
+
+OTHERS = "files that are no pictures by their names: "
+
+
+@pytest.mark.parametrize("train", [".", "train", "Training"])
+def test_without_val_a_share_of_whatever_pictures_is_set_aside(capsys, tmp_path, undrawn, train):
+    base, run = tmp_path / "photos", tmp_path / "run"
+    people_have(base / train)
+    code, out, err = call(capsys, "train", base, "--val-share", 0.3, "--out", run, *QUICK)
+    assert code == 0
+    assert "14 pictures of 64 pixels, 6 to validate, 2 classes" in out
+    at = "" if train == "." else f"{train}/"
+    assert f"note: left out 3 {OTHERS}{at}README.txt, {at}disc/logo.svg, {at}square/logo" in err
+    assert "note: no folder val: 6 of 20 pictures are set aside to validate" in err
+    assert storage.read_json(run / "run.json")["settings"]["val_share"] == 0.3
+    with (run / "predictions.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["file", "class", "predicted", "probability", "probability_of_class"]
+    assert sorted(label for _, label, *_ in rows) == ["disc"] * 3 + ["square"] * 3
+    assert all((base / name).is_file() and f"{label}/" in name for name, label, *_ in rows)
+    before = storage.read_json(run / "metrics.json")
+    done(capsys, "evaluate", run, base)  # knows what was set aside
+    assert storage.read_json(run / "metrics.json") == before
+    done(capsys, "train", "--resume", "--out", run, "--cache", "none")
+    assert storage.read_json(run / "metrics.json")["val"] == before["val"]
+
+
+def test_what_is_set_aside_is_of_each_class_and_the_seeds(tmp_path):
+    people_have(tmp_path)
+    for path in (tmp_path / "square/2024").rglob("*.*"):
+        path.unlink()
+
+    def aside(share, seed=0):
+        found = data.find_folders(tmp_path, share, seed)
+        assert found.val_share == (share or data.VAL_SHARE)
+        assert not {*found.train} & {*found.val}
+        assert len(found.train + found.val) == 15
+        return found.val
+
+    assert [label for _, label in aside(0.2)] == [0, 0, 1]
+    assert aside(None) == aside(0.2) == aside(0.2)
+    assert aside(0.2, 1) != aside(0.2)
+    assert [label for _, label in aside(1e-9)] == [0, 1]
+    assert [label for _, label in aside(0.999)] == [0] * 9 + [1] * 4
+
+
+@pytest.mark.parametrize("name", ["valid", "Validation"])
+def test_splits_have_other_names(capsys, copied, name):
+    (copied / "val").rename(copied / name)
+    assert [len(part) for part in data.find_folders(copied)[1:3]] == [13, 8]
+    with pytest.raises(ValueError, match=f"val_share: .*{name} is what is validated on"):
+        data.find_folders(copied, 0.2)
+    (copied / "val").mkdir()
+    with pytest.raises(ValueError, match=r"expected one of \w+ and \w+, got both"):
+        data.find_folders(copied)
+
+
+def test_evaluate_takes_test_where_there_is_no_val(capsys, trained, copied, tmp_path, undrawn):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (copied / "val").rename(copied / "test")
+    shutil.rmtree(copied / "test/square")
+    code, out, err = call(capsys, "evaluate", run, copied, "--save-table", tmp_path / "t.csv")
+    assert code == 0 and "4 examples: accuracy" in out
+    assert err == (
+        "note: no pictures to validate of 'square': macro F1 is the mean of the other classes\n"
+    )
+    report = storage.read_json(run / "metrics.json")["copied"]
+    assert report["macro_f1"] == report["per_class"]["disc"]["f1"]
+    with (tmp_path / "t.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["class", "precision", "recall", "f1", "support"]
+    assert [row[0] for row in rows] == ["disc", "square"] and rows[0][4] == "4"
+    assert len((run / "predictions-copied.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_pictures_that_are_also_trained_on_are_counted_and_named(
+    capsys, copied, tmp_path, undrawn, mode
+):
+    shutil.copy(copied / "train/disc/traindisc3.png", copied / "val/disc/copy.png")
+    image = Image.open(copied / "train/square/trainsquare1.png")
+    image.save(copied / "val/square/other.bmp")  # the same pixels in another file
+    arguments = ["train", copied, "--mode", mode, *QUICK[:-1], tmp_path / "cache"]
+    for run in ("first", "with features kept"):
+        code, _, err = call(capsys, *arguments, "--out", tmp_path / run)
+        assert code == 0
+        assert "note: 2 of 10 pictures to validate are also trained on, so figures are too good: "\
+            "val/disc/copy.png, val/square/other.bmp\n" in err  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_unreadable_pictures_are_skipped_if_wanted(capsys, copied, tmp_path, undrawn, mode):
+    break_data(copied, "8")  # all of disc, and one to validate
+    run, arguments = tmp_path / "run", ["--mode", mode, "--skip-unreadable", *QUICK]
+    code, _, err = call(capsys, "train", copied, "--out", run, *arguments)
+    assert (code, err.splitlines()[-1]) == (
+        1, "fastrnn: train: no picture of class 'disc' can be read",
+    )  # fmt: skip
+    draw(copied / "train/disc/traindisc0.png", "disc", 5)
+    code, out, err = call(capsys, "train", copied, "--out", run, *arguments)
+    assert code == 0 and "7 pictures of 64 pixels, 7 to validate" in out
+    assert err.count("note: left out: ") == 7 and "traindisc6.png: not a readable picture" in err
+    done(capsys, "train", "--resume", "--out", run, "--cache", "none")
+    code, out, err = call(capsys, "evaluate", run, copied / "val", "--skip-unreadable")
+    assert code == 0 and "7 examples" in out and err.count("left out") == 1
+
+
+def test_freeze_opens_every_picture_once(capsys, photos, tmp_path, undrawn, monkeypatch):
+    opened, real = [], data.open_rgb
+    monkeypatch.setattr(data, "open_rgb", lambda path, *_: opened.append(path) or real(path))
+    done(capsys, "train", photos, "--out", tmp_path / "run", *SMALL)
+    assert len(opened) == len({*opened}) == 21
+
+
+def test_large_jpegs_are_read_in_part_of_their_size_with_nearly_the_same_view(tmp_path):
+    draw(tmp_path / "small.png", "disc", 0)
+    with Image.open(tmp_path / "small.png") as small:
+        small.resize((1536, 1152)).save(path := tmp_path / "a.jpg", quality=95)
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
+    transform = backbones.eval_transform(to)
+    whole, part = (data.Reader(transform, n)[path, 0, (0,)][0] for n in (None, data.enough(to)))
+    assert not torch.equal(whole, part)
+    assert (whole - part).abs().mean() < 0.02
+    for view in data.ViewsReader(to, 4)[path, "ff", range(4)][2]:
+        assert view.shape == (3, SIZE, SIZE)
+
+
+def test_a_finished_run_goes_on_with_more_epochs(capsys, photos, tmp_path, undrawn):
+    run = tmp_path / "run"
+    done(capsys, "train", photos, "--out", run, *SMALL, "--epochs", 2)
+    done(capsys, "train", "--resume", "--out", run, "--cache", "none", "--epochs", 5)
+    assert storage.read_json(run / "metrics.json")["training"]["epochs"] == 5
+    done(capsys, "train", "--resume", "--out", run, "--cache", "none")
+    content = storage.read_json(run / "run.json")
+    assert content["settings"]["epochs"] == 5 and content["begun"] == {"epochs": 2}
+
+
+# ---- predictions of anything ---------------------------------------------------------------------
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [*csv.reader(file)]
+
+
+def test_predict_takes_files_and_folders_of_folders(capsys, trained, photos, tmp_path):
+    people_have(tmp_path / "new")
+    out, file = tmp_path / "o.csv", photos / "val/disc/valdisc0.png"
+    code, said, err = call(capsys, "predict", trained, tmp_path / "new", "--out", out)
+    assert (code, said) == (0, f"{out}: 20 pictures, 3 left out\n") and OTHERS in err
+    assert {"disc/2024/May/1.jfif", "square/0.avif"} <= {row[0] for row in rows_of(out)}
+    done(capsys, "predict", trained, file, tmp_path / "new/disc", "--out", out)
+    assert [row[0] for row in rows_of(out)][1:3] == [str(file), str(tmp_path / "new/disc/0.avif")]
+    assert len(rows_of(out)) == 12
+
+
+def test_predict_gives_the_likeliest_classes_or_all(capsys, trained, photos, tmp_path):
+    out, folder = tmp_path / "o.csv", photos / "val/disc"
+    done(capsys, "predict", trained, folder, "--out", out, "--proba")
+    header, *all_ = rows_of(out)
+    assert header == ["file", "class", "probability", *NAMES]
+    done(capsys, "predict", trained, folder, "--out", out, "--top", 9)
+    header, *top = rows_of(out)
+    assert header == ["file", "class", "probability", "class_2", "probability_2"]
+    for every, best in zip(all_, top, strict=True):
+        shares = dict(zip(NAMES, every[3:], strict=True))
+        assert best[1::2] == sorted(NAMES, key=lambda name: -float(shares[name]))
+        assert best[2::2] == [shares[name] for name in best[1::2]]
+    code, _, err = call(capsys, "predict", trained, folder, "--out", out, "--top", 1, "--proba")
+    assert code == 2 and "--proba or --top, not both" in err
+
+
+def test_predict_of_thin_and_huge_pictures_and_of_those_before_an_end(
+    capsys, trained, photos, tmp_path, monkeypatch
+):
+    folder, out = shutil.copytree(photos / "val/disc", tmp_path / "new"), tmp_path / "o.csv"
+    Image.new("RGB", (300_000, 1)).save(folder / "thin.png")  # resized, it would fill any memory
+    Image.new("L", (1, 300_000)).save(folder / "high.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+    code, said, err = call(capsys, "predict", trained, folder, "--out", out)
+    assert (code, said) == (0, f"{out}: 6 pictures, 1 left out\n")
+    assert "left out: huge.png: cannot be read (" in err and "pixels" in err
+    assert {"thin.png", "high.png"} <= {row[0] for row in rows_of(out)}
+
+    monkeypatch.setattr(programs, "BATCH", 2)
+    real, seen = programs.open_rgb, []
+
+    def ending(path, *args):
+        seen.append(path)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return real(path, *args)
+
+    monkeypatch.setattr(programs, "open_rgb", ending)
+    code, said, err = call(capsys, "predict", trained, photos / "val/disc", "--out", out)
+    assert (code, said) == (130, f"{out}: 2 pictures, 0 left out, ended early\n")
+    assert len(rows_of(out)) == 3
+
+
+@pytest.mark.parametrize("size", [(6000, 1), (1, 6000), (900, 100), (100, 410)])
+def test_thin_pictures_are_seen_in_their_middle(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
+    seen = backbones.eval_transform(to)(image)
+    cropped = images.without_ends(image)
+    assert max(cropped.size) == 4 * min(cropped.size)
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    expected = v2.Compose(backbones.eval_transform(to).transforms[1:])(image)
+    assert seen.shape == expected.shape == (3, SIZE, SIZE)
+    assert (seen - expected).abs().mean() < 0.05
+
+
+def test_programs_with_torch_wait_passively_unless_told(capsys, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    for program, chosen, expected in (
+        ("bench", {}, None),
+        ("transfer", {"GOMP_SPINCOUNT": "9"}, None),
+        ("transfer", {"OMP_WAIT_POLICY": "active"}, "active"),
+        ("transfer", {}, "passive"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in chosen.items():
+                patch.setenv(name, value)
+            util.call(capsys, program, "--help")
+            assert os.environ.get("OMP_WAIT_POLICY") == expected
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+
+
+@pytest.mark.filterwarnings("default:figures:UserWarning")
+def test_class_names_of_any_script_are_drawn_with_one_line_said(capsys, copied, tmp_path):
+    for split in ("train", "val"):
+        (copied / split / "disc").rename(copied / split / "蜜蜂\U0010fffd")
+    code, _, err = call(capsys, "train", copied, "--out", tmp_path / "run", *QUICK)
+    assert code == 0
+    said = [line for line in err.splitlines() if "font" in line]
+    assert len(said) == 1 and said[0].startswith("fastrnn: figures: no installed font has ")
+
+
 # ---- imports, real data --------------------------------------------------------------------------
 
 
@@ -1300,7 +1563,7 @@ def test_import_brings_no_torch():
 def test_freeze_learns_ants_and_bees(capsys, tmp_path, undrawn):
     base = Path(os.environ["FASTRNN_DATA"])
     weights = base / "weights/squeezenet1_1.pth"
-    options = ["--weights", weights, "--cache", "none", "--epochs", DEFAULT_EPOCHS]
+    options = ["--weights", weights, "--cache", "none", "--epochs", EPOCHS.default]
     done(capsys, "train", base / "hymenoptera_data", *options, "--out", tmp_path / "run")
     metrics = storage.read_json(tmp_path / "run/metrics.json")
     assert metrics["pretrain"]["accuracy"] < 0.7

@@ -1,8 +1,10 @@
 """The command `fastrnn`: one group, a thin file per program, errors in one line."""
 
 import importlib
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 from fastrnn.optional import require
@@ -17,6 +19,9 @@ PROGRAMS = {
     "transfer": "Classes for pictures: train, evaluate, predict.",
 }
 
+# Programs that compute with torch, which bench measures as its users have it.
+WITH_TORCH = ("caption", "style", "transfer")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
@@ -28,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         sys.exit(f"fastrnn: {error}")
     try:
-        sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.message = printable(error.message)
         error.show()
@@ -45,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"{' '.join(str(error).split()) or type(error).__name__}", debug, 1)
 
 
+def _show_warning(message, *_) -> None:
+    print(f"fastrnn: {printable(message)}", file=sys.stderr)
+
+
 def _fail(message: str, debug: bool, code: int) -> None:
     if debug:
         import traceback
@@ -52,6 +63,13 @@ def _fail(message: str, debug: bool, code: int) -> None:
         traceback.print_exc()
     print(f"fastrnn: {printable(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _wait_passively() -> None:
+    """Have torch's threads sleep between parallel parts, not spin, which on a machine that is
+    shared takes several times the CPU time. OpenMP reads this as torch is imported."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 def _group():
@@ -66,6 +84,8 @@ def _group():
         def get_command(self, ctx, name):
             if name not in PROGRAMS:
                 return None
+            if name in WITH_TORCH:
+                _wait_passively()
             return importlib.import_module(f"fastrnn.cli.{name}").command
 
         def format_commands(self, ctx, formatter):

@@ -21,14 +21,14 @@ import numpy as np
 from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
-from fastrnn.settings import OBJECT, TEXT, check, integer, listed
+from fastrnn.settings import OBJECT, TEXT, check, decisive, integer, listed
 from fastrnn.vision import backbones, weights
 from fastrnn.vision.images import NAMED, find_images, left_out, open_rgb, some
 from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
-from fastrnn.vision.transfer.settings import complete, stages
+from fastrnn.vision.transfer.settings import SETTINGS, complete, of_file, stages
 from fastrnn.vision.transfer.training import Training, device_of, probabilities
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ MODEL = "model.safetensors"
 # In metrics.json beside the evaluations, which have the names of their folders.
 RESERVED = ("training", "pretrain")
 OWN = "val"  # what training has validated on
-# What a training that continues from a checkpoint may change: all else would make it another one.
-RESUMABLE = {"epochs", "patience", "workers", "device"}
 # Of run.json, and of what it says of the data.
 KINDS = {"settings": OBJECT, "classes": listed(TEXT), "data": OBJECT}
 SOURCE = {"folder": TEXT, "sha256": TEXT}
@@ -195,9 +193,9 @@ class Job:
 
     def _identity(self) -> str:
         """What a checkpoint has to be of: settings but those that may change, data, weights."""
-        settings = self.settings | {"epochs": self.epochs}
-        free = RESUMABLE - {"epochs"} | {"val_share", "skip_unreadable"}
-        kept = {name: v for name, v in settings.items() if name not in free}
+        # More epochs than it began with make it no other training.
+        begun = SETTINGS | {"epochs": SETTINGS["epochs"]._replace(resumable=False)}
+        kept = decisive(self.settings | {"epochs": self.epochs}, begun)
         content = [kept, self.digest, features.weights_digest(self.model, self.head)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -262,7 +260,7 @@ def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, obj
         check({name: content["data"][name] for name in SOURCE}, SOURCE)
         begun = content.get("begun", {})
         check(begun, {"epochs": integer(1)})
-        settings = complete(content["settings"])
+        settings = of_file(content["settings"])
         begun = {"epochs": settings["epochs"]} | begun
         return settings, content["classes"], content["data"] | begun
 
@@ -277,7 +275,7 @@ def resume(
     note: Note = lambda _: None,
 ) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoint, or begun again where there is none yet;
-    folder is where its data have moved to, given may change what is RESUMABLE.
+    folder is where its data have moved to, given may change what is resumable.
     The run's folder is the job's alone until the block ends.
 
     Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
@@ -285,7 +283,7 @@ def resume(
     """
     out, cache = Path(out), cache and Path(cache)
     saved, _, source = _read_run(out)
-    runs.check_resumable(out, given, RESUMABLE)
+    runs.check_resumable(out, given, SETTINGS)
     base = Path(folder or source["folder"])
     with runs.at_work(out):
         settings, begun = complete(saved | given), source["epochs"]
