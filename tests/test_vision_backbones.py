@@ -55,7 +55,7 @@ def test_every_classifier_gets_another_last_layer(name):
     assert scores.shape == (2, CLASSES)
     assert seen == [((2, inputs[0]), (2, CLASSES))]
     assert [*model.modules()][-1] is head
-        weights.give(model, dict(model.state_dict()))  # which tells no versions of modules
+    weights.give(model, dict(model.state_dict()))  # which tells no versions of modules
     assert not any(p.shape[0] == 1000 for key, p in model.named_parameters() if "bias" in key)
 
 

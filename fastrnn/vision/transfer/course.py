@@ -36,13 +36,16 @@ def train_model(
     """Train a network, validating it before the first epoch and after each.
 
     Inputs: dataloaders, of (inputs, classes), and dataset_sizes, both by "train" and "val"; model,
-    changed; modules all of whose parameters are frozen stay in evaluation mode; criterion, the mean
-    loss of a batch; scheduler, stepped after every epoch or, without each_epoch, iteration (None:
+    changed; modules all of whose parameters are frozen stay in evaluation mode, and auxiliary
+    classifiers learn, too; criterion, the mean loss of a batch; scheduler, stepped after every
+    epoch, ReduceLROnPlateau with val's loss or accuracy, or, without each_epoch, iteration (None:
     constant rates); num_epochs, 0 only to validate; patience, epochs without a better accuracy
     before it stops; amp, mixed precision; verbose, print losses and accuracies.
     Returns: model in evaluation mode, with the weights of the epoch of the best validation
-    accuracy. Raises ValueError for a missing phase or where dataset_sizes is not val's number of
-    examples, FloatingPointError where the loss is not finite.
+    accuracy. Raises ValueError for a missing phase, where dataset_sizes is not val's number of
+    examples, for a class that has no score, and for a batch of which batch normalisation cannot
+    learn; TypeError for a model that returns no scores; FloatingPointError where the loss is not
+    finite or has risen far above what it was before training.
     """
     _check_phases(dataloaders, dataset_sizes)
     device = require("torch").device(device)

@@ -87,7 +87,7 @@ class Job:
             seen = data.look(paths, data.enough(self.to), self.bar("reading", "picture"))
         else:
             views = self.settings["views"]
-            counts = dict.fromkeys((path for path, _ in val), 1)
+            counts = dict.fromkeys((path for path, _ in val), 1 + self.settings["tta"])
             counts |= dict.fromkeys((path for path, _ in train), views)
             self.known, seen = _features(
                 self.model,
@@ -307,6 +307,11 @@ class Run(NamedTuple):
         to = backbones.preprocessing(self.settings["backbone"])
         return data.resized(to, self.settings["image_size"])
 
+    @property
+    def views(self) -> int:
+        """As how many a picture is classified: itself, perhaps its mirror image."""
+        return 1 + self.settings["tta"]
+
     def transform(self) -> Callable:
         """From an RGB image of Pillow's to what the network reads."""
         return backbones.eval_transform(self.preprocessing())
@@ -358,7 +363,7 @@ def evaluate(
     found, others, is_own = _to_evaluate(pictures, classes, settings, Path(source["folder"]))
     with runs.looked_at(folder):
         run, head = _load(folder, device)
-        counts = dict.fromkeys((path for path, _ in found), 1)
+        counts = dict.fromkeys((path for path, _ in found), run.views)
         known, seen = _read_features(run, head, counts, bar)
         data.check_readable(found, seen, skip_unreadable, note)
         read = data.pictures_of(found, classes, seen, pictures)
@@ -426,10 +431,11 @@ def _report(
     """Figures of a run on pictures, of which features may be known already, and their
     probabilities (N, C)."""
     if known is None:
-        known, _ = _read_features(run, head, dict.fromkeys(pictures.paths, 1), bar)
-    rows, labels = (part[0] for part in known.of(pictures, 1))
-    proba = features.head_probabilities(head, rows, BATCH, run.device)
-    return classifier_report(labels.numpy(), proba, pictures.classes), proba
+        known, _ = _read_features(run, head, dict.fromkeys(pictures.paths, run.views), bar)
+    rows, labels = known.of(pictures, run.views)
+    # Of a linear layer the mean of scores is the score of the mean.
+    proba = features.head_probabilities(head, rows.mean(dim=0), BATCH, run.device)
+    return classifier_report(labels[0].numpy(), proba, pictures.classes), proba
 
 
 def _tell_absent(pictures: Pictures, note: Note) -> None:
@@ -508,6 +514,7 @@ def predict(
             yield Prediction(name, problem=str(error).removeprefix(f"{path}: "))
         if batch and (len(batch) == BATCH or i == len(files)):
             labels = torch.zeros(len(batch), dtype=torch.int64)
-            _, proba = probabilities(run.model, [(torch.stack(batch), labels)], run.device)
+            read, options = torch.stack(batch), {"mirrored": run.settings["tta"]}
+            _, proba = probabilities(run.model, [(read, labels)], run.device, **options)
             yield from map(Prediction, names, proba)
             names, batch = [], []

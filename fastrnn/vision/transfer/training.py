@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 # What an auxiliary classifier's loss counts beside the last one's (Szegedy et al. 2015, section 5).
 AUXILIARY = 0.3
-# Of the loss before training, or of that of guessing, what no training that learns ends an epoch
-# with.
+# Times the loss before training, or that of guessing: what no training that learns ends with.
 DIVERGED = 10.0
+LOWER = "a lower learning rate or more warm-up may help"
 Batches = Iterable[tuple["torch.Tensor", "torch.Tensor"]]
 
 
@@ -49,14 +49,23 @@ def device_of(name: str) -> "torch.device":
 
 
 def outputs(
-    model: "torch.nn.Module", batches: Batches, device: "torch.device", amp: bool = False
+    model: "torch.nn.Module",
+    batches: Batches,
+    device: "torch.device",
+    amp: bool = False,
+    *,
+    mirrored: bool = False,
 ) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
-    """Scores (n, C) float32 of a network in evaluation mode, and classes (n,), batch by batch."""
+    """Scores (n, C) float32 of a network in evaluation mode, and classes (n,), batch by batch;
+    mirrored, the means of those of the pictures (n, 3, H, W) and of their mirror images."""
     torch = require("torch")
     model.eval()
     for inputs, targets in batches:
         with torch.inference_mode(), torch.autocast(device.type, enabled=amp):
-            scores, *_ = scores_of(model(inputs.to(device)))
+            inputs = inputs.to(device)
+            scores, *_ = scores_of(model(inputs))
+            if mirrored:
+                scores = (scores + scores_of(model(inputs.flip(-1)))[0]) / 2
         yield scores.float(), targets.to(device)
 
 
@@ -93,12 +102,29 @@ def check_targets(phase: str, targets: "torch.Tensor", criterion: Callable, clas
 
 
 def probabilities(
-    model: "torch.nn.Module", batches: Batches, device: "torch.device"
+    model: "torch.nn.Module", batches: Batches, device: "torch.device", *, mirrored: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Classes (N,) int64 and a network's probabilities (N, C) float32 of all batches."""
+    """Classes (N,) int64 and a network's probabilities (N, C) float32 of all batches; mirrored,
+    outputs'."""
     torch = require("torch")
-    rows, labels = zip(*outputs(model, batches, device), strict=True)
+    rows, labels = zip(*outputs(model, batches, device, mirrored=mirrored), strict=True)
     return torch.cat(labels).cpu().numpy(), torch.cat(rows).softmax(dim=1).cpu().numpy()
+
+
+def running_mean(model: "torch.nn.Module", decay: float) -> "torch.nn.Module":
+    """A running mean of a network's weights and of what its batch normalisations have seen, in its
+    `module`; at first it follows faster than the decay says, since it begins with random ones."""
+
+    def mean(before: list, now: list, updates: "torch.Tensor") -> None:
+        share = 1 - min(decay, (1 + int(updates)) / (10 + int(updates)))
+        for old, new in zip(before, now, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, share)
+            else:
+                old.copy_(new)
+
+    averaged = require("torch.optim.swa_utils").AveragedModel
+    return averaged(model, multi_avg_fn=mean, use_buffers=True)
 
 
 def train_mode(model: "torch.nn.Module") -> None:
@@ -141,10 +167,11 @@ class Training:
     criterion, the mean loss of a batch; optimizer; scheduler (None: constant rates), stepped after
     every iteration or, with each_epoch, every epoch; num_epochs; patience, epochs without a better
     score before it stops (None: never); keep_start, whether the weights that it starts from may be
-    the best; val_size, the number of val's examples if it is to be checked; amp, mixed precision;
-    checkpoint, a file that is written after every epoch and on Ctrl-C; identity, which a checkpoint
-    must have to be continued; on_iteration, called with the training after every iteration;
-    verbose, print losses and accuracies.
+    the best; average, the decay of a running mean of the weights, which is what is validated and
+    kept (0: the weights are); val_size, the number of val's examples if it is to be checked; amp,
+    mixed precision; checkpoint, a file that is written after every epoch and on Ctrl-C; identity,
+    which a checkpoint must have to be continued; on_iteration, called with the training after every
+    iteration; verbose, print losses and accuracies.
 
     Attributes: pretrain, val's figures before training; loss_history, of every iteration; history,
     a dict for every epoch: epoch, train_loss, train_accuracy, val_loss, val_accuracy, score (the
@@ -166,6 +193,7 @@ class Training:
         each_epoch: bool = False,
         patience: int | None = None,
         keep_start: bool = False,
+        average: float = 0.0,
         val_size: int | None = None,
         amp: bool = False,
         checkpoint: Path | None = None,
@@ -180,6 +208,11 @@ class Training:
         self.patience, self.keep_start, self.val_size = patience, keep_start, val_size
         self.checkpoint, self.identity = checkpoint, identity
         self.on_iteration, self.verbose = on_iteration, verbose
+        if not each_epoch and self._of_plateaus():
+            raise ValueError(
+                "each_epoch: expected True for ReduceLROnPlateau, which looks at an epoch's figures"
+            )
+        self.average = running_mean(model, average) if average else None
         self.scaler = require("torch").amp.GradScaler(device.type, enabled=amp)
 
         self.epoch = 0
@@ -187,6 +220,7 @@ class Training:
         self.totals = Totals()
         self.seconds = 0.0  # the epoch has taken so far
         self._validated = 0  # examples
+        self.classes = 2
         self.pretrain: dict[str, float] | None = None
         self.loss_history: list[float] = []
         self.history: list[dict[str, float]] = []
@@ -197,6 +231,11 @@ class Training:
     def iteration(self) -> int:
         """Iterations done (int)."""
         return len(self.loss_history)
+
+    @property
+    def judged(self) -> "torch.nn.Module":
+        """The network that is validated and kept."""
+        return self.model if self.average is None else self.average.module
 
     @property
     def stopped_early(self) -> bool:
@@ -227,9 +266,20 @@ class Training:
                 self.save()
                 if interrupted():
                     raise KeyboardInterrupt
+        self._check_end()
         if self.best_state is not None:
             weights.give(self.model, self.best_state)
         self.model.eval()
+
+    def _check_end(self) -> None:
+        """Raise FloatingPointError where the training has ended far above what it began with."""
+        if not self.history:
+            return
+        end, start = self.history[-1]["train_loss"], self.pretrain["val_loss"]
+        if end > DIVERGED * max(start, math.log(self.classes)):
+            raise FloatingPointError(
+                f"the training diverged: its loss rose from {start:.4g} to {end:.4g}; {LOWER}"
+            )
 
     def _start(self) -> None:
         self.pretrain = self.validate()
@@ -258,6 +308,8 @@ class Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         updated = self.scaler.get_scale() >= scale  # else the gradients overflowed
+        if self.average is not None and updated:
+            self.average.update_parameters(self.model)
         if self.scheduler is not None and not self.each_epoch and updated:
             self.scheduler.step()
         self.position += 1
@@ -288,8 +340,12 @@ class Training:
         if self.verbose:
             _print(f"Epoch {self.epoch}/{self.num_epochs}", figures, "train", "val")
 
+    def _of_plateaus(self) -> bool:
+        plateaus = require("torch").optim.lr_scheduler.ReduceLROnPlateau
+        return isinstance(self.scheduler, plateaus)
+
     def _step_scheduler(self, figures: dict[str, float]) -> None:
-        if isinstance(self.scheduler, require("torch").optim.lr_scheduler.ReduceLROnPlateau):
+        if self._of_plateaus():
             loss = self.scheduler.mode == "min"
             self.scheduler.step(figures["val_loss" if loss else "val_accuracy"])
         else:
@@ -298,10 +354,11 @@ class Training:
     def validate(self) -> dict[str, float]:
         """val_loss, val_accuracy and score of the network as it stands."""
         totals = Totals()
-        for scores, targets in outputs(self.model, self.val, self.device, self.amp):
+        for scores, targets in outputs(self.judged, self.val, self.device, self.amp):
             check_targets("val", targets, self.criterion, scores.shape[1])
             loss = _finite(self.criterion(scores, targets), "on val")
             totals.add(loss, scores, targets)
+            self.classes = scores.shape[1]
         figures, self._validated = totals.means("val"), totals.examples
         score = figures["val_accuracy"] - 1e-6 * min(figures["val_loss"], 1e3)
         return figures | {"score": score}
@@ -309,14 +366,15 @@ class Training:
     def _keep_best(self, score: float) -> None:
         if self.best_score is None or score > self.best_score:
             self.best_score = score
-            self.best_state = {k: w.clone() for k, w in self.model.state_dict().items()}
+            self.best_state = {k: w.clone() for k, w in self.judged.state_dict().items()}
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def _parts(self) -> dict[str, object]:
         """What has a state of its own, by its name in a checkpoint."""
         parts = {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
-        return parts | ({"scheduler": self.scheduler} if self.scheduler is not None else {})
+        more = {"scheduler": self.scheduler, "average": self.average}
+        return parts | {name: part for name, part in more.items() if part is not None}
 
     def save(self) -> None:
         """Write a checkpoint, if there is a file for it: the new one or the old one is whole."""
@@ -369,9 +427,7 @@ class Training:
 def _finite(loss: "torch.Tensor", when: str) -> float:
     value = loss.item()
     if not math.isfinite(value):
-        raise FloatingPointError(
-            f"the loss became {value} {when}; a lower learning rate or more warm-up may help"
-        )
+        raise FloatingPointError(f"the loss became {value} {when}; {LOWER}")
     return value
 
 
