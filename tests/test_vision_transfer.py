@@ -32,6 +32,7 @@ from fastrnn.vision.transfer import data, features, modes, networks, plots, prog
 from fastrnn.vision.transfer import settings as st_  # noqa: E402
 from fastrnn.vision.transfer import training as tg  # noqa: E402
 from fastrnn.vision.transfer.mixing import mixed  # noqa: E402
+from fastrnn.vision.transfer.scores import AUXILIARY  # noqa: E402
 
 CPU = torch.device("cpu")
 SIZE = 64
@@ -1611,7 +1612,7 @@ def test_a_training_without_mixed_precision_goes_on_with_it(tmp_path):
             num_epochs=2, iterations_per_epoch=1, amp=amp, checkpoint=path,
         )  # fmt: skip
 
-    training(amp=False).run()
+    training(amp=False).train()
     again = training(amp=True)
     again.restore()
     assert again.epoch == 2
@@ -1720,7 +1721,7 @@ def test_train_model_learns_from_auxiliary_classifiers(name):
     _, last, *others, _ = seen
     auxiliary = {n for n, _ in model.named_children() if n in backbones.AUXILIARY}
     assert len(others) == len(auxiliary)
-    assert found == [pytest.approx(float((last + tg.AUXILIARY * sum(others)).detach()), rel=1e-5)]
+    assert found == [pytest.approx(float((last + AUXILIARY * sum(others)).detach()), rel=1e-5)]
     changed = {n.partition(".")[0] for n, w in model.state_dict().items() if not w.equal(before[n])}
     assert auxiliary <= changed
 
@@ -1816,7 +1817,7 @@ def test_averaged_weights_are_validated_and_kept(points):
         optimizer, None, device=CPU, num_epochs=1, iterations_per_epoch=5, average=0.3,
         on_iteration=lambda t: seen.append(state_of(model)),
     )  # fmt: skip
-    training.run()
+    training.train()
     expected = seen[0]
     for n, now in enumerate(seen[1:], 1):
         decay = min(0.3, (1 + n) / (10 + n))
