@@ -16,8 +16,11 @@ def new(width: float, height: float):
 
 
 def save(figure, path: Path | str) -> None:
-    """Write a figure as a PNG file, atomically, in fonts that have its letters."""
+    """Write a figure, atomically, in fonts that have its letters: in the format that its name ends
+    in, of those that matplotlib writes, else as a PNG file."""
     fonts.choose(figure)
+    suffix = Path(path).suffix[1:].lower()
+    kind = suffix if suffix in figure.canvas.get_supported_filetypes() else "png"
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)  # it has been said
-        figure.savefig(temporary, dpi=120, format="png")
+        figure.savefig(temporary, dpi=120, format=kind)

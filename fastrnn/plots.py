@@ -12,7 +12,7 @@ from fastrnn.printing import printable
 MOST_WITH_NUMBERS = 15
 MOST_WITH_NAMES = 40
 # Of names at a matrix: inches that they may take anyhow, and at most.
-WIDTH, WIDEST = 1.2, 4.5
+WIDTH, WIDEST = 1.8, 4.5
 SLANT = 0.71  # the sine of 45 degrees
 LINE = 1.2  # from a line to the next, in the font's size
 # Of a picture in a gallery: inches, the fonts of its title and its notes, lines of each.

@@ -91,9 +91,11 @@ def test_evaluate_adds_to_metrics(capsys, trained, data):
 def test_sample_captions_a_folder(capsys, trained, tmp_path):
     pictures, _ = scenes.make(5, seed=9)
     folder = tmp_path / "new"
-    folder.mkdir()
-    for i, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{i}.png")
+    (folder / "sub").mkdir(parents=True)
+    names = ["0.png", "1.png", "2.ppm", "sub/3.avif", "sub/4.png"]
+    for name, picture in zip(names, pictures, strict=True):
+        Image.fromarray(picture).save(folder / name)
+    (folder / "notes.txt").write_text("words")
     (folder / "broken.jpg").write_bytes(b"no picture")
     out, gallery = tmp_path / "new.csv", tmp_path / "gallery.png"
     arguments = ["caption", "sample", trained, "--images", folder, "--out", out]
@@ -101,8 +103,9 @@ def test_sample_captions_a_folder(capsys, trained, tmp_path):
     assert code == 0
     assert "5 captions, 1 pictures left out" in text
     assert "left out: broken.jpg: cannot be read" in err
+    assert "note: left out 1 file that is no picture by its name: notes.txt" in err
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert [row["image"] for row in rows] == [f"{i}.png" for i in range(5)]
+    assert [row["image"] for row in rows] == names
     for row in rows:
         assert not {"<NULL>", "<START>", "<END>", "<UNK>"} & set(row["caption"].split())
     assert gallery.stat().st_size > 10_000

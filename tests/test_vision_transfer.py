@@ -28,7 +28,7 @@ from fastrnn import cli, storage  # noqa: E402
 from fastrnn.cli import progress  # noqa: E402
 from fastrnn.vision import backbones, images  # noqa: E402
 from fastrnn.vision import transfer as tr  # noqa: E402
-from fastrnn.vision.transfer import data, features, modes, networks, plots, programs  # noqa: E402
+from fastrnn.vision.transfer import data, features, modes, networks, plots, prediction, programs  # noqa: E402
 from fastrnn.vision.transfer import settings as st_  # noqa: E402
 from fastrnn.vision.transfer import training as tg  # noqa: E402
 from fastrnn.vision.transfer.mixing import mixed  # noqa: E402
@@ -320,10 +320,10 @@ def network(seed=0, backbone="squeezenet1_1", classes=2):
     return networks.new_network(complete(seed=seed, backbone=backbone), classes)
 
 
-def features_of(pictures, cache, *, seed=0, size=SIZE, views=2, **changed):
+def features_of(pictures, cache, *, seed=0, size=SIZE, views=2, workers=0, **changed):
     to = data.resized(backbones.preprocessing("squeezenet1_1"), size)._replace(**changed)
     model, head = network(seed)
-    options = {"name": "squeezenet1_1", "batch_size": 10, "cache": cache}
+    options = {"name": "squeezenet1_1", "batch_size": 10, "cache": cache, "workers": workers}
     wanted = dict(zip(pictures.keys, ((path, views) for path in pictures.paths), strict=True))
     return features.look(model, head, wanted, to, CPU, **options).of(pictures, views)
 
@@ -396,6 +396,12 @@ def test_kept_features_survive_damage_and_an_interrupt(photos, tmp_path, calls, 
         for _ in range(2):
             torch.testing.assert_close(features_of(train, cache).rows, first.rows)
         assert sum(calls) == 13
+
+    (pixels,) = cache.glob("pixels-*")
+    pixels.unlink()
+    calls.clear()
+    assert torch.equal(features_of(train, cache).rows, features_of(train, cache).rows)
+    assert pixels.exists() and not calls
 
     def interrupted(batches):
         for i, batch in enumerate(batches):
@@ -1230,7 +1236,7 @@ def test_load_refuses_what_does_not_fit(trained, tmp_path):
 
 
 def test_predict_writes_a_row_a_picture(capsys, trained, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "BATCH", 3)
+    monkeypatch.setattr(prediction, "BATCH", 3)
     folder = shutil.copytree(photos / "val/disc", tmp_path / "new")
     (folder / "notes.txt").touch()
     (folder / "broken.png").write_bytes(b"rubbish")
@@ -1416,6 +1422,23 @@ def test_unreadable_pictures_are_skipped_if_wanted(capsys, copied, tmp_path, und
     assert code == 0 and "7 examples" in out and err.count("left out") == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_what_is_no_file_is_named_and_not_waited_for(capsys, copied, tmp_path, mode):
+    os.mkfifo(copied / "train/disc/pipe.png")
+    (copied / "val/disc/lost.png").symlink_to(tmp_path / "nowhere")
+    code, _, err = call(capsys, "train", copied, "--mode", mode, "--out", tmp_path / "run", *QUICK)
+    assert code == 1 and "2 of 23 pictures cannot be read: " in err
+    assert "pipe.png: not a readable picture (expected a regular file, got a pipe" in err
+    assert "lost.png: not a readable picture (No such file or directory)" in err
+
+
+def test_features_are_the_same_for_any_number_of_workers(photos):
+    train, _ = data.read_folders(photos)
+    one, other = (features_of(train, None, views=3, workers=n).rows for n in (0, 2))
+    assert torch.equal(one, other)
+
+
 def test_freeze_opens_every_picture_once(capsys, photos, tmp_path, undrawn, monkeypatch):
     opened, real = [], data.open_rgb
     monkeypatch.setattr(data, "open_rgb", lambda path, *_: opened.append(path) or real(path))
@@ -1493,8 +1516,8 @@ def test_predict_of_thin_and_huge_pictures_and_of_those_before_an_end(
     assert "left out: huge.png: cannot be read (" in err and "pixels" in err
     assert {"thin.png", "high.png"} <= {row[0] for row in rows_of(out)}
 
-    monkeypatch.setattr(programs, "BATCH", 2)
-    real, seen = programs.open_rgb, []
+    monkeypatch.setattr(prediction, "BATCH", 2)
+    real, seen = prediction.open_rgb, []
 
     def ending(path, *args):
         seen.append(path)
@@ -1502,7 +1525,7 @@ def test_predict_of_thin_and_huge_pictures_and_of_those_before_an_end(
             raise KeyboardInterrupt
         return real(path, *args)
 
-    monkeypatch.setattr(programs, "open_rgb", ending)
+    monkeypatch.setattr(prediction, "open_rgb", ending)
     code, said, err = call(capsys, "predict", trained, photos / "val/disc", "--out", out)
     assert (code, said) == (130, f"{out}: 2 pictures, 0 left out, ended early\n")
     assert len(rows_of(out)) == 3
@@ -1691,8 +1714,8 @@ def test_families_are_trained_resumed_evaluated_and_predict(
     found = programs.evaluate(str(tmp_path / "run"), str(few / "val"))
     assert found["log_loss"] == pytest.approx(report["log_loss"], rel=1e-3)
     run = programs.load(str(tmp_path / "run"))
-    files, _ = programs.find_files([str(few / "val")])
-    said = [*programs.predict(run, files)]
+    files, _ = prediction.find_files([str(few / "val")])
+    said = [*prediction.predict(run, files)]
     assert len(said) == 2
     assert not any(one.problem for one in said)
 
@@ -1875,8 +1898,8 @@ def test_mirror_images_are_scored_too(trained, photos, tmp_path, undrawn):
     with programs.resume(run, None, {"tta": True}) as job:
         job.run()
         report = job.finish()["val"]
-    files, _ = programs.find_files([photos / "val"])
-    said = [one.proba for one in programs.predict(programs.load(run), files)]
+    files, _ = prediction.find_files([photos / "val"])
+    said = [one.proba for one in prediction.predict(programs.load(run), files)]
     loaded = programs.load(run)
     transform = loaded.transform()
     x = torch.stack([transform(images.open_rgb(path)) for path in files])
@@ -1898,8 +1921,8 @@ def test_cuda_trains_resumes_and_predicts(few, tmp_path, undrawn, mode):
         job.run()
         report = job.finish()["val"]
     assert job.model.classifier[3].weight.is_cuda
-    files, _ = programs.find_files([few / "val"])
-    both = ([one.proba for one in programs.predict(programs.load(tmp_path / "run", device), files)]
-            for device in ("cuda", "cpu"))  # fmt: skip
+    files, _ = prediction.find_files([few / "val"])
+    runs = (programs.load(tmp_path / "run", device) for device in ("cuda", "cpu"))
+    both = ([one.proba for one in prediction.predict(run, files)] for run in runs)
     np.testing.assert_allclose(*both, atol=1e-2)
     assert math.isfinite(report["log_loss"])

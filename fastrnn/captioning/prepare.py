@@ -54,9 +54,9 @@ def prepare(
 
     Inputs: images, a folder; captions, a file for read_captions; out, the folder to write; note
     gets a line on what the captions file and the weights were taken for, and on what an earlier
-    call, which was killed, had done: this one goes on from there; settings of PREPARE: backbone, weights and view
-    for features.batches; pca, most principal components of them to keep as well, scaled to unit
-    variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
+    call, which was killed, had done: this one goes on from there; settings of PREPARE: backbone,
+    weights and view for features.batches; pca, most principal components of them to keep, scaled to
+    unit variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
     validation, drawn by picture from seed where the captions file names no splits; split, the one
     in which all pictures are to be, of a data set that is there to evaluate on; min_count,
     occurrences in training captions below which a word is <UNK>; max_words, words kept of a

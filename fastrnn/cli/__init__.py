@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"fastrnn: {error}")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _warn
             sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.message = printable(error.message)
@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"{' '.join(str(error).split()) or type(error).__name__}", debug, 1)
 
 
-def _show_warning(message, *_) -> None:
+def _warn(message: Warning | str, *_: object) -> None:
+    """A warning in a line, without the place in the code that it comes from."""
     print(f"fastrnn: {printable(message)}", file=sys.stderr)
 
 

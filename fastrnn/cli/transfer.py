@@ -13,7 +13,7 @@ from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.metrics import report_table
 from fastrnn.optional import require
 from fastrnn.storage import is_stdout, writing
-from fastrnn.vision.transfer import programs
+from fastrnn.vision.transfer import prediction, programs
 from fastrnn.vision.transfer.features import cache_folder
 from fastrnn.vision.transfer.settings import SETTINGS, complete
 
@@ -200,9 +200,9 @@ def predict(run, pictures, out, proba, top, device) -> None:
     if proba and top:
         raise click.UsageError("--proba or --top, not both")
     check_output(out)
-    files, others = programs.find_files(pictures, _note)
+    files, others = prediction.find_files(pictures, _note)
     trained = programs.load(run, device)
-    predictions = programs.predict(trained, files, progress=bar("predict", "picture"))
+    predictions = prediction.predict(trained, files, progress=bar("predict", "picture"))
     done, left_out, early = 0, others, None
     with writing(out, newline="", errors="surrogateescape") as file:
         rows = csv.writer(file)

@@ -25,6 +25,7 @@ LEFT_BY_SYSTEMS = {"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.in
 NAMED = 3  # files that a message names
 # How many times as long as wide a picture may be before the ends of it are cut off.
 LONGEST = 4
+ORIENTATION = 0x0112  # of EXIF
 
 
 class Found(NamedTuple):
@@ -164,7 +165,9 @@ def _decoded(path, at_least):
             most, (width, height) = image.MAX_IMAGE_PIXELS, picture.size
             if most is not None and width * height > most:
                 raise ValueError(f"{width} x {height} pixels; at most {most:,} are read")
-            return with_alpha(ops.exif_transpose(picture))
+            picture.load()
+            turned = picture.getexif().get(ORIENTATION, 1) != 1
+            return with_alpha(ops.exif_transpose(picture) if turned else picture)
 
 
 def with_alpha(picture: "PIL.Image.Image") -> "PIL.Image.Image":
@@ -179,7 +182,7 @@ def with_alpha(picture: "PIL.Image.Image") -> "PIL.Image.Image":
         picture = picture.copy()
         picture.info["transparency"] = tuple(channel >> 8 for channel in transparent)
     if transparent is None and picture.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
     if picture.mode == "La":
         picture = picture.convert("LA")
     picture = picture.convert("RGBA")

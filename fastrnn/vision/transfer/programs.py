@@ -1,4 +1,4 @@
-"""What the commands of `fastrnn transfer` do, as functions: train, evaluate, predict.
+"""What the commands of `fastrnn transfer` that change a run do, as functions: train, evaluate.
 
 A run's folder:
 run.json                 settings, classes, and where the data are
@@ -8,10 +8,9 @@ predictions.csv          what it says of every picture validated; of evaluations
 checkpoint-MODE.pt       of freeze, finetune, or staged's both, to resume
 """
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,13 +22,14 @@ from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
 from fastrnn.settings import OBJECT, TEXT, check, decisive, integer, listed
 from fastrnn.vision import backbones, weights
-from fastrnn.vision.images import NAMED, find_images, left_out, open_rgb, some
+from fastrnn.vision.images import NAMED, left_out, some
 from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
+from fastrnn.vision.transfer.prediction import BATCH, write_predictions
 from fastrnn.vision.transfer.settings import SETTINGS, complete, of_file, stages
-from fastrnn.vision.transfer.training import Training, device_of, probabilities
+from fastrnn.vision.transfer.training import Training, device_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,6 @@ OWN = "val"  # what training has validated on
 # Of run.json, and of what it says of the data.
 KINDS = {"settings": OBJECT, "classes": listed(TEXT), "data": OBJECT}
 SOURCE = {"folder": TEXT, "sha256": TEXT}
-BATCH = 32  # pictures that are evaluated together
 Note = Callable[[str], object]
 
 
@@ -50,8 +49,8 @@ def _no_bar(_description: str, _unit: str) -> data.Progress:
 
 
 class Job:
-    """A training run in its folder, on the pictures in the folder base; the network is made before
-    they are read, which takes longer."""
+    """A training run in its folder, on the pictures in the folder base, which began with so many
+    epochs; the network is made before they are read, which takes longer."""
 
     def __init__(
         self,
@@ -61,10 +60,10 @@ class Job:
         cache: Path | None,
         bar: features.Bar,
         note: Note,
-        epochs: int,
+        first_epochs: int,
     ) -> None:
-        self.folder, self.base, self.settings = folder, base, settings
-        self.cache, self.bar, self.note, self.epochs = cache, bar, note, epochs
+        self.folder, self.base = folder, base
+        self.cache, self.bar, self.note, self.first_epochs = cache, bar, note, first_epochs
         self.found = data.find_folders(base, settings["val_share"], settings["seed"])
         self.settings = settings | {"val_share": self.found.val_share}
         self.device = device_of(settings["device"])
@@ -95,6 +94,7 @@ class Job:
                 counts,
                 self.to,
                 self.device,
+                self.bar("reading", "picture"),
                 name=self.settings["backbone"],
                 batch_size=self.settings["batch_size"],
                 workers=self.settings["workers"],
@@ -156,7 +156,7 @@ class Job:
             "sha256": self.digest,
         }
         content = {"settings": self.settings, "classes": self.train.classes, "data": source}
-        content["begun"] = {"epochs": self.epochs}
+        content["begun"] = {"epochs": self.first_epochs}
         runs.write(self.folder, "transfer", content)
 
     def run(self, on_iteration: Callable[[Training], None] | None = None) -> None:
@@ -195,7 +195,7 @@ class Job:
         """What a checkpoint has to be of: settings but those that may change, data, weights."""
         # More epochs than it began with make it no other training.
         begun = SETTINGS | {"epochs": SETTINGS["epochs"]._replace(resumable=False)}
-        kept = decisive(self.settings | {"epochs": self.epochs}, begun)
+        kept = decisive(self.settings | {"epochs": self.first_epochs}, begun)
         content = [kept, self.digest, features.weights_digest(self.model, self.head)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -404,13 +404,19 @@ def _as_before(report: dict, before: dict | None) -> dict:
 
 
 def _features(
-    model, head, counts: dict[Path, int], to, device, **options
+    model, head, counts: dict[Path, int], to, device, reading: data.Progress, **options
 ) -> tuple[features.Known, data.Seen]:
     """Features of picture files, of each so many views, by their content; and what has been seen
     of them."""
-    keys, problems = data.file_keys(counts)
+    keys: dict[Path, str] = {}
+    problems: dict[Path, str] = {}
     wanted: dict[str, tuple[Path, int]] = {}
-    for path, key in keys.items():
+    for path in reading([*counts]):
+        try:
+            key = keys[path] = data.file_key(path)
+        except OSError as error:
+            problems[path] = str(error)
+            continue
         _, before = wanted.get(key, (path, 0))
         wanted[key] = path, max(before, counts[path])
     known = features.look(model, head, wanted, to, device, **options)
@@ -420,9 +426,17 @@ def _features(
 
 
 def _read_features(run, head, counts, bar) -> tuple[features.Known, data.Seen]:
-    name, progress = run.settings["backbone"], bar("evaluating", "batch")
-    options = {"name": name, "batch_size": BATCH, "progress": progress}
-    return _features(run.model, head, counts, run.preprocessing(), run.device, **options)
+    return _features(
+        run.model,
+        head,
+        counts,
+        run.preprocessing(),
+        run.device,
+        bar("reading", "picture"),
+        name=run.settings["backbone"],
+        batch_size=BATCH,
+        progress=bar("evaluating", "batch"),
+    )
 
 
 def _report(
@@ -452,69 +466,3 @@ def _keep(folder: Path, report: dict, pictures: Pictures, proba: np.ndarray, nam
     plot_predictions(folder / f"predictions{suffix}.png", pictures, proba)
     write_predictions(folder / f"predictions{suffix}.csv", pictures, proba)
     runs.add_metrics(folder, {name: report})
-
-
-def write_predictions(path: Path, pictures: Pictures, proba: np.ndarray) -> None:
-    """A table of pictures: file, true class, predicted class, the probabilities of both."""
-    with storage.writing(path, newline="", errors="surrogateescape") as file:
-        rows = csv.writer(file)
-        rows.writerow(["file", "class", "predicted", "probability", "probability_of_class"])
-        for name, label, p in zip(pictures.names(), pictures.labels, proba, strict=True):
-            best = int(p.argmax())
-            said = pictures.classes[label], pictures.classes[best]
-            rows.writerow([name, *said, f"{p[best]:.6f}", f"{p[label]:.6f}"])
-
-
-class Prediction(NamedTuple):
-    """The probabilities (C,) of a picture file's classes, or why the file cannot be read."""
-
-    file: str
-    proba: np.ndarray | None = None
-    problem: str | None = None
-
-
-def find_files(
-    places: Sequence[Path | str], note: Note = lambda _: None
-) -> tuple[dict[Path, str], int]:
-    """Picture files, and those of folders and of folders within, with their names: of one folder
-    their paths from it, else the paths as they are given; and how many other files there are in the
-    folders.
-
-    Raises FileNotFoundError where there is nothing, or no picture in a folder.
-    """
-    names: dict[Path, str] = {}
-    others = 0
-    for place in map(Path, places):
-        if not place.exists():
-            raise FileNotFoundError(f"{place}: no such file or folder")
-        if not place.is_dir():
-            names[place] = str(place)
-            continue
-        found = find_images(place)
-        if found.others:
-            note(left_out(found.others, place))
-            others += len(found.others)
-        alone = len(places) == 1
-        names |= {p: (p.relative_to(place) if alone else p).as_posix() for p in found.pictures}
-    return names, others
-
-
-def predict(
-    run: Run, files: dict[Path, str], *, progress: data.Progress = iter
-) -> Iterator[Prediction]:
-    """Classify picture files, by their names, some together as they are read; those that cannot be
-    read come as soon as that is known."""
-    torch, transform, at_least = require("torch"), run.transform(), data.enough(run.preprocessing())
-    names, batch = [], []
-    for i, (path, name) in enumerate(progress([*files.items()]), 1):
-        try:
-            batch.append(transform(open_rgb(path, at_least)))
-            names.append(name)
-        except OSError as error:
-            yield Prediction(name, problem=str(error).removeprefix(f"{path}: "))
-        if batch and (len(batch) == BATCH or i == len(files)):
-            labels = torch.zeros(len(batch), dtype=torch.int64)
-            read, options = torch.stack(batch), {"mirrored": run.settings["tta"]}
-            _, proba = probabilities(run.model, [(read, labels)], run.device, **options)
-            yield from map(Prediction, names, proba)
-            names, batch = [], []
