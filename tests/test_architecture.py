@@ -40,7 +40,7 @@ BELOW = {
     "metrics": {"optional", "printing"},
     "settings": set(),
     "runs": {"settings", "storage"},
-    "plots": {"figures", "fonts", "printing"},
+    "plots": {"figures", "fonts", "metrics", "printing"},
     "vision": {
         *("figures", "metrics", "optional", "plots", "printing", "runs", "settings", "storage"),
         "training",
