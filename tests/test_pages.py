@@ -13,9 +13,10 @@ from test_interchange_files import write_keras
 from torchvision import models
 
 import fastrnn
+from fastrnn import settings
 from fastrnn.captioning import prepare
 from fastrnn.text.grammar import make_reviews
-from fastrnn.vision.style.settings import Settings
+from fastrnn.vision.style.settings import SETTINGS
 from fastrnn.vision.transfer import programs
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +85,10 @@ def of_captioning(folder, monkeypatch):
     return {}
 
 
+def of_extending(folder, monkeypatch):
+    return vars(settings).copy()
+
+
 def of_interchange(folder, monkeypatch):
     write_keras(folder / "model.keras")
     return {}
@@ -92,7 +97,7 @@ def of_interchange(folder, monkeypatch):
 def of_style(folder, monkeypatch):
     published(monkeypatch, folder, "squeezenet1_1")
     pictures(folder, "photo.jpg", "starry_night.jpg")
-    monkeypatch.setitem(Settings.__init__.__kwdefaults__, "steps", 2)
+    monkeypatch.setitem(SETTINGS, "steps", SETTINGS["steps"]._replace(default=2))
     return {}
 
 
@@ -130,6 +135,7 @@ def of_transfer(folder, monkeypatch):
 GIVEN = {
     "README.md": of_readme,
     "captioning.md": of_captioning,
+    "extending.md": of_extending,
     "interchange.md": of_interchange,
     "style.md": of_style,
     "text.md": of_text,
@@ -145,6 +151,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = GIVEN[page](tmp_path, monkeypatch) if page in GIVEN else {}
     for line, code in blocks(PAGES[page]):
+        code = f"{{{code}}}" if code.startswith(" ") else code  # a line of a table
         exec(compile("\n" * line + code, PAGES[page], "exec"), names)
 
 
