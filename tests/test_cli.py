@@ -159,8 +159,15 @@ def test_prepare_reports_and_the_run_remembers_the_backbone(capsys, tmp_path):
     assert "11 captions" in text
 
 
-@pytest.mark.parametrize("given", [[], ["--zoneout", "0.1", "--recurrent-dropout", "0.2"]])
-def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, given):
+@pytest.mark.parametrize(
+    ("given", "begun"),
+    [
+        ([], ""),
+        (["--zoneout", "0.1", "--recurrent-dropout", "0.2"], ""),
+        (["--ensemble", "2"], "1"),
+    ],
+)
+def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, given, begun):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     settings = ["--hidden", "16", "--wordvec", "8", "--batch-size", "5", "--epochs", "6",
                 "--patience", "100", *given]  # fmt: skip
@@ -170,7 +177,7 @@ def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, 
         [*map(str, command), *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert "captions of 40 pictures" in process.stdout.readline()
-    while not (cut / "checkpoint.json").exists():
+    while not (cut / begun / "checkpoint.json").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
@@ -179,9 +186,10 @@ def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, 
     assert "Traceback" not in error
     assert call(capsys, "caption", "evaluate", cut)[0] == 1  # not trained to the end
     assert call(capsys, "caption", "train", "--resume", "--out", cut)[0] == 0
-    expected, got = (run.read_run(folder).model.params for folder in (whole, cut))
-    for name, w in expected.items():
-        np.testing.assert_array_equal(got[name], w)
+    expected, got = (run.read_run(folder).models for folder in (whole, cut))
+    for model, same in zip(expected, got, strict=True):
+        for name, w in model.params.items():
+            np.testing.assert_array_equal(same.params[name], w)
 
 
 # ---- usage and errors ----------------------------------------------------------------------------

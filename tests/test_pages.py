@@ -1,5 +1,5 @@
-"""The Python code of README.md and docs/*.md as it stands: a page's blocks run one after the other,
-with what the page leaves to its reader."""
+"""The Python code of README.md and of all pages of docs as it stands: a page's blocks run one after
+the other, with what the page leaves to its reader."""
 
 import re
 import zipfile
@@ -12,7 +12,6 @@ from PIL import Image
 from test_interchange_files import write_keras
 from torchvision import models
 
-import fastrnn
 from fastrnn import settings
 from fastrnn.captioning import prepare
 from fastrnn.text.grammar import make_reviews
@@ -20,18 +19,20 @@ from fastrnn.vision.style.settings import SETTINGS
 from fastrnn.vision.transfer import programs
 
 ROOT = Path(__file__).parents[1]
-PAGES = {path.name: path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
-# Quotes the examples; tests/test_distributed.py compares them, and runs these.
-QUOTES = {"distributed.md"}
-
-
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))} | {
+    name: ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+}
+# Quotes of the examples, which tests/test_distributed.py compares and runs; a line to be written.
+QUOTES = {"distributed.md", "extending.md"}
+# Beside those of Sphinx, in braces.
 LANGUAGES = ("python", "sh", "c", "")
 
 
 def blocks(path: Path, language: str = "python") -> list[tuple[int, str]]:
     """The fenced blocks of a page in a language: the line that each begins after, and its code."""
     found, text = [], path.read_text(encoding="utf-8")
-    for fence in re.finditer(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE):
+    for fence in re.finditer(r"^( *)```([^`\n]*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE):
         if fence[2] == language:
             code = re.sub(rf"^{fence[1]}", "", fence[3], flags=re.MULTILINE)
             found.append((text.count("\n", 0, fence.start(3)), code))
@@ -56,28 +57,6 @@ def pictures(folder, *names):
 def reviews():
     texts, labels, _ = make_reviews(60, seed=0)
     return {"texts": texts, "labels": labels}
-
-
-def of_readme(folder, monkeypatch):
-    rng, (N, T, D, H) = np.random.default_rng(1), (25, 17, 256, 512)
-    x, grown = rng.standard_normal((T, N, D)), rng.standard_normal((4 * H, D + H)) / 32
-    parts = {"c0": (N, H), "dhT": (N, H), "dcT": (N, H), "dh": (N, T, H)}
-    parts |= {"dy": (N, T, 2 * H), "W": (1000, D)}
-    return {name: rng.standard_normal(shape) for name, shape in parts.items()} | reviews() | {
-        "lengths": rng.integers(1, T + 1, N),
-        "weight_ih": grown[:, :D],
-        "weight_hh": grown[:, D:],
-        "bias": np.zeros(4 * H),
-        "episode_starts": rng.random((N, T)) < 0.1,
-        "x_tnd": x,
-        "x_t": x[0, :1],
-        "xs": x[:, :1],
-        "another": fastrnn.Stream("gru", np.ones((H, 3 * H)), np.ones((H, 3 * H)), np.ones(3 * H)),
-        "w": np.ones((H, 4 * H)),
-        "words": rng.integers(0, 1000, (N, T)),
-        "config": {"learning_rate": 1e-3},
-        "model": torch.nn.LSTM(3, 4),
-    }  # fmt: skip
 
 
 def of_captioning(folder, monkeypatch):
@@ -133,7 +112,6 @@ def of_transfer(folder, monkeypatch):
 
 
 GIVEN = {
-    "README.md": of_readme,
     "captioning.md": of_captioning,
     "extending.md": of_extending,
     "interchange.md": of_interchange,
@@ -159,4 +137,5 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 def test_every_fence_is_of_a_language_that_is_looked_at(page):
     text = PAGES[page].read_text(encoding="utf-8")
     known = sum(len(blocks(PAGES[page], language)) for language in LANGUAGES)
-    assert 2 * known == len(re.findall(r"^ *(```|~~~)", text, re.MULTILINE))
+    directives = len(re.findall(r"^```\{", text, re.MULTILINE))
+    assert 2 * (known + directives) == len(re.findall(r"^ *(```|~~~)", text, re.MULTILINE))

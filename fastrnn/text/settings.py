@@ -49,8 +49,6 @@ SETTINGS = {
         5000,
         integer(0),
         "Of a text that a recurrent network learns from; 0: all.",
-        # Its gradients grow with every word: a thousandfold by 300, beyond float32 by 3,000.
-        {"layer_norm_lstm": 500},
         earlier=0,
     ),
     "embeddings": Setting(
@@ -91,6 +89,9 @@ SETTINGS = {
     ),
     "epochs": Setting(
         8, integer(1), "Most passes over the sentences.", {"bow": 5, "avg": 10}, resumable=True
+    ),
+    "pretrain_epochs": Setting(
+        10, integer(1), "Passes over --unlabelled, before those over TRAIN.", earlier=10
     ),
     "batch_size": Setting(
         64, integer(1), "Sentences a minibatch; of few sentences fewer.", {"bow": 512}
