@@ -44,6 +44,7 @@ def published(monkeypatch, folder, name):
     monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
     path = folder / "torch/hub/checkpoints" / Path(models.get_model_weights(name).DEFAULT.url).name
     path.parent.mkdir(parents=True)
+    torch.manual_seed(0)
     torch.save(models.get_model(name).state_dict(), path)
 
 
@@ -76,7 +77,8 @@ def of_interchange(folder, monkeypatch):
 def of_style(folder, monkeypatch):
     published(monkeypatch, folder, "squeezenet1_1")
     pictures(folder, "photo.jpg", "starry_night.jpg")
-    monkeypatch.setitem(SETTINGS, "steps", SETTINGS["steps"]._replace(default=2))
+    # The first steps of a scale may lead up, which is an error where there are no more.
+    monkeypatch.setitem(SETTINGS, "steps", SETTINGS["steps"]._replace(default=15))
     return {}
 
 
@@ -86,7 +88,7 @@ def of_text(folder, monkeypatch):
     rows = (f"{word}{' 0.1' * 100}\n" for word in words)
     with zipfile.ZipFile(folder / "glove.6B.zip", "w") as archive:
         archive.writestr("glove.6B.100d.txt", "".join(rows))
-    return given
+    return given | {"many_texts": given["texts"]}
 
 
 def of_torch(folder, monkeypatch):
