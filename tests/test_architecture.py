@@ -39,14 +39,18 @@ BELOW = {
     "settings": set(),
     "runs": {"settings", "storage"},
     "plots": {"figures", "metrics", "printing"},
-    "vision": {"figures", "metrics", "optional", "plots", "runs", "settings", "solver", "storage"},
+    "report": {"optional", "printing", "runs", "storage"},
+    "vision": {
+        *("figures", "metrics", "optional", "plots", "report", "runs", "settings", "solver"),
+        "storage",
+    },
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
-        *("settings", "solver", "storage", "text", "tokens", "vision", "weights"),
+        *("report", "settings", "solver", "storage", "text", "tokens", "vision", "weights"),
     },
     "text": {
         *("backends", "cells", "layers", "metrics", "nn", "optim", "optional", "plots"),
-        *("printing", "runs", "settings", "solver", "storage", "tokens", "weights"),
+        *("printing", "report", "runs", "settings", "solver", "storage", "tokens", "weights"),
     },
     "benchmarks": {
         *("backends", "captioning", "cells", "figures", "layers", "nn", "optim", "optional"),
@@ -80,6 +84,7 @@ OPTIONAL = {
     "ncnn": {"benchmarks/peers/ncnn.py"},
     "PIL": {"vision/*", "captioning/prepare.py"},
     "safetensors": {"storage.py"},
+    "jinja2": {"report/page.py"},
     "tqdm": {"cli/progress.py"},
     "click": {"cli/*"},
     "sklearn": {

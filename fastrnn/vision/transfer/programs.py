@@ -4,6 +4,7 @@ A run's folder:
 run.json                 settings, classes, and where the data are
 model.safetensors        the trained network's state dict
 metrics.json             figures of the training and of every evaluation
+report.html              all that in a page, of what report.json keeps
 checkpoint-MODE.pt       of freeze, finetune, or staged's both, to resume
 """
 
@@ -26,6 +27,7 @@ from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
+from fastrnn.vision.transfer.report import write as write_report
 from fastrnn.vision.transfer.settings import complete, stages
 from fastrnn.vision.transfer.training import Training, device_of, probabilities
 
@@ -175,6 +177,7 @@ class Job:
         run = Run(self.settings, self.train.classes, self.model, self.device)
         report, proba = _report(run, self.val, self.bar)
         _keep(self.folder, report, self.val, proba, OWN)
+        write_report(self.folder, OWN, report, self.val, proba, self.trainings)
         return figures | {OWN: report}
 
 
@@ -304,6 +307,7 @@ def evaluate(
                 candidates = OWN, *candidates
             name = runs.free_name(folder, report, candidates, RESERVED, OWN)
         _keep(folder, report, read, proba, name)
+        write_report(folder, name, report, read, proba)
         return report
 
 

@@ -1,0 +1,90 @@
+"""The report in a run's folder.
+
+report.json   the sections that trainings and evaluations have made
+report.html   the page of them, with the settings and all figures of the run
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastrnn import runs, storage
+from fastrnn.report import parts
+from fastrnn.report.page import page
+
+PAGE, SECTIONS = "report.html", "report.json"
+FORMAT = 1
+LIMIT = 5_000_000  # bytes of a page
+MOST_FIGURES = 50  # entries of metrics.json
+
+
+@contextmanager
+def attempted(path: Path) -> Iterator[None]:
+    """A block that makes a report of a run whose results are safe: what keeps it from being made,
+    whatever that is, is only a warning."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        warnings.warn(f"{path}: no report ({reason})", RuntimeWarning, stacklevel=3)
+
+
+def add(folder: Path, sections: Mapping[str, dict]) -> None:
+    """Add sections to a run's report, over those of the same key, and write its page anew.
+
+    Raises OSError where it cannot be written, ValueError where the run's files are damaged.
+    """
+    path = folder / SECTIONS
+    earlier = storage.read_json(path) if path.exists() else {}
+    if earlier.get("format") != FORMAT:  # another version's, whose pages are others
+        earlier = {"sections": {}}
+    kept = {key: value for key, value in earlier["sections"].items() if key not in sections}
+    if "training" in sections:  # first, and otherwise in the order of time
+        kept = {"training": sections["training"]} | kept
+    run = storage.read_json(folder / runs.RUN)
+    about = _about(run["settings"], runs.read_metrics(folder))
+    title = f"fastrnn {run['program']}: {folder.resolve().name}"
+    merged = kept | sections
+    with storage.named(path, "the sections of a report"):
+        text = _fitted(title, merged, about)
+    storage.write_json(path, {"format": FORMAT, "sections": merged})
+    _write(folder / PAGE, text)
+
+
+def write(path: Path, title: str, sections: Mapping[str, dict]) -> None:
+    """Write a page of sections, of what has no folder of its own. Raises OSError."""
+    _write(path, _fitted(title, dict(sections), {}))
+
+
+def _write(path: Path, text: str) -> None:
+    with storage.writing(path, newline="\n") as file:
+        file.write(text)
+
+
+def _about(settings: Mapping[str, object], metrics: Mapping[str, dict]) -> dict[str, dict]:
+    """The sections that stand in a run's other files: its figures, alike ones in a table, and its
+    settings."""
+    alike: dict[tuple[str, ...], list[list]] = {}
+    for name, figures in [*metrics.items()][-MOST_FIGURES:]:
+        plain = {k: v for k, v in figures.items() if isinstance(v, int | float | str | None)}
+        alike.setdefault((*plain,), []).append([name, *plain.values()])
+    tables = [parts.table("", ["", *columns], rows) for columns, rows in alike.items()]
+    return {
+        "figures": parts.section("All figures", tables),
+        "settings": parts.settings(settings),
+    }
+
+
+def _fitted(title: str, sections: dict[str, dict], about: dict[str, dict]) -> str:
+    """A page of at most LIMIT bytes: while it is larger, sections lose their largest part, the
+    oldest ones first, which are changed."""
+    while len((text := page(title, sections | about)).encode()) > LIMIT:
+        oldest = next((one for one in sections.values() if one["parts"]), None)
+        if oldest is None:
+            raise ValueError(f"expected a page of at most {LIMIT:,} bytes, got {len(text):,}")
+        largest = max(oldest["parts"], key=lambda part: len(json.dumps(part)))
+        oldest["parts"].remove(largest)
+        oldest["left_out"].append(largest["title"] or largest["kind"])
+    return text

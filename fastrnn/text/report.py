@@ -1,0 +1,89 @@
+"""The report of a run of `fastrnn classify`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastrnn import report
+from fastrnn.report.classifier import classified, labelled
+from fastrnn.solver import Solver
+from fastrnn.text.explanation import explain
+from fastrnn.text.model import TextModel
+from fastrnn.text.vocabulary import TOKENIZERS
+
+# Tokens that are read to explain texts: a text's are read as often as it has some.
+MOST_READ = 1_000_000
+
+
+class Judged(NamedTuple):
+    """What a model says of labelled texts: figures; y (N,), or of several labels (N, C); proba
+    (N, C); the C classes' names, perhaps more than the model has."""
+
+    figures: dict
+    y: np.ndarray
+    proba: np.ndarray
+    classes: list[str]
+
+
+def write(
+    folder: Path,
+    name: str,
+    model: TextModel,
+    texts: Sequence[str],
+    judged: Judged,
+    solvers: Sequence[Solver] = (),
+) -> None:
+    """Add to a run's report what its model says of texts; of a training also how it went. What
+    keeps the report from being made is a warning."""
+    figures, y, proba, classes = judged
+    title, show = f"Texts of {name}", _Shown(model, texts)
+    with report.attempted(folder):
+        if model.multilabel:
+            known = len(model.classes)
+            predicted = model.decide(proba[:, :known])
+            predicted = np.pad(predicted, ((0, 0), (0, len(classes) - known)))
+            section = labelled(title, figures, y, predicted, proba, classes, show)
+        else:
+            section = classified(title, figures, y, proba, classes, show)
+        training = {"training": _training(solvers)} if solvers else {}
+        report.add(folder, training | {name: section})
+
+
+class _Shown:
+    """A text as a report has it, by its number: its words, coloured by what they mean to the
+    likeliest class, as long as that is quick."""
+
+    def __init__(self, model: TextModel, texts: Sequence[str]) -> None:
+        self.model, self.texts, self.left = model, texts, MOST_READ
+
+    def __call__(self, i: int) -> dict[str, object]:
+        tokens = TOKENIZERS[self.model.vocabulary.tokenizer](self.texts[i])
+        self.left -= len(tokens) ** 2
+        if self.left < 0:
+            return {"words": [(token, 0.0) for token in tokens]}
+        said = explain(self.model, self.texts[i])
+        c = int(said.proba.argmax())
+        moved = [(token, by) for token, by in said.strongest(c, 3) if abs(by) >= 0.005]
+        strongest = " ".join(f"“{token}” {by:+.2f}" for token, by in moved)
+        moved = zip(tokens, said.moved[:, c].tolist(), strict=True)
+        return {"words": [*moved], "lines": [("moved by", strongest)] if strongest else []}
+
+
+def _training(solvers: Sequence[Solver]) -> dict[str, object]:
+    scores = {"train_accuracy": "training", "dev_accuracy": "dev", "dev_macro_f1": "dev macro F1"}
+    parts = []
+    for i, solver in enumerate(solvers, 1):
+        title = f"network {i}" if len(solvers) > 1 else ""
+        history = solver.loss_history, solver.history
+        parts += report.training_curves(*history, "dev", scores, title=title)
+    epochs = [epoch for solver in solvers for epoch in solver.history]
+    best = max((epoch["dev_accuracy"] for epoch in epochs if "dev_accuracy" in epoch), default=None)
+    tiles = {
+        "dev accuracy, best epoch": best,
+        "epochs": len(epochs),
+        "seconds": sum(epoch["seconds"] for epoch in epochs),
+        "parameters": sum(w.size for solver in solvers for w in solver.params.values()),
+    }
+    return report.section("Training", parts, tiles)
