@@ -3,6 +3,7 @@
 import importlib
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 from fastrnn.optional import require
@@ -28,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         sys.exit(f"fastrnn: {error}")
     try:
-        sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            sys.exit(_group().main(args, prog_name="fastrnn", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.message = printable(error.message)
         error.show()
@@ -43,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"{place}{error.strerror}" if error.strerror else str(error), debug, 1)
     except Exception as error:
         _fail(f"{' '.join(str(error).split()) or type(error).__name__}", debug, 1)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """A warning in a line, without the place in the code that it comes from."""
+    print(f"fastrnn: {printable(message)}", file=sys.stderr)
 
 
 def _fail(message: str, debug: bool, code: int) -> None:

@@ -12,6 +12,8 @@ from fastrnn.captioning.model import ATTENTION, DECODERS
 from fastrnn.cli.options import FILE, FOLDER, OUTPUT, Within, check_output
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
+from fastrnn.cli.report import OPEN, show
+from fastrnn.report import PAGE
 from fastrnn.storage import is_stdout, writing
 
 SEVERAL = click.option(
@@ -220,13 +222,14 @@ def prepare(images, captions, out, grid, views, **options) -> None:
 @click.option("--max-train", type=click.IntRange(1), help="Use so many training captions.")
 @click.option("--pca/--no-pca", default=None, help="Reduced features (default: if there are any).")
 @click.option("--seed", default=0, show_default=True)
-def train(data, out, resume, **options) -> None:
+@OPEN
+def train(data, out, resume, opens, **options) -> None:
     """Train a captioner on a data set, or without DATA on made-up scenes.
 
     Every epoch captions are generated for validation pictures; the best model by BLEU-4 is kept.
-    Writes run.json, model.safetensors, metrics.json, curves.png, gallery.png and a checkpoint from
-    which --resume continues exactly, also after Ctrl-C or a crash; it may change --epochs,
-    --patience and --backend.
+    Writes run.json, model.safetensors, metrics.json, report.html, curves.png, gallery.png and a
+    checkpoint from which --resume continues exactly, also after Ctrl-C or a crash; it may change
+    --epochs, --patience and --backend.
 
     \b
     Examples:
@@ -257,7 +260,9 @@ def train(data, out, resume, **options) -> None:
         _print_metrics(job.finish())
     pictures = [name for name in ("gallery.png", "curves.png") if (job.folder / name).exists()]
     seconds = time.perf_counter() - started
-    say(f"{job.folder}: done in {seconds:.0f} s, see {' and '.join(pictures)}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {' and '.join([PAGE, *pictures])}")
+    if opens:
+        show(job.folder / PAGE)
 
 
 @command.command("evaluate")
@@ -273,13 +278,14 @@ def train(data, out, resume, **options) -> None:
 )
 @click.option("--name", help="Of another data set's figures (default: its folder's name).")
 @BACKEND
-def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> None:
+@OPEN
+def evaluate(run, data, beam, split, name, backend, others, unk, opens, **options) -> None:
     """How good generated captions are, all references counting, beside captions by no model: one
     for all pictures, those of the nearest training pictures, one human's against the others'.
 
     DATA is where the run was trained unless another data set is given, whose words the run need not
-    know. Adds to metrics.json; writes results-*.json, results-*.csv, a line a picture, and
-    gallery-*.png into the run.
+    know. Adds to metrics.json and report.html; writes results-*.json, results-*.csv, a line a
+    picture, and gallery-*.png into the run.
 
     \b
     Examples:
@@ -293,6 +299,8 @@ def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> N
     _print_metrics(done.metrics)
     for line in evaluation.table(done.scores):
         say(line)
+    if opens:
+        show(run / PAGE)
 
 
 @command.command("sample")

@@ -21,10 +21,12 @@ from fastrnn.cli.options import (
 )
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
+from fastrnn.cli.report import OPEN, show
 from fastrnn.metrics import report_table
 from fastrnn.optim import RULES
 from fastrnn.optional import require
 from fastrnn.printing import printable
+from fastrnn.report import PAGE
 from fastrnn.storage import writing
 from fastrnn.text import programs
 from fastrnn.text.corpus import ERRORS, NLTK_CORPORA
@@ -39,7 +41,7 @@ from fastrnn.text.vocabulary import TOKENIZERS
 # The parameters that reading() makes, and --unseen.
 READING = ("file_format", "text_column", "label_column", "encoding", "errors", "unseen")
 # What a run ends with is not found missing after an hour of training.
-PACKAGES = ("matplotlib", "safetensors", "sklearn", "tqdm")
+PACKAGES = ("jinja2", "matplotlib", "safetensors", "sklearn", "tqdm")
 
 
 def data(*names: str, **attributes):
@@ -182,14 +184,16 @@ def command() -> None:
 @setting("Run", "backend", "Implementation. [cython]", type=click.Choice(["cython", "numpy"]))
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-def train(train, dev, corpus, out, resume, **settings) -> None:
+@OPEN
+def train(train, dev, corpus, out, resume, opens, **settings) -> None:
     """Train a classifier on a labelled file, or without TRAIN on made-up reviews.
 
     Every epoch is validated; the best one is kept. Writes run.json, the model (classifier.json,
-    classifier-*.safetensors), metrics.json, curves.png, confusion.png, reliability.png, what was
-    made up or came from nltk as data/train.txt and data/dev.txt, and checkpoints from which
-    --resume continues exactly, also after Ctrl-C or a crash; it may change --epochs, --patience and
-    --backend. Brackets show what is the default, and for which models another value is.
+    classifier-*.safetensors), metrics.json, report.html, curves.png, confusion.png,
+    reliability.png, what was made up or came from nltk as data/train.txt and data/dev.txt, and
+    checkpoints from which --resume continues exactly, also after Ctrl-C or a crash; it may change
+    --epochs, --patience and --backend. Brackets show what is the default, and for which models
+    another value is.
 
     \b
     Examples:
@@ -225,10 +229,9 @@ def train(train, dev, corpus, out, resume, **settings) -> None:
             raise
         _print_results(job.finish(model), model.settings["model"])
     seconds = time.perf_counter() - started
-    pictures = "curves.png, confusion.png and reliability.png"
-    if model.multilabel:
-        pictures = "curves.png and reliability.png"
-    say(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {PAGE}")
+    if opens:
+        show(job.folder / PAGE)
 
 
 def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) -> None:
@@ -272,11 +275,12 @@ def _print_results(metrics: dict[str, dict], model: str) -> None:
 @click.option("--name", help="Of the figures and pictures (default: the file's).")
 @UNSEEN
 @reading(LABELLED)
-def evaluate(run, test, name, **options) -> None:
+@OPEN
+def evaluate(run, test, name, opens, **options) -> None:
     """Accuracy, precision, recall and F1 of a run on a labelled file.
 
-    Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
-    reliability-NAME.png. The same name replaces them, but never the figures of train: those of
+    Adds them to the run's metrics.json and report.html under a name, and draws confusion-NAME.png
+    and reliability-NAME.png. The same name replaces them, but never the figures of train: those of
     another dev.txt are called dev.txt.
 
     \b
@@ -286,6 +290,8 @@ def evaluate(run, test, name, **options) -> None:
     tell = partial(say, err=True)
     asked = {"name": name, "tell": tell} | given(options)
     click.echo(report_table(programs.evaluate(run, test, **asked)))
+    if opens:
+        show(run / PAGE)
 
 
 def _size(count: int) -> str:

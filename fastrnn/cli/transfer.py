@@ -10,15 +10,17 @@ import click
 from fastrnn.cli.options import FOLDER, OUTPUT, Command, Option, check_output, given
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
+from fastrnn.cli.report import OPEN, show
 from fastrnn.metrics import report_table
 from fastrnn.optional import require
+from fastrnn.report import PAGE
 from fastrnn.storage import is_stdout, writing
 from fastrnn.vision.transfer import programs
 from fastrnn.vision.transfer.features import cache_folder
 from fastrnn.vision.transfer.settings import MODES, OF_MODE, SETTINGS, complete
 
 # What a run ends with is not found missing after an hour of training.
-PACKAGES = ("torch", "torchvision", "PIL", "matplotlib", "safetensors", "sklearn", "tqdm")
+PACKAGES = ("torch", "torchvision", "PIL", "jinja2", "matplotlib", "safetensors", "sklearn", "tqdm")
 DEVICES = click.Choice(["auto", "cpu", "cuda"])
 DEVICE = click.option("--device", type=DEVICES, default="auto", show_default=True)
 
@@ -85,15 +87,17 @@ def command() -> None:
 )
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-def train(data, cache, out, resume, **settings) -> None:
+@OPEN
+def train(data, cache, out, resume, opens, **settings) -> None:
     """Train on DIR/train/CLASS/*, validate on DIR/val/CLASS/*.
 
     freeze learns the last layer alone, on features that are computed once and kept; finetune all
     layers, the first ones slowly; staged does freeze, with its own defaults, and then finetune.
     Every epoch is validated; the best one is kept. Writes run.json, model.safetensors,
-    metrics.json, curves.png, confusion.png, predictions.png (errors first), and checkpoints from
-    which --resume continues exactly, also after Ctrl-C or a crash; it may change --patience,
-    --workers and --device. Brackets show what is the default, and for which modes another value is.
+    metrics.json, report.html, curves.png, confusion.png, predictions.png (errors first), and
+    checkpoints from which --resume continues exactly, also after Ctrl-C or a crash; it may change
+    --patience, --workers and --device. Brackets show what is the default, and for which modes
+    another value is.
 
     \b
     Examples:
@@ -125,8 +129,9 @@ def train(data, cache, out, resume, **settings) -> None:
         f"accuracy on val: {before:.4f} on pretrain, {after:.4f} after {job.settings['mode']}"
     )
     seconds = time.perf_counter() - started
-    pictures = "curves.png, confusion.png and predictions.png"
-    say(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {PAGE}")
+    if opens:
+        show(job.folder / PAGE)
 
 
 def _check_usage(data: Path | None, settings: dict, out: Path | None, resume: bool) -> None:
@@ -145,19 +150,22 @@ def _check_usage(data: Path | None, settings: dict, out: Path | None, resume: bo
 @click.argument("data", metavar="DIR", type=FOLDER)
 @click.option("--name", help="Of the figures and pictures (default: the folder's).")
 @DEVICE
-def evaluate(run, data, name, device) -> None:
+@OPEN
+def evaluate(run, data, name, device, opens) -> None:
     """Accuracy, precision, recall and F1 of a run on DIR/CLASS/*, or where there is a DIR/val, on
     DIR/val/CLASS/*.
 
-    Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
-    predictions-NAME.png (for val, as train does, without the name). The same name replaces them,
-    but never the figures of train.
+    Adds them to the run's metrics.json and report.html under a name, and draws confusion-NAME.png
+    and predictions-NAME.png (for val, as train does, without the name). The same name replaces
+    them, but never the figures of train.
 
     \b
     Example:
       fastrnn transfer evaluate run other
     """
     click.echo(report_table(programs.evaluate(run, data, name=name, device=device, bar=bar)))
+    if opens:
+        show(run / PAGE)
 
 
 @command.command("predict")

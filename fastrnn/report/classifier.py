@@ -13,6 +13,7 @@ MOST_PAIRS = 40
 WORST = 24  # errors that are shown, whatever their classes are
 OF_CELL = 4  # examples of a cell or a pair; of one on the diagonal half as many
 GROUPS = {"wrong": "errors, the surest first", "right": "right, the least sure first"}
+HEADED = "Each is headed by what is predicted, and how surely."
 
 # An example's picture or words, as keywords of parts.card.
 Show = Callable[[int], dict[str, object]]
@@ -25,11 +26,12 @@ def classified(
     proba: np.ndarray,
     classes: Sequence[str],
     show: Show,
+    note: str = "",
 ) -> dict[str, object]:
     """A section of a classifier with one label an example.
 
     Inputs: report, of metrics.classifier_report; y (N,) true classes; proba (N, C); classes, C
-    names; show(i), of an example.
+    names; show(i), of an example; note, what is to be known of them.
     """
     predicted, confidence = proba.argmax(axis=1), proba.max(axis=1)
     right = predicted == y
@@ -47,16 +49,8 @@ def classified(
     of_class = np.bincount(y, minlength=len(classes))
     opened = {key for keys in groups.values() for key in keys}
     shown = _confusion(cells, counts, of_class, classes, opened)
-    errors = f"{int((~right).sum()):,} of {len(y):,} are wrong."
-    return section(
-        title,
-        [
-            examples("Predictions", cards, GROUPS, note=errors, **shown),
-            _reliability(report),
-            _per_class(report),
-        ],
-        _tiles(report),
-    )
+    wrong = f"{int((~right).sum()):,} of {len(y):,} are wrong. {HEADED} {note}"
+    return _section(title, report, examples("Predictions", cards, GROUPS, note=wrong, **shown))
 
 
 def labelled(
@@ -67,6 +61,7 @@ def labelled(
     proba: np.ndarray,
     classes: Sequence[str],
     show: Show,
+    note: str = "",
 ) -> dict[str, object]:
     """The same where an example may have several labels: y, predicted (N, C) bool."""
     right = (y == predicted).all(axis=1)
@@ -82,20 +77,15 @@ def labelled(
         own["lines"] = [*([] if right[i] else [("true", truth)]), *own.get("lines", ())]
         group = "right" if right[i] else "wrong"
         cards.append(card(said or "no label", right=bool(right[i]), groups=[group], **own))
-    errors = f"{int((~right).sum()):,} of {len(y):,} have a wrong label, or lack one."
-    return section(
-        title,
-        [
-            examples("Predictions", cards, GROUPS, note=errors),
-            _reliability(report),
-            _per_class(report),
-        ],
-        _tiles(report),
+    wrong = (
+        f"{int((~right).sum()):,} of {len(y):,} have a wrong label, or lack one. {HEADED} {note}"
     )
+    return _section(title, report, examples("Predictions", cards, GROUPS, note=wrong))
 
 
-def _tiles(report: dict) -> dict[str, object]:
-    return {key: report[key] for key in TILES if key in report}
+def _section(title: str, report: dict, predictions: dict) -> dict[str, object]:
+    tiles = {key: report[key] for key in TILES if key in report}
+    return section(title, [predictions, _reliability(report), _per_class(report)], tiles)
 
 
 def _chosen(order, right, y, predicted, cells, counts):

@@ -13,6 +13,7 @@ from fastrnn.text.explanation import explain
 from fastrnn.text.model import TextModel
 from fastrnn.text.vocabulary import TOKENIZERS
 
+COLORS = "Blue words speak for the likeliest class, red ones against it."
 # Tokens that are read to explain texts: a text's are read as often as it has some.
 MOST_READ = 1_000_000
 
@@ -44,9 +45,9 @@ def write(
             known = len(model.classes)
             predicted = model.decide(proba[:, :known])
             predicted = np.pad(predicted, ((0, 0), (0, len(classes) - known)))
-            section = labelled(title, figures, y, predicted, proba, classes, show)
+            section = labelled(title, figures, y, predicted, proba, classes, show, COLORS)
         else:
-            section = classified(title, figures, y, proba, classes, show)
+            section = classified(title, figures, y, proba, classes, show, COLORS)
         training = {"training": _training(solvers)} if solvers else {}
         report.add(folder, training | {name: section})
 

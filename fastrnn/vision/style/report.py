@@ -28,7 +28,8 @@ def write(
     on_the_way: Sequence[Path] = (),
 ) -> None:
     """Write the page of a transfer: name, of the picture, and names, of the content and the styles;
-    figures, of what it took; on_the_way, files of pictures. What keeps it from being written is a warning."""
+    figures, of what it took; on_the_way, files of pictures. What keeps it from being written is a
+    warning."""
     with report.attempted(path):
         width, height = result.sizes[-1]
         picture = _card(name, "the result", result.picture, LARGE)
