@@ -4,7 +4,6 @@ report.json   the sections that trainings and evaluations have made
 report.html   the page of them, with the settings and all figures of the run
 """
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,13 +77,16 @@ def _about(settings: Mapping[str, object], metrics: Mapping[str, dict]) -> dict[
 
 
 def _fitted(title: str, sections: dict[str, dict], about: dict[str, dict]) -> str:
-    """A page of at most LIMIT bytes: while it is larger, sections lose their largest part, the
-    oldest ones first, which are changed."""
+    """A page of at most LIMIT bytes. While it is larger, the sections are changed: the oldest ones
+    lose their examples, then whole parts."""
     while len((text := page(title, sections | about)).encode()) > LIMIT:
-        oldest = next((one for one in sections.values() if one["parts"]), None)
-        if oldest is None:
+        found = [(one, part) for one in sections.values() for part in one["parts"]]
+        if not found:
             raise ValueError(f"expected a page of at most {LIMIT:,} bytes, got {len(text):,}")
-        largest = max(oldest["parts"], key=lambda part: len(json.dumps(part)))
-        oldest["parts"].remove(largest)
-        oldest["left_out"].append(largest["title"] or largest["kind"])
+        section, part = next((pair for pair in found if pair[1].get("cards")), found[0])
+        if part.get("cards"):
+            part["cards"] = []
+        else:
+            section["parts"].remove(part)
+        section["left_out"].append(part["title"])
     return text

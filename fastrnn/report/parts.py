@@ -69,7 +69,7 @@ def series(
         kept = _extremes(y)
         x, y = x[kept], y[kept]
     shown = {"points": points, "quiet": quiet}
-    return {"name": name, "x": _numbers(x), "y": _numbers(y)} | shown
+    return {"name": cut(name), "x": _numbers(x), "y": _numbers(y)} | shown
 
 
 def _extremes(y: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def curves(
 ) -> dict[str, object]:
     """A chart of series, with the names of its axes; log, whether y is logarithmic at first (None:
     it never is)."""
-    about = {"kind": "curves", "full": False, "title": title}
+    about = {"kind": "curves", "full": False, "title": cut(title)}
     return about | {"series": [*lines], "x": x, "y": y, "log": log}
 
 
@@ -136,7 +136,13 @@ def picture(jpeg: bytes, size: tuple[int, int], alt: str, caption: str = "") -> 
     """A picture for `card`: a JPEG file's bytes and its (width, height)."""
     width, height = size
     data = b64encode(jpeg).decode()
-    return {"data": data, "width": width, "height": height, "alt": cut(alt), "caption": caption}
+    return {
+        "data": data,
+        "width": width,
+        "height": height,
+        "alt": cut(alt),
+        "caption": cut(caption),
+    }
 
 
 def card(
@@ -158,7 +164,7 @@ def card(
     return {
         "title": cut(title),
         "right": right,
-        "lines": [[name, cut(value)] for name, value in lines],
+        "lines": [[cut(name), cut(value)] for name, value in lines],
         "pictures": [*pictures],
         "words": shown,
         "more_words": max(0, len(words) - MOST_WORDS),

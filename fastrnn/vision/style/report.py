@@ -11,7 +11,7 @@ from fastrnn.vision.style.plots import LABELS, STYLES
 from fastrnn.vision.style.settings import Settings
 from fastrnn.vision.thumbnails import thumbnail
 
-MOST_ON_THE_WAY = 8
+MOST_INPUTS, MOST_ON_THE_WAY = 12, 8
 # Of the longer side, and of the file: of the result, and of what it was made of.
 LARGE = {"side": 1024, "most_bytes": 300_000}
 MIDDLE = {"side": 512, "most_bytes": 80_000}
@@ -68,4 +68,4 @@ def _inputs(inputs: Inputs, names: Sequence[str]) -> list[dict]:
     ]
     for i, mask in enumerate(inputs.masks or (), 1):
         cards.append(_card(f"where style {i} belongs", f"mask {i}", mask, MIDDLE))
-    return cards
+    return cards[:MOST_INPUTS]
