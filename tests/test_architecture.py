@@ -59,7 +59,7 @@ BELOW = {
     "torch": {"backends", "cells", "layers", "nn", "options", "weights"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
-        *("optional", "printing", "storage", "text", "vision"),
+        *("optional", "printing", "report", "storage", "text", "vision"),
     },
     "__init__": {"backends", "gradcheck", "layers", "optim", "options"},
 }

@@ -184,7 +184,7 @@ def test_a_runs_report_is_whole_and_harmless(pages, program):
 
 
 def test_names_are_escaped_wherever_they_stand():
-    assert_harmless(page(SCRIPT, hostile_sections()))
+    assert_harmless(page(SCRIPT, [*hostile_sections().values()]))
 
 
 def test_what_a_picture_is_seen_through_is_white_and_files_are_small(tmp_path):
@@ -214,13 +214,13 @@ def test_a_page_is_bounded_and_the_oldest_parts_go_first():
         )
 
     sections = {name: many(name) for name in ("one", "two", "three")}
-    text = files._fitted("x", sections, {})
+    text = files._fitted("x", sections)
     assert len(text) <= files.LIMIT
     left = [[len(part.get("cards", "c")) for part in one["parts"]] for one in sections.values()]
     assert left == [[0, 1], [0, 1], [100, 1]]
     assert text.count("to keep this page small: one") == text.count("small: two") == 1
     with pytest.raises(ValueError, match="a page of at most 5,000,000 bytes"):
-        files._fitted("x" * files.LIMIT, {}, {})
+        files._fitted("x" * files.LIMIT, {})
 
 
 @pytest.mark.parametrize(("C", "pairs"), [(25, 0), (26, MOST_PAIRS), (1500, MOST_PAIRS)])
@@ -242,7 +242,7 @@ def test_of_many_classes_the_pairs_are_shown_that_are_confused_most(C, pairs):
         assert (first["true"], first["predicted"]) == ("class 5", "class 3")
         assert first["count"] >= 9 and first["key"] == "c5-3"
     assert [card["words"][0][0] for card in predictions["cards"][:3]] == ["0", "1", "2"]
-    assert len(page("x", {"x": judged})) < 1e6
+    assert len(page("x", [judged])) < 1e6
 
 
 def test_cells_count_what_was_predicted_and_name_only_groups_with_examples():

@@ -95,7 +95,8 @@ def assert_same_model(one, other):
 def test_train_writes_what_it_promises(trained, files):
     names = {path.name.partition("-")[0] for path in trained.iterdir()}
     pictures = {"curves.png", "confusion.png", "reliability.png"}
-    assert names == {"run.json", "classifier.json", "classifier", "metrics.json", "0"} | pictures
+    others = {"run.json", "classifier.json", "classifier", "metrics.json", "0"}
+    assert names == others | pictures | {"report.json", "report.html"}
     for name in pictures:
         assert_drawn(trained / name)
     content = storage.read_json(trained / "run.json")

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fastrnn.report.parts import MOST_CARDS, card, curves, examples, section, series, table
+from fastrnn.report.parts import MOST_CARDS, card, curves, cut, examples, section, series, table
 
 TILES = ("accuracy", "macro_f1", "micro_f1", "ece", "log_loss", "examples")
 MOST_IN_MATRIX = 25  # classes; of more the pairs that are confused most
 MOST_UPRIGHT = 5  # letters of names above a matrix that are not turned
+OF_NAME = 60  # letters of a class's name beside a cell
 MOST_PAIRS = 40
 WORST = 24  # errors that are shown, whatever their classes are
 OF_CELL = 4  # examples of a cell or a pair; of one on the diagonal half as many
@@ -123,16 +124,17 @@ def _confusion(cells, counts, of_class, classes: Sequence[str], opened: set[str]
             "share": share,
             "shade": round(10 * share),
             "key": key if key in opened else None,
-            "true": classes[true],
-            "predicted": classes[said],
+            "true": names[true],
+            "predicted": names[said],
         }
 
+    names = [cut(name, OF_NAME) for name in classes]
     found = {(int(t), int(s)): int(n) for (t, s), n in zip(cells, counts, strict=True)}
     if len(classes) <= MOST_IN_MATRIX:
         C = range(len(classes))
         rows = [[cell(true, said, found.get((true, said), 0)) for said in C] for true in C]
-        upright = all(len(str(name)) <= MOST_UPRIGHT for name in classes)
-        return {"matrix": {"classes": [*map(str, classes)], "rows": rows, "upright": upright}}
+        upright = max(map(len, names)) <= MOST_UPRIGHT
+        return {"matrix": {"classes": names, "rows": rows, "upright": upright}}
     errors = sorted((pair for pair in found if pair[0] != pair[1]), key=lambda p: -found[p])
     return {"pairs": [cell(*pair, found[pair]) for pair in errors[:MOST_PAIRS]]}
 

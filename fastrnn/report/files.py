@@ -5,7 +5,7 @@ report.html   the page of them, with the settings and all figures of the run
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,9 +42,10 @@ def add(folder: Path, sections: Mapping[str, dict]) -> None:
     kept = {key: value for key, value in earlier["sections"].items() if key not in sections}
     if "training" in sections:  # first, and otherwise in the order of time
         kept = {"training": sections["training"]} | kept
-    run = storage.read_json(folder / runs.RUN)
-    about = _about(run["settings"], runs.read_metrics(folder))
-    title = f"fastrnn {run['program']}: {folder.resolve().name}"
+    path_of_run = folder / runs.RUN  # which a model has not that was saved from Python
+    run = storage.read_json(path_of_run) if path_of_run.exists() else {}
+    about = _about(run.get("settings"), runs.read_metrics(folder))
+    title = f"fastrnn {run.get('program', '')}: {folder.resolve().name}"
     merged = kept | sections
     with storage.named(path, "the sections of a report"):
         text = _fitted(title, merged, about)
@@ -54,7 +55,7 @@ def add(folder: Path, sections: Mapping[str, dict]) -> None:
 
 def write(path: Path, title: str, sections: Mapping[str, dict]) -> None:
     """Write a page of sections, of what has no folder of its own. Raises OSError."""
-    _write(path, _fitted(title, dict(sections), {}))
+    _write(path, _fitted(title, dict(sections)))
 
 
 def _write(path: Path, text: str) -> None:
@@ -62,7 +63,7 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _about(settings: Mapping[str, object], metrics: Mapping[str, dict]) -> dict[str, dict]:
+def _about(settings: Mapping[str, object] | None, metrics: Mapping[str, dict]) -> list[dict]:
     """The sections that stand in a run's other files: its figures, alike ones in a table, and its
     settings."""
     alike: dict[tuple[str, ...], list[list]] = {}
@@ -70,16 +71,14 @@ def _about(settings: Mapping[str, object], metrics: Mapping[str, dict]) -> dict[
         plain = {k: v for k, v in figures.items() if isinstance(v, int | float | str | None)}
         alike.setdefault((*plain,), []).append([name, *plain.values()])
     tables = [parts.table("", ["", *columns], rows) for columns, rows in alike.items()]
-    return {
-        "figures": parts.section("All figures", tables),
-        "settings": parts.settings(settings),
-    }
+    about = [parts.section("All figures", tables)]
+    return about if settings is None else [*about, parts.settings(settings)]
 
 
-def _fitted(title: str, sections: dict[str, dict], about: dict[str, dict]) -> str:
+def _fitted(title: str, sections: dict[str, dict], about: Sequence[dict] = ()) -> str:
     """A page of at most LIMIT bytes. While it is larger, the sections are changed: the oldest ones
     lose their examples, then whole parts."""
-    while len((text := page(title, sections | about)).encode()) > LIMIT:
+    while len((text := page(title, [*sections.values(), *about])).encode()) > LIMIT:
         found = [(one, part) for one in sections.values() for part in one["parts"]]
         if not found:
             raise ValueError(f"expected a page of at most {LIMIT:,} bytes, got {len(text):,}")

@@ -4,7 +4,7 @@ import base64
 import datetime
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -27,15 +27,15 @@ NAMES = {
 }
 
 
-def page(title: str, sections: Mapping[str, dict]) -> str:
-    """A page of sections by their keys, which loads nothing: a policy in it forbids everything but
+def page(title: str, sections: Sequence[dict]) -> str:
+    """A page of sections, which loads nothing: a policy in it forbids everything but
     its own style, its own script and its own pictures."""
     style, script = (_source(name) for name in ("page.css", "page.js"))
     return _template().render(
         title=title,
-        sections=[*sections.values()],
-        style=_as_is(style),
-        script=_as_is(script),
+        sections=sections,
+        style=style,
+        script=script,
         policy="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_digest(style)}; script-src {_digest(script)}",
         now=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -79,10 +79,6 @@ def _template():
 def _printed(value: object) -> object:
     """A text without control characters and halves of characters, before it is escaped."""
     return printable(value) if type(value) is str else value
-
-
-def _as_is(source: str):
-    return require("markupsafe").Markup(source)
 
 
 def _source(name: str) -> str:

@@ -24,7 +24,7 @@ def section(
     """Parts under a heading; tiles, the figures that are read first."""
     return {
         "title": cut(title),
-        "tiles": [[cut(name), value] for name, value in (tiles or {}).items()],
+        "tiles": [[cut(name), cut(value)] for name, value in (tiles or {}).items()],
         "parts": [*parts],
         "left_out": [],
     }
@@ -216,9 +216,9 @@ def _in_words(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def cut(value: object) -> object:
-    """A text of at most MOST_LETTERS; numbers, truth values and None as they are."""
+def cut(value: object, most: int = MOST_LETTERS) -> object:
+    """A text of at most so many letters; numbers, truth values and None as they are."""
     if value is None or isinstance(value, bool | int | float):
         return value
     text = str(value)
-    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
