@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from fastrnn import storage
-from fastrnn.settings import OBJECT, Kind, check
+from fastrnn.settings import OBJECT, Kind, Settings, check
 
 RUN, METRICS = "run.json", "metrics.json"
 FORMAT = 1
@@ -92,9 +92,10 @@ def filled(given: dict[str, object], usual: Mapping[str, object]) -> dict[str, o
     return given | {name: value for name, value in usual.items() if name not in given}
 
 
-def check_resumable(folder: Path, given: Collection[str], resumable: Collection[str]) -> None:
-    """Raise ValueError for settings that a run cannot change when it is resumed."""
-    if fixed := sorted({*given} - {*resumable}):
+def check_resumable(folder: Path, given: Collection[str], settings: Settings) -> None:
+    """Raise ValueError for settings and others that a run cannot change when it is resumed."""
+    resumable = {name for name, setting in settings.items() if setting.resumable}
+    if fixed := sorted({*given} - resumable):
         raise ValueError(
             f"{folder}: a resumed run keeps its settings, {', '.join(fixed)} among them"
         )

@@ -58,8 +58,8 @@ BELOW = {
     },
     "torch": {"backends", "cells", "layers", "nn", "options", "weights"},
     "cli": {
-        *("backends", "benchmarks", "captioning", "layers", "metrics", "optim", "solver"),
-        *("optional", "printing", "report", "storage", "text", "vision"),
+        *("backends", "benchmarks", "captioning", "layers", "metrics", "optional", "printing"),
+        *("report", "settings", "solver", "storage", "text", "vision"),
     },
     "__init__": {"backends", "gradcheck", "layers", "optim", "options"},
 }

@@ -32,7 +32,6 @@ import fastrnn
 from fastrnn.text import TextClassifier, TextModel, read_labelled
 from fastrnn.text.corpus import Corpus, split
 from fastrnn.text.grammar import make_reviews
-from fastrnn.text.settings import SETTINGS
 from fastrnn.text.training import Training
 
 TEXTS, LABELS, _ = make_reviews(200, seed=0)
@@ -119,11 +118,6 @@ def test_checks_without_data_pass_on_the_class_itself():
         check(name, estimator)
     with pytest.warns(SkipTestWarning, match="string=True"):
         estimator_checks.check_estimator(estimator)
-
-
-def test_every_setting_is_a_parameter():
-    own = {"early_stopping", "validation_fraction", "random_state"}
-    assert set(TextClassifier().get_params()) == set(SETTINGS) - {"seed"} | own
 
 
 def test_repr_shows_what_differs():

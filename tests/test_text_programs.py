@@ -103,7 +103,9 @@ def test_train_writes_what_it_promises(trained, files):
     assert content["format"] == 1
     assert content["settings"].keys() == SETTINGS.keys()
     assert content["settings"]["hidden_dim"] == 8
-    assert content["settings"]["batch_size"] < SETTINGS["batch_size"]  # of few sentences fewer
+    assert (
+        content["settings"]["batch_size"] < SETTINGS["batch_size"].default
+    )  # of few sentences fewer
     assert [content["data"][name] for name in ("train", "dev")] == [*map(str, files)]
     metrics = storage.read_json(trained / "metrics.json")
     assert metrics.keys() == {"training", "dev"}
@@ -214,7 +216,7 @@ def test_options_reach_the_settings(capsys, tmp_path, files, undrawn):
     done(capsys, "train", files[0], "--out", tmp_path / "run", *arguments)
     settings = storage.read_json(tmp_path / "run/run.json")["settings"]
     weights = {"class_weight": {"neg": 2.0, "pos": 0.5}, "freeze": False, "embeddings": None}
-    unsettable = {name: SETTINGS[name] for name in ("dtype", "embedding_scale")}
+    unsettable = {name: SETTINGS[name].default for name in ("dtype", "embedding_scale")}
     assert settings == given | weights | unsettable
     options = {parameter.name for parameter in classify.command.commands["train"].params}
     assert SETTINGS.keys() - options == unsettable.keys()

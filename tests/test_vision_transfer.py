@@ -34,14 +34,14 @@ from fastrnn.vision.transfer import training as tg  # noqa: E402
 CPU = torch.device("cpu")
 SIZE = 64
 SMALL = ["--weights", "none", "--image-size", str(SIZE), "--cache", "none"]
-DEFAULT_EPOCHS = st_.SETTINGS["epochs"]
+EPOCHS = st_.SETTINGS["epochs"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_epochs_and_a_cache_of_its_own(tmp_path_factory):
     """Freeze is quick to learn these few pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(st_.SETTINGS, "epochs", 8)
+        patch.setitem(st_.SETTINGS, "epochs", EPOCHS._replace(default=8))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
@@ -94,10 +94,11 @@ def assert_same_state(one, other):
 
 
 def test_settings_given_come_before_the_modes_and_the_defaults():
-    assert st_.complete({}) == st_.SETTINGS | st_.OF_MODE["freeze"]
+    defaults = {name: setting.default for name, setting in st_.SETTINGS.items()}
+    assert st_.complete({}) == st_.complete({"mode": "freeze"}) == defaults
+    tuned = {name: s.tuned["finetune"] for name, s in st_.SETTINGS.items() if "finetune" in s.tuned}
     found = st_.complete({"mode": "finetune", "epochs": 3})
-    assert found == st_.SETTINGS | st_.OF_MODE["finetune"] | {"mode": "finetune", "epochs": 3}
-    assert st_.SETTINGS.keys() == st_.KINDS.keys()
+    assert found == defaults | tuned | {"mode": "finetune", "epochs": 3}
 
 
 @pytest.mark.parametrize(
@@ -1293,7 +1294,7 @@ def test_import_brings_no_torch():
 def test_freeze_learns_ants_and_bees(capsys, tmp_path, undrawn):
     base = Path(os.environ["FASTRNN_DATA"])
     weights = base / "weights/squeezenet1_1.pth"
-    options = ["--weights", weights, "--cache", "none", "--epochs", DEFAULT_EPOCHS]
+    options = ["--weights", weights, "--cache", "none", "--epochs", EPOCHS.default]
     done(capsys, "train", base / "hymenoptera_data", *options, "--out", tmp_path / "run")
     metrics = storage.read_json(tmp_path / "run/metrics.json")
     assert metrics["pretrain"]["accuracy"] < 0.7

@@ -14,6 +14,9 @@ from fastrnn.layers import attention, dense
 from fastrnn.nn import direction, single, stack
 from fastrnn.nn.stack import Form, Weights
 
+DECODERS = "plain", "attention"
+ATTENTION = "additive", "dot"
+
 
 class Ready(NamedTuple):
     """What all steps use: the cell's weights, and of attention the pictures."""

@@ -12,7 +12,7 @@ import numpy as np
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
 from fastrnn.captioning.captioner import START, Captioner
-from fastrnn.captioning.decoders import Attention, Plain, Ready
+from fastrnn.captioning.decoders import ATTENTION, DECODERS, Attention, Plain, Ready
 from fastrnn.layers import checks, dense, losses
 from fastrnn.layers.dropout import dropout
 from fastrnn.nn import init, single
@@ -20,9 +20,7 @@ from fastrnn.nn.graphs import Graph, write
 from fastrnn.nn.stack import Form
 from fastrnn.weights import Layer
 
-DECODERS = "plain", "attention"
 SHAPING = "decoder", "attention", "attention_dim", "tied"  # what of the options shapes depend on
-ATTENTION = "additive", "dot"
 
 
 def shapes(

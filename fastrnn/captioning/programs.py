@@ -16,75 +16,16 @@ from fastrnn.captioning.heatmaps import plot_looks, seen_part
 from fastrnn.captioning.metrics import words_of
 from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
 from fastrnn.captioning.plots import plot_curves
-from fastrnn.captioning.run import (
-    OF_TRAINING,
-    OPTIONS,
-    Run,
-    read_run,
-    read_settings,
-    write_model,
-    write_settings,
-)
+from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
+from fastrnn.captioning.settings import OF_MODEL, SETTINGS, complete
 from fastrnn.captioning.training import CaptioningSolver
-from fastrnn.nn import single
-from fastrnn.nn.single import CELLS
-from fastrnn.optim import RULES
 from fastrnn.plots import gallery
 from fastrnn.printing import printable
-from fastrnn.settings import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
-    check,
-    integer,
-    one_of,
-    optional,
-)
 from fastrnn.solver import CHECKPOINT, Solver, check_shapes
 from fastrnn.text.embeddings import load_vectors
 from fastrnn.vision.images import list_images, open_rgb
 
-# Tuned on 700 photographs; docs/captioning.md has the trials.
-DEFAULTS = {
-    "cell": "lstm",
-    "backend": None,
-    "epochs": 25,
-    "hidden": 256,
-    "wordvec": 128,
-    "batch_size": 50,
-    "learning_rate": 1e-3,
-    "lr_decay": 0.95,
-    "update_rule": "adam",
-    "dropout": 0.5,
-    **{name: value for name, (_, value) in (OPTIONS | OF_TRAINING).items()},
-    "clip_norm": 5.0,
-    "patience": 8,
-    "max_train": None,
-    "pca": None,
-    "seed": 0,
-}
-KINDS = {
-    "cell": one_of(*CELLS),
-    "backend": one_of(None, "numpy", "cython"),
-    "update_rule": one_of(*RULES),
-    "dropout": SHARE,
-    **{name: kind for name, (kind, _) in (OPTIONS | OF_TRAINING).items()},
-    "pca": one_of(None, False, True),
-    "clip_norm": NOT_NEGATIVE,
-    "max_train": optional(integer(1)),
-    **dict.fromkeys(("epochs", "hidden", "wordvec", "batch_size"), integer(1)),
-    **dict.fromkeys(("learning_rate", "lr_decay"), POSITIVE),
-    **dict.fromkeys(("patience", "seed"), integer(0)),
-}
-# The scenes are many and hold more to learn: which colour goes with which shape, and what is where.
-SCENES = {"train": 5000, "val": 250}
-SCENES_DEFAULTS = {
-    "epochs": 10,
-    "batch_size": 100,
-    "learning_rate": 5e-3,
-    "lr_decay": 0.8,
-    "dropout": 0.1,
-}
+SCENES = {"train": 5000, "val": 250}  # pictures, where there are no data
 GALLERY_RANDOM, GALLERY_ENDS = 8, 4  # pictures; as many of the best as of the worst
 GALLERY_OF = 200  # pictures of which a training shows some
 HEATMAPS = 4  # pictures
@@ -117,7 +58,7 @@ class Job:
         model = CaptioningRNN(
             words,
             *sizes,
-            **{name: settings[name] for name in ("dropout", *OPTIONS)},
+            **{name: settings[name] for name in OF_MODEL},
             backend=settings["backend"],
             seed=seed,
         )
@@ -214,9 +155,7 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> I
     at work, ValueError for settings or data that cannot be.
     """
     out = runs.new("caption", out, [CHECKPOINT])
-    settings = DEFAULTS | ({} if data else SCENES_DEFAULTS) | settings
-    check(settings, KINDS)
-    single.form(settings["cell"], settings["zoneout"], settings["recurrent_dropout"])
+    settings = complete(settings, scenes=data is None)
     job = None if data is None else Job(out, data.resolve(), settings)
     with runs.at_work(out):
         runs.new("caption", out, [CHECKPOINT])  # another process may have been quicker
@@ -227,23 +166,17 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> I
         yield job
 
 
-# What a resumed run may change: anything else would make it another run.
-RESUMABLE = {"epochs", "patience", "backend"}
-
-
 @contextmanager
 def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoint, or begun again where it was killed before
-    the first one; data is where its data set has moved to, settings may change what is RESUMABLE.
+    the first one; data is where its data set has moved to, settings may change what is resumable.
     The folder is the job's alone until the block ends.
 
     Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
     in it, ValueError for other settings or other data.
     """
     content = read_settings(folder)
-    runs.check_resumable(folder, settings, RESUMABLE)
-    with storage.named(folder / runs.RUN, "a run of caption train"):
-        check({name: content["settings"][name] for name in KINDS}, KINDS)
+    runs.check_resumable(folder, settings, SETTINGS)
     with runs.at_work(folder):
         job = Job(folder, _data_of(folder, content["data"], data), content["settings"] | settings)
         if job.run.model.word_to_idx != content["word_to_idx"]:

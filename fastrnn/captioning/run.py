@@ -11,20 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn import runs, storage
-from fastrnn.captioning.model import ATTENTION, DECODERS, SHAPING, CaptioningRNN, shapes
+from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
+from fastrnn.captioning.settings import OF_MODEL, of_file
 from fastrnn.captioning.vocabulary import check_indices
 from fastrnn.nn.single import CELLS
-from fastrnn.settings import (
-    NOT_NEGATIVE,
-    OBJECT,
-    SHARE,
-    TEXT,
-    check,
-    integer,
-    mapped,
-    one_of,
-    optional,
-)
+from fastrnn.settings import OBJECT, TEXT, check, integer, mapped, one_of, recorded
 
 MODEL = "model.safetensors"
 KINDS = {
@@ -34,31 +25,12 @@ KINDS = {
     "source": mapped(TEXT),
     "word_to_idx": mapped(integer(0)),
 }
-# Of a model, as run.json has it.
+# Of a model, as run.json has it beside OF_MODEL.
 MODEL_KINDS = {
     **dict.fromkeys(("input_dim", "wordvec_dim", "hidden_dim"), integer(1)),
     "cell_type": one_of(*CELLS),
     "dtype": one_of("float32", "float64"),
-    "dropout": SHARE,
 }
-# Beside them, what all settings of a model and of its training may be, and were in runs by versions
-# that had them not.
-OPTIONS = {
-    **dict.fromkeys(("zoneout", "recurrent_dropout", "feature_dropout"), (SHARE, 0.0)),
-    "label_smoothing": (SHARE, 0.0),
-    "tied": (one_of(False, True), False),
-    "decoder": (one_of(*DECODERS), "plain"),
-    "attention": (one_of(*ATTENTION), "additive"),
-    "attention_dim": (integer(1), 128),
-    "attention_penalty": (NOT_NEGATIVE, 0.0),
-}
-OF_TRAINING = {
-    "averaging": (SHARE, 0.0),
-    "scheduled_sampling": (SHARE, 0.0),
-    "views": (one_of(False, True), False),
-    "embeddings": (optional(TEXT), None),
-}
-MODEL_KINDS |= {name: kind for name, (kind, _) in OPTIONS.items()}
 
 
 class Run(NamedTuple):
@@ -85,7 +57,7 @@ def write_settings(folder: Path | str, run: Run) -> None:
                 "hidden_dim": model.params["W_proj"].shape[1],
                 "cell_type": model.cell_type,
                 "dtype": model.dtype.name,
-                **{name: getattr(model, name) for name in ("dropout", *OPTIONS)},
+                **{name: getattr(model, name) for name in OF_MODEL},
             },
             "settings": run.settings,
             "data": run.data,
@@ -108,15 +80,16 @@ def read_settings(folder: Path) -> dict:
     content = runs.read(folder, "caption", KINDS)
     with storage.named(folder / runs.RUN, "a run of caption train"):
         check_indices(content["word_to_idx"])
-        content["model"] = runs.filled(content["model"], _earlier(OPTIONS))
-        content["settings"] = runs.filled(content["settings"], _earlier(OPTIONS | OF_TRAINING))
-        content["model"] = {name: content["model"][name] for name in MODEL_KINDS}
-        check(content["model"], MODEL_KINDS)
+        content["settings"] = of_file(content["settings"])
+        content["model"] = _model_of_file(content["model"])
     return content
 
 
-def _earlier(options):
-    return {name: value for name, (_, value) in options.items()}
+def _model_of_file(written):
+    own = {name: written[name] for name in MODEL_KINDS}
+    check(own, MODEL_KINDS)
+    options = {name: value for name, value in written.items() if name not in own}
+    return own | recorded(options, OF_MODEL)
 
 
 def read_run(folder: Path | str) -> Run:

@@ -8,8 +8,17 @@ from pathlib import Path
 import click
 
 from fastrnn.captioning import evaluation, programs
-from fastrnn.captioning.model import ATTENTION, DECODERS
-from fastrnn.cli.options import FILE, FOLDER, OUTPUT, Within, check_output
+from fastrnn.captioning.settings import SETTINGS, complete
+from fastrnn.cli.options import (
+    FILE,
+    FOLDER,
+    OUTPUT,
+    Command,
+    Within,
+    check_output,
+    given,
+    options_of,
+)
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.cli.report import OPEN, show
@@ -180,56 +189,20 @@ def prepare(images, captions, out, grid, views, **options) -> None:
         say(f"{out}: grids of {places} places, {components} features each")
 
 
-@command.command("train")
+@command.command("train", cls=Command)
 @click.argument("data", type=FOLDER, required=False)
-@click.option("--out", type=FOLDER, help="Folder of the run (default: a new one in runs/).")
+@options_of(SETTINGS)
+@click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-@click.option("--cell", type=click.Choice(programs.CELLS), default="lstm", show_default=True)
-@BACKEND
-@click.option("--epochs", type=click.IntRange(1), help="Most passes over the captions.")
-@click.option("--hidden", type=click.IntRange(1), help="Hidden units.")
-@click.option("--wordvec", type=click.IntRange(1), help="Size of a word vector.")
-@click.option("--batch-size", type=click.IntRange(1), help="Captions a minibatch.")
-@click.option("--learning-rate", type=float)
-@click.option("--lr-decay", type=float, help="Factor on the learning rate after each epoch.")
-@click.option("--update-rule", type=click.Choice(["adam", "rmsprop", "sgd", "sgd_momentum"]))
-@click.option("--dropout", type=float, help="Of word vectors and hidden states.")
-@click.option("--zoneout", type=float, help="Of a unit's state: that it stays as it was.")
-@click.option(
-    "--recurrent-dropout", type=float, help="Of h where it goes back in, the same at every word."
-)
-@click.option("--feature-dropout", type=float, help="Of a picture's features.")
-@click.option("--label-smoothing", type=float, help="Share of a target that all words get.")
-@click.option("--tied/--no-tied", default=None, help="Score words by their vectors.")
-@click.option(
-    "--embeddings",
-    type=click.Path(dir_okay=False),
-    help="GloVe or word2vec file that word vectors begin with.",
-)
-@click.option("--decoder", type=click.Choice(DECODERS), help="Attention needs prepare --grid.")
-@click.option("--attention", type=click.Choice(ATTENTION), help="How places are scored.")
-@click.option("--attention-dim", type=click.IntRange(1), help="Units of attention.")
-@click.option("--attention-penalty", type=float, help="For places that are not looked at once.")
-@click.option("--averaging", type=float, help="What an iteration keeps of the parameters' average.")
-@click.option("--scheduled-sampling", type=float, help="Share of words that the model's replace.")
-@click.option("--views/--no-views", default=None, help="Learn from other views, if there are any.")
-@click.option("--clip-norm", type=Within(0), help="Most global norm of the gradients; 0: any.")
-@click.option(
-    "--patience",
-    type=click.IntRange(0),
-    help="Epochs without a better BLEU before it stops; 0: never.",
-)
-@click.option("--max-train", type=click.IntRange(1), help="Use so many training captions.")
-@click.option("--pca/--no-pca", default=None, help="Reduced features (default: if there are any).")
-@click.option("--seed", default=0, show_default=True)
 @OPEN
-def train(data, out, resume, opens, **options) -> None:
+def train(data, out, resume, opens, **settings) -> None:
     """Train a captioner on a data set, or without DATA on made-up scenes.
 
     Every epoch captions are generated for validation pictures; the best model by BLEU-4 is kept.
     Writes run.json, model.safetensors, metrics.json, report.html, curves.png, gallery.png and a
     checkpoint from which --resume continues exactly, also after Ctrl-C or a crash; it may change
-    --epochs, --patience and --backend.
+    --epochs, --patience and --backend. Brackets show what is the default, and what it is for the
+    scenes.
 
     \b
     Examples:
@@ -237,18 +210,18 @@ def train(data, out, resume, opens, **options) -> None:
       fastrnn caption train data --cell rnn --epochs 30 --out run
       fastrnn caption train --resume --out run
     """
+    settings = given(settings)
     if resume and out is None:
         raise click.UsageError("--resume needs --out")
-    given = {
-        name: value
-        for name, value in options.items()
-        if click.get_current_context().get_parameter_source(name).name == "COMMANDLINE"
-    }
+    try:
+        complete(settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     started = time.perf_counter()
     if resume:
-        work = programs.resume(out, data, given)
+        work = programs.resume(out, data, settings)
     else:
-        work = programs.begin(out, data, {k: v for k, v in options.items() if v is not None})
+        work = programs.begin(out, data, settings)
     with work as job:
         say(job.summary())
         try:

@@ -18,12 +18,12 @@ from fastrnn.cli.options import (
     Within,
     check_output,
     given,
+    options_of,
 )
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
 from fastrnn.cli.report import OPEN, show
 from fastrnn.metrics import report_table
-from fastrnn.optim import RULES
 from fastrnn.optional import require
 from fastrnn.printing import printable
 from fastrnn.report import PAGE
@@ -34,9 +34,7 @@ from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import as_html, as_text, page
 from fastrnn.text.formats import LABELLED, LINES
 from fastrnn.text.model import TextModel
-from fastrnn.text.networks import MODELS
-from fastrnn.text.settings import OF_MODEL, SETTINGS, complete
-from fastrnn.text.vocabulary import TOKENIZERS
+from fastrnn.text.settings import SETTINGS, complete
 
 # The parameters that reading() makes, and --unseen.
 READING = ("file_format", "text_column", "label_column", "encoding", "errors", "unseen")
@@ -74,20 +72,6 @@ def reading(kinds: Sequence[str]) -> Callable:
 
 
 UNSEEN = data("--unseen", is_flag=True, default=None, help="Take labels that the model has not.")
-
-
-def setting(heading: str, name: str, text: str, **attributes):
-    """The option for one of the SETTINGS of training; its help ends with the models' defaults."""
-    option, default = "--" + name.replace("_", "-"), SETTINGS[name]
-    if isinstance(default, bool):
-        option += "/--no-" + option[2:]
-    elif isinstance(default, int | float):
-        attributes["type"] = type(default)
-    shown = [] if default is None or default is False else [str(default)]
-    shown += [f"{model} {own[name]}" for model, own in OF_MODEL.items() if name in own]
-    if shown:
-        text += f" [{', '.join(shown)}]"
-    return click.option(option, cls=Option, heading=heading, help=text, default=None, **attributes)
 
 
 def _weights(context, parameter, values):
@@ -131,9 +115,10 @@ def command() -> None:
 )
 @UNSEEN
 @reading(LABELLED)
-@setting("Model", "model", "What reads the text.", type=click.Choice(MODELS))
-@setting(
-    "Model", "embeddings", "Word vectors: GloVe's, word2vec's; .gz, .bz2, .xz, .zip.", type=FILE
+@options_of(
+    SETTINGS,
+    pooling={"metavar": "KIND"},
+    class_weight={"metavar": "LABEL=X", "multiple": True, "callback": _weights},
 )
 @click.option(
     "--embeddings-member",
@@ -141,47 +126,6 @@ def command() -> None:
     heading="Model",
     help="Which of the files in the archive, a name. [the only one]",
 )
-@setting("Model", "freeze", "Keep the word vectors as they are.")
-@setting("Model", "embedding_dim", "Size of a word vector, without --embeddings.")
-@setting("Model", "hidden_dim", "Hidden units of a recurrent network.")
-@setting("Model", "bidirectional", "Read the text backwards, too.")
-@setting("Model", "pooling", "Of the states: last, mean, max, or some joined by +.", metavar="KIND")
-@setting("Model", "tokenizer", "words: lower-case words and marks.", type=click.Choice(TOKENIZERS))
-@setting("Model", "ngrams", "Longest runs of tokens that are words of bow and avg.")
-@setting("Model", "min_count", "Rarer words are unknown.")
-@setting("Model", "ensemble", "Networks whose probabilities are averaged.")
-@setting("Training", "epochs", "Most passes over the sentences.")
-@setting("Training", "patience", "Epochs without a better --metric on dev; 0: any.")
-@setting("Training", "batch_size", "Sentences a minibatch; of few sentences fewer.")
-@setting("Training", "max_words", "Of a text that a recurrent network learns from; 0: all.")
-@setting("Training", "learning_rate", "Of the first epoch.")
-@setting("Training", "lr_decay", "Factor on the learning rate after each epoch.")
-@setting("Training", "update_rule", "How a step changes the weights.", type=click.Choice(RULES))
-@setting("Training", "clip_norm", "Most global norm of the gradients; 0: no limit.")
-@setting("Training", "dropout", "Of what the last layer reads.")
-@setting("Training", "embedding_dropout", "Of the word vectors' elements.")
-@setting("Training", "word_dropout", "Of words.")
-@setting("Training", "zoneout", "Of the states of rnn, lstm, gru: that a unit stays as it was.")
-@setting("Training", "recurrent_dropout", "Of h of rnn, lstm, gru, the same at every word (Gal).")
-@setting("Training", "weight_decay", "What a step takes of a weight, by learning rate.")
-@setting(
-    "Training",
-    "class_weight",
-    "balanced, or for a class what an example counts; can be repeated.",
-    metavar="LABEL=X",
-    multiple=True,
-    callback=_weights,
-)
-@setting(
-    "Training",
-    "metric",
-    "What chooses the best epoch.",
-    type=click.Choice(["accuracy", "macro-f1", "micro-f1"]),
-)
-@setting("Model", "calibrate", "Fit a temperature on dev, which makes probabilities honest.")
-@setting("Model", "quantize", "Store matrices in a byte a weight.", type=click.Choice(["int8"]))
-@setting("Run", "seed", "Of all that is random.")
-@setting("Run", "backend", "Implementation. [cython]", type=click.Choice(["cython", "numpy"]))
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @OPEN

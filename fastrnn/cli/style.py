@@ -5,7 +5,7 @@ from functools import partial
 
 import click
 
-from fastrnn.cli.options import FILE, OUTPUT, Command, Option, given
+from fastrnn.cli.options import FILE, OUTPUT, Command, Option, given, options_of
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import bar
 from fastrnn.cli.report import OPEN, show
@@ -13,103 +13,31 @@ from fastrnn.optional import require
 from fastrnn.storage import is_stdout
 from fastrnn.vision.style import programs
 from fastrnn.vision.style.optimise import Step
-from fastrnn.vision.style.settings import (
-    BACKBONES,
-    COARSEST,
-    CONTENT_LAYERS,
-    LEARNING_RATES,
-    OPTIMIZERS,
-    STYLE_LAYERS,
-    Settings,
-)
+from fastrnn.vision.style.settings import SETTINGS, Settings
 
 # What a transfer ends with is not found missing after an hour.
 PACKAGES = ("PIL", "jinja2", "matplotlib", "torch", "torchvision", "tqdm")
 
 
-class Numbers(click.ParamType):
-    """Numbers between commas, as a tuple."""
-
-    def __init__(self, kind: type) -> None:
-        self.kind, self.name = kind, f"{kind.__name__},..."
-
-    def convert(self, value, param, ctx):
-        try:
-            return tuple(map(self.kind, value.split(",")))
-        except ValueError:
-            self.fail(f"expected numbers between commas, got {value!r}", param, ctx)
-
-
-def option(heading: str, name: str, text: str, **attributes):
-    """An option under a heading."""
-    return click.option(name, cls=Option, heading=heading, help=text, **attributes)
-
-
-def setting(heading: str, name: str, text: str, **attributes):
-    """The option for one of Settings, with its default in the help."""
-    flag, default = "--" + name.replace("_", "-"), getattr(Settings, name)
-    if isinstance(default, bool):
-        attributes["is_flag"] = True
-        attributes["default"] = None
-    elif default is not None:
-        attributes.setdefault("type", type(default))
-        text += f" [{default:g}]" if isinstance(default, float) else f" [{default}]"
-    return option(heading, flag, text, **attributes)
-
-
-def _by_backbone(layers: dict[str, tuple[int, ...]]) -> str:
-    return "; ".join(f"{name} {','.join(map(str, own))}" for name, own in layers.items())
-
-
-def _by_optimizer() -> str:
-    return ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
-
-
 @click.command("style", cls=Command)
 @click.argument("content", type=FILE)
 @click.argument("styles", metavar="STYLE...", type=FILE, nargs=-1, required=True)
-@setting("Picture", "size", "Longer side in pixels.")
-@setting("Picture", "keep_colors", "Keep the content's colours: only luminance is transferred.")
-@option(
-    "Picture",
+@options_of(SETTINGS)
+@click.option(
     "--mask",
-    "For each STYLE, in their order: a picture that is white where it belongs.",
+    cls=Option,
+    heading="Picture",
+    help="For each STYLE, in their order: a picture that is white where it belongs.",
     type=FILE,
     multiple=True,
 )
-@option("Picture", "--init", "Begin with: content, noise or FILE. [content]", metavar="FILE")
-@setting("Losses", "content_weight", "Of the content.")
-@setting("Losses", "style_weight", "Of the styles.")
-@setting("Losses", "tv_weight", "Of the total variation: more is smoother.")
-@setting("Losses", "blend", "What each STYLE counts. [the same]", type=Numbers(float))
-@setting("Losses", "style_scale", "Longer side of a STYLE over that of the picture.")
-@setting("Network", "backbone", "Network that looks.", type=click.Choice(BACKBONES))
-@setting("Network", "weights", "A file, default (torchvision downloads them) or none (random).")
-@setting(
-    "Network",
-    "content_layers",
-    f"Counted in its features. [{_by_backbone(CONTENT_LAYERS)}]",
-    type=Numbers(int),
+@click.option(
+    "--init",
+    cls=Option,
+    heading="Picture",
+    help="Begin with: content, noise or FILE. [content]",
+    metavar="FILE",
 )
-@setting(
-    "Network",
-    "style_layers",
-    f"Counted in its features. [{_by_backbone(STYLE_LAYERS)}]",
-    type=Numbers(int),
-)
-@setting("Network", "layer_weights", "What each counts. [the same]", type=Numbers(float))
-@setting("Steps", "steps", "At each scale.")
-@setting(
-    "Steps",
-    "scales",
-    f"From coarse to fine, each twice as large as the one before. [from {COARSEST} pixels on]",
-    type=int,
-)
-@setting("Steps", "optimizer", "How a step is made.", type=click.Choice(OPTIMIZERS))
-@setting("Steps", "learning_rate", f"Of the first step. [{_by_optimizer()}]", type=float)
-@setting("Run", "seed", "Of all that is random.")
-@setting("Run", "device", "cpu, cuda, ... [cuda where there is one]")
-@setting("Run", "memory", "GB above which activations are computed again rather than kept.")
 @click.option("--out", type=OUTPUT, required=True, help="Picture to write, a .png file.")
 @click.option(
     "--save-every",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import FOLDER, OUTPUT, Command, Option, check_output, given
+from fastrnn.cli.options import FOLDER, OUTPUT, Command, check_output, given, options_of
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.cli.report import OPEN, show
@@ -17,24 +17,16 @@ from fastrnn.report import PAGE
 from fastrnn.storage import is_stdout, writing
 from fastrnn.vision.transfer import programs
 from fastrnn.vision.transfer.features import cache_folder
-from fastrnn.vision.transfer.settings import MODES, OF_MODE, SETTINGS, complete
+from fastrnn.vision.transfer.settings import SETTINGS, complete
 
 # What a run ends with is not found missing after an hour of training.
 PACKAGES = ("torch", "torchvision", "PIL", "jinja2", "matplotlib", "safetensors", "sklearn", "tqdm")
-DEVICES = click.Choice(["auto", "cpu", "cuda"])
-DEVICE = click.option("--device", type=DEVICES, default="auto", show_default=True)
-
-
-def setting(heading: str, name: str, text: str, **attributes):
-    """The option for one of the SETTINGS of training; its help ends with the modes' defaults."""
-    option, default = "--" + name.replace("_", "-"), SETTINGS[name]
-    if isinstance(default, int | float):
-        attributes.setdefault("type", type(default))
-    shown = [] if default is None else [str(default)]
-    shown += [f"{mode} {own[name]}" for mode, own in OF_MODE.items() if name in own]
-    if shown:
-        text += f" [{', '.join(shown)}]"
-    return click.option(option, cls=Option, heading=heading, help=text, default=None, **attributes)
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(SETTINGS["device"].kind.values),
+    default=SETTINGS["device"].default,
+    show_default=True,
+)
 
 
 def _cache(context, parameter, value: str | None) -> Path | None:
@@ -59,26 +51,7 @@ def command() -> None:
 
 @command.command("train", cls=Command)
 @click.argument("data", metavar="DIR", type=FOLDER, required=False)
-@setting("Model", "backbone", "A classification network of torchvision's.")
-@setting("Model", "weights", "default (torchvision downloads them), a file, or none (random).")
-@setting("Model", "mode", "What is trained: the last layer, all, or one after the other.",
-         type=click.Choice(MODES))  # fmt: skip
-@setting("Model", "image_size", "Pixels that the network sees. [the weights' own]", type=int)
-@setting("Training", "epochs", "Most passes over the pictures.")
-@setting("Training", "batch_size", "Pictures a minibatch.")
-@setting("Training", "learning_rate", "The highest, of the layer before the last.")
-@setting("Training", "layer_decay", "Factor on it down to the first layer; not of freeze.")
-@setting("Training", "head_factor", "Factor on it for the new last layer; not of freeze.")
-@setting("Training", "warmup", "Share of the steps in which it rises, before it falls to 0.")
-@setting("Training", "weight_decay", "What a step takes of a weight, by learning rate.")
-@setting("Training", "label_smoothing", "Probability that is spread over all classes.")
-@setting("Training", "dropout", "Of what the last layer reads; freeze.")
-@setting("Training", "views", "As which a picture is learnt: itself, mirrored, random; freeze.")
-@setting("Training", "patience", "Epochs without a better accuracy; 0: any.")
-@setting("Run", "seed", "Of all that is random.")
-@setting("Run", "device", "auto: CUDA where there is one.", type=DEVICES)
-@setting("Run", "workers", "Processes that read pictures, besides this one.")
-@click.option("--amp/--no-amp", default=None, help="Mixed precision. [on CUDA]")
+@options_of(SETTINGS)
 @click.option(
     "--cache",
     metavar="DIR|none",

@@ -1,5 +1,6 @@
 """TextClassifier: the classifiers of texts with scikit-learn's interface."""
 
+import inspect
 import warnings
 from collections.abc import Iterable
 from numbers import Integral
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn.optional import require
+from fastrnn.settings import plain
 from fastrnn.storage import named
 from fastrnn.text.corpus import Corpus, split
 from fastrnn.text.model import DESCRIPTION, TextModel
-from fastrnn.text.settings import SETTINGS, plain
+from fastrnn.text.settings import SETTINGS
 from fastrnn.text.targets import Targets, targets, targets_in
 from fastrnn.text.training import Training
 
@@ -21,11 +23,31 @@ _utils = require("sklearn.utils")
 _validation = require("sklearn.utils.validation")
 
 
+# Parameters that are no settings.
+_OWN = {"early_stopping": False, "validation_fraction": 0.1, "random_state": None}
+
+
+def _signature() -> inspect.Signature:
+    """TextClassifier's: the model, and by their names the other settings and what is its own."""
+    kind = inspect.Parameter
+    defaults = {name: None for name in SETTINGS if name not in ("model", "seed")} | _OWN
+    return inspect.Signature(
+        [
+            kind("self", kind.POSITIONAL_OR_KEYWORD),
+            kind("model", kind.POSITIONAL_OR_KEYWORD, default=SETTINGS["model"].default),
+            *(kind(name, kind.KEYWORD_ONLY, default=value) for name, value in defaults.items()),
+        ]
+    )
+
+
+_SIGNATURE = _signature()
+
+
 class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     """A classifier of texts, from a bag of words to an LSTM.
 
     X is a sequence of strings (list, array, pandas Series), y their labels, one a text or several.
-    A parameter that is None takes the model's tuned default (settings.OF_MODEL), or that of all
+    A parameter that is None takes what is tuned for the model, or else the default
     (settings.SETTINGS).
 
     model           "bow", "avg", "rnn", "lstm", "gru", "mgu", "min_gru", "min_lstm", "ind_rnn",
@@ -76,80 +98,13 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     history_, a dict for each epoch of each network, and n_iter_, the epochs of the longest.
     """
 
-    def __init__(
-        self,
-        model: str = "lstm",
-        *,
-        tokenizer: str | None = None,
-        ngrams: int | None = None,
-        min_count: int | None = None,
-        max_words: int | None = None,
-        embeddings: str | Path | None = None,
-        embedding_dim: int | None = None,
-        embedding_scale: float | None = None,
-        freeze: bool | None = None,
-        hidden_dim: int | None = None,
-        bidirectional: bool | None = None,
-        pooling: str | None = None,
-        dropout: float | None = None,
-        embedding_dropout: float | None = None,
-        word_dropout: float | None = None,
-        zoneout: float | None = None,
-        recurrent_dropout: float | None = None,
-        update_rule: str | None = None,
-        learning_rate: float | None = None,
-        lr_decay: float | None = None,
-        weight_decay: float | None = None,
-        clip_norm: float | None = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        patience: int | None = None,
-        class_weight: str | dict[object, float] | None = None,
-        metric: str | None = None,
-        calibrate: bool | None = None,
-        quantize: str | None = None,
-        ensemble: int | None = None,
-        dtype: str | None = None,
-        backend: str | None = None,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.ngrams = ngrams
-        self.min_count = min_count
-        self.max_words = max_words
-        self.embeddings = embeddings
-        self.embedding_dim = embedding_dim
-        self.embedding_scale = embedding_scale
-        self.freeze = freeze
-        self.hidden_dim = hidden_dim
-        self.bidirectional = bidirectional
-        self.pooling = pooling
-        self.dropout = dropout
-        self.embedding_dropout = embedding_dropout
-        self.word_dropout = word_dropout
-        self.zoneout = zoneout
-        self.recurrent_dropout = recurrent_dropout
-        self.update_rule = update_rule
-        self.learning_rate = learning_rate
-        self.lr_decay = lr_decay
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.class_weight = class_weight
-        self.metric = metric
-        self.calibrate = calibrate
-        self.quantize = quantize
-        self.ensemble = ensemble
-        self.dtype = dtype
-        self.backend = backend
-        self.random_state = random_state
+    def __init__(self, model: str = "lstm", **parameters: object) -> None:
+        given = _SIGNATURE.bind(self, model, **parameters)
+        given.apply_defaults()
+        del given.arguments["self"]
+        vars(self).update(given.arguments)
+
+    __init__.__signature__ = _SIGNATURE  # where scikit-learn looks for the parameters
 
     def fit(
         self,

@@ -29,7 +29,7 @@ from fastrnn.text.encoders import Bag, Recurrent
 from fastrnn.text.networks import Network, initial_params, shapes
 from fastrnn.text.onnx import serialized
 from fastrnn.text.quantization import packed, unpacked
-from fastrnn.text.settings import complete
+from fastrnn.text.settings import of_file
 from fastrnn.text.vocabulary import Sentences, Vocabulary, as_sets
 
 DESCRIPTION = "classifier.json"
@@ -234,7 +234,7 @@ def _described(content):
     content = {"thresholds": None, "temperature": 1.0} | content  # of earlier versions
     check({name: content[name] for name in KINDS}, KINDS)
     settings, classes, count = (content[name] for name in ("settings", "classes", "networks"))
-    settings = complete(settings)
+    settings = of_file(settings)
     vocabulary = Vocabulary(content["vocabulary"], settings["ngrams"], settings["tokenizer"])
     thresholds, C = content["thresholds"], len(classes)
     if len(set(classes)) < max(1 if thresholds else 2, C):

@@ -34,8 +34,8 @@ from fastrnn.text.grammar import make_reviews
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.report import Judged
 from fastrnn.text.report import write as write_report
-from fastrnn.text.settings import complete
-from fastrnn.text.training import RESUMABLE, Training
+from fastrnn.text.settings import SETTINGS, complete, of_file
+from fastrnn.text.training import Training
 from fastrnn.tokens import is_sentence
 
 # In metrics.json beside the evaluations, which have the names of their files.
@@ -292,7 +292,7 @@ def _read_run(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
     with storage.named(folder / runs.RUN, "a run of classify train"):
         source = runs.filled(content["data"], PLAIN)
         check({name: source[name] for name in SOURCE}, SOURCE)
-        return complete(content["settings"]), source
+        return of_file(content["settings"]), source
 
 
 def _read_again(folder: Path) -> tuple[dict[str, object], dict[str, object], Data]:
@@ -310,13 +310,13 @@ def _read_again(folder: Path) -> tuple[dict[str, object], dict[str, object], Dat
 @contextmanager
 def resume(folder: Path, given: dict[str, object], watch: Watch) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoints, or begun again where there is none yet;
-    given may change what is RESUMABLE. The folder is the job's alone until the block ends.
+    given may change what is resumable. The folder is the job's alone until the block ends.
 
     Raises FileNotFoundError where there is no run or its data are gone, BlockingIOError where
     another process is at work in it, ValueError for other settings, another format, or where the
     data have changed.
     """
-    runs.check_resumable(folder, given, RESUMABLE)
+    runs.check_resumable(folder, given, SETTINGS)
     saved, source, data = _read_again(folder)
     settings = saved | given
     with runs.at_work(folder):

@@ -1,70 +1,25 @@
-"""Settings of a text classifier: defaults, what is tuned for each model, what values they may have.
-
-What a setting means stands in TextClassifier, and in `fastrnn classify train --help`.
-"""
-
-from pathlib import Path
-
-import numpy as np
+"""Settings of a text classifier, from which `fastrnn classify train` has its options and
+TextClassifier its parameters; the latter says more of what they mean."""
 
 from fastrnn.nn import single
 from fastrnn.optim import RULES
-from fastrnn.settings import NOT_NEGATIVE, POSITIVE, SHARE, Kind, check, integer, one_of
+from fastrnn.settings import (
+    NOT_NEGATIVE,
+    PATH,
+    POSITIVE,
+    SHARE,
+    SWITCH,
+    Kind,
+    Setting,
+    completed,
+    integer,
+    one_of,
+    optional,
+    recorded,
+)
 from fastrnn.text.networks import MODELS
 from fastrnn.text.pooling import POOLINGS
 from fastrnn.text.vocabulary import TOKENIZERS
-
-SETTINGS = {
-    "model": "lstm",
-    "tokenizer": "space",
-    "ngrams": 1,
-    "min_count": 1,
-    "max_words": 5000,
-    "embeddings": None,
-    "embedding_dim": 100,
-    "embedding_scale": 0.1,
-    "hidden_dim": 128,
-    "bidirectional": False,
-    "pooling": "last",
-    "freeze": False,
-    "dropout": 0.3,
-    "embedding_dropout": 0.3,
-    "word_dropout": 0.0,
-    "zoneout": 0.0,
-    "recurrent_dropout": 0.0,
-    "weight_decay": 0.0,
-    "learning_rate": 1e-3,
-    "lr_decay": 0.7,
-    "update_rule": "adam",
-    "clip_norm": 1.0,
-    "epochs": 8,
-    "batch_size": 64,
-    "patience": 3,
-    "class_weight": None,
-    "metric": "accuracy",
-    "calibrate": False,
-    "quantize": None,
-    "ensemble": 1,
-    "dtype": "float32",
-    "backend": None,
-    "seed": 0,
-}
-# Tuned on the course's 40,000 sentences; docs/text.md has the trials.
-OF_MODEL = {
-    "bow": {
-        "learning_rate": 5e-2,
-        "lr_decay": 0.5,
-        "epochs": 5,
-        "batch_size": 512,
-        "clip_norm": 0.0,
-    },
-    "avg": {"learning_rate": 3e-3, "epochs": 10, "dropout": 0.5},
-    # Its gradients grow with every word: a thousandfold by 300, beyond float32 by 3,000.
-    "layer_norm_lstm": {"max_words": 500},
-}
-# With fewer examples batches are smaller, down to SMALLEST_BATCH: an epoch needs steps.
-STEPS_AN_EPOCH = 100
-SMALLEST_BATCH = 8
 
 
 def _is_pooling(value: object) -> bool:
@@ -72,42 +27,113 @@ def _is_pooling(value: object) -> bool:
     return set(names) <= POOLINGS.keys() and len(set(names)) == len(names)
 
 
-KINDS = {
-    "model": one_of(*MODELS),
-    "tokenizer": one_of(*TOKENIZERS),
-    "embeddings": Kind("a path or None", lambda v: v is None or isinstance(v, str)),
-    "bidirectional": one_of(False, True),
-    "freeze": one_of(False, True),
-    "metric": one_of("accuracy", "macro-f1", "micro-f1"),
-    "calibrate": one_of(False, True),
-    "quantize": one_of(None, "int8"),
-    "pooling": Kind(f"some of {list(POOLINGS)} joined by +", _is_pooling),
-    "update_rule": one_of(*RULES),
-    "dtype": one_of("float32", "float64"),
-    "backend": one_of(None, "numpy", "cython"),
-    "class_weight": Kind(
-        "None, 'balanced' or a dict",
-        lambda v: v is None or isinstance(v, dict) or (isinstance(v, str) and v == "balanced"),
+POOLING = Kind(f"some of {list(POOLINGS)} joined by +", _is_pooling)
+WEIGHTS = Kind(
+    "None, 'balanced' or a dict",
+    lambda v: v is None or isinstance(v, dict) or (isinstance(v, str) and v == "balanced"),
+)
+METRICS = "accuracy", "macro-f1", "micro-f1"
+
+# Tuned on the course's 40,000 sentences; docs/text.md has the trials. Checkpoints depend on the
+# order.
+SETTINGS = {
+    "model": Setting("lstm", one_of(*MODELS), "What reads the text.", heading="Model"),
+    "tokenizer": Setting(
+        "space", one_of(*TOKENIZERS), "words: lower-case words and marks.", heading="Model"
     ),
-    **dict.fromkeys(("seed", "patience", "max_words"), integer(0)),
-    **dict.fromkeys(("ngrams", "min_count", "epochs", "batch_size", "ensemble"), integer(1)),
-    **dict.fromkeys(("embedding_dim", "hidden_dim"), integer(1)),
-    **dict.fromkeys(("dropout", "embedding_dropout", "word_dropout"), SHARE),
-    **dict.fromkeys(("zoneout", "recurrent_dropout"), SHARE),
-    **dict.fromkeys(("embedding_scale", "learning_rate", "lr_decay"), POSITIVE),
-    **dict.fromkeys(("weight_decay", "clip_norm"), NOT_NEGATIVE),
+    "ngrams": Setting(
+        1, integer(1), "Longest runs of tokens that are words of bow and avg.", heading="Model"
+    ),
+    "min_count": Setting(1, integer(1), "Rarer words are unknown.", heading="Model"),
+    "max_words": Setting(
+        5000,
+        integer(0),
+        "Of a text that a recurrent network learns from; 0: all.",
+        # Its gradients grow with every word: a thousandfold by 300, beyond float32 by 3,000.
+        {"layer_norm_lstm": 500},
+        earlier=0,
+    ),
+    "embeddings": Setting(
+        None,
+        optional(PATH),
+        "Word vectors: GloVe's, word2vec's; .gz, .bz2, .xz, .zip.",
+        heading="Model",
+    ),
+    "embedding_dim": Setting(
+        100, integer(1), "Size of a word vector, without --embeddings.", heading="Model"
+    ),
+    "embedding_scale": Setting(
+        0.1, POSITIVE, "Deviation of word vectors before training.", heading=""
+    ),
+    "hidden_dim": Setting(128, integer(1), "Hidden units of a recurrent network.", heading="Model"),
+    "bidirectional": Setting(False, SWITCH, "Read the text backwards, too.", heading="Model"),
+    "pooling": Setting(
+        "last", POOLING, "Of the states: last, mean, max, or some joined by +.", heading="Model"
+    ),
+    "freeze": Setting(False, SWITCH, "Keep the word vectors as they are.", heading="Model"),
+    "dropout": Setting(0.3, SHARE, "Of what the last layer reads.", {"avg": 0.5}),
+    "embedding_dropout": Setting(0.3, SHARE, "Of the word vectors' elements."),
+    "word_dropout": Setting(0.0, SHARE, "Of words."),
+    "zoneout": Setting(
+        0.0, SHARE, "Of the states of rnn, lstm, gru: that a unit stays as it was.", earlier=0.0
+    ),
+    "recurrent_dropout": Setting(
+        0.0, SHARE, "Of h of rnn, lstm, gru, the same at every word (Gal).", earlier=0.0
+    ),
+    "weight_decay": Setting(0.0, NOT_NEGATIVE, "What a step takes of a weight, by learning rate."),
+    "learning_rate": Setting(1e-3, POSITIVE, "Of the first epoch.", {"bow": 5e-2, "avg": 3e-3}),
+    "lr_decay": Setting(
+        0.7, POSITIVE, "Factor on the learning rate after each epoch.", {"bow": 0.5}
+    ),
+    "update_rule": Setting("adam", one_of(*RULES), "How a step changes the weights."),
+    "clip_norm": Setting(
+        1.0, NOT_NEGATIVE, "Most global norm of the gradients; 0: no limit.", {"bow": 0.0}
+    ),
+    "epochs": Setting(
+        8, integer(1), "Most passes over the sentences.", {"bow": 5, "avg": 10}, resumable=True
+    ),
+    "batch_size": Setting(
+        64, integer(1), "Sentences a minibatch; of few sentences fewer.", {"bow": 512}
+    ),
+    "patience": Setting(
+        3, integer(0), "Epochs without a better --metric on dev; 0: any.", resumable=True
+    ),
+    "class_weight": Setting(
+        None, WEIGHTS, "balanced, or for a class what an example counts; can be repeated."
+    ),
+    "metric": Setting(
+        "accuracy", one_of(*METRICS), "What chooses the best epoch.", earlier="accuracy"
+    ),
+    "calibrate": Setting(
+        False,
+        SWITCH,
+        "Fit a temperature on dev, which makes probabilities honest.",
+        heading="Model",
+        earlier=False,
+    ),
+    "quantize": Setting(
+        None,
+        one_of(None, "int8"),
+        "Store matrices in a byte a weight.",
+        heading="Model",
+        earlier=None,
+    ),
+    "ensemble": Setting(
+        1, integer(1), "Networks whose probabilities are averaged.", heading="Model"
+    ),
+    "dtype": Setting("float32", one_of("float32", "float64"), "Of all numbers.", heading=""),
+    "backend": Setting(
+        None,
+        one_of(None, "cython", "numpy"),
+        "Implementation. [cython]",
+        heading="Run",
+        resumable=True,
+    ),
+    "seed": Setting(0, integer(0), "Of all that is random.", heading="Run"),
 }
-
-
-def plain(value: object) -> object:
-    """For JSON: no scalar of NumPy's, no path, also inside of lists and dicts."""
-    if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value.item() if isinstance(value, np.generic) else value
+# With fewer examples batches are smaller, down to SMALLEST_BATCH: an epoch needs steps.
+STEPS_AN_EPOCH = 100
+SMALLEST_BATCH = 8
 
 
 def complete(given: dict[str, object], examples: int | None = None) -> dict[str, object]:
@@ -116,9 +142,7 @@ def complete(given: dict[str, object], examples: int | None = None) -> dict[str,
 
     Raises ValueError for an unknown name or a value that is not of its kind.
     """
-    given = plain(given)
-    check(given, KINDS)
-    settings = SETTINGS | OF_MODEL.get(given.get("model"), {}) | given
+    settings = completed(given, SETTINGS, [given.get("model")])
     if examples is not None and "batch_size" not in given:
         most = max(SMALLEST_BATCH, examples // STEPS_AN_EPOCH)
         settings["batch_size"] = min(settings["batch_size"], most)
@@ -131,3 +155,9 @@ def complete(given: dict[str, object], examples: int | None = None) -> dict[str,
     if settings["embeddings"] is not None and settings["model"] == "bow":
         raise ValueError("embeddings: a bag of words has no word vectors")
     return settings
+
+
+def of_file(written: dict[str, object]) -> dict[str, object]:
+    """All settings of a run or a classifier, of this version or an earlier one. Raises ValueError
+    where they are not what such a version has written."""
+    return complete(recorded(written, SETTINGS))

@@ -11,6 +11,7 @@ import numpy as np
 from fastrnn.backends.caches import RowGradient
 from fastrnn.metrics import accuracy, calibration_error, f1_scores
 from fastrnn.nn.single import CELLS
+from fastrnn.settings import decisive, plain
 from fastrnn.solver import CHECKPOINT, Gradients, Solver, check_shapes
 from fastrnn.text.calibration import best_temperature, best_thresholds, log_loss
 from fastrnn.text.embeddings import Vectors, load_vectors
@@ -18,13 +19,11 @@ from fastrnn.text.encoders import Params, Recurrent
 from fastrnn.text.model import TextModel, batches, build, encode, probabilities, shapes_of
 from fastrnn.text.networks import Network
 from fastrnn.text.quantization import packed, rounded_params
-from fastrnn.text.settings import complete, plain
+from fastrnn.text.settings import SETTINGS, complete
 from fastrnn.text.vocabulary import Sentences, Vocabulary
 
-# What a training that continues from a checkpoint may change: all else would make it another one.
-RESUMABLE = {"epochs", "patience", "backend"}
-# Settings that earlier versions had not: where they are as these were, checkpoints of these go on.
-LATER = {"zoneout": 0.0, "recurrent_dropout": 0.0, "metric": "accuracy"}
+# What max_words does the examples say; the others act when the networks are trained.
+INDECISIVE = "max_words", "calibrate", "quantize"
 # Batches that are shuffled together and then sorted by length.
 BUCKET = 20
 # What a recurrent network's gradients are computed of at a time: words with their padding, times
@@ -265,10 +264,8 @@ class Training:
 
     def _identity(self, examples: Examples) -> str:
         """What a checkpoint has to be of: settings but those that may change, data."""
-        # What max_words does the examples say; these others act when the networks are trained.
-        left_out = RESUMABLE | {"max_words", "calibrate", "quantize"}
-        left_out |= {name for name, was in LATER.items() if self.settings.get(name, was) == was}
-        kept = {name: v for name, v in self.settings.items() if name not in left_out}
+        kept = decisive(self.settings, SETTINGS)
+        kept = {name: value for name, value in kept.items() if name not in INDECISIVE}
         text = json.dumps([plain(kept), self.classes, self.vocabulary.words], default=str)
         content = hashlib.sha256(text.encode())
         for a in (*examples.sentences, examples.y, examples.weights):

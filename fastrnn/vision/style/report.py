@@ -1,7 +1,6 @@
 """The report of a picture of `fastrnn style`, beside it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from fastrnn import report
@@ -50,7 +49,7 @@ def write(
         tiles = {"pixels": f"{width} × {height}"} | dict(figures)
         sections = {
             "picture": report.section("Picture", parts, tiles),
-            "settings": report.settings(asdict(settings) | {"sizes": scales}),
+            "settings": report.settings(vars(settings) | {"sizes": scales}),
         }
         report.write(path, f"fastrnn style: {names[0]}", sections)
 

@@ -1,30 +1,109 @@
-"""What a transfer is told to do: defaults, and what no value may be."""
+"""What a transfer is told to do, from which `fastrnn style` has its options."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+
+from fastrnn.settings import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SWITCH,
+    TEXT,
+    Kind,
+    Setting,
+    completed,
+    decisive,
+    integer,
+    one_of,
+)
 
 # The layers that are used unless others are given: indices of the modules of the network's
 # features. SqueezeNet's are the homework's; VGG's are relu4_2 and relu1_1 ... relu5_1, the
 # rectified ones of Gatys et al. 2016.
-CONTENT_LAYERS = {"squeezenet1_1": (3,), "vgg16": (20,), "vgg19": (22,)}
+CONTENT_LAYERS = {"squeezenet1_1": [3], "vgg16": [20], "vgg19": [22]}
 STYLE_LAYERS = {
-    "squeezenet1_1": (1, 4, 6, 7),
-    "vgg16": (1, 6, 11, 18, 25),
-    "vgg19": (1, 6, 11, 20, 29),
+    "squeezenet1_1": [1, 4, 6, 7],
+    "vgg16": [1, 6, 11, 18, 25],
+    "vgg19": [1, 6, 11, 20, 29],
 }
-BACKBONES = tuple(STYLE_LAYERS)
 LEARNING_RATES = {"adam": 0.05, "lbfgs": 1.0}
 LBFGS_HISTORY = 20  # differences of pictures and gradients that it keeps
-OPTIMIZERS = tuple(LEARNING_RATES)
 COARSEST = 128  # pixels, the least longer side with which scales begin unless told otherwise
 
 
-@dataclass(kw_only=True)
-class Settings:
-    """How a picture is made.
+def _several(text: str, of: type, holds: Callable[[Sequence], bool]) -> Kind:
+    return Kind(text, lambda v: isinstance(v, list) and holds(v), list[of])
 
-    backbone, one of BACKBONES; weights, "default" (torchvision downloads them), a path, or
+
+LAYERS = _several(
+    "one or more different layers from 0",
+    int,
+    lambda v: len(v) == len({*v}) > 0 and all(map(integer(0).holds, v)),
+)
+SHARES = _several(
+    "numbers of at least 0, not all 0",
+    float,
+    lambda v: all(map(NOT_NEGATIVE.holds, v)) and 0 < sum(v) < math.inf,
+)
+
+# None, which may be given too, is what is tuned, or depends on other settings.
+SETTINGS = {
+    "size": Setting(512, integer(1), "Longer side in pixels.", heading="Picture"),
+    "keep_colors": Setting(
+        False,
+        SWITCH,
+        "Keep the content's colours: only luminance is transferred.",
+        heading="Picture",
+    ),
+    "content_weight": Setting(1.0, NOT_NEGATIVE, "Of the content.", heading="Losses"),
+    "style_weight": Setting(200.0, NOT_NEGATIVE, "Of the styles.", heading="Losses"),
+    "tv_weight": Setting(
+        1.0, NOT_NEGATIVE, "Of the total variation: more is smoother.", heading="Losses"
+    ),
+    "blend": Setting(None, SHARES, "What each STYLE counts. [the same]", heading="Losses"),
+    "style_scale": Setting(
+        1.0, POSITIVE, "Longer side of a STYLE over that of the picture.", heading="Losses"
+    ),
+    "backbone": Setting(
+        "squeezenet1_1", one_of(*STYLE_LAYERS), "Network that looks.", heading="Network"
+    ),
+    "weights": Setting(
+        "default",
+        TEXT,
+        "A file, default (torchvision downloads them) or none (random).",
+        heading="Network",
+    ),
+    "content_layers": Setting(
+        None, LAYERS, "Counted in its features.", CONTENT_LAYERS, heading="Network"
+    ),
+    "style_layers": Setting(
+        None, LAYERS, "Counted in its features.", STYLE_LAYERS, heading="Network"
+    ),
+    "layer_weights": Setting(None, SHARES, "What each counts. [the same]", heading="Network"),
+    "steps": Setting(150, integer(1), "At each scale.", heading="Steps"),
+    "scales": Setting(
+        None,
+        integer(1),
+        f"From coarse to fine, each twice as large as the one before. [from {COARSEST} pixels on]",
+        heading="Steps",
+    ),
+    "optimizer": Setting("lbfgs", one_of(*LEARNING_RATES), "How a step is made.", heading="Steps"),
+    "learning_rate": Setting(None, POSITIVE, "Of the first step.", LEARNING_RATES, heading="Steps"),
+    "seed": Setting(0, integer(0), "Of all that is random.", heading="Run"),
+    "device": Setting(None, TEXT, "cpu, cuda, ... [cuda where there is one]", heading="Run"),
+    "memory": Setting(
+        4.0,
+        POSITIVE,
+        "GB above which activations are computed again rather than kept.",
+        heading="Run",
+        resumable=True,
+    ),
+}
+
+
+class Settings:
+    """How a picture is made, an attribute for each of SETTINGS.
+
+    backbone, one of STYLE_LAYERS; weights, "default" (torchvision downloads them), a path, or
     "none" (random). size, the longer side in pixels; scales, from coarse to fine, each twice
     the one before (None: as many as have COARSEST pixels or more); steps at each scale.
     optimizer, "adam" or "lbfgs"; learning_rate (None: LEARNING_RATES'). content_weight,
@@ -37,72 +116,22 @@ class Settings:
     Raises ValueError that names the setting.
     """
 
-    backbone: str = "squeezenet1_1"
-    weights: str = "default"
-    size: int = 512
-    scales: int | None = None
-    steps: int = 150
-    optimizer: str = "lbfgs"
-    learning_rate: float | None = None
-    content_weight: float = 1.0
-    style_weight: float = 200.0
-    tv_weight: float = 1.0
-    content_layers: Sequence[int] | None = None
-    style_layers: Sequence[int] | None = None
-    layer_weights: Sequence[float] | None = None
-    blend: Sequence[float] | None = None
-    style_scale: float = 1.0
-    keep_colors: bool = False
-    seed: int = 0
-    device: str | None = None
-    memory: float = 4.0
-
-    def __post_init__(self) -> None:
-        for name, known in (("backbone", BACKBONES), ("optimizer", OPTIMIZERS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
-        self._fill("learning_rate", LEARNING_RATES[self.optimizer])
-        self._fill("content_layers", CONTENT_LAYERS[self.backbone])
-        self._fill("style_layers", STYLE_LAYERS[self.backbone])
-        self._fill("layer_weights", (1.0,) * len(self.style_layers))
-        for name in ("size", "scales", "steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        self._fill("scales", 1 + max(0, math.floor(math.log2(self.size / COARSEST))))
-        for name in ("learning_rate", "style_scale", "memory"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a number above 0, got {getattr(self, name)}")
-        for name in ("content_weight", "style_weight", "tv_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name}: expected a number of at least 0, got {getattr(self, name)}"
-                )
-        for name in ("content_layers", "style_layers"):
-            layers = getattr(self, name)
-            if not layers or len(set(layers)) < len(layers) or min(layers) < 0:
-                raise ValueError(
-                    f"{name}: expected one or more different layers from 0, got {[*layers]}"
-                )
-        for name in ("layer_weights", "blend"):
-            values = getattr(self, name)
-            if values is not None and not (min(values, default=-1) >= 0 < sum(values) < math.inf):
-                raise ValueError(
-                    f"{name}: expected numbers of at least 0, not all 0, got {[*values]}"
-                )
-        if len(self.layer_weights) != len(self.style_layers):
+    def __init__(self, **given: object) -> None:
+        left_out = {name for name, s in SETTINGS.items() if s.default is given.get(name) is None}
+        given = {name: _listed(given[name]) for name in given if name not in left_out}
+        variants = [given.get(name, SETTINGS[name].default) for name in ("backbone", "optimizer")]
+        values = completed(given, SETTINGS, variants)
+        if values["layer_weights"] is None:
+            values["layer_weights"] = [1.0] * len(values["style_layers"])
+        if values["scales"] is None:
+            values["scales"] = 1 + max(0, math.floor(math.log2(values["size"] / COARSEST)))
+        if len(values["layer_weights"]) != len(values["style_layers"]):
             raise ValueError(
-                f"layer_weights: expected one for each of the {len(self.style_layers)} style "
-                f"layers, got {len(self.layer_weights)}"
+                f"layer_weights: expected one for each of the {len(values['style_layers'])} style "
+                f"layers, got {len(values['layer_weights'])}"
             )
-
-    def _fill(self, name: str, default) -> None:
-        value = getattr(self, name)
-        if value is None:
-            value = default
-        setattr(self, name, tuple(value) if isinstance(value, Sequence) else value)
+        for name, value in values.items():
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -112,5 +141,9 @@ class Settings:
     def identity(self) -> dict[str, object]:
         """What a transfer has to agree in to be continued, but weights and device, which are
         compared as what they turned out to be; activations may be computed again or not."""
-        free = ("weights", "device", "memory")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in free}
+        values = decisive(vars(self), SETTINGS)
+        return {name: value for name, value in values.items() if name not in ("weights", "device")}
+
+
+def _listed(value):
+    return [*value] if isinstance(value, Iterable) and not isinstance(value, str) else value

@@ -20,7 +20,7 @@ import numpy as np
 from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
-from fastrnn.settings import OBJECT, TEXT, check, listed
+from fastrnn.settings import OBJECT, TEXT, check, decisive, listed
 from fastrnn.vision import backbones
 from fastrnn.vision.images import list_images, open_rgb
 from fastrnn.vision.transfer import data, features, modes
@@ -28,7 +28,7 @@ from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
 from fastrnn.vision.transfer.report import write as write_report
-from fastrnn.vision.transfer.settings import complete, stages
+from fastrnn.vision.transfer.settings import SETTINGS, complete, of_file, stages
 from fastrnn.vision.transfer.training import Training, device_of, probabilities
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ MODEL = "model.safetensors"
 # In metrics.json beside the evaluations, which have the names of their folders.
 RESERVED = ("training", "pretrain")
 OWN = "val"  # what training has validated on
-# What a training that continues from a checkpoint may change: all else would make it another one.
-RESUMABLE = {"patience", "workers", "device"}
 # Of run.json, and of what it says of the data.
 KINDS = {"settings": OBJECT, "classes": listed(TEXT), "data": OBJECT}
 SOURCE = {"folder": TEXT, "sha256": TEXT}
@@ -155,7 +153,7 @@ class Job:
 
     def _identity(self) -> str:
         """What a checkpoint has to be of: settings but those that may change, data, weights."""
-        kept = {name: v for name, v in self.settings.items() if name not in RESUMABLE}
+        kept = decisive(self.settings, SETTINGS)
         weights = features.weights_digest(self.model, self.head)
         return hashlib.sha256(json.dumps([kept, self.digest, weights]).encode()).hexdigest()
 
@@ -216,7 +214,7 @@ def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, str
     content = runs.read(folder, "transfer", KINDS)
     with storage.named(folder / runs.RUN, "a run of transfer train"):
         check({name: content["data"][name] for name in SOURCE}, SOURCE)
-        return complete(content["settings"]), content["classes"], content["data"]
+        return of_file(content["settings"]), content["classes"], content["data"]
 
 
 @contextmanager
@@ -228,14 +226,14 @@ def resume(
     bar: features.Bar = _no_bar,
 ) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoint, or begun again where there is none yet;
-    folder is where its data have moved to, given may change what is RESUMABLE.
+    folder is where its data have moved to, given may change what is resumable.
     The run's folder is the job's alone until the block ends.
 
     Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
     in it, ValueError for other settings, another format, or where the data have changed.
     """
     saved, _, source = _read_run(out)
-    runs.check_resumable(out, given, RESUMABLE)
+    runs.check_resumable(out, given, SETTINGS)
     base = folder or Path(source["folder"])
     with runs.at_work(out):
         job = Job(out, base.resolve(), complete(saved | given), cache, bar)

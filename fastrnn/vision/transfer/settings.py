@@ -1,62 +1,94 @@
-"""Settings of a transfer: defaults, what is tuned for each mode, what values they may have.
-
-What a setting means stands in `fastrnn transfer train --help`.
-"""
+"""Settings of a transfer, from which `fastrnn transfer train` has its options."""
 
 from fastrnn.settings import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
     Kind,
-    check,
+    Setting,
+    completed,
     integer,
     number,
     one_of,
     optional,
+    recorded,
 )
 
 MODES = ("freeze", "finetune", "staged")
+STRING = Kind("a string", lambda v: isinstance(v, str))
+FACTOR = number("a number in (0, 1]", lambda v: 0 < v <= 1)
+BOOL = Kind("True or False", lambda v: isinstance(v, bool), bool)
+
+# Tuned on the course's ants and bees; docs/transfer.md has the trials. Checkpoints depend on the
+# order.
 SETTINGS = {
-    "backbone": "squeezenet1_1",
-    "weights": "default",
-    "mode": "freeze",
-    "image_size": None,
-    "views": 4,
-    "dropout": 0.5,
-    "epochs": 60,
-    "batch_size": 32,
-    "learning_rate": 3e-3,
-    "layer_decay": 0.1,
-    "head_factor": 10.0,
-    "weight_decay": 1e-2,
-    "label_smoothing": 0.1,
-    "warmup": 0.3,
-    "patience": 0,
-    "amp": None,
-    "device": "auto",
-    "workers": 0,
-    "seed": 0,
-}
-# Tuned on the course's ants and bees; docs/transfer.md has the trials.
-OF_MODE = {
-    "freeze": {},
-    "finetune": {"epochs": 12, "learning_rate": 1e-4, "head_factor": 30.0, "warmup": 0.15},
-    "staged": {"epochs": 10, "learning_rate": 2e-4, "head_factor": 1.0, "warmup": 0.1},
-}
-
-
-KINDS = {
-    **dict.fromkeys(("backbone", "weights"), Kind("a string", lambda v: isinstance(v, str))),
-    "mode": one_of(*MODES),
-    "image_size": optional(integer(1)),
-    **dict.fromkeys(("views", "epochs", "batch_size"), integer(1)),
-    **dict.fromkeys(("patience", "workers", "seed"), integer(0)),
-    **dict.fromkeys(("dropout", "label_smoothing", "warmup"), SHARE),
-    **dict.fromkeys(("learning_rate", "head_factor"), POSITIVE),
-    "layer_decay": number("a number in (0, 1]", lambda v: 0 < v <= 1),
-    "weight_decay": NOT_NEGATIVE,
-    "amp": optional(Kind("True or False", lambda v: isinstance(v, bool))),
-    "device": one_of("auto", "cpu", "cuda"),
+    "backbone": Setting(
+        "squeezenet1_1", STRING, "A classification network of torchvision's.", heading="Model"
+    ),
+    "weights": Setting(
+        "default",
+        STRING,
+        "default (torchvision downloads them), a file, or none (random).",
+        heading="Model",
+    ),
+    "mode": Setting(
+        "freeze",
+        one_of(*MODES),
+        "What is trained: the last layer, all, or one after the other.",
+        heading="Model",
+    ),
+    "image_size": Setting(
+        None,
+        optional(integer(1)),
+        "Pixels that the network sees. [the weights' own]",
+        heading="Model",
+    ),
+    "views": Setting(
+        4, integer(1), "As which a picture is learnt: itself, mirrored, random; freeze."
+    ),
+    "dropout": Setting(0.5, SHARE, "Of what the last layer reads; freeze."),
+    "epochs": Setting(
+        60, integer(1), "Most passes over the pictures.", {"finetune": 12, "staged": 10}
+    ),
+    "batch_size": Setting(32, integer(1), "Pictures a minibatch."),
+    "learning_rate": Setting(
+        3e-3,
+        POSITIVE,
+        "The highest, of the layer before the last.",
+        {"finetune": 1e-4, "staged": 2e-4},
+    ),
+    "layer_decay": Setting(0.1, FACTOR, "Factor on it down to the first layer; not of freeze."),
+    "head_factor": Setting(
+        10.0,
+        POSITIVE,
+        "Factor on it for the new last layer; not of freeze.",
+        {"finetune": 30.0, "staged": 1.0},
+    ),
+    "weight_decay": Setting(1e-2, NOT_NEGATIVE, "What a step takes of a weight, by learning rate."),
+    "label_smoothing": Setting(0.1, SHARE, "Probability that is spread over all classes."),
+    "warmup": Setting(
+        0.3,
+        SHARE,
+        "Share of the steps in which it rises, before it falls to 0.",
+        {"finetune": 0.15, "staged": 0.1},
+    ),
+    "patience": Setting(0, integer(0), "Epochs without a better accuracy; 0: any.", resumable=True),
+    "amp": Setting(None, optional(BOOL), "Mixed precision. [on CUDA]", heading="Run"),
+    "device": Setting(
+        "auto",
+        one_of("auto", "cpu", "cuda"),
+        "auto: CUDA where there is one.",
+        heading="Run",
+        resumable=True,
+    ),
+    "workers": Setting(
+        0,
+        integer(0),
+        "Processes that read pictures, besides this one.",
+        heading="Run",
+        resumable=True,
+    ),
+    "seed": Setting(0, integer(0), "Of all that is random.", heading="Run"),
 }
 
 
@@ -65,8 +97,13 @@ def complete(given: dict[str, object]) -> dict[str, object]:
 
     Raises ValueError for an unknown name or a value that is not of its kind.
     """
-    check(given, KINDS)
-    return SETTINGS | OF_MODE[given.get("mode", SETTINGS["mode"])] | given
+    return completed(given, SETTINGS, [given.get("mode")])
+
+
+def of_file(written: dict[str, object]) -> dict[str, object]:
+    """All settings of a run, of this version or an earlier one. Raises ValueError where they are
+    not what such a version has written."""
+    return complete(recorded(written, SETTINGS))
 
 
 def stages(settings: dict[str, object]) -> list[dict[str, object]]:
@@ -74,5 +111,6 @@ def stages(settings: dict[str, object]) -> list[dict[str, object]]:
     after the other, the first with what is tuned for it."""
     if settings["mode"] != "staged":
         return [settings]
-    tuned = {name: SETTINGS[name] for name in OF_MODE["staged"]} | OF_MODE["freeze"]
+    freeze = complete({"mode": "freeze"})
+    tuned = {name: freeze[name] for name, s in SETTINGS.items() if "staged" in s.tuned}
     return [settings | tuned | {"mode": "freeze"}, settings | {"mode": "finetune"}]
