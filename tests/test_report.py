@@ -27,6 +27,8 @@ from fastrnn.report import files
 from fastrnn.report.classifier import MOST_PAIRS, classified, labelled
 from fastrnn.report.page import page
 from fastrnn.report.parts import MOST_POINTS
+from fastrnn.text.explanation import Explanation
+from fastrnn.text.report import explained, write_explained
 from fastrnn.vision.style import programs as style
 from fastrnn.vision.thumbnails import thumbnail
 from fastrnn.vision.transfer import programs as transfer
@@ -147,6 +149,7 @@ class Parser(html.parser.HTMLParser):
 
 def assert_harmless(text):
     """Nothing is loaded, and no script is run but the page's own."""
+    assert text.startswith("<!DOCTYPE html>\n")
     found = Parser(text)
     own = [raw for (tag, attributes), raw in found.raw if (tag, attributes) == ("script", {})]
     styles = [raw for (tag, _), raw in found.raw if tag == "style"]
@@ -187,6 +190,18 @@ def test_names_are_escaped_wherever_they_stand():
     assert_harmless(page(SCRIPT, [*hostile_sections().values()]))
 
 
+def test_explained_texts_are_whole_and_escaped(tmp_path):
+    tokens = [*HOSTILE.values(), *["word"] * 500]
+    said = Explanation(tokens, np.array([0.25, 0.75]), np.array([[0, 0.5]] * 506 + [[0, -1]]))
+    write_explained(tmp_path / "x.html", SCRIPT, [explained(said, SCRIPT, 1, "<i>")] * 150)
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    marks = [a for tag, a in assert_harmless(text).tags if tag == "mark"]
+    assert len(marks) == 150 * 507
+    assert [(a["class"], a["title"]) for a in marks[505:507]] == [
+        *(("pro2", "+0.5000"), ("contra5", "-1.0000"))
+    ]
+
+
 def test_what_a_picture_is_seen_through_is_white_and_files_are_small(tmp_path):
     image = Image.new("RGBA", (3000, 40), (0, 0, 0, 0))
     image.putpixel((0, 0), (255, 0, 0, 255))
@@ -206,7 +221,7 @@ def test_what_a_picture_is_seen_through_is_white_and_files_are_small(tmp_path):
 
 def test_a_page_is_bounded_and_the_oldest_parts_go_first():
     picture = report.picture(bytes(30_000), (10, 10), "x")
-    cards = [report.card("x", pictures=[picture])] * 200
+    cards = [report.card("x", pictures=[picture])] * 100
 
     def many(title):
         return report.section(

@@ -708,7 +708,7 @@ def test_explain_shows_the_worst_errors_of_dev(capsys, trained, files, tmp_path)
         f"{other[dev.labels[i]]} {proba[i].max():.4f} (true: {dev.labels[i]})" for i in worst
     ]
     page = (tmp_path / "page.html").read_text()
-    assert page.startswith("<!DOCTYPE html>") and page.count("<p><b>") == len(heads)
+    assert page.startswith("<!DOCTYPE html>") and page.count('<li class="card"') == len(heads)
 
 
 def test_explain_texts_of_a_file_or_of_a_pipe(capsys, trained, tmp_path, monkeypatch):

@@ -31,9 +31,10 @@ from fastrnn.storage import writing
 from fastrnn.text import programs
 from fastrnn.text.corpus import ERRORS, NLTK_CORPORA
 from fastrnn.text.detection import AUTO
-from fastrnn.text.explanation import as_html, as_text, page
+from fastrnn.text.explanation import as_text
 from fastrnn.text.formats import LABELLED, LINES
 from fastrnn.text.model import TextModel
+from fastrnn.text.report import explained, write_explained
 from fastrnn.text.settings import SETTINGS, complete
 
 # The parameters that reading() makes, and --unseen.
@@ -272,17 +273,16 @@ def explain(run, file, label, top, count, html, **options) -> None:
     """
     if html:
         check_output(html, "--html")
-    classes, paragraphs = [*map(str, TextModel.load(run).classes)], []
+    classes, cards = [*map(str, TextModel.load(run).classes)], []
     asked = {"label": label, "count": count, "tell": partial(say, err=True)} | given(options)
     for said, c, truth in programs.explain(run, file, **asked):
         note = f" (true: {truth})" if truth else ""
         click.echo(as_text(said, classes[c], c, top, printable(note)))
         if html:
-            paragraphs.append(as_html(said, classes[c], c, note))
+            cards.append(explained(said, classes[c], c, truth))
     if html:
-        with writing(html, newline="\n") as page_file:
-            page_file.write(page(f"fastrnn classify explain {run}", paragraphs))
-        say(f"{html}: {len(paragraphs)} texts in colour", err=True)
+        write_explained(html, f"fastrnn classify explain {run}", cards)
+        say(f"{html}: {len(cards)} texts in colour", err=True)
 
 
 @command.command("predict")

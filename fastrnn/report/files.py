@@ -4,6 +4,7 @@ report.json   the sections that trainings and evaluations have made
 report.html   the page of them, with the settings and all figures of the run
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,9 +54,12 @@ def add(folder: Path, sections: Mapping[str, dict]) -> None:
     _write(folder / PAGE, text)
 
 
-def write(path: Path, title: str, sections: Mapping[str, dict]) -> None:
-    """Write a page of sections, of what has no folder of its own. Raises OSError."""
-    _write(path, _fitted(title, dict(sections)))
+def write(
+    path: Path, title: str, sections: Mapping[str, dict], *, limit: int | None = LIMIT
+) -> None:
+    """Write a page of sections, of what has no folder of its own, of at most limit bytes (None: as
+    many as it takes). Raises OSError."""
+    _write(path, _fitted(title, dict(sections), limit=limit))
 
 
 def _write(path: Path, text: str) -> None:
@@ -75,13 +79,19 @@ def _about(settings: Mapping[str, object] | None, metrics: Mapping[str, dict]) -
     return about if settings is None else [*about, parts.settings(settings)]
 
 
-def _fitted(title: str, sections: dict[str, dict], about: Sequence[dict] = ()) -> str:
-    """A page of at most LIMIT bytes. While it is larger, the sections are changed: the oldest ones
+def _fitted(
+    title: str,
+    sections: dict[str, dict],
+    about: Sequence[dict] = (),
+    *,
+    limit: int | None = LIMIT,
+) -> str:
+    """A page of at most limit bytes. While it is larger, the sections are changed: the oldest ones
     lose their examples, then whole parts."""
-    while len((text := page(title, [*sections.values(), *about])).encode()) > LIMIT:
+    while len((text := page(title, [*sections.values(), *about])).encode()) > (limit or math.inf):
         found = [(one, part) for one in sections.values() for part in one["parts"]]
         if not found:
-            raise ValueError(f"expected a page of at most {LIMIT:,} bytes, got {len(text):,}")
+            raise ValueError(f"expected a page of at most {limit:,} bytes, got {len(text):,}")
         section, part = next((pair for pair in found if pair[1].get("cards")), found[0])
         if part.get("cards"):
             part["cards"] = []

@@ -14,7 +14,7 @@ MOST_POINTS = 10_000  # of a series; of longer ones the least and the greatest o
 MOST_ROWS = 200  # of a table
 MOST_LETTERS = 300  # of a text in a table or a card
 MOST_WORDS = 150  # of a card's text
-MOST_CARDS = 100  # of a part; as many pictures as keep a page small
+MOST_CARDS = 100  # of an evaluation
 SHADES = 5  # of a word's colour, in either direction
 
 
@@ -152,22 +152,23 @@ def card(
     lines: Iterable[tuple[str, object]] = (),
     pictures: Iterable[dict] = (),
     words: Sequence[tuple[str, float]] = (),
+    most_words: int = MOST_WORDS,
     groups: Iterable[str] = (),
 ) -> dict[str, object]:
     """An example: its title, whether it is right (None: nobody asks), named lines, pictures, and
-    words, each with a number: how much it speaks for what is said, of all that do.
+    words, of which most_words are shown, each with a number: how much it speaks for what is said.
 
     groups: the keys of what it is shown with, see `examples`.
     """
     largest = max((abs(by) for _, by in words), default=0) or 1
-    shown = [[cut(word), round(SHADES * by / largest), by] for word, by in words[:MOST_WORDS]]
+    shown = [[cut(word), round(SHADES * by / largest), by] for word, by in words[:most_words]]
     return {
         "title": cut(title),
         "right": right,
         "lines": [[cut(name), cut(value)] for name, value in lines],
         "pictures": [*pictures],
         "words": shown,
-        "more_words": max(0, len(words) - MOST_WORDS),
+        "more_words": max(0, len(words) - most_words),
         "groups": [*groups],
     }
 
@@ -187,7 +188,6 @@ def examples(
     first. matrix and pairs, of classifier.classified, open groups of their own. width of a card,
     "picture", "text" or "large" (None: by what they show); full, whether nothing stands beside the
     part."""
-    cards = cards[:MOST_CARDS]
     counts = {key: sum(key in one["groups"] for one in cards) for key in groups}
     return {
         "kind": "examples",
@@ -196,7 +196,7 @@ def examples(
         "groups": [[key, name, counts[key]] for key, name in groups.items() if counts[key]],
         "matrix": matrix,
         "pairs": [*pairs],
-        "cards": cards,
+        "cards": [*cards],
         "width": width or ("picture" if any(one["pictures"] for one in cards) else "text"),
         "full": full,
     }

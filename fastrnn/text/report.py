@@ -9,11 +9,14 @@ import numpy as np
 from fastrnn import report
 from fastrnn.report.classifier import classified, labelled
 from fastrnn.solver import Solver
-from fastrnn.text.explanation import explain
+from fastrnn.text.explanation import Explanation, explain
 from fastrnn.text.model import TextModel
 from fastrnn.text.vocabulary import TOKENIZERS
 
-COLORS = "Blue words speak for the likeliest class, red ones against it."
+COLORS = (
+    "Blue words speak for the class that is named, red ones against it: without them its "
+    "probability would be lower, or higher."
+)
 # Tokens that are read to explain texts: a text's are read as often as it has some.
 MOST_READ = 1_000_000
 
@@ -65,11 +68,30 @@ class _Shown:
         if self.left < 0:
             return {"words": [(token, 0.0) for token in tokens]}
         said = explain(self.model, self.texts[i])
-        c = int(said.proba.argmax())
-        moved = [(token, by) for token, by in said.strongest(c, 3) if abs(by) >= 0.005]
-        strongest = " ".join(f"“{token}” {by:+.2f}" for token, by in moved)
-        moved = zip(tokens, said.moved[:, c].tolist(), strict=True)
-        return {"words": [*moved], "lines": [("moved by", strongest)] if strongest else []}
+        return _colored(said, int(said.proba.argmax()))
+
+
+def _colored(said: Explanation, c: int) -> dict[str, object]:
+    """A text as keywords of report.card: its words, by how they moved a class, and the strongest of
+    them in a line."""
+    moved = [(token, by) for token, by in said.strongest(c, 3) if abs(by) >= 0.005]
+    strongest = " ".join(f"“{token}” {by:+.2f}" for token, by in moved)
+    words = [*zip(said.tokens, said.moved[:, c].tolist(), strict=True)]
+    return {"words": words, "lines": [("moved by", strongest)] if strongest else []}
+
+
+def explained(said: Explanation, label: str, c: int, truth: str = "") -> dict[str, object]:
+    """A text, whole, for write_explained: class c, whose name is label, and the true one where it
+    is known."""
+    own = _colored(said, c)
+    own["lines"] = [*([("true", truth)] if truth else []), *own["lines"]]
+    return report.card(f"{label} · {said.proba[c]:.1%}", most_words=len(said.tokens), **own)
+
+
+def write_explained(path: Path, title: str, cards: Sequence[dict]) -> None:
+    """Write a page, as long as it gets, of texts that were explained. Raises OSError."""
+    texts = report.examples("", cards, {}, note=COLORS)
+    report.write(path, title, {"texts": report.section("Texts", [texts])}, limit=None)
 
 
 def _training(solvers: Sequence[Solver]) -> dict[str, object]:
