@@ -1,11 +1,8 @@
 """Mini-batch training of anything that has parameters and a loss: updates, decay, clipping,
-validation, the best model, early stopping, and checkpoints that resume bit for bit.
+averages, and checkpoints that resume bit for bit.
 """
 
 import math
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,29 +11,13 @@ import numpy as np
 
 from fastrnn import optim, storage
 from fastrnn.backends.caches import RowGradient
-from fastrnn.settings import (
-    FINITE,
-    NOT_NEGATIVE,
-    NUMBER,
-    check,
-    integer,
-    listed,
-    mapped,
-    optional,
-)
+from fastrnn.settings import FINITE, check, mapped
+from fastrnn.training import PROGRESS, Loop
 
 CHECKPOINT = "checkpoint.json"
 FORMAT = 1
 # What a checkpoint says of how far a training has come.
-PROGRESS = {
-    "epoch": integer(0),
-    "position": integer(0),
-    "seconds": NOT_NEGATIVE,
-    "optim": mapped(mapped(FINITE)),
-    "best_score": optional(NUMBER),
-    "history": listed(mapped(NUMBER)),
-    "loss_history": listed(FINITE),
-}
+STATE = PROGRESS | {"optim": mapped(mapped(FINITE))}
 
 Gradients = dict[str, np.ndarray | RowGradient]
 
@@ -60,15 +41,20 @@ def _arrays(grads):
     return [g.values if isinstance(g, RowGradient) else g for g in grads.values()]
 
 
-def ran_out(patience: int | None, history: list[dict[str, float]]) -> bool:
-    """Whether so many validated epochs (None: any number) have gone by without a better score."""
-    scores = [epoch["score"] for epoch in history if "score" in epoch]
-    if patience is None or not scores:
-        return False
-    return len(scores) - 1 - int(np.argmax(scores)) >= patience
+def _check_options(update_rule, averaging, counts, rates):
+    if update_rule not in optim.RULES:
+        raise ValueError(f"update_rule: expected one of {[*optim.RULES]}, got {update_rule!r}")
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    for name, value in rates.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}: expected a number above 0, got {value}")
+    if not 0 <= averaging < 1:
+        raise ValueError(f"averaging: expected a number in [0, 1), got {averaging}")
 
 
-class Solver:
+class Solver(Loop):
     """Trains ``params`` in place. A subclass says what the loss of a batch and a validation are.
 
     Parameters: params, name to array, updated in place; num_examples, the number of training
@@ -84,7 +70,7 @@ class Solver:
 
     Attributes: loss_history, the loss of every iteration; history, a dict for every epoch;
     best_score, best_params of the best validation (None without one); averages, name to array, or
-    None; epoch; iteration.
+    None; epoch; iteration; iterations_per_epoch, the last of which may be of a smaller batch.
     Raises ValueError for hyperparameters out of range.
     """
 
@@ -109,50 +95,26 @@ class Solver:
         on_iteration: Callable[["Solver"], None] | None = None,
         identity: str = "",
     ) -> None:
-        if update_rule not in optim.RULES:
-            raise ValueError(f"update_rule: expected one of {[*optim.RULES]}, got {update_rule!r}")
-        for name, value in (
-            ("num_examples", num_examples),
-            ("batch_size", batch_size),
-            ("print_every", print_every),
-            ("checkpoint_every", checkpoint_every),
-        ):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        for name, value in (
-            ("lr_decay", lr_decay),
-            ("clip_norm", clip_norm),
-            ("patience", patience),
-        ):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}: expected a number above 0, got {value}")
-        if not 0 <= averaging < 1:
-            raise ValueError(f"averaging: expected a number in [0, 1), got {averaging}")
-        self.params = params
-        self.num_examples = num_examples
-        self.update_rule = update_rule
-        self.lr_decay = lr_decay
-        self.num_epochs = num_epochs
-        self.batch_size = batch_size
-        self.clip_norm = clip_norm
-        self.patience = patience
-        self.averaging = averaging
-        self.print_every = print_every
-        self.verbose = verbose
-        self.checkpoint = Path(checkpoint) if checkpoint else None
-        self.checkpoint_every = checkpoint_every
-        self.on_iteration = on_iteration
-        self.identity = identity
-
+        counts = {"num_examples": num_examples, "batch_size": batch_size}
+        counts |= {"print_every": print_every, "checkpoint_every": checkpoint_every}
+        rates = {"lr_decay": lr_decay, "clip_norm": clip_norm, "patience": patience}
+        _check_options(update_rule, averaging, counts, rates)
+        super().__init__(
+            num_epochs=num_epochs,
+            iterations_per_epoch=math.ceil(num_examples / batch_size),
+            patience=patience,
+            on_iteration=on_iteration,
+            checkpoint=Path(checkpoint) if checkpoint else None,
+            checkpoint_every=checkpoint_every,
+            identity=identity,
+        )
+        self.params, self.num_examples = params, num_examples
+        self.update_rule, self.lr_decay = update_rule, lr_decay
+        self.batch_size, self.clip_norm, self.averaging = batch_size, clip_norm, averaging
+        self.print_every, self.verbose = print_every, verbose
         self.rng = np.random.default_rng(seed)
         self.optim_configs = {name: dict(optim_config or {}) for name in params}
-        self.epoch = 0
-        self.position = 0  # examples of the epoch already used
-        self.seconds = 0.0  # the epoch has taken so far
         self.order = self.shuffle()
-        self.loss_history: list[float] = []
-        self.history: list[dict[str, float]] = []
-        self.best_score: float | None = None
         self.best_params: dict[str, np.ndarray] | None = None
         self.averages = _copies(params) if averaging else None
         self._restored = False
@@ -167,56 +129,21 @@ class Solver:
         """The order of an epoch's examples (num_examples,), cut into batches as it comes."""
         return self.rng.permutation(self.num_examples)
 
-    def validate(self) -> dict[str, float]:
-        """Figures of the model as it stands; "score", more is better, chooses the best model.
-        Empty: there is no validation."""
-        return {}
-
     # ---- training ------------------------------------------------------------------------------
 
-    @property
-    def iteration(self) -> int:
-        """Iterations done (int)."""
-        return len(self.loss_history)
-
-    @property
-    def iterations_per_epoch(self) -> int:
-        """Mini-batches an epoch (int), the last of which may be smaller."""
-        return math.ceil(self.num_examples / self.batch_size)
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether patience ran out."""
-        return ran_out(self.patience, self.history)
-
-    def train(self) -> None:
-        """Train until num_epochs epochs are done or patience runs out; then ``params`` are the
-        best validated ones, where there was a validation, else their averages, if there are any.
-
-        Raises KeyboardInterrupt on Ctrl-C, after the iteration at hand and its checkpoint,
-        FloatingPointError where the loss is not finite, and FileExistsError where the checkpoint of
-        another run would be overwritten.
-        """
+    def start(self) -> None:
+        """Write the first checkpoint, unless the training goes on from one. Raises FileExistsError
+        where that of another run would be overwritten."""
         if self.checkpoint and not self._restored:
             if (self.checkpoint / CHECKPOINT).exists():
                 raise FileExistsError(f"{self.checkpoint}: has a checkpoint; restore() it")
             self.save()
             self._restored = True
-        with deferred_interrupt() as interrupted:
-            while self.epoch < self.num_epochs and not self.stopped_early:
-                while self.position < self.num_examples:
-                    self._iterate()
-                    if interrupted() or (
-                        self.checkpoint and self.iteration % self.checkpoint_every == 0
-                    ):
-                        self.save()
-                    if interrupted():
-                        raise KeyboardInterrupt
-                self._finish_epoch()
-                self.save()
-                if interrupted():
-                    raise KeyboardInterrupt
-        self.params.update(_copies(self.best_params or self.averages or {}))
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """Indices of the examples that the epoch has not used yet."""
+        for begin in range(self.position, self.num_examples, self.batch_size):
+            yield self.order[begin : begin + self.batch_size]
 
     def _diverged(self, what, value):
         """Before an update: the parameters are still good."""
@@ -225,10 +152,9 @@ class Solver:
             "or clip_norm may help"
         )
 
-    def _iterate(self) -> None:
-        started = time.perf_counter()
-        examples = self.order[self.position : self.position + self.batch_size]
-        loss, grads = self.loss(examples)
+    def step(self, batch: np.ndarray) -> float:
+        """Update params by the gradients of examples with these indices."""
+        loss, grads = self.loss(batch)
         if not math.isfinite(loss):
             raise self._diverged("loss", loss)
         norm = clip_by_global_norm(grads, self.clip_norm or math.inf)
@@ -238,14 +164,11 @@ class Solver:
         for name, dw in grads.items():  # of the parameters that are trained
             rule(self.params[name], dw, self.optim_configs[name], out=self.params[name])
         self._average()
-        self.position += len(examples)
-        self.loss_history.append(loss)
-        self.seconds += time.perf_counter() - started
-        if self.verbose and (self.iteration - 1) % self.print_every == 0:
+        self.position += len(batch)
+        if self.verbose and self.iteration % self.print_every == 0:
             total = self.num_epochs * self.iterations_per_epoch
-            print(f"(Iteration {self.iteration} / {total}) loss: {loss:.6f}")
-        if self.on_iteration:
-            self.on_iteration(self)
+            print(f"(Iteration {self.iteration + 1} / {total}) loss: {loss:.6f}")
+        return loss
 
     def _average(self) -> None:
         if self.averages is not None:
@@ -264,28 +187,32 @@ class Solver:
         finally:
             self.params.update(own)
 
-    def _finish_epoch(self) -> None:
-        self.epoch += 1
-        losses = self.loss_history[-self.iterations_per_epoch :]
-        figures = {
-            "epoch": self.epoch,
-            "train_loss": float(np.mean(losses)),
-            "seconds": self.seconds,
-        }
+    def figures(self) -> dict[str, float]:
+        """The mean loss of the epoch's batches."""
+        return {"train_loss": float(np.mean(self.loss_history[-self.iterations_per_epoch :]))}
+
+    def judge(self) -> dict[str, float]:
+        """Validate the averages, or where there are none params."""
         with self._averaged():
-            validated = self.validate()
-            score = validated.get("score")
-            if score is not None and (self.best_score is None or score > self.best_score):
-                self.best_score = score
-                self.best_params = _copies(self.params)
-        self.history.append(figures | validated)
+            return super().judge()
+
+    def keep_best(self) -> None:
+        """Remember params."""
+        self.best_params = _copies(self.params)
+
+    def end_epoch(self, validated: dict[str, float]) -> None:
+        """Decay the learning rate; draw the next epoch's order."""
         if self.verbose and validated:
             print(" ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()))
         for config in self.optim_configs.values():
             if "learning_rate" in config:
                 config["learning_rate"] *= self.lr_decay
-        self.position, self.seconds = 0, 0.0
         self.order = self.shuffle()
+
+    def finish(self) -> None:
+        """The best validated parameters are params, where there was a validation, else their
+        averages, if there are any."""
+        self.params.update(_copies(self.best_params or self.averages or {}))
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -312,15 +239,9 @@ class Solver:
             "update_rule": self.update_rule,
             "num_examples": self.num_examples,
             "batch_size": self.batch_size,
-            "epoch": self.epoch,
-            "position": self.position,
-            "seconds": self.seconds,
             "generator": self.rng.bit_generator.state,
             "optim": scalars,
-            "best_score": self.best_score,
-            "history": self.history,
-            "loss_history": self.loss_history,
-        }
+        } | {name: getattr(self, name) for name in PROGRESS}
         tag = f"{self.iteration:07}-{self.epoch:04}"
         storage.write_named(self.checkpoint / CHECKPOINT, tag, state, tensors)
 
@@ -356,8 +277,8 @@ class Solver:
 
     def _checked(self, path: Path, state: dict, tensors: dict[str, np.ndarray]) -> dict:
         """What a checkpoint holds, by the attribute's name, if it can be of this training."""
-        progress = {name: state[name] for name in PROGRESS}
-        check(progress, PROGRESS)
+        progress = {name: state[name] for name in STATE}
+        check(progress, STATE)
         self._check_counts(**progress)
         np.random.default_rng().bit_generator.state = state["generator"]  # does it take it?
         order = tensors.pop("order")
@@ -438,24 +359,3 @@ def _check_like(
             raise ValueError(f"{path}: {what} {name}: expected {want}, got {got}")
         if not np.isfinite(saved[name]).all():
             raise ValueError(f"{path}: {what} {name}: expected finite numbers")
-
-
-@contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C into a flag, so that no update is cut in half; a second one acts at
-    once. Only the main thread may handle signals; in others nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    asked: list[int] = []
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handle(number, frame):
-        asked.append(number)
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, previous)

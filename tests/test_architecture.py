@@ -34,15 +34,23 @@ BELOW = {
     "layers": {"backends", "cells", "options"},
     "weights": {"cells"},
     "nn": {"backends", "cells", "layers", "optional", "options", "storage", "weights"},
-    "solver": {"backends", "optim", "settings", "storage"},
+    "training": {"settings"},
+    "solver": {"backends", "optim", "settings", "storage", "training"},
     "metrics": {"optional", "printing"},
     "settings": set(),
     "runs": {"settings", "storage"},
     "plots": {"figures", "metrics", "printing"},
     "report": {"optional", "printing", "runs", "storage"},
     "vision": {
-        *("figures", "metrics", "optional", "plots", "report", "runs", "settings", "solver"),
+        "figures",
+        "metrics",
+        "optional",
+        "plots",
+        "report",
+        "runs",
+        "settings",
         "storage",
+        "training",
     },
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
@@ -59,7 +67,7 @@ BELOW = {
     "torch": {"backends", "cells", "layers", "nn", "options", "weights"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optional", "printing"),
-        *("report", "settings", "solver", "storage", "text", "vision"),
+        *("report", "settings", "storage", "text", "training", "vision"),
     },
     "__init__": {"backends", "gradcheck", "layers", "optim", "options"},
 }
@@ -94,6 +102,9 @@ OPTIONAL = {
         "benchmarks/peers/*sklearn.py",
     },
 }
+SCREEN = 50  # lines of a function without its docstring
+# The specification of all cells, options and layouts is one walk back through time.
+LONGER = {"backends/reference.py backward"}
 BRINGING = ("captioning", "text", "vision", "torch", "onnx", "keras")  # extras of users
 
 
@@ -143,6 +154,17 @@ def test_optional_packages_stay_in_their_places(name, path):
             continue
         inside = any(fnmatch(name, place) for place in OPTIONAL[package])
         assert inside, f"{name} imports {module}"
+
+
+def test_functions_fit_a_screen():
+    longer = set()
+    for name, path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                docstring = ast.get_docstring(node, clean=False) or ""
+                lines = node.end_lineno - node.lineno - docstring.count("\n")
+                longer |= {f"{name} {node.name}"} if lines > SCREEN else set()
+    assert longer == LONGER
 
 
 def test_rules_name_only_what_exists():

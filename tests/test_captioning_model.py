@@ -166,16 +166,16 @@ def test_scheduled_sampling_puts_in_what_the_model_says(rng):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"label_smoothing": 1}, r"label_smoothing: expected a probability in \[0, 1\), got 1"),
+        ({"label_smoothing": 1}, r"label_smoothing: expected a number in \[0, 1\), got 1"),
         ({"decoder": "soft"}, "decoder: expected one of .'plain', 'attention'., got 'soft'"),
         ({"attention": "hard"}, "attention: expected one of .'additive', 'dot'., got 'hard'"),
         ({"attention_penalty": -1}, "attention_penalty: expected a number of at least 0, got -1"),
-        ({"feature_dropout": -0.1}, "feature_dropout: expected a probability"),
+        ({"feature_dropout": -0.1}, "feature_dropout: expected a number in"),
         ({"cell_type": "gru2"}, "cell_type: expected one of"),
-        ({"dropout": 1.0}, r"dropout: expected a probability in \[0, 1\), got 1.0"),
-        ({"zoneout": 1.5}, r"zoneout: expected a probability in \[0, 1\), got 1.5"),
+        ({"dropout": 1.0}, r"dropout: expected a number in \[0, 1\), got 1.0"),
+        ({"zoneout": 1.5}, r"zoneout: expected a number in \[0, 1\), got 1.5"),
         ({"cell_type": "mgu", "zoneout": 0.1}, "zoneout: expected 0 of mgu, which has none"),
-        ({"recurrent_dropout": "a"}, "recurrent_dropout: expected a probability"),
+        ({"recurrent_dropout": "a"}, "recurrent_dropout: expected a number in"),
         ({"word_to_idx": {"a": 0}}, "word_to_idx: expected an entry for <NULL>"),
     ],
 )

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fastrnn import cli, storage
 from fastrnn.cli import classify, progress
-from fastrnn.text import grammar, programs
+from fastrnn.text import grammar, prediction, programs
 from fastrnn.text.corpus import Corpus, read_labelled, split
 from fastrnn.text.model import TextModel
 from fastrnn.text.settings import SETTINGS
@@ -515,7 +515,7 @@ def expected_rows(folder, proba=False):
     return rows
 
 
-@pytest.mark.parametrize("chunk", [0, 1, 30, programs.CHUNK])
+@pytest.mark.parametrize("chunk", [0, 1, 30, prediction.CHUNK])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", ["", "end"])
 def test_predict_keeps_order_and_count(capsys, trained, tmp_path, monkeypatch, chunk, end, last):

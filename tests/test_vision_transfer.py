@@ -1340,7 +1340,7 @@ def test_a_training_without_mixed_precision_goes_on_with_it(tmp_path):
             num_epochs=2, iterations_per_epoch=1, amp=amp, checkpoint=path,
         )  # fmt: skip
 
-    training(amp=False).run()
+    training(amp=False).train()
     again = training(amp=True)
     again.restore()
     assert again.epoch == 2

@@ -16,7 +16,7 @@ from fastrnn.benchmarks.cases import Case
 from fastrnn.benchmarks.models import CELLS, LAYERS
 from fastrnn.benchmarks.operands import WAYS, Operands, captioner
 from fastrnn.benchmarks.peers import Idiom
-from fastrnn.captioning.captioner import NULL
+from fastrnn.captioning.vocabulary import NULL
 from fastrnn.weights import Layer, from_torch, to_torch
 
 # Ours, in the order of a module's parameters, which are these for each direction.

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fastrnn.captioning import decode
+from fastrnn.captioning.vocabulary import END, NULL, START, UNK
 
-NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
 
 

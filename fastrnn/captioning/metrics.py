@@ -13,10 +13,9 @@ from sys import intern
 
 import numpy as np
 
-from fastrnn.captioning.captioner import END, START, UNK
 from fastrnn.captioning.data import SPLITS, sample_coco_minibatch
 from fastrnn.captioning.model import CaptioningRNN
-from fastrnn.captioning.vocabulary import decode_captions, tokenize
+from fastrnn.captioning.vocabulary import END, START, UNK, decode_captions, tokenize
 from fastrnn.optional import require
 
 # An unknown word is no word: it matches nothing, not even an unknown word of a reference.

@@ -11,13 +11,16 @@ import numpy as np
 
 from fastrnn.backends import use_backend
 from fastrnn.captioning import decode
-from fastrnn.captioning.captioner import START, Captioner
-from fastrnn.captioning.decoders import ATTENTION, DECODERS, Attention, Plain, Ready
-from fastrnn.layers import checks, dense, losses
+from fastrnn.captioning.captioner import Captioner
+from fastrnn.captioning.decoders import Attention, Plain, Ready
+from fastrnn.captioning.settings import OF_MODEL
+from fastrnn.captioning.vocabulary import START
+from fastrnn.layers import dense, losses
 from fastrnn.layers.dropout import dropout
 from fastrnn.nn import init, single
 from fastrnn.nn.graphs import Graph, write
 from fastrnn.nn.stack import Form
+from fastrnn.settings import check, one_of, plain, recorded
 from fastrnn.weights import Layer
 
 SHAPING = "decoder", "attention", "attention_dim", "tied"  # what of the options shapes depend on
@@ -51,6 +54,22 @@ def shapes(
     }
 
 
+def _initial(sizes, dtype, rng):
+    """Parameters before training."""
+
+    def initial(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name.startswith("b"):
+            return np.zeros(shape, dtype)
+        if name == "u":
+            return init.of_units(rng, *shape).astype(dtype)
+        if name.startswith(("gain", "shift")):
+            return np.full(shape, float(name.startswith("gain")), dtype)
+        scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
+        return (scale * rng.standard_normal(shape)).astype(dtype)
+
+    return {name: initial(name, shape) for name, shape in sizes.items()}
+
+
 class CaptioningRNN(Captioner):
     """Image captioning with a recurrent network (course notes on captioning; Karpathy and Fei-Fei
     2015, Vinyals et al. 2015): h_0 = features W_proj + b_proj, then at every step the word so far
@@ -58,25 +77,26 @@ class CaptioningRNN(Captioner):
 
     Parameters: word_to_idx, word to index in [0, V), with <NULL> and, to sample, <START> and <END>;
     input_dim D; wordvec_dim W; hidden_dim H; cell_type "rnn", "lstm", "gru", "mgu", "min_gru",
-    "min_lstm", "ind_rnn", "layer_norm_lstm" or "layer_norm_gru"; dtype; dropout, the probability of
-    dropping a word vector's or a hidden state's element in training; zoneout, that of a unit to
-    stay as it was a word before, in h and of an lstm in c (in sampling the mean of both; Krueger et
-    al. 2017); recurrent_dropout, of h before its product with Wh, the same units at every word of a
-    caption (Gal and Ghahramani 2016), both of rnn, lstm and gru; feature_dropout, of a picture's
-    features; decoder "plain" or "attention", which looks at a grid of features before every word
-    (decoders.Attention), by a network ("additive", Xu et al. 2015) or by scaled dot products
-    ("dot") of attention_dim units; attention_penalty, the weight of its penalty; label_smoothing,
-    how much of a word's target is spread over the vocabulary in training (Szegedy et al. 2016);
-    tied, whether words are scored by their vectors (Press and Wolf 2017); backend (None: the
-    current one); seed of the initial parameters; params, to have in their place.
+    "min_lstm", "ind_rnn", "layer_norm_lstm" or "layer_norm_gru"; dtype; backend (None: the current
+    one); seed of the initial parameters; params, to have in their place; of the settings OF_MODEL,
+    all of which are off unless given, dropout, the probability of dropping a word vector's or a
+    hidden state's element in training; zoneout, that of a unit to stay as it was a word before, in
+    h and of an lstm in c (in sampling the mean of both; Krueger et al. 2017); recurrent_dropout, of
+    h before its product with Wh, the same units at every word of a caption (Gal and Ghahramani
+    2016), both of rnn, lstm and gru; feature_dropout, of a picture's features; decoder "plain" or
+    "attention", which looks at a grid of features before every word (decoders.Attention), by a
+    network ("additive", Xu et al. 2015) or by scaled dot products ("dot") of attention_dim units;
+    attention_penalty, the weight of its penalty; label_smoothing, how much of a word's target is
+    spread over the vocabulary in training (Szegedy et al. 2016); tied, whether words are scored by
+    their vectors (Press and Wolf 2017).
 
-    Attributes: params, a dict of W_proj (D, H), b_proj (H,), W_embed (V, W), Wx (W, G*H),
-    Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4 (lstm, gates i f o g)
-    or 3 (gru, gates r z n), and so on as fastrnn's functions have them: a min_gru and a min_lstm
-    have no Wh, an ind_rnn has u (H,), with layer normalisation come the fields of LayerNorm; with
-    attention W_query (H, A), W_key (D, A), b_key (A,), w_look (A,) unless it is "dot", and
-    Wx (W + D, G*H); tied, W_out (H, W) in the place of W_vocab, which is W_out times the transpose
-    of W_embed.
+    Attributes: the parameters by their names; params, a dict of W_proj (D, H), b_proj (H,), W_embed
+    (V, W), Wx (W, G*H), Wh (H, G*H), b (G*H,), W_vocab (H, V), b_vocab (V,) with G = 1 (rnn), 4
+    (lstm, gates i f o g) or 3 (gru, gates r z n), and so on as fastrnn's functions have them: a
+    min_gru and a min_lstm have no Wh, an ind_rnn has u (H,), with layer normalisation come the
+    fields of LayerNorm; with attention W_query (H, A), W_key (D, A), b_key (A,), w_look (A,) unless
+    it is "dot", and Wx (W + D, G*H); tied, W_out (H, W) in the place of W_vocab, which is W_out
+    times the transpose of W_embed.
     Raises ValueError for a parameter out of range.
     """
 
@@ -90,68 +110,20 @@ class CaptioningRNN(Captioner):
         dtype: type = np.float32,
         *,
         dropout: float = 0.0,
-        zoneout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        feature_dropout: float = 0.0,
-        decoder: str = "plain",
-        attention: str = "additive",
-        attention_dim: int = 128,
-        attention_penalty: float = 0.0,
-        label_smoothing: float = 0.0,
-        tied: bool = False,
         backend: str | None = None,
         seed: int | None = None,
         params: dict[str, np.ndarray] | None = None,
+        **options: object,
     ) -> None:
-        if cell_type not in single.CELLS:
-            raise ValueError(f"cell_type: expected one of {[*single.CELLS]}, got {cell_type!r}")
-        for name, value, known in (
-            ("decoder", decoder, DECODERS),
-            ("attention", attention, ATTENTION),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}: expected one of {[*known]}, got {value!r}")
-        if not 0 <= attention_penalty < np.inf:
-            raise ValueError(
-                f"attention_penalty: expected a number of at least 0, got {attention_penalty!r}"
-            )
+        check({"cell_type": cell_type}, {"cell_type": one_of(*single.CELLS)})
+        options = recorded(plain({"dropout": dropout, **options}), OF_MODEL)
+        single.form(cell_type, options["zoneout"], options["recurrent_dropout"])  # or refuses
         super().__init__(word_to_idx)
-        self.decoder, self.attention, self.attention_dim = decoder, attention, attention_dim
-        self.attention_penalty = float(attention_penalty)
-        self.cell_type = cell_type
-        self.dtype = np.dtype(dtype)
-        self.dropout = checks.probability("dropout", dropout)
-        self.zoneout = checks.probability("zoneout", zoneout)
-        self.recurrent_dropout = checks.probability("recurrent_dropout", recurrent_dropout)
-        self.feature_dropout = checks.probability("feature_dropout", feature_dropout)
-        self.label_smoothing = checks.probability("label_smoothing", label_smoothing)
-        self.tied = checks.flag("tied", tied)
-        single.form(cell_type, zoneout, recurrent_dropout)  # refuses what the cell has not
-        self.backend = backend
-        rng = np.random.default_rng(seed)
-
-        def initial(name: str, shape: tuple[int, ...]) -> np.ndarray:
-            if name.startswith("b"):
-                return np.zeros(shape, dtype)
-            if name == "u":
-                return init.of_units(rng, *shape).astype(dtype)
-            if name.startswith(("gain", "shift")):
-                return np.full(shape, float(name.startswith("gain")), dtype)
-            scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
-            return (scale * rng.standard_normal(shape)).astype(dtype)
-
-        sizes = shapes(
-            len(word_to_idx),
-            input_dim,
-            wordvec_dim,
-            hidden_dim,
-            cell_type,
-            decoder=decoder,
-            attention=attention,
-            attention_dim=attention_dim,
-            tied=tied,
-        )
-        self.params = params or {name: initial(name, shape) for name, shape in sizes.items()}
+        vars(self).update(options)
+        self.cell_type, self.dtype, self.backend = cell_type, np.dtype(dtype), backend
+        shaping = {name: options[name] for name in SHAPING}
+        sizes = shapes(len(word_to_idx), input_dim, wordvec_dim, hidden_dim, cell_type, **shaping)
+        self.params = params or _initial(sizes, dtype, np.random.default_rng(seed))
 
     @property
     def form(self) -> Form:

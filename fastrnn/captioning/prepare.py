@@ -15,8 +15,10 @@ from fastrnn.captioning.data import SPLITS, TEST, write_coco_data
 from fastrnn.captioning.features import Progress, batches, check_backbone
 from fastrnn.captioning.files import CaptionFile, match, read_captions
 from fastrnn.captioning.partial import Partial, Rows, blocks, stamp
+from fastrnn.captioning.settings import PREPARE
 from fastrnn.captioning.vocabulary import build_vocabulary, encode, tokenize
 from fastrnn.optional import require
+from fastrnn.settings import completed
 from fastrnn.storage import check_folder, locked, named
 
 ALL = (*SPLITS, TEST)
@@ -44,42 +46,30 @@ def prepare(
     captions: Path | str,
     out: Path | str,
     *,
-    backbone: str = "squeezenet1_1",
-    weights: str = "default",
-    view: str = "centre",
-    pca: int = 512,
-    val: float = 0.125,
-    split: str | None = None,
-    min_count: int = 2,
-    max_words: int = 15,
-    strict: bool = False,
-    seed: int = 0,
     progress: Progress = iter,
     note: Callable[[str], object] = lambda _: None,
+    **settings: object,
 ) -> Report:
     """Build vocabulary, splits and features and write them in the published layout.
 
-    Inputs: images, a folder; captions, a file for read_captions; out, the folder to write;
-    backbone, weights and view for features.batches; pca, most principal components of them to keep
-    as well, scaled to unit variance (0: none); val, the fraction of pictures, or with 1 and more
-    their number, for
+    Inputs: images, a folder; captions, a file for read_captions; out, the folder to write; note
+    gets a line on what the captions file was taken for, and on what an earlier call, which was
+    killed, had done: this one goes on from there; settings of PREPARE: backbone, weights and view
+    for features.batches; pca, most principal components of them to keep as well, scaled to unit
+    variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
     validation, drawn by picture from seed where the captions file names no splits; split, the one
     in which all pictures are to be, of a data set that is there to evaluate on; min_count,
     occurrences in training captions below which a word is <UNK>; max_words, words kept of a
     training caption (others stay whole, up to MOST_WORDS); strict, to refuse where otherwise
-    something is left out; note gets a line on what the captions file was taken for, and on what an
-    earlier call, which was killed, had done: this one goes on from there.
+    something is left out.
     A picture that cannot be read, a caption whose picture is missing, a caption without words and a
     picture without captions are left out and named in the report; with strict, or where half of the
     pictures or more are lost, nothing is written.
     Raises ValueError, FileNotFoundError or OSError; a data set that was in out is whole then.
     """
-    if split not in (None, *ALL):
-        raise ValueError(f"split: expected one of {', '.join(ALL)}, got {split!r}")
-    if pca < 0:
-        raise ValueError(f"pca: expected at least 1 component, or 0 for none, got {pca}")
+    s = completed(settings, PREPARE)
     check_folder(out)
-    check_backbone(backbone)
+    check_backbone(s["backbone"])
     if not Path(images).is_dir():
         raise NotADirectoryError(f"{images}: no such folder")
     read = read_captions(captions)
@@ -87,20 +77,21 @@ def prepare(
     file = _of_folder(read, Path(images))
 
     def divided(names: list[str], problems: list[str]) -> dict[str, str]:
-        _refuse(strict, problems)
+        _refuse(s["strict"], problems)
         _check_enough(images, captions, len(names), len(read.captions), problems)
-        return _divided(captions, names, file.splits, split, val, seed)
+        return _divided(captions, names, file.splits, s["split"], s["val"], s["seed"])
 
     wanted = sorted(file.captions)
     divided(wanted, file.problems)  # what is certain to be refused is so before the work
-    source = {"backbone": backbone, "weights": _remembered(weights), "view": view}
+    source = {name: s[name] for name in ("backbone", "weights", "view")}
+    source["weights"] = _remembered(s["weights"])
     paths = {name: Path(images, name) for name in wanted}
     with _extracted(Path(out), paths, source, progress, note) as (store, unreadable):
         problems = file.problems + [f"{n}: cannot be read ({why})" for n, why in unreadable.items()]
         names = [name for name in wanted if name not in unreadable]
         splits = divided(names, problems)
         source["images"] = str(Path(images).resolve())
-        limits = {"pca": pca, "min_count": min_count, "max_words": max_words}
+        limits = {name: s[name] for name in ("pca", "min_count", "max_words")}
         report = write(
             out, names, store.rows(names), file.captions, splits, **limits, source=source
         )
@@ -235,24 +226,13 @@ def write(
     learnt = members["train"] or range(len(names))  # what there is, where nothing is trained on
     idx_to_word = build_vocabulary((c for i in learnt for c in words[names[i]]), min_count)
     word_to_idx = {word: i for i, word in enumerate(idx_to_word)}
-    content, cut = {}, 0
+    content = {}
     for split, rows in members.items():
-        if not rows and split not in SPLITS:
-            continue
-        most = max_words if split == "train" else MOST_WORDS
-        chosen = [names[i] for i in rows]
-        said = [caption for name in chosen for caption in words[name]]
-        content[split] = {
-            "captions": encode(said, word_to_idx, most),
-            "image_idxs": [k for k, name in enumerate(chosen) for _ in words[name]],
-            "features": features.take(rows),
-            "urls": chosen,
-            "texts": [
-                _line(*pair) for n in chosen for pair in zip(captions[n], words[n], strict=True)
-            ],
-        }
-        if split != "train":
-            cut += sum(len(caption) > most for caption in said)
+        if rows or split in SPLITS:
+            chosen = [names[i] for i in rows]
+            most = max_words if split == "train" else MOST_WORDS
+            content[split] = _said(chosen, captions, words, word_to_idx, most)
+            content[split] |= {"features": features.take(rows), "urls": chosen}
     reduction = None
     if pca and members["train"]:
         reduction = mean, components = fit_pca(content["train"]["features"], pca)
@@ -260,21 +240,23 @@ def write(
         for split in content.values():
             split["features_pca"] = split["features"].changed(reduced)
     write_coco_data(out, idx_to_word, content, source=source, reduction=reduction)
-    images = {split: len(members[split]) for split in ALL}
-    texts = {split: len(content[split]["captions"]) if split in content else 0 for split in ALL}
+    images = {f"{split}_images": len(rows) for split, rows in members.items()}
+    texts = {f"{s}_captions": len(content[s]["captions"]) if s in content else 0 for s in ALL}
     width = features.shape[1] if reduction is None else components.shape[1]
-    return Report(
-        images["train"],
-        images["val"],
-        texts["train"],
-        texts["val"],
-        len(idx_to_word),
-        width,
-        problems=[],
-        test_images=images[TEST],
-        test_captions=texts[TEST],
-        cut=cut,
-    )
+    scored = (c for name in names if splits[name] != "train" for c in words[name])
+    cut = sum(len(caption) > MOST_WORDS for caption in scored)
+    counts = {"vocabulary": len(idx_to_word), "features": width, "cut": cut}
+    return Report(**images, **texts, **counts, problems=[])
+
+
+def _said(names, captions, words, word_to_idx, most):
+    """The captions of a split's pictures, as words and as they were written."""
+    lines = [_line(*pair) for n in names for pair in zip(captions[n], words[n], strict=True)]
+    return {
+        "captions": encode([c for name in names for c in words[name]], word_to_idx, most),
+        "image_idxs": [k for k, name in enumerate(names) for _ in words[name]],
+        "texts": lines,
+    }
 
 
 def _line(caption: str, words: list[str]) -> str:

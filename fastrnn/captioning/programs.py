@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import evaluation, features, prepare, report, views
-from fastrnn.captioning.captioner import NULL, Captioner, Ensemble
+from fastrnn.captioning.captioner import Captioner, Ensemble
 from fastrnn.captioning.heatmaps import plot_looks, seen_part
 from fastrnn.captioning.metrics import words_of
 from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
@@ -19,6 +19,7 @@ from fastrnn.captioning.plots import plot_curves
 from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
 from fastrnn.captioning.settings import OF_MODEL, SETTINGS, complete
 from fastrnn.captioning.training import CaptioningSolver
+from fastrnn.captioning.vocabulary import NULL
 from fastrnn.plots import gallery
 from fastrnn.printing import printable
 from fastrnn.solver import CHECKPOINT, Solver, check_shapes
@@ -29,6 +30,8 @@ SCENES = {"train": 5000, "val": 250}  # pictures, where there are no data
 GALLERY_RANDOM, GALLERY_ENDS = 8, 4  # pictures; as many of the best as of the worst
 GALLERY_OF = 200  # pictures of which a training shows some
 HEATMAPS = 4  # pictures
+# Settings that CaptioningSolver takes under the same names.
+OF_SOLVER = "update_rule", "lr_decay", "batch_size", "averaging", "scheduled_sampling", "seed"
 SAYING = {"suppress_unk": True, "block_ngrams": 3}  # as the commands do unless they are told
 
 
@@ -39,54 +42,41 @@ class Job:
         self.folder, self.base, self.settings = folder, base, settings
         if settings["pca"] is None:
             settings["pca"] = coco.has_pca(base)
-        pca, seed = settings["pca"], settings["seed"]
-        self.data = coco.load_coco_data(base, settings["max_train"], pca, seed=seed)
-        looks = settings["decoder"] == "attention"
-        if looks:
-            self.data = views.with_grids(self.data, base)
-        elif settings["views"]:
-            self.data = views.with_views(self.data, base)
-        for split in coco.SPLITS:
-            self.data[f"{split}_features"].check_finite()
-        if not len(self.data["train_captions"]):
-            raise ValueError(f"{base}: no captions to train on")
+        self.data = _read(base, settings)
         self.cut = _cut(self.data, "val")
-        words, D = self.data["word_to_idx"], self.data["train_features"].shape[-1]
-        sizes = D, settings["wordvec"], settings["hidden"], settings["cell"]
-        shaping = {name: settings[name] for name in SHAPING}
-        check_shapes(folder, shapes(len(words), *sizes, **shaping))
-        model = CaptioningRNN(
-            words,
-            *sizes,
-            **{name: settings[name] for name in OF_MODEL},
-            backend=settings["backend"],
-            seed=seed,
-        )
-        if settings["embeddings"] and not (folder / CHECKPOINT).exists():
-            found = load_vectors(settings["embeddings"], words)
-            model.take_vectors(found.words, found.vectors)
+        model = self._model()
         self.solver = CaptioningSolver(
             model,
             self.data,
             val_every=1,
-            update_rule=settings["update_rule"],
             optim_config={"learning_rate": settings["learning_rate"]},
-            lr_decay=settings["lr_decay"],
             num_epochs=settings["epochs"],
-            batch_size=settings["batch_size"],
             clip_norm=settings["clip_norm"] or None,
             patience=settings["patience"] or None,
-            averaging=settings["averaging"],
-            scheduled_sampling=settings["scheduled_sampling"],
-            seed=seed,
+            **{name: settings[name] for name in OF_SOLVER},
             verbose=False,
             checkpoint=folder,
         )
-        if looks:
+        if settings["decoder"] == "attention":
             reduction = coco.reduction_in(views.grid_file(base, "train"))
         else:
-            reduction = coco.pca_reduction(base) if pca else None
-        self.run = Run(model, settings, str(base), coco.feature_source(base, pca), reduction)
+            reduction = coco.pca_reduction(base) if settings["pca"] else None
+        source = coco.feature_source(base, settings["pca"])
+        self.run = Run(model, settings, str(base), source, reduction)
+
+    def _model(self) -> CaptioningRNN:
+        """The untrained model."""
+        settings = self.settings
+        words, D = self.data["word_to_idx"], self.data["train_features"].shape[-1]
+        sizes = D, settings["wordvec"], settings["hidden"], settings["cell"]
+        shaping = {name: settings[name] for name in SHAPING}
+        check_shapes(self.folder, shapes(len(words), *sizes, **shaping))
+        options = {name: settings[name] for name in (*OF_MODEL, "backend", "seed")}
+        model = CaptioningRNN(words, *sizes, **options)
+        if settings["embeddings"] and not (self.folder / CHECKPOINT).exists():
+            found = load_vectors(settings["embeddings"], words)
+            model.take_vectors(found.words, found.vectors)
+        return model
 
     def summary(self) -> str:
         """What is about to be trained, in a line."""
@@ -135,6 +125,20 @@ class Job:
             scores = {"model": own, **evaluation.beside(held, training)}
             report.write(self.folder, "val", held, samples, scores, self.solver, looks)
         return metrics
+
+
+def _read(base: Path, settings: dict[str, object]) -> dict[str, object]:
+    """The data set as the model of these settings sees it."""
+    data = coco.load_coco_data(base, settings["max_train"], settings["pca"], seed=settings["seed"])
+    if settings["decoder"] == "attention":
+        data = views.with_grids(data, base)
+    elif settings["views"]:
+        data = views.with_views(data, base)
+    for split in coco.SPLITS:
+        data[f"{split}_features"].check_finite()
+    if not len(data["train_captions"]):
+        raise ValueError(f"{base}: no captions to train on")
+    return data
 
 
 def _cut(data: dict[str, object], split: str) -> int:

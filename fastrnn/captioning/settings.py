@@ -1,6 +1,9 @@
-"""Settings of a captioner, from which `fastrnn caption train` has its options."""
+"""Settings of a captioner and of a data set to be prepared, from which `fastrnn caption train` and
+`fastrnn caption prepare` have their options."""
 
+from fastrnn.captioning.data import SPLITS, TEST
 from fastrnn.captioning.decoders import ATTENTION, DECODERS
+from fastrnn.captioning.features import VIEWS
 from fastrnn.nn import single
 from fastrnn.optim import RULES
 from fastrnn.settings import (
@@ -9,6 +12,7 @@ from fastrnn.settings import (
     POSITIVE,
     SHARE,
     SWITCH,
+    TEXT,
     Setting,
     completed,
     integer,
@@ -123,3 +127,45 @@ def of_file(written: dict[str, object]) -> dict[str, object]:
     """All settings of a run, of this version or an earlier one. Raises ValueError where they are
     not what such a version has written."""
     return recorded(written, SETTINGS)
+
+
+# Of a data set.
+PREPARE = {
+    "backbone": Setting("squeezenet1_1", TEXT, "torchvision model.", heading="Features"),
+    "weights": Setting(
+        "default",
+        TEXT,
+        "Its weights: a file, default (torchvision downloads them) or none (random).",
+        heading="Features",
+    ),
+    "view": Setting(
+        "centre",
+        one_of(*VIEWS),
+        "What the network is shown: the square in a picture's centre, or the whole, squeezed.",
+        heading="Features",
+    ),
+    "pca": Setting(512, integer(0), "Most principal components; 0: none.", heading="Features"),
+    "min_count": Setting(2, integer(1), "Rarer words become <UNK>.", heading="Captions"),
+    "max_words": Setting(
+        15,
+        integer(1),
+        "Words of a training caption; others are whole, up to 100.",
+        heading="Captions",
+    ),
+    "val": Setting(
+        0.125,
+        POSITIVE,
+        "Validation pictures: a fraction, or from 1 on their number.",
+        heading="Splits",
+    ),
+    "split": Setting(
+        None,
+        one_of(None, *SPLITS, TEST),
+        "Put all pictures into this split, of a data set to evaluate on.",
+        heading="Splits",
+    ),
+    "seed": Setting(0, integer(0), "Of the split.", heading="Splits"),
+    "strict": Setting(
+        False, SWITCH, "Refuse where else something would be left out.", heading="Run"
+    ),
+}

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fastrnn.captioning.captioner import END, NULL, START, UNK
 from fastrnn.tokens import words
 
-SPECIAL = [NULL, START, END, UNK]
+NULL, START, END, UNK = SPECIAL = ["<NULL>", "<START>", "<END>", "<UNK>"]
 
 
 def tokenize(caption: str) -> list[str]:

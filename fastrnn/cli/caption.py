@@ -8,21 +8,23 @@ from pathlib import Path
 import click
 
 from fastrnn.captioning import evaluation, programs
-from fastrnn.captioning.settings import SETTINGS, complete
+from fastrnn.captioning.settings import PREPARE, SETTINGS, complete
 from fastrnn.cli.options import (
     FILE,
     FOLDER,
     OUTPUT,
     Command,
-    Within,
+    Option,
     check_output,
     given,
     options_of,
+    usage,
 )
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.cli.report import OPEN, show
 from fastrnn.report import PAGE
+from fastrnn.settings import completed
 from fastrnn.storage import is_stdout, writing
 
 SEVERAL = click.option(
@@ -66,7 +68,7 @@ def command() -> None:
     """
 
 
-@command.command("prepare")
+@command.command("prepare", cls=Command)
 @click.option("--images", type=FOLDER, required=True, help="Folder of pictures.")
 @click.option(
     "--captions",
@@ -76,70 +78,24 @@ def command() -> None:
     "Karpathy's dataset JSON; Flickr8k.token.txt; Flickr30k's results.csv.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Data folder to write.")
-@click.option("--backbone", default="squeezenet1_1", show_default=True, help="torchvision model.")
-@click.option(
-    "--weights",
-    default="default",
-    show_default=True,
-    help='Its weights: a file, "default" (torchvision downloads them) or "none" (random).',
-)
-@click.option(
-    "--view",
-    type=click.Choice(["centre", "whole"]),
-    default="centre",
-    show_default=True,
-    help="What the network is shown: the square in a picture's centre, or the whole, squeezed.",
-)
-@click.option(
-    "--pca",
-    type=click.IntRange(0),
-    default=512,
-    show_default=True,
-    help="Most principal components; 0: none.",
-)
-@click.option(
-    "--val",
-    type=Within(min=0, min_open=True),
-    default=0.125,
-    show_default=True,
-    help="Validation pictures: a fraction, or from 1 on their number.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["train", "val", "test"]),
-    help="Put all pictures into this split, of a data set to evaluate on.",
-)
-@click.option(
-    "--min-count",
-    type=click.IntRange(1),
-    default=2,
-    show_default=True,
-    help="Rarer words become <UNK>.",
-)
-@click.option(
-    "--max-words",
-    type=click.IntRange(1),
-    default=15,
-    show_default=True,
-    help="Words of a training caption; others are whole, up to 100.",
-)
+@options_of(PREPARE)
 @click.option(
     "--grid",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
-    help="Components of a grid of places to keep, too, for attention; 0: none.",
+    cls=Option,
+    heading="Features",
+    help="Components of a grid of places to keep, too, for attention. [0: none]",
 )
 @click.option(
     "--views",
     type=click.IntRange(0),
     default=0,
-    show_default=True,
-    help="Crops and mirrors of a training picture to keep, too, to learn from.",
+    cls=Option,
+    heading="Features",
+    help="Crops and mirrors of a training picture to keep, too, to learn from. [0: none]",
 )
-@click.option("--strict", is_flag=True, help="Refuse where else something would be left out.")
-@click.option("--seed", default=0, show_default=True, help="Of the split.")
-def prepare(images, captions, out, grid, views, **options) -> None:
+def prepare(images, captions, out, grid, views, **settings) -> None:
     """Turn a folder of pictures and their captions into a data set.
 
     A picture that cannot be read, a caption without a picture or without words and a picture
@@ -154,13 +110,17 @@ def prepare(images, captions, out, grid, views, **options) -> None:
     from fastrnn.captioning.prepare import MOST_WORDS, prepare
     from fastrnn.captioning.views import add_grids, add_views
 
+    with usage():
+        settings = completed(given(settings), PREPARE)
     for name, wanted in (("--grid", grid), ("--views", views)):
-        if wanted and options["split"] in ("val", "test"):
-            reason = f"expected none with --split {options['split']}: they are learnt from training"
+        if wanted and settings["split"] in ("val", "test"):
+            reason = (
+                f"expected none with --split {settings['split']}: they are learnt from training"
+            )
             raise click.BadParameter(reason, param_hint=name)
     try:
         shown = bar("features", "image")
-        report = prepare(images, captions, out, progress=shown, note=say, **options)
+        report = prepare(images, captions, out, progress=shown, note=say, **settings)
     except KeyboardInterrupt:
         if (out / ROWS).exists():
             say("the same command goes on from here", err=True)
@@ -182,7 +142,7 @@ def prepare(images, captions, out, grid, views, **options) -> None:
         f"{report.features} features, {len(report.problems)} left out"
     )
     if views:
-        add_views(out, views, seed=options["seed"], progress=bar("views", "image"))
+        add_views(out, views, seed=settings["seed"], progress=bar("views", "image"))
         say(f"{out}: {views} views of every training picture")
     if grid:
         places, components = add_grids(out, grid, progress=bar("grids", "image"))
@@ -213,10 +173,8 @@ def train(data, out, resume, opens, **settings) -> None:
     settings = given(settings)
     if resume and out is None:
         raise click.UsageError("--resume needs --out")
-    try:
+    with usage():
         complete(settings)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     started = time.perf_counter()
     if resume:
         work = programs.resume(out, data, settings)

@@ -19,6 +19,7 @@ from fastrnn.cli.options import (
     check_output,
     given,
     options_of,
+    usage,
 )
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, file_bar
@@ -28,7 +29,7 @@ from fastrnn.optional import require
 from fastrnn.printing import printable
 from fastrnn.report import PAGE
 from fastrnn.storage import writing
-from fastrnn.text import programs
+from fastrnn.text import prediction, programs
 from fastrnn.text.corpus import ERRORS, NLTK_CORPORA
 from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import as_text
@@ -188,10 +189,8 @@ def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) ->
         raise click.UsageError("TRAIN or --corpus, not both")
     if "train" not in files and files.keys() - {"corpus"} and not resume:
         raise click.UsageError("--dev, --format, --encoding and the like need TRAIN")
-    try:
+    with usage():
         complete(settings)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _print_results(metrics: dict[str, dict], model: str) -> None:
@@ -325,9 +324,9 @@ def predict(run, file, out, line_buffered, proba, top, threshold, **options) -> 
         check_output(out)
     model = TextModel.load(run)
     at_once = line_buffered or (file == "-" and sys.stdin.isatty())
-    chunk = 0 if at_once else programs.CHUNK
+    chunk = 0 if at_once else prediction.CHUNK
     tell, answer = partial(say, err=True), {"proba": proba, "top": top or 0, "threshold": threshold}
-    texts = programs.predict(model, file, **answer, chunk=chunk, tell=tell, **given(options))
+    texts = prediction.predict(model, file, **answer, chunk=chunk, tell=tell, **given(options))
     if out:
         with writing(out, newline="\n") as file:
             file.writelines(texts)

@@ -2,7 +2,8 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import GenericAlias
 from typing import get_args
@@ -55,6 +56,15 @@ def check_output(path: Path, option: str = "--out") -> None:
     if not path.absolute().parent.is_dir():
         raise click.BadParameter(f"{path.parent}: no such folder", param_hint=option)
     check_writable(path)
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """A block that checks what was given: a ValueError in it is wrong usage."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def given(options: dict[str, object]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastrnn.cli.output import say
 from fastrnn.optional import require
 from fastrnn.printing import printable
-from fastrnn.solver import Solver
+from fastrnn.training import Loop
 
 # The validated figure that a training shows, of whichever program, and its name there.
 SHOWN = {
@@ -37,24 +37,24 @@ def file_bar(path: Path) -> Iterator[Callable[[int], object]]:
 
 
 class TrainingBar:
-    """Shows a Solver's iterations with rate, loss, time to go and the best model's figure, of one
-    solver after the other; give it as on_iteration. What is no terminal gets a line an epoch."""
+    """Shows a training's iterations with rate, loss, time to go and the best model's figure, of one
+    training after the other; give it as on_iteration. What is no terminal gets a line an epoch."""
 
     def __init__(self) -> None:
-        self._bar = self._solver = None
-        self._told = 0  # epochs of the solver
+        self._bar = self._loop = None
+        self._told = 0  # epochs of the loop
 
-    def __call__(self, solver: Solver) -> None:
-        if solver is not self._solver:
+    def __call__(self, loop: Loop) -> None:
+        if loop is not self._loop:
             self.close()
-            self._solver, self._told = solver, len(solver.history)
-            total = solver.num_epochs * solver.iterations_per_epoch
+            self._loop, self._told = loop, len(loop.history)
+            total = loop.num_epochs * loop.iterations_per_epoch
             self._bar = require("tqdm").tqdm(
-                total=total, initial=solver.iteration - 1, desc="train", unit="it", disable=None
+                total=total, initial=loop.iteration - 1, desc="train", unit="it", disable=None
             )
         self._bar.update(1)
-        figures = {"epoch": solver.epoch + 1, "loss": f"{solver.loss_history[-1]:.3g}"}
-        scored = (epoch for epoch in solver.history if "score" in epoch)
+        figures = {"epoch": loop.epoch + 1, "loss": f"{loop.loss_history[-1]:.3g}"}
+        scored = (epoch for epoch in loop.history if "score" in epoch)
         best = max(scored, key=lambda epoch: epoch["score"], default={})
         figures |= {f"best {name}": figure for name, figure in _shown(best)}
         self._bar.set_postfix(figures, refresh=False)
@@ -63,12 +63,12 @@ class TrainingBar:
     def _tell(self) -> None:
         """Say how the epochs went that have ended since last time, where nobody sees a bar."""
         if not sys.stderr.isatty():
-            for epoch in self._solver.history[self._told :]:
+            for epoch in self._loop.history[self._told :]:
                 figures = [f"loss {epoch['train_loss']:.4g}"] if "train_loss" in epoch else []
                 figures += map(" ".join, _shown(epoch))
                 said = ", ".join([*figures, f"{epoch['seconds']:.0f} s"])
-                say(f"epoch {epoch['epoch']} of {self._solver.num_epochs}: {said}", err=True)
-        self._told = len(self._solver.history)
+                say(f"epoch {epoch['epoch']} of {self._loop.num_epochs}: {said}", err=True)
+        self._told = len(self._loop.history)
 
     def close(self) -> None:
         """Take the bar off the screen's last line."""

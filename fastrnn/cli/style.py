@@ -5,7 +5,7 @@ from functools import partial
 
 import click
 
-from fastrnn.cli.options import FILE, OUTPUT, Command, Option, given, options_of
+from fastrnn.cli.options import FILE, OUTPUT, Command, Option, given, options_of, usage
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import bar
 from fastrnn.cli.report import OPEN, show
@@ -61,10 +61,8 @@ def command(content, styles, mask, init, out, save_every, resume, opens, **setti
       fastrnn style photo.jpg monet.jpg --backbone vgg19 --optimizer lbfgs --out water.png
     """
     settings = given(settings)
-    try:
+    with usage():
         Settings(**settings)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     for package in PACKAGES:
         require(package)
     options = given({"masks": mask or None, "init": init}) | settings

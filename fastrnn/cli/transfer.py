@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fastrnn.cli.options import FOLDER, OUTPUT, Command, check_output, given, options_of
+from fastrnn.cli.options import FOLDER, OUTPUT, Command, check_output, given, options_of, usage
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
 from fastrnn.cli.report import OPEN, show
@@ -112,10 +112,8 @@ def _check_usage(data: Path | None, settings: dict, out: Path | None, resume: bo
         raise click.UsageError("--resume needs --out")
     if data is None and not resume:
         raise click.UsageError("Missing argument 'DIR'.")
-    try:
+    with usage():
         complete(settings)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 @command.command("evaluate")

@@ -1,4 +1,4 @@
-"""What the commands of `fastrnn classify` do, as functions: train, evaluate, predict.
+"""What the commands of `fastrnn classify` do with a run, as functions: train, evaluate, explain.
 
 A run's folder:
 run.json                settings, and where the data are
@@ -10,7 +10,7 @@ report.html             all that in a page, of what report.json keeps
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
@@ -20,18 +20,17 @@ import numpy as np
 
 from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report, multilabel_report
-from fastrnn.printing import printable
 from fastrnn.settings import OBJECT, TEXT, check, one_of, optional
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text.calibration import log_loss
 from fastrnn.text.compressed import split_member
-from fastrnn.text.corpus import Corpus, name_of, nltk_corpus, read_labelled, read_rows, split
+from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, split
 from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import Explanation
 from fastrnn.text.explanation import explain as explanation_of
-from fastrnn.text.formats import LINES
 from fastrnn.text.grammar import make_reviews
 from fastrnn.text.model import DESCRIPTION, TextModel
+from fastrnn.text.prediction import SEVERAL, texts_of
 from fastrnn.text.report import Judged
 from fastrnn.text.report import write as write_report
 from fastrnn.text.settings import SETTINGS, complete, of_file
@@ -58,8 +57,6 @@ PLAIN = {
 READING = ("encoding", *PLAIN)  # of what run.json says, what read_labelled takes
 REVIEWS = {"train": 10_000, "dev": 2_000}
 HELD_OUT = 0.1  # of the examples, where there are none to validate
-SEVERAL = "|"  # between the predicted labels of a text
-CHUNK = 1 << 18  # characters that are classified together: some thousand lines
 
 # Shows how far the reading of a file is: its block gets what takes the bytes read since last time.
 Watch = Callable[[Path], AbstractContextManager[Callable[[int], object] | None]]
@@ -373,85 +370,6 @@ def _keep(folder: Path, judged: Judged, name: str) -> None:
     runs.add_metrics(folder, {name: report})
 
 
-def predict(
-    model: TextModel,
-    path: Path | str,
-    *,
-    proba: bool = False,
-    top: int = 0,
-    threshold: float | None = None,
-    chunk: int = CHUNK,
-    tell: Callable[[str], object] = lambda said: None,
-    **reading: object,
-) -> Iterator[str]:
-    """Classify the texts of a file, or with "-" of the standard input, as they come.
-
-    Inputs: chunk, characters that are read before they are classified, 0 for every text by itself;
-    in memory there is one chunk, or the longest line; top, how many labels to name with their
-    probabilities, the likeliest first, 0 for those that are predicted alone; threshold, the
-    probability without which no label is named (None: the model's); reading, as read_rows takes it;
-    tell, gets in a line what the file seems to be where that is more than a text a line.
-    Returns: with proba first a line of the columns' names; then for one chunk after the other as
-    many lines as it has texts: labels, and with proba, after tabs, the classes' probabilities.
-    Raises what form_of raises and, when it gets there, what read_rows says.
-    """
-    classes = [*map(printable, model.classes)]
-    lines = _texts(model, path, tell, reading)
-    if proba:
-        yield "\t".join(["label", *map("p({})".format, classes)]) + "\n"
-    for texts in _chunks(lines, chunk):
-        p = model.predict_proba(texts)
-        rows = _answers(model, p, classes, top, threshold)
-        if proba:
-            form = "\t".join(["{}"] + ["{:.6g}"] * len(classes)).format
-            rows = [form(label, *row) for label, row in zip(rows, p.tolist(), strict=True)]
-        yield "\n".join(rows) + "\n"
-
-
-def _texts(
-    model: TextModel, path: Path | str, tell: Callable[[str], object], reading: dict[str, object]
-) -> Iterator[str]:
-    """The texts of a file to predict for."""
-    # What comes slowly is judged by its first line: who sent it waits for the answer.
-    head = {"head": 1} if str(path) == "-" else {}
-    known = {*map(str, model.classes)}
-    form, rows = read_rows(path, classes=known, labelled=False, **head, **reading)
-    if form.kind != LINES and reading.get("file_format", AUTO) == AUTO:
-        tell(f"{name_of(path)}: read as {form}")
-    return (row.text for row in rows)
-
-
-def _answers(
-    model: TextModel, proba: np.ndarray, classes: list[str], top: int, threshold: float | None
-) -> list[str]:
-    """A line a text: its labels, or pairs of label and probability of the top likeliest ones."""
-    least = 0.0 if threshold is None else threshold
-    if top:
-        order = np.argsort(-proba, axis=1, kind="stable")[:, :top].tolist()
-        rows = zip(order, proba.tolist(), strict=True)
-        named = ([f"{classes[i]}\t{p[i]:.6g}" for i in best if p[i] >= least] for best, p in rows)
-        return ["\t".join(pairs) for pairs in named]
-    if model.multilabel:
-        said = model.decide(proba) if threshold is None else proba >= threshold
-        return [SEVERAL.join(classes[i] for i in np.flatnonzero(row)) for row in said]
-    sure = proba.max(axis=1) >= least
-    best = zip(proba.argmax(axis=1).tolist(), sure, strict=True)
-    return [classes[i] if is_sure else "" for i, is_sure in best]
-
-
-def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lines together as soon as they have so many characters, line ends included."""
-    chunk, length = [], 0
-    for line in lines:
-        chunk.append(line)
-        length += len(line) + 1
-        if length >= size:
-            yield chunk
-            chunk, length = [], 0
-    if chunk:
-        yield chunk
-
-
 class Explained(NamedTuple):
     """An explanation, the class that it is of and, where it is known, the true labels."""
 
@@ -483,7 +401,7 @@ def explain(
     if path is None:
         examples = _errors(folder, model, classes, count)
     else:
-        examples = ((text, "") for text in _texts(model, path, tell, reading))
+        examples = ((text, "") for text in texts_of(model, path, tell, reading))
     for text, truth in examples:
         explanation = explanation_of(model, text)
         c = int(explanation.proba.argmax()) if label is None else classes.index(label)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastrnn.optional import require
-from fastrnn.solver import deferred_interrupt
+from fastrnn.training import deferred_interrupt
 from fastrnn.vision.style.checkpoint import State
 from fastrnn.vision.style.objective import TERMS, Objective
 from fastrnn.vision.style.pictures import Picture, Space

@@ -62,7 +62,7 @@ def train_model(
         on_iteration=on_iteration,
         verbose=verbose,
     )
-    training.run()
+    training.train()
     if verbose:
         _report(training)
     return model

@@ -81,5 +81,5 @@ def _train(model, groups, batches, iterations, val, settings, device, options) -
     )
     if training.checkpoint and training.checkpoint.exists():
         training.restore()
-    training.run()
+    training.train()
     return training

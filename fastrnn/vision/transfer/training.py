@@ -1,35 +1,25 @@
-"""Training of torch networks: one loop for every mode, the best weights kept, checkpoints that
-resume bit for bit.
+"""Training of torch networks, alike for every mode: steps, validation, checkpoints that resume bit
+for bit.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastrnn import storage
 from fastrnn.optional import require
-from fastrnn.settings import (
-    FINITE,
-    NOT_NEGATIVE,
-    NUMBER,
-    OBJECT,
-    check,
-    integer,
-    listed,
-    mapped,
-    optional,
-)
-from fastrnn.solver import deferred_interrupt, ran_out
+from fastrnn.settings import NUMBER, OBJECT, check, mapped, optional
+from fastrnn.training import PROGRESS, Loop
 from fastrnn.vision import tensors
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+# Attributes of a Training that a checkpoint has as they are.
+STATE = PROGRESS | {"pretrain": mapped(NUMBER), "best_state": optional(OBJECT)}
 Batches = Iterable[tuple["torch.Tensor", "torch.Tensor"]]
 
 
@@ -94,106 +84,55 @@ class Totals:
         return {f"{phase}_loss": self.loss / n, f"{phase}_accuracy": self.right / n}
 
 
-class Training:
+class Training(Loop):
     """Trains a network in place; afterwards it has the weights of the best validated epoch, and is
     in evaluation mode.
 
-    Parameters: model, on its device; batches(epoch, first), the (inputs, classes) of an epoch from
-    batch number `first` on, of which there are iterations_per_epoch; val, those to validate on;
-    criterion, the mean loss of a batch; optimizer; scheduler (None: constant rates), stepped after
-    every iteration or, with each_epoch, every epoch; num_epochs; patience, epochs without a better
-    score before it stops (None: never); keep_start, whether the weights that it starts from may be
-    the best; val_size, the number of val's examples if it is to be checked; amp, mixed precision;
-    checkpoint, a file that is written after every epoch and on Ctrl-C; identity, which a checkpoint
-    must have to be continued; on_iteration, called with the training after every iteration;
-    verbose, print losses and accuracies.
+    Parameters: model, on its device; batches_of(epoch, first), the (inputs, classes) of an epoch
+    from batch number `first` on; val, those to validate on; criterion, the mean loss of a batch;
+    optimizer; scheduler (None: constant rates), stepped after every iteration or, with each_epoch,
+    every epoch; keep_start, whether the weights that it starts from may be the best; val_size, the
+    number of val's examples if it is to be checked; amp, mixed precision; verbose, print losses and
+    accuracies; the others are the Loop's.
 
-    Attributes: pretrain, val's figures before training; loss_history, of every iteration; history,
-    a dict for every epoch: epoch, train_loss, train_accuracy, val_loss, val_accuracy, score (the
-    accuracy, ties broken by the loss), seconds; best_score; epoch; iteration.
+    Attributes: pretrain, val's figures before training; of history train_loss, train_accuracy,
+    val_loss, val_accuracy, score (the accuracy, ties broken by the loss); the others are the
+    Loop's.
     """
 
     def __init__(
         self,
         model: "torch.nn.Module",
-        batches: Callable[[int, int], Batches],
+        batches_of: Callable[[int, int], Batches],
         val: Batches,
         criterion: Callable,
         optimizer: "torch.optim.Optimizer",
         scheduler: "torch.optim.lr_scheduler.LRScheduler | None",
         *,
         device: "torch.device",
-        num_epochs: int,
-        iterations_per_epoch: int,
         each_epoch: bool = False,
-        patience: int | None = None,
         keep_start: bool = False,
         val_size: int | None = None,
         amp: bool = False,
-        checkpoint: Path | None = None,
-        identity: str = "",
-        on_iteration: Callable[["Training"], None] | None = None,
         verbose: bool = False,
+        **options,
     ) -> None:
-        self.model, self.batches, self.val = model, batches, val
+        super().__init__(**options)
+        self.model, self.batches_of, self.val = model, batches_of, val
         self.criterion, self.optimizer, self.scheduler = criterion, optimizer, scheduler
         self.device, self.amp, self.each_epoch = device, amp, each_epoch
-        self.num_epochs, self.iterations_per_epoch = num_epochs, iterations_per_epoch
-        self.patience, self.keep_start, self.val_size = patience, keep_start, val_size
-        self.checkpoint, self.identity = checkpoint, identity
-        self.on_iteration, self.verbose = on_iteration, verbose
+        self.keep_start, self.val_size, self.verbose = keep_start, val_size, verbose
         self.scaler = require("torch").amp.GradScaler(device.type, enabled=amp)
-
-        self.epoch = 0
-        self.position = 0  # batches of the epoch already used
         self.totals = Totals()
-        self.seconds = 0.0  # the epoch has taken so far
         self._validated = 0  # examples
         self.pretrain: dict[str, float] | None = None
-        self.loss_history: list[float] = []
-        self.history: list[dict[str, float]] = []
-        self.best_score: float | None = None
         self.best_state: dict[str, torch.Tensor] | None = None
 
-    @property
-    def iteration(self) -> int:
-        """Iterations done (int)."""
-        return len(self.loss_history)
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether patience ran out."""
-        return ran_out(self.patience, self.history)
-
-    def run(self) -> None:
-        """Train until num_epochs epochs are done or patience runs out.
-
-        Raises KeyboardInterrupt on Ctrl-C, after the iteration at hand and its checkpoint,
-        FloatingPointError where the loss is not finite, and ValueError where there are no examples
-        or val has not as many as it should have.
-        """
-        if self.pretrain is None:
-            self._start()
-        with deferred_interrupt() as interrupted:
-            while self.epoch < self.num_epochs and not self.stopped_early:
-                train_mode(self.model)
-                clock = time.perf_counter()
-                for inputs, targets in self.batches(self.epoch, self.position):
-                    self._iterate(inputs, targets)
-                    clock, before = time.perf_counter(), clock
-                    self.seconds += clock - before
-                    if interrupted():
-                        self.save()
-                        raise KeyboardInterrupt
-                self._finish_epoch()
-                self.save()
-                if interrupted():
-                    raise KeyboardInterrupt
-        if self.best_state is not None:
-            self.model.load_state_dict(self.best_state)
-        self.model.eval()
-
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Validate the network that training begins with. Raises ValueError where val has not as
+        many examples as it should have."""
+        if self.pretrain is not None:
+            return
         self.pretrain = self.validate()
         if self.val_size not in (None, self._validated):
             raise ValueError(
@@ -201,12 +140,19 @@ class Training:
                 f"gives, got {self.val_size}"
             )
         if self.keep_start:
-            self._keep_best(self.pretrain["score"])
+            self.best_score = self.pretrain["score"]
+            self.keep_best()
         if self.verbose:
             _print("on pretrain", self.pretrain, "val")
 
-    def _iterate(self, inputs: "torch.Tensor", targets: "torch.Tensor") -> None:
-        inputs, targets = inputs.to(self.device), targets.to(self.device)
+    def batches(self) -> Batches:
+        """Those of the epoch from position, a number of batches, on, in training mode."""
+        train_mode(self.model)
+        return self.batches_of(self.epoch, self.position)
+
+    def step(self, batch: tuple["torch.Tensor", "torch.Tensor"]) -> float:
+        """Update the network by the gradients of a batch."""
+        inputs, targets = (a.to(self.device) for a in batch)
         self.optimizer.zero_grad()
         with require("torch").autocast(self.device.type, enabled=self.amp):
             scores = self.model(inputs)
@@ -220,21 +166,12 @@ class Training:
         if self.scheduler is not None and not self.each_epoch and updated:
             self.scheduler.step()
         self.position += 1
-        self.loss_history.append(value)
         self.totals.add(value, scores.detach(), targets)
-        if self.on_iteration:
-            self.on_iteration(self)
+        return value
 
-    def _finish_epoch(self) -> None:
-        self.epoch += 1
-        figures = {"epoch": self.epoch} | self.totals.means("train") | self.validate()
-        self.history.append(figures | {"seconds": self.seconds})
-        if self.scheduler is not None and self.each_epoch:
-            self.scheduler.step()
-        self._keep_best(figures["score"])
-        self.position, self.totals, self.seconds = 0, Totals(), 0.0
-        if self.verbose:
-            _print(f"Epoch {self.epoch}/{self.num_epochs}", figures, "train", "val")
+    def figures(self) -> dict[str, float]:
+        """train_loss and train_accuracy of the epoch."""
+        return self.totals.means("train")
 
     def validate(self) -> dict[str, float]:
         """val_loss, val_accuracy and score of the network as it stands."""
@@ -246,10 +183,23 @@ class Training:
         score = figures["val_accuracy"] - 1e-6 * min(figures["val_loss"], 1e3)
         return figures | {"score": score}
 
-    def _keep_best(self, score: float) -> None:
-        if self.best_score is None or score > self.best_score:
-            self.best_score = score
-            self.best_state = {k: w.clone() for k, w in self.model.state_dict().items()}
+    def keep_best(self) -> None:
+        """Remember the network's weights."""
+        self.best_state = {k: w.clone() for k, w in self.model.state_dict().items()}
+
+    def end_epoch(self, validated: dict[str, float]) -> None:
+        """Step a scheduler of epochs."""
+        if self.scheduler is not None and self.each_epoch:
+            self.scheduler.step()
+        self.totals = Totals()
+        if self.verbose:
+            _print(f"Epoch {self.epoch}/{self.num_epochs}", self.history[-1], "train", "val")
+
+    def finish(self) -> None:
+        """The best weights are the network's, in evaluation mode."""
+        if self.best_state is not None:
+            self.model.load_state_dict(self.best_state)
+        self.model.eval()
 
     # ---- checkpoints -----------------------------------------------------------------------------
 
@@ -264,7 +214,7 @@ class Training:
             return
         torch = require("torch")
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {name: getattr(self, name) for name in PROGRESS}
+        state |= {name: getattr(self, name) for name in STATE}
         state |= {"format": FORMAT, "identity": self.identity, "totals": vars(self.totals)}
         state["generators"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
         tensors.write(self.checkpoint, state)
@@ -284,7 +234,7 @@ class Training:
         for name, part in self._parts().items():
             if state[name]:  # a scaler without mixed precision has none
                 part.load_state_dict(state[name])
-        for name in PROGRESS:
+        for name in STATE:
             setattr(self, name, state[name])
         self.totals = Totals(**state["totals"])
         cpu, *cuda = state["generators"]
@@ -295,7 +245,7 @@ class Training:
     def _check_state(self, state: dict[str, object]) -> None:
         """Raise ValueError or KeyError where a checkpoint cannot be of this training, before
         anything is changed."""
-        check({name: state[name] for name in PROGRESS}, PROGRESS)
+        check({name: state[name] for name in STATE}, STATE)
         Totals(**state["totals"])
         expected = {name: w.shape for name, w in self.model.state_dict().items()}
         for part in ("model", "best_state"):
@@ -320,15 +270,3 @@ def _print(title: str, figures: dict[str, float], *phases: str) -> None:
     for phase in phases:
         loss, accuracy = figures[f"{phase}_loss"], figures[f"{phase}_accuracy"]
         print(f"{phase} Loss: {loss:.4f} Acc: {accuracy:.4f}")
-
-
-# Attributes of a Training that a checkpoint has as they are.
-PROGRESS = {
-    **dict.fromkeys(("epoch", "position"), integer(0)),
-    "seconds": NOT_NEGATIVE,
-    "pretrain": mapped(NUMBER),
-    "loss_history": listed(FINITE),
-    "history": listed(mapped(NUMBER)),
-    "best_score": optional(NUMBER),
-    "best_state": optional(OBJECT),
-}
