@@ -17,9 +17,9 @@ def classifier_report(y: np.ndarray, proba: np.ndarray, classes: Sequence[str]) 
 
     Inputs: y (N,) indices of the true classes; proba (N, C), rows that sum to 1; classes, C names.
     Returns: examples; accuracy; log_loss in nats, a probability of 0 counting as 2.2e-16; brier,
-    summed over classes, and halved where there are two; macro_f1 over all C classes; per_class,
-    name to precision, recall, f1 (0 where undefined) and support; confusion (C, C), rows true,
-    columns predicted, of more than 1,000 classes None; reliability, of each of 10 bins of
+    summed over classes, and halved where there are two; macro_f1 over the classes with examples;
+    per_class, name to precision, recall, f1 (0 where undefined) and support; confusion (C, C), rows
+    true, columns predicted, of more than 1,000 classes None; reliability, of each of 10 bins of
     confidence, ((m - 1) / 10, m / 10], the mean confidence and the accuracy (None in an empty one)
     and the count; ece, the expected calibration error, |accuracy - confidence| averaged over them
     by count (Guo et al. 2017, eq. 3).
@@ -41,7 +41,7 @@ def classifier_report(y: np.ndarray, proba: np.ndarray, classes: Sequence[str]) 
         "log_loss": float(skm.log_loss(y, proba, labels=indices)),
         "brier": float(skm.brier_score_loss(y, proba, labels=indices)),
         "ece": ece,
-        "macro_f1": float(np.mean(scores[2])),
+        "macro_f1": float(np.mean(scores[2], where=scores[3] > 0)),
         "per_class": {name: dict(zip(keys, row, strict=True)) for name, *row in rows},
         "confusion": None if len(names) > MOST_CONFUSED else _confusion(y, predicted, len(names)),
         "reliability": reliability,
@@ -105,11 +105,13 @@ def accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def f1_scores(y: np.ndarray, predicted: np.ndarray, C: int) -> tuple[float, float]:
-    """F1 averaged over all C classes (0 of one without examples and predictions), and of all
-    decisions together; y and predicted as accuracy takes them."""
+    """F1 averaged over the classes with examples, of several labels over all C (0 of one without
+    examples and predictions), and of all decisions together; y and predicted as accuracy takes
+    them."""
     counts = _counts(y, predicted, C)
     macro, micro = _scores(*counts), _scores(*(count.sum() for count in counts))
-    return float(macro["f1"].mean()), float(micro["f1"])
+    there = counts[0] > 0 if y.ndim == 1 else np.ones(C, bool)
+    return float(macro["f1"].mean(where=there)), float(micro["f1"])
 
 
 def _counts(y, predicted, C):

@@ -12,6 +12,7 @@ EXTRAS = {
     "matplotlib": ("matplotlib", "captioning", "text", "vision"),
     "nltk": ("nltk", "captioning", "text"),
     "onnx": ("onnx", "onnx"),
+    "pillow_heif": ("pillow-heif", "heic"),
     "safetensors": ("safetensors", "captioning", "text", "vision", "torch"),
     "sklearn": ("scikit-learn", "text", "vision"),
     "torch": ("torch", "vision", "torch"),

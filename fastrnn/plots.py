@@ -3,16 +3,22 @@ galleries."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
 
 import numpy as np
 
-from fastrnn import figures
-from fastrnn.metrics import shorten
+from fastrnn import figures, fonts
 from fastrnn.printing import printable
 
 MOST_WITH_NUMBERS = 15
 MOST_WITH_NAMES = 40
+# Of names at a matrix: inches that they may take anyhow, and at most.
+WIDTH, WIDEST = 1.8, 4.5
+SLANT = 0.71  # the sine of 45 degrees
+LINE = 1.2  # from a line to the next, in the font's size
+# Of a picture in a gallery: inches, the fonts of its title and its notes, lines of each.
+COLUMN = 3.3
+TITLE, NOTE = 8.5, 7.5
+MOST_LINES = 6
 
 
 def plot_confusion(
@@ -27,14 +33,14 @@ def plot_confusion(
     if counts.shape != shape:
         raise ValueError(f"confusion: expected shape {shape}, got {counts.shape}")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(3 + 0.7 * len(classes), 12)
-    figure = figures.new(side + 1.2, side)
+    ticks = range(0, len(classes), -(-len(classes) // MOST_WITH_NAMES))
+    size = 9 if len(classes) <= MOST_WITH_NUMBERS else 7
+    side = min(max(2.6, 0.7 * len(classes)), 11)  # of the matrix, in inches
+    names, space = _tick_names([printable(classes[i]) for i in ticks], side / len(ticks), size)
+    figure = figures.new(side + space + 1.9, side + SLANT * space + 0.9)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, shrink=0.8, format="{x:.0%}", label="share of the true class")
-    ticks = range(0, len(classes), -(-len(classes) // MOST_WITH_NAMES))
-    names = [shorten(str(classes[i])) for i in ticks]
-    size = 9 if len(classes) <= MOST_WITH_NUMBERS else 7
     axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
     slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(ticks, names, fontsize=size, parse_math=False, **slanted)
@@ -45,6 +51,18 @@ def plot_confusion(
             color = "white" if share > 0.5 else "black"
             axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
     figures.save(figure, path)
+
+
+def _tick_names(names: list[str], apart: float, size: float) -> tuple[list[str], float]:
+    """Names in as many lines as fit between slanted ones so many inches apart, and how wide they
+    are in inches."""
+    lines = max(1, int(SLANT * apart / (LINE * size / 72)))
+    longest = max(fonts.width(name, size) for name in names)
+    # A little wider than an even part, as lines end after words.
+    inches = min(max(WIDTH, 1.25 * longest / lines), WIDEST)
+    parts = [fonts.folded(name, inches, lines, size) for name in names]
+    space = max(fonts.width(line, size) for part in parts for line in part)
+    return ["\n".join(part) for part in parts], space
 
 
 def plot_reliability(path: Path | str, report: dict) -> None:
@@ -139,21 +157,31 @@ def gallery(
 ):
     """A figure of pictures, each below its title, in black or a colour of its own, and above its
     notes, lines in grey; heading stands over all of them."""
-    rows, lines = -(-len(pictures) // columns), 2 if notes else 0
-    figure = figures.new(3.3 * columns, (3.3 + 0.7 * lines) * rows + 0.3)
+    rows = -(-len(pictures) // columns)
+    above = [_folded(title, TITLE, "bold") for title in titles]
+    below = [
+        [line for note in of for line in _folded(note, NOTE)] for of in notes or [()] * len(titles)
+    ]
+    height = COLUMN
+    for texts, size in ((above, TITLE), (below, NOTE)):
+        height += max(map(len, texts), default=0) * LINE * size / 72
+    figure = figures.new(COLUMN * columns, height * rows + 0.3)
     figure.suptitle(heading, fontsize=9, color="0.4")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
-        axis.set(xticks=[], yticks=[], anchor="N")  # titles of a row on one line
+        axis.set(xticks=[], yticks=[], anchor="NW")  # titles of a row on one line
         for spine in axis.spines.values():
             spine.set_visible(False)
-    for i, (axis, picture, title) in enumerate(zip(axes, pictures, titles, strict=False)):
+    for i, (axis, picture) in enumerate(zip(axes, pictures, strict=False)):
         axis.imshow(picture)
         text = {"loc": "left", "parse_math": False}
         color = colors[i] if colors else "black"
-        axis.set_title(
-            fill(printable(title), 44), fontsize=8.5, fontweight="bold", color=color, **text
-        )
-        below = "\n".join(fill(printable(note), 52) for note in (notes[i] if notes else ()))
-        axis.set_xlabel(below, fontsize=7.5, color="0.4", **text)
+        title, note = "\n".join(above[i]), "\n".join(below[i])
+        axis.set_title(title, fontsize=TITLE, fontweight="bold", color=color, **text)
+        axis.set_xlabel(note, fontsize=NOTE, color="0.4", **text)
     return figure
+
+
+def _folded(text: str, size: float, weight: str = "normal") -> list[str]:
+    """A title or note in lines that are as wide as its picture."""
+    return fonts.folded(printable(text), COLUMN - 0.25, MOST_LINES, size, weight)

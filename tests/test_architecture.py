@@ -27,7 +27,8 @@ BELOW = {
     "gradcheck": set(),
     "optim": {"backends", "layers"},
     "storage": {"optional"},
-    "figures": {"optional", "storage"},
+    "figures": {"fonts", "optional", "storage"},
+    "fonts": {"optional"},
     "options": set(),
     "cells": {"options"},
     "backends": {"cells", "options"},
@@ -39,16 +40,10 @@ BELOW = {
     "metrics": {"optional", "printing"},
     "settings": set(),
     "runs": {"settings", "storage"},
-    "plots": {"figures", "metrics", "printing"},
+    "plots": {"figures", "fonts", "metrics", "printing"},
     "report": {"optional", "printing", "runs", "storage"},
     "vision": {
-        "figures",
-        "metrics",
-        "optional",
-        "plots",
-        "report",
-        "runs",
-        "settings",
+        *("figures", "metrics", "optional", "plots", "printing", "report", "runs", "settings"),
         "storage",
         "training",
     },
@@ -81,7 +76,7 @@ OPTIONAL = {
     "torchvision": {"vision/*"},
     "h5py": {"captioning/data.py", "nn/keras.py", "benchmarks/hdf5_memory.py"},
     "nltk": {"captioning/metrics.py", "text/corpus.py"},
-    "matplotlib": {"figures.py"},
+    "matplotlib": {"figures.py", "fonts.py"},
     "onnx": {"nn/graphs.py", "nn/onnx.py"},
     "onnxruntime": {"benchmarks/peers/*onnxruntime.py"},
     "gensim": {"benchmarks/peers/*gensim.py"},
@@ -91,6 +86,7 @@ OPTIONAL = {
     "tract": {"benchmarks/peers/tract.py"},
     "ncnn": {"benchmarks/peers/ncnn.py"},
     "PIL": {"vision/*", "captioning/prepare.py"},
+    "pillow_heif": {"vision/images.py"},
     "safetensors": {"storage.py"},
     "jinja2": {"report/page.py"},
     "tqdm": {"cli/progress.py"},
@@ -105,7 +101,7 @@ OPTIONAL = {
 SCREEN = 50  # lines of a function without its docstring
 # The specification of all cells, options and layouts is one walk back through time.
 LONGER = {"backends/reference.py backward"}
-BRINGING = ("captioning", "text", "vision", "torch", "onnx", "keras")  # extras of users
+BRINGING = ("captioning", "text", "vision", "heic", "torch", "onnx", "keras")  # of users
 
 
 def sources():

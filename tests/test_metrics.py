@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics as skm
 
-from fastrnn import figures, plots
+from fastrnn import figures, fonts, plots
 from fastrnn.metrics import classifier_report, report_table
 
 NAMES = ["negative", "positive"]
@@ -57,7 +57,7 @@ def test_figures_of_three_classes_one_of_which_never_comes():
     nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0}
     assert report["per_class"]["b"] == nothing | {"support": 1}  # never predicted
     assert report["per_class"]["c"] == nothing | {"support": 0}
-    assert report["macro_f1"] == pytest.approx(2 / 3 / 3)
+    assert report["macro_f1"] == pytest.approx(2 / 3 / 2)  # of those that come
     assert report["confusion"] == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert report["brier"] == pytest.approx((0.25 + 0.5625 + 0.0625) / 2)  # not halved
 
@@ -107,7 +107,9 @@ def test_figures_agree_with_their_definitions_and_with_scikit_learn(n, c, sharpn
         row = expected[name]
         row["f1"] = row.pop("f1-score")
         assert report["per_class"][name] == pytest.approx(row)
-    assert report["macro_f1"] == pytest.approx(expected["macro avg"]["f1-score"])
+    there = [names[i] for i in np.unique(y)]
+    f1 = np.mean([expected[name]["f1"] for name in there])
+    assert report["macro_f1"] == pytest.approx(f1)
     assert report["accuracy"] == skm.accuracy_score(y, predicted)
     confusion = np.zeros((c, c), int)
     np.add.at(confusion, (y, predicted), 1)
@@ -296,6 +298,66 @@ def test_confusion_is_readable_for_any_number_of_classes(drawn, c):
     name = axes.get_xticklabels()[0]
     apart = (labels[0].y0 - labels[1].y0) * math.sin(math.radians(name.get_rotation()))
     assert apart > name.get_fontsize() * figure.dpi / 72
+
+
+def test_long_names_are_whole_in_galleries_and_stand_over_their_own_pictures():
+    names = ["a_name_of_a_species_that_is_long" * 2, "WWWWWWW MMMMMM" * 5, "short"]
+    pictures = [np.zeros((60, width, 3), np.uint8) for width in (9, 60, 300)] * 2
+    titles = [f"{a} / {b} 95%" for a, b in itertools.product(names, names[:2])]
+    figure = plots.gallery(pictures, titles, [[f"val/{title}.jpg"] for title in titles])
+    figure.draw_without_rendering()
+    assert_nothing_is_clipped(figure)
+    drawn = [axis for axis in figure.axes if axis.images]
+    for axis, title in zip(drawn, titles, strict=True):
+        shown = axis.get_title(loc="left")
+        assert shown.replace("\n", "").replace(" ", "") == title.replace(" ", "")
+        assert "95%" in shown
+        assert axis.get_xlabel().replace("\n", "").endswith(".jpg")
+    for one, next_ in itertools.pairwise(drawn[:4]):
+        for text in (one._left_title, one.xaxis.label):
+            assert text.get_window_extent().x1 <= next_._left_title.get_window_extent().x0
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text("aWé 蜜_.\u0301", max_size=90), st.floats(0.3, 3), st.integers(1, 4))
+def test_folded_texts_fit_and_lose_nothing_but_their_middle(text, inches, most):
+    lines = fonts.folded(text, inches, most, 9)
+    assert len(lines) <= most or inches < 0.6
+    for line in lines:
+        assert fonts.width(line, 9) <= inches + 1e-9 or len(line) == 1
+    shown = "".join(lines).replace(" ", "")
+    if "…" not in shown:
+        assert shown == text.replace(" ", "")
+    else:
+        head, tail = shown.split("…")
+        assert text.replace(" ", "").startswith(head)
+        assert text.replace(" ", "").endswith(tail)
+
+
+def test_letters_come_from_any_installed_font_and_those_of_none_are_named_once(
+    tmp_path, monkeypatch
+):
+    from matplotlib import font_manager
+
+    stix = fonts._letters(font_manager.findfont("STIXGeneral"))
+    letter = chr(min(stix - fonts._letters(fonts._usual("normal"))))
+    monkeypatch.setattr(fonts, "_warned", set())
+
+    def draw(name):
+        figure = figures.new(2, 2)
+        figure.subplots().set_xticks([0, 1], [name, "b"])
+        figures.save(figure, tmp_path / "a.png")
+        return figure.axes[0].get_xticklabels()[0].get_fontfamily()
+
+    families = {"STIXGeneral": stix, "STIXSizeOneSym": frozenset()}
+    monkeypatch.setattr(fonts, "_families", lambda: families)
+    fonts._fallbacks.cache_clear()
+    assert draw(f"a{letter}")[-1] == "STIXGeneral"  # and no warning of matplotlib's
+    assert "STIXGeneral" not in draw("a")
+    with pytest.warns(UserWarning, match=r"^figures: no installed font has .* \(U\+10FFFD\)$"):
+        draw("\U0010fffd")
+    draw("\U0010fffd")
+    fonts._fallbacks.cache_clear()
 
 
 def test_class_names_are_shown_as_they_are(drawn):

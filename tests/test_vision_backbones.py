@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import sys
 import threading
 
 import numpy as np
@@ -223,7 +224,7 @@ def test_pictures_are_read_upright(tmp_path):
     picture(size=(30, 20)).save(tmp_path / "a.jpg", exif=exif)
     picture(size=(30, 20)).convert("L").save(tmp_path / "b.PNG")
     (tmp_path / "c.txt").write_text("no picture")
-    paths = images.list_images(tmp_path)
+    paths = images.find_images(tmp_path).pictures
     assert [path.name for path in paths] == ["a.jpg", "b.PNG"]
     assert [images.open_rgb(path).size for path in paths] == [(20, 30), (30, 20)]
     assert {images.open_rgb(path).mode for path in paths} == {"RGB"}
@@ -239,10 +240,119 @@ def test_sixteen_bits_are_scaled_and_floating_point_is_refused(tmp_path):
         images.open_rgb(tmp_path / "b.tif")
 
 
-def test_hidden_files_are_no_pictures(tmp_path):
-    picture().save(tmp_path / "a.png")
-    (tmp_path / "._a.png").write_bytes(b"what a file manager leaves")
-    assert [path.name for path in images.list_images(tmp_path)] == ["a.png"]
+def inked(mode):
+    """A picture of some mode, black ink in the middle of what is transparent, and how to save it
+    with its transparency."""
+    ink = np.zeros((8, 8), bool)
+    ink[2:5, 2:6] = True
+    clear, seven = np.where(ink, 255, 0).astype(np.uint8), np.where(ink, 0, 7)
+    rgba = Image.merge("RGBA", [*Image.new("RGB", (8, 8)).split(), Image.fromarray(clear)])
+    if mode in ("RGBA", "LA", "PA"):
+        return rgba.convert("LA").convert(mode) if mode == "PA" else rgba.convert(mode), {}
+    if mode == "quantized":
+        return rgba.quantize(4), {}
+    if mode == "I;16":
+        return Image.fromarray(seven.astype(np.uint16)), {"transparency": 7}
+    grey = Image.fromarray(seven.astype(np.uint8))
+    if mode == "P":
+        paletted = Image.fromarray(ink.astype(np.uint8)).convert("P")
+        paletted.putpalette([0] * 6)
+        return paletted, {"transparency": 0}
+    return grey.convert(mode), {"transparency": 7 if mode == "L" else (7, 7, 7)}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        *(("png", mode) for mode in ("RGBA", "LA", "P", "quantized", "L", "RGB", "I;16")),
+        *(("tif", mode) for mode in ("RGBA", "LA")),
+        *((suffix, "RGBA") for suffix in ("webp", "tga", "jp2")),
+        ("gif", "P"),
+    ],
+)
+def test_what_is_transparent_is_white(tmp_path, suffix, mode):
+    picture, options = inked(mode)
+    options |= {"lossless": True} if suffix == "webp" else {}
+    picture.save(path := tmp_path / f"a.{suffix}", **options)
+    black = np.all(np.asarray(images.open_rgb(path)) == 0, axis=2)
+    white = np.all(np.asarray(images.open_rgb(path)) == 255, axis=2)
+    expected = np.zeros((8, 8), bool)
+    expected[2:5, 2:6] = True
+    np.testing.assert_array_equal(black, expected)
+    np.testing.assert_array_equal(white, ~expected)
+    kept = images.open_picture(path)
+    np.testing.assert_array_equal(np.asarray(kept)[..., 3] > 0, expected)
+    assert images.with_alpha(Image.new("RGBA", (2, 2), "red")).mode == "RGB"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB", "I", "RGBX", "PA"])
+def test_pictures_of_any_mode_are_rgb(mode):
+    assert images.over_white(Image.new(mode, (3, 2))).mode == "RGB"
+
+
+def test_half_transparent_is_half_white_and_of_an_animation_the_first_picture_is_read(tmp_path):
+    half = Image.new("RGBA", (2, 2), (0, 0, 0, 128))
+    assert images.over_white(half).getpixel((0, 0)) == (127, 127, 127)
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    for suffix in ("gif", "png", "tif"):
+        frames[0].save(path := tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+        assert images.open_rgb(path).getpixel((1, 1)) == (255, 0, 0)
+
+
+# What Pillow cannot write, and what it leaves to other programs.
+UNWRITTEN = {".cur", ".fit", ".fits", ".flc", ".fli", ".ftc", ".ftu", ".gbr", ".iim", ".pcd"}
+UNWRITTEN |= {".psd", ".pxr", ".xpm", ".ras", ".dcx"}
+
+
+@pytest.mark.filterwarnings("ignore:IM image format")
+def test_all_that_pillow_reads_is_a_picture_whatever_its_name(tmp_path):
+    (below := tmp_path / "sub" / "sub").mkdir(parents=True)
+    written = sorted(images.suffixes() - UNWRITTEN)
+    assert {".avif", ".jfif", ".ppm", ".heic", ".jpg", ".webp", ".jp2", ".tga"} <= {*written}
+    for i, suffix in enumerate(written):
+        path = below / f"a{suffix.upper() if i % 2 else suffix}"
+        mode = {".xbm": "1", ".msp": "1", ".pfm": "F", ".blp": "P"}.get(suffix, "RGB")
+        picture(size=(64, 64)).convert(mode).save(path)
+        if mode != "F":
+            assert images.open_rgb(path).mode == "RGB", suffix
+    picture().save(tmp_path / "without", format="PNG")
+    (tmp_path / "README").write_text("P3 words")
+    (tmp_path / "notes.txt").write_text("words")
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.png", "__MACOSX/a.png", ".x/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"what systems leave")
+    (below / "up").symlink_to(tmp_path)
+    found = images.find_images(tmp_path)
+    assert {p.suffix.lower() for p in found.pictures} == {*written, ""}
+    assert len(found.pictures) == len(written) + 1
+    assert [path.name for path in found.others] == ["README", "notes.txt"]
+    assert images.find_images(tmp_path, below=False).pictures == [tmp_path / "without"]
+    assert images.left_out(found.others, tmp_path) == (
+        "left out 2 files that are no pictures by their names: README, notes.txt"
+    )
+
+
+def test_a_picture_that_needs_another_package_names_it(tmp_path, monkeypatch):
+    picture().save(path := tmp_path / "a.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(OSError, match=r'a\.heic: .*pillow-heif.*pip install "fastrnn\[heic\]"'):
+        images.open_rgb(path)
+    assert images.find_images(tmp_path).pictures == [path]
+
+
+def test_pictures_of_too_many_pixels_are_refused_and_large_jpegs_read_smaller(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
+    picture(size=(120, 80)).save(tmp_path / "a.png")
+    picture(size=(120, 80)).save(tmp_path / "a.jpg")
+    for name in ("a.png", "a.jpg"):
+        with pytest.raises(OSError, match=rf"{name}: .* \(120 x 80 pixels; at most 6,000 are"):
+            images.open_rgb(tmp_path / name)
+    assert images.open_rgb(tmp_path / "a.jpg", 40).size == (60, 40)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # which Pillow itself refuses
+    with pytest.raises(OSError, match=r"a\.png: .*9600 pixels"):
+        images.open_rgb(tmp_path / "a.png")
 
 
 def test_pictures_that_cannot_be_read_are_named(tmp_path):
@@ -254,7 +364,7 @@ def test_pictures_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"b\.png: no such file"):
         images.open_rgb(tmp_path / "b.png")
     with pytest.raises(NotADirectoryError, match=r"a\.png: no such folder"):
-        images.list_images(path)
+        images.find_images(path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"empty: no pictures"):
-        images.list_images(tmp_path / "empty")
+        images.find_images(tmp_path / "empty")

@@ -25,9 +25,9 @@ pytest.importorskip("torchvision")
 
 from fastrnn import cli, storage  # noqa: E402
 from fastrnn.cli import progress  # noqa: E402
-from fastrnn.vision import backbones  # noqa: E402
+from fastrnn.vision import backbones, images  # noqa: E402
 from fastrnn.vision import transfer as tr  # noqa: E402
-from fastrnn.vision.transfer import data, features, modes, networks, plots, programs  # noqa: E402
+from fastrnn.vision.transfer import data, features, modes, networks, plots, prediction, programs  # noqa: E402
 from fastrnn.vision.transfer import settings as st_  # noqa: E402
 from fastrnn.vision.transfer import training as tg  # noqa: E402
 
@@ -143,15 +143,13 @@ def test_folders_are_read_in_order_with_the_hashes_of_the_files(copied):
     assert train.labels == [0] * 7 + [1] * 6
     assert val.labels == [0] * 5 + [1] * 4
     assert train.paths == sorted(copied.glob("train/*/*.png"))
-    assert [path for path, _ in seen] == train.paths + val.paths
+    assert seen == train.paths + val.paths
     for path, key in zip(val.paths, val.keys, strict=True):
         assert key == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def break_data(folder, how):
-    if how == "no val":
-        shutil.rmtree(folder / "val")
-    elif how == "no train":
+    if how == "no train":
         shutil.rmtree(folder / "train")
     elif how == "no classes":
         shutil.rmtree(folder / "train")
@@ -172,11 +170,10 @@ def break_data(folder, how):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("no val", "copied: no folder val; expected train/CLASS/* and val/CLASS/* in it"),
-        ("no train", "copied: no folder train; expected train/CLASS/* and val/CLASS/* in it"),
+        ("no train", "copied: no folder train beside val; expected train/CLASS/* and val/CLASS/*"),
         ("no classes", "train: no folders in it; expected one for each class"),
         ("one class", "train: expected at least two classes, got 'disc'"),
-        ("empty class", "train/square: no pictures (.bmp, "),
+        ("empty class", "train/square: no pictures that Pillow reads"),
         ("another class", "val/star: class 'star' is not one of disc, square"),
         ("1", "1 of 21 pictures cannot be read: "),
         ("9", "; and 6 more"),
@@ -246,7 +243,7 @@ def test_an_example_is_random_by_its_seed_alone(photos):
 def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start(photos):
     train, _ = data.read_folders(photos)
     to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
-    make = [data.random_batches(train, data.augmentation(to), 4, 5, n) for n in (0, 1)]
+    make = [data.random_batches(train, data.Reader(data.augmentation(to)), 4, 5, n) for n in (0, 1)]
     whole, by_worker = ([*batches(3, 0)] for batches in make)
     before = torch.get_rng_state()
     rest = [*make[0](3, 2)]
@@ -263,7 +260,7 @@ def test_every_example_of_every_epoch_is_augmented_in_its_own_way(photos):
     train, _ = data.read_folders(photos)
     to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
     same = train._replace(paths=train.paths[:1] * 3, labels=[0] * 3)
-    batches = data.random_batches(same, data.augmentation(to), 3, 0, 0)
+    batches = data.random_batches(same, data.Reader(data.augmentation(to)), 3, 0, 0)
     seen = {x.numpy().tobytes() for epoch in (0, 1) for x in next(iter(batches(epoch, 0)))[0]}
     assert len(seen) == 6
 
@@ -278,7 +275,7 @@ def test_workers_leave_an_interrupt_to_the_main_process(photos):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         for workers in (0, 1):
-            ((x, _),) = data.loader(ignores_interrupt, [[example]], workers)
+            ((x, _),) = data.loader(data.Reader(ignores_interrupt), [[example]], workers)
             assert x.tolist() == [workers == 1]
     finally:
         signal.signal(signal.SIGINT, before)
@@ -323,8 +320,9 @@ def network(seed=0, backbone="squeezenet1_1", classes=2):
 def features_of(pictures, cache, *, seed=0, size=SIZE, views=2, **changed):
     to = data.resized(backbones.preprocessing("squeezenet1_1"), size)._replace(**changed)
     model, head = network(seed)
-    options = {"name": "squeezenet1_1", "batch_size": 5, "cache": cache}
-    return features.of_pictures(model, head, pictures, to, views, CPU, **options)
+    options = {"name": "squeezenet1_1", "batch_size": 10, "cache": cache}
+    wanted = dict(zip(pictures.keys, ((path, views) for path in pictures.paths), strict=True))
+    return features.look(model, head, wanted, to, CPU, **options).of(pictures, views)
 
 
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18"])
@@ -344,7 +342,7 @@ def test_features_are_computed_once_a_picture_view_size_and_weights(copied, tmp_
     train, _ = data.read_folders(copied)
     cache = tmp_path / "cache"
     first = features_of(train, cache)
-    assert calls == [5, 5, 3] * 2
+    assert calls == [10, 10, 6]  # two views of a picture, which is opened once
     assert first.rows.shape == (2, 13, 512)
     assert first.labels.tolist() == [train.labels] * 2
     assert not torch.equal(first.rows[0], first.rows[1])
@@ -354,17 +352,17 @@ def test_features_are_computed_once_a_picture_view_size_and_weights(copied, tmp_
     assert calls == []
     assert torch.equal(again.rows, first.rows)
     features_of(train, cache, views=3)
-    assert calls == [5, 5, 3]  # the third view
+    assert calls == [3, 3, 3, 3, 1]  # the third view
     calls.clear()
     for other in ({"seed": 1}, {"size": 48}, {"resize": SIZE}, {"std": (1.0, 1.0, 1.0)}):
         assert not torch.equal(features_of(train, cache, **other).rows, first.rows)
-        assert calls == [5, 5, 3] * 2
+        assert calls == [10, 10, 6]
         calls.clear()
 
     draw(train.paths[3], "square", 99)
     changed, _ = data.read_folders(copied)
     rows = features_of(changed, cache).rows
-    assert calls == [1] * 2
+    assert calls == [2]
     same = torch.arange(13) != 3
     assert torch.equal(rows[:, same], first.rows[:, same])
     assert not torch.equal(rows[:, 3], first.rows[:, 3])
@@ -383,28 +381,35 @@ def test_weights_are_the_same_whatever_the_last_layer():
     assert features.weights_digest(model, head) != before
 
 
-def test_cached_rows_follow_their_keys_and_survive_damage(tmp_path):
-    path, asked = tmp_path / "deep" / "rows.safetensors", []
-
-    def compute(keys):
-        asked.append(keys)
-        return np.array([[int(key, 16), 7] for key in keys], np.float32)
-
-    a, b, c = (f"{i:064x}" for i in (1, 2, 3))
-    assert features.cached(path, [b, a, b], compute).tolist() == [[2, 7], [1, 7], [2, 7]]
-    assert features.cached(path, [a, c, b], compute).tolist() == [[1, 7], [3, 7], [2, 7]]
-    assert asked == [[b, a], [c]]
-    for damage in (b"rubbish", path.read_bytes()[:-5], b""):
-        path.write_bytes(damage)
-        asked.clear()
+def test_kept_features_survive_damage_and_an_interrupt(photos, tmp_path, calls, monkeypatch):
+    train, _ = data.read_folders(photos)
+    cache = tmp_path / "deep" / "cache"
+    first = features_of(train, cache)
+    views = sorted(cache.glob("squeezenet1_1-*-view*.safetensors"))
+    assert len(views) == 2
+    for damage in (b"rubbish", views[0].read_bytes()[:-5], b""):
+        views[0].write_bytes(damage)
+        calls.clear()
         for _ in range(2):
-            assert features.cached(path, [c], compute).tolist() == [[3, 7]]
-        assert asked == [[c]]
-    storage.write_tensors(path, {"keys": np.zeros((2, 32), np.uint8), "rows": np.zeros((1, 2))})
-    asked.clear()
-    assert features.cached(path, [c], compute).tolist() == [[3, 7]]
-    assert asked == [[c]]
-    assert features.cached(None, [a], compute).tolist() == [[1, 7]]
+            torch.testing.assert_close(features_of(train, cache).rows, first.rows)
+        assert sum(calls) == 13
+
+    def interrupted(batches):
+        for i, batch in enumerate(batches):
+            if i == 1:
+                raise KeyboardInterrupt
+            yield batch
+
+    other = tmp_path / "other"
+    real = features.look
+    monkeypatch.setattr(
+        features, "look", lambda *args, **options: real(*args, **options, progress=interrupted)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        features_of(train, other)
+    monkeypatch.undo()
+    calls.clear()
+    torch.testing.assert_close(features_of(train, other).rows, first.rows)
 
 
 def test_cache_folder_is_the_users(monkeypatch, tmp_path):
@@ -853,11 +858,12 @@ def test_predictions_begin_with_the_most_confident_errors(photos, tmp_path, monk
     monkeypatch.setattr(plots, "gallery", lambda *args, colors, **_: seen.append((*args, colors)))
     monkeypatch.setattr(plots.figures, "save", lambda *args: None)
     plots.plot_predictions(tmp_path / "x.png", val, proba)
-    ((pictures, titles, colors),) = seen
+    ((pictures, titles, notes, colors),) = seen
     order = [6, 3, 1, 5, 4, 2, 7, 0]
     assert colors == [plots.WRONG] * 3 + [plots.RIGHT] * 5
     assert [title.split()[-1] for title in titles] == [f"{confident[i]:.0%}" for i in order]
     assert titles[0] == "square / disc 95%"
+    assert [note for (note,) in notes] == [val.names()[i] for i in order]
     assert titles[1] == "disc / square 70%"
     assert np.array_equal(pictures[0], np.asarray(Image.open(val.paths[6])))
 
@@ -902,7 +908,7 @@ def trained(photos, tmp_path_factory):
 def test_train_writes_what_it_promises(trained, photos):
     pictures = {"curves.png", "confusion.png", "predictions.png"}
     names = {"run.json", "model.safetensors", "metrics.json", "checkpoint-freeze.pt"}
-    assert {path.name for path in trained.iterdir()} == names | pictures
+    assert {path.name for path in trained.iterdir()} == names | pictures | {"predictions.csv"}
     for name in pictures:
         assert_drawn(trained / name)
     content = storage.read_json(trained / "run.json")
@@ -1221,7 +1227,7 @@ def test_load_refuses_what_does_not_fit(trained, tmp_path):
 
 
 def test_predict_writes_a_row_a_picture(capsys, trained, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "BATCH", 3)
+    monkeypatch.setattr(prediction, "BATCH", 3)
     folder = shutil.copytree(photos / "val/disc", tmp_path / "new")
     (folder / "notes.txt").touch()
     (folder / "broken.png").write_bytes(b"rubbish")
@@ -1229,8 +1235,9 @@ def test_predict_writes_a_row_a_picture(capsys, trained, photos, tmp_path, monke
     shutil.copy(photos / "val/square/valsquare1.png", folder / "ä, b.png")
     out = tmp_path / "classes.csv"
     code, said, err = call(capsys, "predict", trained, folder, "--out", out)
-    assert (code, said) == (0, f"{out}: 5 pictures, 2 left out\n")
-    left_out = err.splitlines()
+    assert (code, said) == (0, f"{out}: 5 pictures, 3 left out\n")
+    other, *left_out = err.splitlines()
+    assert other == "note: left out 1 file that is no picture by its name: notes.txt"
     assert [line.split(" (")[0] for line in left_out] == [
         "left out: broken.png: cannot be read",
         "left out: zlast.jpg: cannot be read",
@@ -1265,7 +1272,7 @@ def test_predict_leaves_what_was_there_where_it_fails(capsys, trained, photos, t
     (tmp_path / "empty").mkdir()
     for run, folder, message in (
         (trained, tmp_path / "empty", "no pictures"),
-        (trained, tmp_path / "gone", "no such folder"),
+        (trained, tmp_path / "gone", "no such file or folder"),
         (tmp_path / "empty", photos / "val/disc", "not a run of transfer train"),
     ):
         code, _, err = call(capsys, "predict", run, folder, "--out", out)
@@ -1275,6 +1282,268 @@ def test_predict_leaves_what_was_there_where_it_fails(capsys, trained, photos, t
     code, _, err = call(capsys, "predict", trained, photos / "val/disc", "--out", tmp_path / "a/b")
     assert code == 2
     assert "no such folder" in err
+
+
+# ---- folders as people have them -----------------------------------------------------------------
+
+QUICK = ["--epochs", 1, "--views", 1, *SMALL]
+
+
+def people_have(base):
+    """Folders of two classes, 10 pictures each in any format, some within others, and what else
+    lies there."""
+    assert ".heic" in images.suffixes()  # whose reader is registered then
+    suffixes = ("avif", "jfif", "ppm", "heic", "PNG", "webp", "bmp", "tif", "gif", "jp2")
+    for shape in ("disc", "square"):
+        for i, suffix in enumerate(suffixes):
+            folder = base / shape / ("2024/May" if i % 2 else ".")
+            folder.mkdir(parents=True, exist_ok=True)
+            draw(folder / f"{i}.{suffix}", shape, i + 100 * (shape == "disc"))
+        (base / shape / "logo.svg").write_text("<svg/>")
+    for name in ("__MACOSX/disc/a.png", "disc/Thumbs.db", ".hidden/a.png", "disc/._0.avif"):
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        (base / name).write_bytes(b"what systems leave")
+    (base / "README.txt").write_text("words")
+    return base
+
+
+OTHERS = "files that are no pictures by their names: "
+
+
+@pytest.mark.parametrize("train", [".", "train", "Training"])
+def test_without_val_a_share_of_whatever_pictures_is_set_aside(capsys, tmp_path, undrawn, train):
+    base, run = tmp_path / "photos", tmp_path / "run"
+    people_have(base / train)
+    code, out, err = call(capsys, "train", base, "--val-share", 0.3, "--out", run, *QUICK)
+    assert code == 0
+    assert "14 pictures of 64 pixels, 6 to validate, 2 classes" in out
+    at = "" if train == "." else f"{train}/"
+    assert f"note: left out 3 {OTHERS}{at}README.txt, {at}disc/logo.svg, {at}square/logo" in err
+    assert "note: no folder val: 6 of 20 pictures are set aside to validate" in err
+    assert storage.read_json(run / "run.json")["settings"]["val_share"] == 0.3
+    with (run / "predictions.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["file", "class", "predicted", "probability", "probability_of_class"]
+    assert sorted(label for _, label, *_ in rows) == ["disc"] * 3 + ["square"] * 3
+    assert all((base / name).is_file() and f"{label}/" in name for name, label, *_ in rows)
+    before = storage.read_json(run / "metrics.json")
+    done(capsys, "evaluate", run, base)  # knows what was set aside
+    assert storage.read_json(run / "metrics.json") == before
+    done(capsys, "train", "--resume", "--out", run, "--cache", "none")
+    assert storage.read_json(run / "metrics.json")["val"] == before["val"]
+
+
+def test_what_is_set_aside_is_of_each_class_and_the_seeds(tmp_path):
+    people_have(tmp_path)
+    for path in (tmp_path / "square/2024").rglob("*.*"):
+        path.unlink()
+
+    def aside(share, seed=0):
+        found = data.find_folders(tmp_path, share, seed)
+        assert found.val_share == (share or data.VAL_SHARE)
+        assert not {*found.train} & {*found.val}
+        assert len(found.train + found.val) == 15
+        return found.val
+
+    assert [label for _, label in aside(0.2)] == [0, 0, 1]
+    assert aside(None) == aside(0.2) == aside(0.2)
+    assert aside(0.2, 1) != aside(0.2)
+    assert [label for _, label in aside(1e-9)] == [0, 1]
+    assert [label for _, label in aside(0.999)] == [0] * 9 + [1] * 4
+
+
+@pytest.mark.parametrize("name", ["valid", "Validation"])
+def test_splits_have_other_names(capsys, copied, name):
+    (copied / "val").rename(copied / name)
+    assert [len(part) for part in data.find_folders(copied)[1:3]] == [13, 8]
+    with pytest.raises(ValueError, match=f"val_share: .*{name} is what is validated on"):
+        data.find_folders(copied, 0.2)
+    (copied / "val").mkdir()
+    with pytest.raises(ValueError, match=r"expected one of \w+ and \w+, got both"):
+        data.find_folders(copied)
+
+
+def test_evaluate_takes_test_where_there_is_no_val(capsys, trained, copied, tmp_path, undrawn):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (copied / "val").rename(copied / "test")
+    shutil.rmtree(copied / "test/square")
+    code, out, err = call(capsys, "evaluate", run, copied, "--save-table", tmp_path / "t.csv")
+    assert code == 0 and "4 examples: accuracy" in out
+    assert err == (
+        "note: no pictures to validate of 'square': macro F1 is the mean of the other classes\n"
+    )
+    report = storage.read_json(run / "metrics.json")["copied"]
+    assert report["macro_f1"] == report["per_class"]["disc"]["f1"]
+    with (tmp_path / "t.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["class", "precision", "recall", "f1", "support"]
+    assert [row[0] for row in rows] == ["disc", "square"] and rows[0][4] == "4"
+    assert len((run / "predictions-copied.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_pictures_that_are_also_trained_on_are_counted_and_named(
+    capsys, copied, tmp_path, undrawn, mode
+):
+    shutil.copy(copied / "train/disc/traindisc3.png", copied / "val/disc/copy.png")
+    image = Image.open(copied / "train/square/trainsquare1.png")
+    image.save(copied / "val/square/other.bmp")  # the same pixels in another file
+    arguments = ["train", copied, "--mode", mode, *QUICK[:-1], tmp_path / "cache"]
+    for run in ("first", "with features kept"):
+        code, _, err = call(capsys, *arguments, "--out", tmp_path / run)
+        assert code == 0
+        assert "note: 2 of 10 pictures to validate are also trained on, so figures are too good: "\
+            "val/disc/copy.png, val/square/other.bmp\n" in err  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_unreadable_pictures_are_skipped_if_wanted(capsys, copied, tmp_path, undrawn, mode):
+    break_data(copied, "8")  # all of disc, and one to validate
+    run, arguments = tmp_path / "run", ["--mode", mode, "--skip-unreadable", *QUICK]
+    code, _, err = call(capsys, "train", copied, "--out", run, *arguments)
+    assert (code, err.splitlines()[-1]) == (
+        1, "fastrnn: train: no picture of class 'disc' can be read",
+    )  # fmt: skip
+    draw(copied / "train/disc/traindisc0.png", "disc", 5)
+    code, out, err = call(capsys, "train", copied, "--out", run, *arguments)
+    assert code == 0 and "7 pictures of 64 pixels, 7 to validate" in out
+    assert err.count("note: left out: ") == 7 and "traindisc6.png: not a readable picture" in err
+    done(capsys, "train", "--resume", "--out", run, "--cache", "none")
+    code, out, err = call(capsys, "evaluate", run, copied / "val", "--skip-unreadable")
+    assert code == 0 and "7 examples" in out and err.count("left out") == 1
+
+
+def test_freeze_opens_every_picture_once(capsys, photos, tmp_path, undrawn, monkeypatch):
+    opened, real = [], data.open_rgb
+    monkeypatch.setattr(data, "open_rgb", lambda path, *_: opened.append(path) or real(path))
+    done(capsys, "train", photos, "--out", tmp_path / "run", *SMALL)
+    assert len(opened) == len({*opened}) == 21
+
+
+def test_large_jpegs_are_read_in_part_of_their_size_with_nearly_the_same_view(tmp_path):
+    draw(tmp_path / "small.png", "disc", 0)
+    with Image.open(tmp_path / "small.png") as small:
+        small.resize((1536, 1152)).save(path := tmp_path / "a.jpg", quality=95)
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
+    transform = backbones.eval_transform(to)
+    whole, part = (data.Reader(transform, n)[path, 0, (0,)][0] for n in (None, data.enough(to)))
+    assert not torch.equal(whole, part)
+    assert (whole - part).abs().mean() < 0.02
+    for view in data.ViewsReader(to, 4)[path, "ff", range(4)][2]:
+        assert view.shape == (3, SIZE, SIZE)
+
+
+def test_a_finished_run_goes_on_with_more_epochs(capsys, photos, tmp_path, undrawn):
+    run = tmp_path / "run"
+    done(capsys, "train", photos, "--out", run, *SMALL, "--epochs", 2)
+    done(capsys, "train", "--resume", "--out", run, "--cache", "none", "--epochs", 5)
+    assert storage.read_json(run / "metrics.json")["training"]["epochs"] == 5
+    done(capsys, "train", "--resume", "--out", run, "--cache", "none")
+    content = storage.read_json(run / "run.json")
+    assert content["settings"]["epochs"] == 5 and content["begun"] == {"epochs": 2}
+
+
+# ---- predictions of anything ---------------------------------------------------------------------
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [*csv.reader(file)]
+
+
+def test_predict_takes_files_and_folders_of_folders(capsys, trained, photos, tmp_path):
+    people_have(tmp_path / "new")
+    out, file = tmp_path / "o.csv", photos / "val/disc/valdisc0.png"
+    code, said, err = call(capsys, "predict", trained, tmp_path / "new", "--out", out)
+    assert (code, said) == (0, f"{out}: 20 pictures, 3 left out\n") and OTHERS in err
+    assert {"disc/2024/May/1.jfif", "square/0.avif"} <= {row[0] for row in rows_of(out)}
+    done(capsys, "predict", trained, file, tmp_path / "new/disc", "--out", out)
+    assert [row[0] for row in rows_of(out)][1:3] == [str(file), str(tmp_path / "new/disc/0.avif")]
+    assert len(rows_of(out)) == 12
+
+
+def test_predict_gives_the_likeliest_classes_or_all(capsys, trained, photos, tmp_path):
+    out, folder = tmp_path / "o.csv", photos / "val/disc"
+    done(capsys, "predict", trained, folder, "--out", out, "--proba")
+    header, *all_ = rows_of(out)
+    assert header == ["file", "class", "probability", *NAMES]
+    done(capsys, "predict", trained, folder, "--out", out, "--top", 9)
+    header, *top = rows_of(out)
+    assert header == ["file", "class", "probability", "class_2", "probability_2"]
+    for every, best in zip(all_, top, strict=True):
+        shares = dict(zip(NAMES, every[3:], strict=True))
+        assert best[1::2] == sorted(NAMES, key=lambda name: -float(shares[name]))
+        assert best[2::2] == [shares[name] for name in best[1::2]]
+    code, _, err = call(capsys, "predict", trained, folder, "--out", out, "--top", 1, "--proba")
+    assert code == 2 and "--proba or --top, not both" in err
+
+
+def test_predict_of_thin_and_huge_pictures_and_of_those_before_an_end(
+    capsys, trained, photos, tmp_path, monkeypatch
+):
+    folder, out = shutil.copytree(photos / "val/disc", tmp_path / "new"), tmp_path / "o.csv"
+    Image.new("RGB", (300_000, 1)).save(folder / "thin.png")  # resized, it would fill any memory
+    Image.new("L", (1, 300_000)).save(folder / "high.png")
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+    code, said, err = call(capsys, "predict", trained, folder, "--out", out)
+    assert (code, said) == (0, f"{out}: 6 pictures, 1 left out\n")
+    assert "left out: huge.png: cannot be read (" in err and "pixels" in err
+    assert {"thin.png", "high.png"} <= {row[0] for row in rows_of(out)}
+
+    monkeypatch.setattr(prediction, "BATCH", 2)
+    real, seen = prediction.open_rgb, []
+
+    def ending(path, *args):
+        seen.append(path)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return real(path, *args)
+
+    monkeypatch.setattr(prediction, "open_rgb", ending)
+    code, said, err = call(capsys, "predict", trained, photos / "val/disc", "--out", out)
+    assert (code, said) == (130, f"{out}: 2 pictures, 0 left out, ended early\n")
+    assert len(rows_of(out)) == 3
+
+
+@pytest.mark.parametrize("size", [(6000, 1), (1, 6000), (900, 100), (100, 410)])
+def test_thin_pictures_are_seen_in_their_middle(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    to = data.resized(backbones.preprocessing("squeezenet1_1"), SIZE)
+    seen = backbones.eval_transform(to)(image)
+    cropped = images.without_ends(image)
+    assert max(cropped.size) == 4 * min(cropped.size)
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    expected = v2.Compose(backbones.eval_transform(to).transforms[1:])(image)
+    assert seen.shape == expected.shape == (3, SIZE, SIZE)
+    assert (seen - expected).abs().mean() < 0.05
+
+
+def test_programs_with_torch_wait_passively_unless_told(capsys, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    for program, chosen, expected in (
+        ("bench", {}, None),
+        ("transfer", {"GOMP_SPINCOUNT": "9"}, None),
+        ("transfer", {"OMP_WAIT_POLICY": "active"}, "active"),
+        ("transfer", {}, "passive"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in chosen.items():
+                patch.setenv(name, value)
+            util.call(capsys, program, "--help")
+            assert os.environ.get("OMP_WAIT_POLICY") == expected
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+
+
+@pytest.mark.filterwarnings("default:figures:UserWarning")
+def test_class_names_of_any_script_are_drawn_with_one_line_said(capsys, copied, tmp_path):
+    for split in ("train", "val"):
+        (copied / split / "disc").rename(copied / split / "蜜蜂\U0010fffd")
+    code, _, err = call(capsys, "train", copied, "--out", tmp_path / "run", *QUICK)
+    assert code == 0
+    said = [line for line in err.splitlines() if "font" in line]
+    assert len(said) == 1 and said[0].startswith("fastrnn: figures: no installed font has ")
 
 
 # ---- imports, real data --------------------------------------------------------------------------

@@ -44,15 +44,20 @@ def extract(
     progress: Progress = iter,
     view: str = "centre",
     network: Callable | None = None,
+    base: Path | None = None,
 ) -> Extracted:
-    """Features of the pictures in one folder: those of `batches`, which has the parameters, in one
-    array."""
+    """Features of pictures: those of `batches`, which has the parameters, in one array; their names
+    are their paths from the folder base (None: the files' alone)."""
+
+    def name(path: Path) -> str:
+        return path.name if base is None else path.relative_to(base).as_posix()
+
     options = {"columns": columns, "batch_size": batch_size, "progress": progress}
     found = [*batches(paths, backbone, weights, view=view, network=network, **options)]
     rows = [batch.features for batch in found if batch.paths]
     features = np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
-    names = [path.name for batch in found for path in batch.paths]
-    why = {path.name: why for batch in found for path, why in batch.unreadable.items()}
+    names = [name(path) for batch in found for path in batch.paths]
+    why = {name(path): why for batch in found for path, why in batch.unreadable.items()}
     return Extracted(names, features, why)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fastrnn.captioning.vocabulary import tokenize
 from fastrnn.storage import named, reading
-from fastrnn.vision.images import IMAGE_SUFFIXES, list_images
+from fastrnn.vision.images import find_images, suffixes
 
 # What files call a split, and what it is here.
 SPLIT_NAMES = {
@@ -209,7 +209,7 @@ def _check_quotes(
 
 
 def _is_picture(name: str) -> bool:
-    return name.strip().lower().endswith(IMAGE_SUFFIXES)
+    return name.strip().lower().endswith((*suffixes(),))
 
 
 # ---- JSON ----------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def match(names: Collection[str], folder: Path | str) -> tuple[dict[str, str], l
     """
     folder = Path(folder)
     at_top = folder.is_dir() and set(names) <= {path.name for path in folder.iterdir()}
-    pictures = list_images(folder, below=not at_top)
+    pictures = find_images(folder, below=not at_top).pictures
     paths = [path.relative_to(folder).as_posix() for path in pictures]
     by_last, exact, found = defaultdict(list), set(paths), {}
     for path in paths:

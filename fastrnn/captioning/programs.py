@@ -24,7 +24,7 @@ from fastrnn.plots import gallery
 from fastrnn.printing import printable
 from fastrnn.solver import CHECKPOINT, Solver, check_shapes
 from fastrnn.text.embeddings import load_vectors
-from fastrnn.vision.images import list_images, open_rgb
+from fastrnn.vision.images import find_images, left_out, open_rgb
 
 SCENES = {"train": 5000, "val": 250}  # pictures, where there are no data
 GALLERY_RANDOM, GALLERY_ENDS = 8, 4  # pictures; as many of the best as of the worst
@@ -331,9 +331,11 @@ def caption_images(
     backend: str | None = None,
     *,
     progress: features.Progress = iter,
+    note: Callable[[str], object] = lambda _: None,
     **options,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions of picture files by a run, or several together; options go to sample.
+    """Captions of the picture files in a folder and in those within, by a run, or several together;
+    options go to sample; note gets a line on other files.
 
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
     the run does not know how its features were made, they are not as wide as its own, or no picture
@@ -344,7 +346,9 @@ def caption_images(
         raise ValueError(
             f"{folders[0]}: trained on features from elsewhere; only evaluate can use it"
         )
-    found, reduction = list_images(images), run.reduction
+    (found, other), reduction = find_images(images), run.reduction
+    if other:
+        note(left_out(other, images))
     weights = weights or run.source["weights"]
     columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])
     network = views.grid_network if run.model.decoder == "attention" else None
@@ -356,6 +360,7 @@ def caption_images(
         progress=progress,
         view=run.source.get("view", "centre"),
         network=network,
+        base=images,
     )
     if not got.names:
         raise ValueError(f"{images}: none of {len(found)} pictures could be read")

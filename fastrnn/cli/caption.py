@@ -253,7 +253,7 @@ def evaluate(run, data, beam, split, name, backend, others, unk, opens, **option
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @BACKEND
 def sample(run, images, out, weights, gallery, backend, unk, beam, others, **options) -> None:
-    """Captions for a folder of pictures.
+    """Captions for a folder of pictures, and for those in folders within.
 
     The run remembers its backbone and weights. Pictures that cannot be read are named and left out.
 
@@ -274,6 +274,7 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, others, **opt
         weights,
         backend,
         progress=bar("features", "image"),
+        note=lambda text: say(f"note: {text}", err=True),
         suppress_unk=not unk,
         beam_size=1 if random else beam,
         **options,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fastrnn.optional import require
 from fastrnn.vision import tensors
+from fastrnn.vision.images import without_ends
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +58,7 @@ def eval_transform(to: Preprocessing) -> Callable:
     size = (to.crop, to.crop) if to.resize is None else to.resize
     return v2.Compose(
         [
+            *([] if to.resize is None else [v2.Lambda(without_ends)]),
             v2.Resize(size, interpolation=v2.InterpolationMode(to.interpolation)),
             v2.CenterCrop(to.crop),
             v2.PILToTensor(),

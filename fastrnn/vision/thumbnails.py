@@ -7,7 +7,7 @@ import numpy as np
 
 from fastrnn import report
 from fastrnn.optional import require
-from fastrnn.vision.images import open_rgb
+from fastrnn.vision.images import open_rgb, over_white
 
 SIDE, MOST_BYTES = 240, 16_000  # of the longer side in pixels, and of the JPEG file
 
@@ -20,10 +20,10 @@ def thumbnail(
 
     Raises OSError that names the file where it cannot be read.
     """
-    image = open_rgb(source) if isinstance(source, Path) else source
+    image = open_rgb(source, side) if isinstance(source, Path) else source
     if isinstance(image, np.ndarray):
         image = require("PIL.Image").fromarray(image)
-    image = _on_white(image)
+    image = over_white(image).copy()
     image.thumbnail((side, side))
     for quality in (82, 70, 55, 40, 25, 10):
         file = io.BytesIO()
@@ -31,12 +31,3 @@ def thumbnail(
         if file.tell() <= most_bytes:
             break
     return report.picture(file.getvalue(), image.size, alt, caption)
-
-
-def _on_white(image):
-    """A copy, of what is seen through with white behind it."""
-    if "A" not in image.getbands():
-        return image.convert("RGB") if image.mode != "RGB" else image.copy()
-    white = require("PIL.Image").new("RGBA", image.size, "white")
-    white.alpha_composite(image.convert("RGBA"))
-    return white.convert("RGB")

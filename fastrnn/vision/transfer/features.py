@@ -1,9 +1,9 @@
-"""What a network's last layer reads: computed once a picture, and kept in files."""
+"""What a network's last layer reads: computed once a picture and view, and kept in files."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +24,8 @@ Bar = Callable[[str, str], data.Progress]
 
 # Of the deviation of all features, the least that one is divided by.
 LEAST_STD = 1e-3
+# How pictures are read, of which features are: 2, over white, large JPEGs in part of their size.
+READING = 2
 
 
 class Features(NamedTuple):
@@ -74,41 +76,106 @@ def of_loader(
     return Features(*map(torch.stack, zip(*passes, strict=True)))
 
 
-def of_pictures(
+class Known(NamedTuple):
+    """What is known of picture files by their sha256: features (F,) of each view, the sha256 of the
+    pixels, and why others cannot be read."""
+
+    rows: list[dict[str, np.ndarray]]
+    pixels: dict[str, str]
+    problems: dict[str, str]
+
+    def of(self, pictures: data.Pictures, views: int) -> Features:
+        """Features of the first views of pictures."""
+        torch = require("torch")
+        rows = [np.stack([of[key] for key in pictures.keys]) for of in self.rows[:views]]
+        labels = torch.tensor(pictures.labels).expand(views, -1)
+        return Features(torch.from_numpy(np.stack(rows)), labels)
+
+
+def look(
     model: "torch.nn.Module",
     head: "torch.nn.Module",
-    pictures: data.Pictures,
+    wanted: Mapping[str, tuple[Path, int]],
     to: Preprocessing,
-    views: int,
     device: "torch.device",
     *,
     name: str,
     batch_size: int,
     workers: int = 0,
     cache: Path | None = None,
-    bar: Bar = lambda description, unit: iter,
-) -> Features:
-    """Features of picture files, which are looked up in the folder `cache` (None: nowhere), and
-    computed and added to it where they are not there; name, of the backbone."""
-    torch, weights = require("torch"), weights_digest(model, head)
-    at = dict(zip(pictures.keys, pictures.paths, strict=True))
-    rows = []
+    progress: data.Progress = iter,
+) -> Known:
+    """Features of picture files, which are looked up in the folder `cache` (None: nowhere); what is
+    not there is computed, each file opened once, and added to it, also before an interrupt.
+
+    Inputs: wanted, by a file's sha256 where it is and how many views are wanted of it; name, of the
+    backbone; batch_size, views that the network reads together.
+    """
+    views = max((views for _, views in wanted.values()), default=0)
+    paths = _files(cache, name, weights_digest(model, head), to, views, device)
+    tables = [_read(path) for path in paths]
+    rows, pixels = tables[1:], tables[0]
+    todo = {}
+    for key, (path, count) in wanted.items():
+        missing = [n for n in range(count) if key not in rows[n]]
+        if missing or key not in pixels:
+            todo[key] = path, missing
+    problems = {}
+    try:
+        examples = [(path, key, numbers) for key, (path, numbers) in todo.items()]
+        size = max(1, batch_size // max(1, views))
+        batches = [examples[i : i + size] for i in range(0, len(examples), size)]
+        read = data.loader(data.ViewsReader(to, views), batches, workers, collate_fn=list)
+        for batch in progress(read) if batches else ():
+            problems |= {key: why for key, why, seen in batch if seen is None}
+            good = [item for item in batch if item[2] is not None]
+            _add(model, head, device, good, todo, rows, pixels)
+    finally:
+        for path, table in zip(paths, tables, strict=True):
+            if path and todo and table:
+                _write(path, table)
+    return Known(rows, {key: row.tobytes().hex() for key, row in pixels.items()}, problems)
+
+
+def _add(model, head, device, good, todo, rows, pixels) -> None:
+    """Put what has been read of pictures, and their features, where it belongs."""
+    torch = require("torch")
+    places = [(key, n) for key, _, _ in good for n in todo[key][1]]
+    if places:
+        inputs = torch.cat([seen for _, _, seen in good])
+        found, _ = of_batches(model, head, [(inputs, torch.zeros(len(inputs)))], device)
+        for (key, n), row in zip(places, found.numpy(), strict=True):
+            rows[n][key] = row
+    pixels |= {key: _bytes(digest) for key, digest, _ in good}
+
+
+def _files(cache, name, weights, to, views, device) -> list[Path | None]:
+    """Where the pixels' sha256 and the features of each view are kept."""
+    if cache is None:
+        return [None] * (views + 1)
+    cache.mkdir(parents=True, exist_ok=True)
+    paths = [cache / f"pixels-{READING}-{data.enough(to)}.safetensors"]
     for number in range(views):
-        transform = data.view(to, number)
-        progress = bar(f"features, view {number + 1} of {views}", "batch")
-
-        def compute(keys, transform=transform, number=number, progress=progress):
-            examples = [(at[key], 0, (int(key, 16), number)) for key in keys]
-            batches = [examples[i : i + batch_size] for i in range(0, len(examples), batch_size)]
-            loader = data.loader(transform, batches, workers)
-            return of_batches(model, head, progress(loader), device)[0].numpy()
-
-        content = json.dumps([name, weights, to, number, repr(transform), device.type])
+        transform = repr(data.view(to, number))
+        content = json.dumps([READING, name, weights, to, number, transform, device.type])
         key = hashlib.sha256(content.encode()).hexdigest()[:16]
-        path = cache and cache / f"{name}-{to.crop}-view{number}-{key}.safetensors"
-        rows.append(torch.from_numpy(cached(path, pictures.keys, compute)))
-    labels = torch.tensor(pictures.labels).expand(views, -1)
-    return Features(torch.stack(rows), labels)
+        paths.append(cache / f"{name}-{to.crop}-view{number}-{key}.safetensors")
+    return paths
+
+
+def _bytes(digest: str) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(digest), np.uint8)
+
+
+def head_probabilities(
+    head: "torch.nn.Module", rows: "torch.Tensor", size: int, device: "torch.device"
+) -> np.ndarray:
+    """The probabilities (N, C) float32 that a last layer gives to features (N, F), so many at a
+    time."""
+    torch = require("torch")
+    with torch.inference_mode():
+        scores = [head(part.to(device)).float() for part in rows.split(size)]
+        return torch.cat(scores).softmax(dim=1).cpu().numpy()
 
 
 def weights_digest(model: "torch.nn.Module", head: "torch.nn.Module") -> str:
@@ -118,30 +185,21 @@ def weights_digest(model: "torch.nn.Module", head: "torch.nn.Module") -> str:
     return tensors.digest((name, w) for name, w in state if not name.startswith(f"{path}."))
 
 
-def cached(
-    path: Path | None, keys: Sequence[str], compute: Callable[[list[str]], np.ndarray]
-) -> np.ndarray:
-    """Rows (N, F) of the keys, hexadecimal: from a file, and of those that it has not from compute,
-    with which the file is completed. A file that cannot be understood counts as none."""
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    known = _read(path) if path and path.is_file() else {}
-    missing = [key for key in dict.fromkeys(keys) if key not in known]
-    if missing:
-        known |= zip(missing, compute(missing), strict=True)
-        if path:
-            table = np.array([np.frombuffer(bytes.fromhex(key), np.uint8) for key in known])
-            storage.write_tensors(path, {"keys": table, "rows": np.stack([*known.values()])})
-    return np.stack([known[key] for key in keys])
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path | None) -> dict[str, np.ndarray]:
+    """Rows by their keys, hexadecimal, in a file; none of one that cannot be understood."""
+    if path is None or not path.is_file():
+        return {}
     try:
         content = storage.read_tensors(path)
         keys, rows = content["keys"], content["rows"]
         return dict(zip((key.tobytes().hex() for key in keys), rows, strict=True))
     except (KeyError, ValueError):
         return {}
+
+
+def _write(path: Path, table: Mapping[str, np.ndarray]) -> None:
+    keys = np.array([_bytes(key) for key in table])
+    storage.write_tensors(path, {"keys": keys, "rows": np.stack([*table.values()])})
 
 
 def moments(rows: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastrnn import figures
-from fastrnn.metrics import shorten
 from fastrnn.optional import require
 from fastrnn.plots import gallery
 from fastrnn.vision.images import open_rgb
@@ -50,7 +49,7 @@ def visualize_model(
     for picture, true, predicted in _predicted(device, dataloaders["val"], model, num_images):
         shown = picture.permute(1, 2, 0).cpu().numpy() * np.array(std) + np.array(mean)
         pictures.append(shown.clip(0, 1))
-        titles.append(f"{shorten(class_names[true])} / {shorten(class_names[predicted])}")
+        titles.append(f"{class_names[true]} / {class_names[predicted]}")
         colors.append(RIGHT if true == predicted else WRONG)
     figure = gallery(pictures, titles, colors=colors, heading=HEADING, columns=3)
     if path is not None:
@@ -75,20 +74,22 @@ def _predicted(device, batches, model, count):
 
 
 def plot_predictions(path: Path | str, pictures: Pictures, proba: np.ndarray) -> None:
-    """Twelve pictures with true class, predicted class and its probability: the errors, in red,
-    the most confident first, then the right ones, in green, the least confident first.
+    """Twelve pictures with true class, predicted class and its probability, and their files' names:
+    the errors, in red, the most confident first, then the right ones, in green, the least confident
+    first.
 
     Inputs: pictures, N with C classes; proba (N, C).
     """
     predicted, confidence = proba.argmax(axis=1), proba.max(axis=1)
     right = predicted == np.array(pictures.labels)
     order = np.lexsort((np.where(right, confidence, -confidence), right))[:SHOWN]
-    shown, titles = [], []
+    names, shown, titles, notes = pictures.names(), [], [], []
     for i in order.tolist():
-        image = open_rgb(pictures.paths[i])
+        image = open_rgb(pictures.paths[i], SIDE)
         image.thumbnail((SIDE, SIDE))
         shown.append(np.asarray(image))
-        true, said = (shorten(pictures.classes[c]) for c in (pictures.labels[i], predicted[i]))
+        true, said = (pictures.classes[c] for c in (pictures.labels[i], predicted[i]))
         titles.append(f"{true} / {said} {confidence[i]:.0%}")
+        notes.append([names[i]])
     colors = [RIGHT if right[i] else WRONG for i in order]
-    figures.save(gallery(shown, titles, colors=colors, heading=HEADING), path)
+    figures.save(gallery(shown, titles, notes, colors=colors, heading=HEADING), path)

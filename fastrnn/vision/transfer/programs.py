@@ -1,10 +1,11 @@
-"""What the commands of `fastrnn transfer` do, as functions: train, evaluate, predict.
+"""What the commands of `fastrnn transfer` that change a run do, as functions: train, evaluate.
 
 A run's folder:
 run.json                 settings, classes, and where the data are
 model.safetensors        the trained network's state dict
 metrics.json             figures of the training and of every evaluation
 report.html              all that in a page, of what report.json keeps
+predictions.csv          what it says of every picture validated; of evaluations with their names
 checkpoint-MODE.pt       of freeze, finetune, or staged's both, to resume
 """
 
@@ -20,16 +21,17 @@ import numpy as np
 from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
-from fastrnn.settings import OBJECT, TEXT, check, decisive, listed
+from fastrnn.settings import OBJECT, TEXT, check, decisive, integer, listed
 from fastrnn.vision import backbones
-from fastrnn.vision.images import list_images, open_rgb
+from fastrnn.vision.images import NAMED, left_out, some
 from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
+from fastrnn.vision.transfer.prediction import BATCH, write_predictions
 from fastrnn.vision.transfer.report import write as write_report
 from fastrnn.vision.transfer.settings import SETTINGS, complete, of_file, stages
-from fastrnn.vision.transfer.training import Training, device_of, probabilities
+from fastrnn.vision.transfer.training import Training, device_of
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +43,7 @@ OWN = "val"  # what training has validated on
 # Of run.json, and of what it says of the data.
 KINDS = {"settings": OBJECT, "classes": listed(TEXT), "data": OBJECT}
 SOURCE = {"folder": TEXT, "sha256": TEXT}
-BATCH = 32  # pictures that are evaluated together
+Note = Callable[[str], object]
 
 
 def _no_bar(_description: str, _unit: str) -> data.Progress:
@@ -59,19 +61,71 @@ class Job:
         settings: dict[str, object],
         cache: Path | None,
         bar: features.Bar,
+        note: Note,
+        epochs: int,
     ) -> None:
         self.folder, self.base, self.settings = folder, base, settings
-        self.cache, self.bar = cache, bar
-        classes, _, _ = data.find_folders(base)
+        self.cache, self.bar, self.note, self.epochs = cache, bar, note, epochs
+        self.found = data.find_folders(base, settings["val_share"], settings["seed"])
+        self.settings = settings | {"val_share": self.found.val_share}
         self.device = device_of(settings["device"])
         to = backbones.preprocessing(settings["backbone"])
         self.to = data.resized(to, settings["image_size"])
-        self.model, self.head = new_network(settings, len(classes))
+        self.model, self.head = new_network(settings, len(self.found.classes))
         self._check_size()
         self.model.to(self.device)
-        self.train, self.val = data.read_folders(base, bar("reading", "picture"))
+        self.known: features.Known | None = None  # of freeze
+        self.train, self.val = self._look()
         self.digest = data.digest(self.train, self.val)
+        self._tell()
         self.trainings: list[Training] = []
+
+    def _look(self) -> tuple[Pictures, Pictures]:
+        """Open every picture once; of freeze also compute what is learnt from."""
+        classes, train, val, _, _ = self.found
+        paths, skip = [path for path, _ in train + val], self.settings["skip_unreadable"]
+        if self.settings["mode"] == "finetune":
+            seen = data.look(paths, data.enough(self.to), self.bar("reading", "picture"))
+        else:
+            views = self.settings["views"]
+            counts = dict.fromkeys((path for path, _ in val), 1)
+            counts |= dict.fromkeys((path for path, _ in train), views)
+            self.known, seen = _features(
+                self.model,
+                self.head,
+                counts,
+                self.to,
+                self.device,
+                name=self.settings["backbone"],
+                batch_size=self.settings["batch_size"],
+                workers=self.settings["workers"],
+                cache=self.cache,
+                progress=self.bar("features", "batch"),
+            )
+        data.check_readable(train + val, seen, skip, self.note)
+        parts = [data.pictures_of(part, classes, seen, self.base) for part in (train, val)]
+        for part, name in zip(parts, ("train", "val"), strict=True):
+            lost = {label for _, label in getattr(self.found, name)} - {*part.labels}
+            if lost:
+                raise OSError(f"{name}: no picture of class {classes[min(lost)]!r} can be read")
+        return tuple(parts)
+
+    def _tell(self) -> None:
+        """Note what of the data may not be as it is thought to be."""
+        if self.found.others:
+            self.note(left_out(self.found.others, self.base))
+        if self.found.val_share is not None:
+            self.note(
+                f"no folder val: {len(self.val.paths)} of "
+                f"{len(self.val.paths) + len(self.train.paths)} pictures are set aside to validate"
+            )
+        if both := data.in_both(self.train, self.val):
+            names = self.val.names()
+            self.note(
+                f"{len(both)} of {len(names)} pictures to validate are also trained on, so figures "
+                f"are too good: {some([names[i] for i in both], len(both))}"
+            )
+        _tell_absent(self.val, self.note)
 
     def _check_size(self) -> None:
         """Whether the network reads pictures of that size, before any work."""
@@ -103,6 +157,7 @@ class Job:
             "sha256": self.digest,
         }
         content = {"settings": self.settings, "classes": self.train.classes, "data": source}
+        content["begun"] = {"epochs": self.epochs}
         runs.write(self.folder, "transfer", content)
 
     def run(self, on_iteration: Callable[[Training], None] | None = None) -> None:
@@ -119,33 +174,19 @@ class Job:
             self.trainings.append(train(settings, options))
 
     def _freeze(self, settings: dict[str, object], options: dict[str, object]) -> Training:
-        def of(pictures: Pictures, views: int) -> features.Features:
-            return features.of_pictures(
-                self.model,
-                self.head,
-                pictures,
-                self.to,
-                views,
-                self.device,
-                name=settings["backbone"],
-                batch_size=settings["batch_size"],
-                workers=settings["workers"],
-                cache=self.cache,
-                bar=self.bar,
-            )
-
-        train, val = of(self.train, settings["views"]), of(self.val, 1)
+        train, val = self.known.of(self.train, settings["views"]), self.known.of(self.val, 1)
         return modes.train_last_layer(self.head, train, val, settings, self.device, **options)
 
     def _finetune(self, settings: dict[str, object], options: dict[str, object]) -> Training:
         size, seed, workers = (settings[name] for name in ("batch_size", "seed", "workers"))
-        transform = data.augmentation(self.to)
+        at_least, plain = data.enough(self.to), backbones.eval_transform(self.to)
+        to_train = data.Reader(data.augmentation(self.to), at_least)
         return modes.train_all_layers(
             self.model,
             self.head,
-            data.random_batches(self.train, transform, size, seed, workers),
+            data.random_batches(self.train, to_train, size, seed, workers),
             len(data.shuffled(len(self.train.paths), size, seed, 0)),
-            data.loader(backbones.eval_transform(self.to), data.in_order(self.val, size), workers),
+            data.loader(data.Reader(plain, at_least), data.in_order(self.val, size), workers),
             settings,
             self.device,
             **options,
@@ -153,7 +194,9 @@ class Job:
 
     def _identity(self) -> str:
         """What a checkpoint has to be of: settings but those that may change, data, weights."""
-        kept = decisive(self.settings, SETTINGS)
+        # More epochs than it began with make it no other training.
+        begun = SETTINGS | {"epochs": SETTINGS["epochs"]._replace(resumable=False)}
+        kept = decisive(self.settings | {"epochs": self.epochs}, begun)
         weights = features.weights_digest(self.model, self.head)
         return hashlib.sha256(json.dumps([kept, self.digest, weights]).encode()).hexdigest()
 
@@ -173,7 +216,8 @@ class Job:
         }
         runs.add_metrics(self.folder, figures)
         run = Run(self.settings, self.train.classes, self.model, self.device)
-        report, proba = _report(run, self.val, self.bar)
+        known = self.known if self.settings["mode"] == "freeze" else None
+        report, proba = _report(run, self.head, self.val, known, self.bar)
         _keep(self.folder, report, self.val, proba, OWN)
         write_report(self.folder, OWN, report, self.val, proba, self.trainings)
         return figures | {OWN: report}
@@ -186,12 +230,14 @@ def begin(
     given: dict[str, object],
     cache: Path | None = None,
     bar: features.Bar = _no_bar,
+    note: Note = lambda _: None,
 ) -> Iterator[Job]:
     """A new run in a folder that has none yet (None: a new one in runs/), which is made when all
     pictures have been read, and is the job's alone until the block ends.
 
-    Inputs: folder, with train/CLASS/* and val/CLASS/*; given, settings over the defaults; cache, a
-    folder to keep features in (None: they are not kept).
+    Inputs: folder, as data.find_folders takes it; given, settings over the defaults; cache, a
+    folder to keep features in (None: they are not kept); note gets a line on what was not expected
+    of the pictures.
     Raises FileExistsError where there is a run already, BlockingIOError where another process is
     at work, and what reading and building raise.
     """
@@ -200,21 +246,24 @@ def begin(
     settings = complete(given)
     if settings["weights"] not in ("default", "none"):
         settings["weights"] = str(Path(settings["weights"]).resolve())
-    job = Job(out, folder.resolve(), settings, cache, bar)
-    if cache and settings["mode"] != "finetune":
-        cache.mkdir(parents=True, exist_ok=True)
+    job = Job(out, folder.resolve(), settings, cache, bar, note, settings["epochs"])
     with runs.at_work(out):
         runs.new("transfer", out, others)  # another process may have been quicker
         job.write_settings()
         yield job
 
 
-def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, str]]:
-    """What run.json says: the settings, the classes, and where the data are."""
+def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, object]]:
+    """What run.json says: the settings, the classes, and where the data are; and how many epochs
+    it began with."""
     content = runs.read(folder, "transfer", KINDS)
     with storage.named(folder / runs.RUN, "a run of transfer train"):
         check({name: content["data"][name] for name in SOURCE}, SOURCE)
-        return of_file(content["settings"]), content["classes"], content["data"]
+        begun = content.get("begun", {})
+        check(begun, {"epochs": integer(1)})
+        settings = of_file(content["settings"])
+        begun = {"epochs": settings["epochs"]} | begun
+        return settings, content["classes"], content["data"] | begun
 
 
 @contextmanager
@@ -224,6 +273,7 @@ def resume(
     given: dict[str, object],
     cache: Path | None = None,
     bar: features.Bar = _no_bar,
+    note: Note = lambda _: None,
 ) -> Iterator[Job]:
     """The run in a folder, continued from its checkpoint, or begun again where there is none yet;
     folder is where its data have moved to, given may change what is resumable.
@@ -236,7 +286,8 @@ def resume(
     runs.check_resumable(out, given, SETTINGS)
     base = folder or Path(source["folder"])
     with runs.at_work(out):
-        job = Job(out, base.resolve(), complete(saved | given), cache, bar)
+        settings, begun = complete(saved | given), source["epochs"]
+        job = Job(out, base.resolve(), settings, cache, bar, note, begun)
         if job.digest != source["sha256"]:
             raise ValueError(f"{out}: {base} is not what it was trained with")
         job.write_settings()
@@ -251,27 +302,36 @@ class Run(NamedTuple):
     model: "torch.nn.Module"
     device: "torch.device"
 
+    def preprocessing(self) -> backbones.Preprocessing:
+        """What its pictures are made before it reads them."""
+        to = backbones.preprocessing(self.settings["backbone"])
+        return data.resized(to, self.settings["image_size"])
+
     def transform(self) -> Callable:
         """From an RGB image of Pillow's to what the network reads."""
-        to = backbones.preprocessing(self.settings["backbone"])
-        return backbones.eval_transform(data.resized(to, self.settings["image_size"]))
+        return backbones.eval_transform(self.preprocessing())
 
 
-def load(folder: Path, device: str = "auto") -> Run:
+def load(folder: Path | str, device: str = "auto") -> Run:
     """The trained network of a run. Raises FileNotFoundError where there is none, ValueError for a
     file that does not fit."""
+    return _load(Path(folder), device)[0]
+
+
+def _load(folder: Path, device: str) -> tuple[Run, "torch.nn.Module"]:
+    """The trained network, and its last layer."""
     torch, (settings, classes, _) = require("torch"), _read_run(folder)
     path = folder / MODEL
     if not path.exists():
         raise FileNotFoundError(f"{folder}: no {MODEL}; was its training finished?")
     found = device_of(device)
-    model, _ = new_network(settings | {"weights": "none"}, len(classes))
+    model, head = new_network(settings | {"weights": "none"}, len(classes))
     state = {name: torch.from_numpy(w) for name, w in storage.read_tensors(path).items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path}: not the network that {runs.RUN} describes ({error})") from None
-    return Run(settings, classes, model.to(found).eval(), found)
+    return Run(settings, classes, model.to(found).eval(), found), head
 
 
 def evaluate(
@@ -280,76 +340,109 @@ def evaluate(
     *,
     name: str | None = None,
     device: str = "auto",
+    skip_unreadable: bool = False,
     bar: features.Bar = _no_bar,
+    note: Note = lambda _: None,
 ) -> dict:
-    """Figures of a run on a folder of folders, or on its val/ where it has one, added to the run's
-    metrics.json, with pictures, under a name (None: the folder's, after that of its own folder
-    where else training's own figures would be replaced; val for the run's own).
+    """Figures of a run on a folder of folders, or on its val/ or test/ where it has one, added to
+    the run's metrics.json, with pictures and a table, under a name (None: the folder's, after that
+    of its own folder where else training's own figures would be replaced; val for the run's own).
 
     Returns: metrics.classifier_report's. Raises ValueError for a name that is taken or no file's,
-    and for classes that the run lacks.
+    and for classes that the run lacks, OSError for pictures that cannot be read, unless these are
+    to be skipped.
     """
-    _, classes, data_source = _read_run(folder)
-    own = Path(data_source["folder"]) / "val"
-    source = pictures / "val" if (pictures / "val").is_dir() else pictures
+    settings, classes, source = _read_run(folder)
     runs.check_name(folder, name, RESERVED, OWN)
-    found = data.find_pictures(source, classes)
+    found, others, is_own = _to_evaluate(pictures, classes, settings, Path(source["folder"]))
     with runs.looked_at(folder):
-        run = load(folder, device)
-        read = data.read_pictures(found, run.classes, bar("reading", "picture"))
-        report, proba = _report(run, read, bar)
+        run, head = _load(folder, device)
+        counts = dict.fromkeys((path for path, _ in found), 1)
+        known, seen = _read_features(run, head, counts, bar)
+        data.check_readable(found, seen, skip_unreadable, note)
+        read = data.pictures_of(found, classes, seen, pictures)
+        if others:
+            note(left_out(others, pictures))
+        _tell_absent(read, note)
+        report, proba = _report(run, head, read, known, bar)
         if name is None:
             place = pictures.resolve()
             candidates = place.name, f"{place.parent.name}-{place.name}"
-            if source.resolve() == own.resolve():
+            if is_own:
                 candidates = OWN, *candidates
+                report = _as_before(report, runs.read_metrics(folder).get(OWN))
             name = runs.free_name(folder, report, candidates, RESERVED, OWN)
         _keep(folder, report, read, proba, name)
         write_report(folder, name, report, read, proba)
         return report
 
 
-def _report(run: Run, pictures: Pictures, bar: features.Bar) -> tuple[dict, np.ndarray]:
-    """Figures of a run on pictures, and their probabilities (N, C)."""
-    batches = data.loader(run.transform(), data.in_order(pictures, BATCH))
-    y, proba = probabilities(run.model, bar("evaluating", "batch")(batches), run.device)
-    return classifier_report(y, proba, pictures.classes), proba
+def _to_evaluate(
+    folder: Path, classes: list[str], settings: dict[str, object], own: Path
+) -> tuple[list[tuple[Path, int]], list[Path], bool]:
+    """What there is to evaluate in a folder, files that are no pictures, and whether it is what the
+    training, of the folder own, has validated on."""
+    own_val, share = data.split_folder(own, data.VAL), settings["val_share"]
+    if share is not None and own_val is None and folder.resolve() == own:
+        found = data.find_folders(folder, share, settings["seed"])
+        return found.val, found.others, found.classes == classes
+    split = data.split_folder(folder, data.VAL) or data.split_folder(folder, data.TEST) or folder
+    found, others = data.find_pictures(split, classes)
+    return found, others, own_val is not None and split.resolve() == own_val.resolve()
+
+
+def _as_before(report: dict, before: dict | None) -> dict:
+    """The figures as they were where these are the same but for the last bits, which depend on the
+    pictures that the network reads together."""
+    same = before is not None and report["confusion"] == before.get("confusion")
+    return before if same and abs(report["log_loss"] - before["log_loss"]) < 1e-4 else report
+
+
+def _features(
+    model, head, counts: dict[Path, int], to, device, **options
+) -> tuple[features.Known, data.Seen]:
+    """Features of picture files, of each so many views, by their content; and what has been seen
+    of them."""
+    keys, problems = data.file_keys(counts)
+    wanted: dict[str, tuple[Path, int]] = {}
+    for path, key in keys.items():
+        _, before = wanted.get(key, (path, 0))
+        wanted[key] = path, max(before, counts[path])
+    known = features.look(model, head, wanted, to, device, **options)
+    problems |= {path: known.problems[key] for path, key in keys.items() if key in known.problems}
+    pixels = {path: known.pixels[key] for path, key in keys.items() if key not in known.problems}
+    return known, data.Seen(keys, pixels, problems)
+
+
+def _read_features(run, head, counts, bar) -> tuple[features.Known, data.Seen]:
+    name, progress = run.settings["backbone"], bar("evaluating", "batch")
+    options = {"name": name, "batch_size": BATCH, "progress": progress}
+    return _features(run.model, head, counts, run.preprocessing(), run.device, **options)
+
+
+def _report(
+    run: Run, head, pictures: Pictures, known: features.Known | None, bar: features.Bar
+) -> tuple[dict, np.ndarray]:
+    """Figures of a run on pictures, of which features may be known already, and their
+    probabilities (N, C)."""
+    if known is None:
+        known, _ = _read_features(run, head, dict.fromkeys(pictures.paths, 1), bar)
+    rows, labels = (part[0] for part in known.of(pictures, 1))
+    proba = features.head_probabilities(head, rows, BATCH, run.device)
+    return classifier_report(labels.numpy(), proba, pictures.classes), proba
+
+
+def _tell_absent(pictures: Pictures, note: Note) -> None:
+    if names := data.absent(pictures):
+        shown = some([*map(repr, names[:NAMED])], len(names))
+        note(f"no pictures to validate of {shown}: macro F1 is the mean of the other classes")
 
 
 def _keep(folder: Path, report: dict, pictures: Pictures, proba: np.ndarray, name: str) -> None:
-    """Draw the pictures of a report and add it to metrics.json."""
+    """Draw the pictures of a report, write its table, and add it to metrics.json."""
     suffix = "" if name == OWN else f"-{name}"
     confusion = folder / f"confusion{suffix}.png"
     plots.plot_confusion(confusion, report["confusion"], pictures.classes)
     plot_predictions(folder / f"predictions{suffix}.png", pictures, proba)
+    write_predictions(folder / f"predictions{suffix}.csv", pictures, proba)
     runs.add_metrics(folder, {name: report})
-
-
-class Prediction(NamedTuple):
-    """The class of a picture file and its probability, or why the file cannot be read."""
-
-    file: str
-    label: str | None = None
-    probability: float | None = None
-    problem: str | None = None
-
-
-def predict(run: Run, images: Path, *, progress: data.Progress = iter) -> Iterator[Prediction]:
-    """Classify the pictures of a folder, some together as they are read; those that cannot be read
-    come as soon as that is known. Raises what list_images does."""
-    torch, transform = require("torch"), run.transform()
-    names, batch = [], []
-    paths = list_images(images)
-    for i, path in enumerate(progress(paths), 1):
-        try:
-            batch.append(transform(open_rgb(path)))
-            names.append(path.name)
-        except OSError as error:
-            yield Prediction(path.name, problem=str(error).removeprefix(f"{path}: "))
-        if batch and (len(batch) == BATCH or i == len(paths)):
-            labels = torch.zeros(len(batch), dtype=torch.int64)
-            _, proba = probabilities(run.model, [(torch.stack(batch), labels)], run.device)
-            for name, row in zip(names, proba, strict=True):
-                best = int(np.argmax(row))
-                yield Prediction(name, run.classes[best], float(row[best]))
-            names, batch = [], []

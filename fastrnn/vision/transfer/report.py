@@ -21,11 +21,10 @@ def write(
 ) -> None:
     """Add to a run's report what it says of pictures, N with probabilities (N, C), and their
     figures; of a training also how it went. What keeps the report from being made is a warning."""
+    names = pictures.names()
 
     def show(i: int) -> dict[str, object]:
-        path = pictures.paths[i]
-        place = f"{path.parent.name}/{path.name}"
-        return {"lines": [("file", place)], "pictures": [thumbnail(path, path.name)]}
+        return {"lines": [("file", names[i])], "pictures": [thumbnail(pictures.paths[i], names[i])]}
 
     with report.attempted(folder):
         sections = _training(trainings) if trainings else {}

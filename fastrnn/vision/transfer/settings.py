@@ -43,12 +43,30 @@ SETTINGS = {
         "Pixels that the network sees. [the weights' own]",
         heading="Model",
     ),
+    "val_share": Setting(
+        None,
+        optional(number("a number in (0, 1)", lambda v: 0 < v < 1)),
+        "Share of each class to validate on, without DIR/val. [0.2]",
+        heading="Pictures",
+        earlier=None,
+    ),
+    "skip_unreadable": Setting(
+        False,
+        BOOL,
+        "Leave out pictures that cannot be read, and name them.",
+        heading="Pictures",
+        earlier=False,
+    ),
     "views": Setting(
         4, integer(1), "As which a picture is learnt: itself, mirrored, random; freeze."
     ),
     "dropout": Setting(0.5, SHARE, "Of what the last layer reads; freeze."),
     "epochs": Setting(
-        60, integer(1), "Most passes over the pictures.", {"finetune": 12, "staged": 10}
+        60,
+        integer(1),
+        "Most passes over the pictures.",
+        {"finetune": 12, "staged": 10},
+        resumable=True,
     ),
     "batch_size": Setting(32, integer(1), "Pictures a minibatch."),
     "learning_rate": Setting(
