@@ -119,10 +119,16 @@ def hostile_sections():
         report.examples(bad[2], cards, {}, width="large"),
     ]
     tagged = np.eye(7, dtype=bool)[y]
+    # Of class k so many tenths are right: a cell of every shade.
+    k, n = np.repeat(np.arange(11), 10), np.tile(np.arange(10), 11)
+    shaded = np.full((110, 11), 0.01) + 0.89 * np.eye(11)[np.where(n < k, k, (k + 1) % 11)]
+    names = [str(i) for i in range(11)]
+    shades = classified("shades", classifier_report(k, shaded, names), k, shaded, names, show)
     return {
         "training": report.section(bad[4], parts, dict.fromkeys(bad, bad[4])),
         "judged": classified(bad[3], figures, y, proba, bad, show),
         "labelled": labelled(bad[3], figures, tagged, proba > 0.5, proba, bad, show),
+        "shades": shades,
         "settings": report.settings(dict(zip(bad, bad, strict=True))),
     }
 
