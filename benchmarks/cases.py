@@ -125,8 +125,8 @@ class Case:
 
     Of texts, V being the words of the vocabulary: "training", an epoch of a classifier on N
     sentences of up to T words with vectors of D numbers; "fit", from N sentences as strings to a
-    trained bag of words; "predict", from a string of T words to probabilities; "load", the vectors
-    of V words from a file that has N words with D numbers each.
+    trained bag of words or averaged vectors; "predict", from a string of T words to probabilities;
+    "load", the vectors of V words from a file that has N words with D numbers each.
     """
 
     race: str
@@ -309,12 +309,15 @@ def _scaling(choice: Choice) -> list[Case]:
 def _text(choice: Choice) -> list[Case]:
     """Whatever the cells and the shapes: the course's sizes."""
     lstm, bow = {"D": 100, "H": 128, "V": 8000}, {"D": 0, "H": 0, "V": 8000}
+    avg = bow | {"D": 100}
     common = {"race": "text", "dtype": choice.dtype}
     return [
         Case(cell="lstm", direction="training", N=2560, T=40, **lstm, **common),
         Case(cell="bow", direction="fit", N=20_000, T=40, **bow, **common),
+        Case(cell="avg", direction="fit", N=20_000, T=40, **avg, **common),
         Case(cell="lstm", direction="predict", N=1, T=10, **lstm, **common),
         Case(cell="bow", direction="predict", N=1, T=10, **bow, **common),
+        Case(cell="avg", direction="predict", N=1, T=10, **avg, **common),
         *_vectors("text", choice, choice.of_line(VECTORS)),
     ]
 

@@ -44,8 +44,7 @@ def draw(case: Case, folder: Path) -> dict[str, object]:
     if case.direction == "training":
         sentences, y = make_sentences(case.N, case.T, case.V)
         return {"sentences": sentences, "y": y}
-    sentences, y = make_sentences(case.N + case.N // 4, case.T, case.V)
-    texts = [" ".join(f"w{i}" for i in words) for words in split(sentences)]
+    texts, y = make_texts(case.N + case.N // 4, case.T, case.V)
     left, held_out = slice(case.N), slice(case.N, None)
     return {
         "texts": texts[left],
@@ -53,6 +52,17 @@ def draw(case: Case, folder: Path) -> dict[str, object]:
         "dev_texts": texts[held_out],
         "dev_y": y[held_out],
     }
+
+
+def make_texts(n: int, longest: int, V: int) -> tuple[list[str], np.ndarray]:
+    """The sentences of make_sentences as strings, and their classes (n,)."""
+    sentences, y = make_sentences(n, longest, V)
+    return [" ".join(f"w{i}" for i in words) for words in split(sentences)], y
+
+
+def some_labelled(case: Case) -> tuple[list[str], np.ndarray]:
+    """Texts and classes for whoever has to train a model to have one that predicts."""
+    return make_texts(1000, 40, case.V)
 
 
 def make_sentences(n: int, longest: int, V: int) -> tuple[Sentences, np.ndarray]:
@@ -80,7 +90,7 @@ def split(sentences: Sentences) -> list[np.ndarray]:
 
 def classifier(case: Case) -> TextModel:
     """fastrnn's untrained classifier of a case, with the same parameters in every process."""
-    sizes = {"embedding_dim": case.D, "hidden_dim": case.H} if case.H else {}
+    sizes = {"embedding_dim": case.D or 1, "hidden_dim": case.H or 1}
     settings = complete({"model": case.cell, "dtype": case.dtype, **PLAIN, **sizes})
     network = build(settings, case.V, len(CLASSES), seed=0)
     rng = np.random.default_rng(0)

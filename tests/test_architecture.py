@@ -40,7 +40,7 @@ BELOW = {
     "metrics": {"optional", "printing"},
     "settings": set(),
     "runs": {"settings", "storage"},
-    "plots": {"figures", "fonts", "metrics", "printing"},
+    "plots": {"figures", "fonts", "printing"},
     "report": {"optional", "printing", "runs", "storage"},
     "vision": {
         *("figures", "metrics", "optional", "plots", "printing", "report", "runs", "settings"),
@@ -80,6 +80,8 @@ OPTIONAL = {
     "onnx": {"nn/graphs.py", "nn/onnx.py"},
     "onnxruntime": {"benchmarks/peers/*onnxruntime.py"},
     "gensim": {"benchmarks/peers/*gensim.py"},
+    "fasttext": {"benchmarks/peers/*fasttext.py"},
+    "spacy": {"benchmarks/peers/*spacy.py"},
     "pandas": {"benchmarks/peers/*pandas.py"},
     "jax": {"benchmarks/peers/jax.py"},
     "openvino": {"benchmarks/peers/openvino.py"},

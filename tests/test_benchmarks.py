@@ -281,8 +281,10 @@ SMALL_TEXTS = {
     for case in (
         Case("text", "lstm", "training", 128, 12, 5, 7, "float64", V=30),
         Case("text", "bow", "fit", 3000, 12, 0, 0, "float64", V=300),
+        Case("text", "avg", "fit", 3000, 12, 5, 0, "float64", V=300),
         Case("text", "lstm", "predict", 1, 6, 5, 7, "float64", V=30),
         Case("text", "bow", "predict", 1, 6, 0, 0, "float64", V=30),
+        Case("text", "avg", "predict", 1, 6, 5, 0, "float64", V=30),
         Case("text", "vectors", "load", 40, 1, 6, 0, "float64", V=11),
     )
 }
@@ -293,7 +295,10 @@ PEERS_OF_TEXTS = {
     "sklearn": {"fit bow", "predict bow"},
     "pandas": {"load vectors"},
     "gensim": {"load vectors"},
+    "fasttext": {"fit avg", "predict avg"},
+    "spacy": {"fit bow", "predict bow"},
 }
+FLOAT32_ALONE = ("onnxruntime", "fasttext", "spacy")
 
 
 # gensim leaves a file open.
@@ -308,11 +313,12 @@ def test_peers_run_the_same_texts(peer, tmp_path):
     reference, tested = (worker.Worker(name, tmp_path) for name in ("numpy", peer))
     ran = set()
     for name, case in SMALL_TEXTS.items():
-        if peer == "onnxruntime":
+        if peer in FLOAT32_ALONE:
             case = replace(case, dtype="float32")
         reference.expect(case.asdict())
         built = tested.build(case.asdict(), True)
-        assert all((accuracy is not None) is (name == "fit bow") for accuracy in built.values())
+        fits = case.direction == "fit"
+        assert all((accuracy is not None) is fits for accuracy in built.values())
         ran |= {name} if built else set()
     assert ran == PEERS_OF_TEXTS[peer]
 
@@ -321,7 +327,7 @@ def test_peers_are_asked_only_what_they_know():
     text, known = SMALL_TEXTS["predict lstm"], dict.fromkeys(peers.PACKAGES, True)
     layers_alone = dict.fromkeys(("jax", "openvino", "tract", "ncnn"), False)
     assert {peer: peers.knows(peer, text) for peer in known} == known | layers_alone
-    others = ("sklearn", "pandas", "gensim")
+    others = ("sklearn", "pandas", "gensim", "fasttext", "spacy")
     assert {peer: peers.knows(peer, LSTM) for peer in known} == known | dict.fromkeys(others, False)
     module = Case("torch", "lstm", "forward", 2, 3, 5, 7)
     assert {peer for peer in known if peers.knows(peer, module)} == {"fastrnn", "torch"}

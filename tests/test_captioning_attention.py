@@ -10,6 +10,7 @@ from util import call, done
 
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import (
+    evaluation,
     features,
     heatmaps,
     load_coco_data,
@@ -181,6 +182,23 @@ def test_several_runs_say_captions_together(capsys, trained, photos, tmp_path):
         said.append([row["caption"] for row in csv.DictReader(to.read_text().splitlines())])
     assert len(said[0]) == 9
     assert said[0] == said[2]  # twice the same model
+
+
+def test_a_run_with_attention_looks_at_another_data_sets_pictures(capsys, photos, data, trained):
+    """Whatever grids that one has, it sees what it sees of its own."""
+    folder = trained[0].parent / "others"
+    options = {"backbone": "squeezenet1_1", "weights": "none"}
+    prepare.prepare(*photos, folder / "test", split="test", pca=0, **options)
+    prepare.prepare(*photos, folder / "own", val=3, pca=4, **options)
+    views.add_grids(folder / "own", 3)
+    found = run.read_run(trained[0])
+    for split in ("val", "train"):
+        known = evaluation.open_pictures(found, data, split)
+        again = evaluation.open_pictures(found, folder / "own", split)
+        assert again.urls == known.urls
+        np.testing.assert_array_equal(again.features[:], known.features[:])
+    done(capsys, "caption", "evaluate", trained[0], folder / "test", "--split", "test")
+    assert "test test greedy" in done(capsys, "caption", "evaluate", trained[0])
 
 
 def test_runs_that_do_not_go_together_are_named(capsys, trained, data, tmp_path):

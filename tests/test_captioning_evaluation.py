@@ -84,6 +84,60 @@ def test_evaluate_writes_figures_baselines_and_a_line_a_picture(capsys, run):
     assert (run / "gallery-val-beam-2.png").stat().st_size > 10_000
 
 
+def test_an_ensemble_is_runs_of_seeds_that_follow_each_other(capsys, whole, tmp_path):
+    runs_of = {"both": ["--ensemble", 2], 0: [], 1: ["--seed", 1]}
+    given = ["--epochs", 2, "--hidden", 16, "--wordvec", 8]
+    for name, more in runs_of.items():
+        out = tmp_path / str(name)
+        done(capsys, "caption", "train", whole / "own", "--out", out, *given, *more)
+    for pair in zip(read_run(tmp_path / "both").models, "01", strict=True):
+        one = read_run(tmp_path / pair[1]).model
+        for name, w in pair[0].params.items():
+            np.testing.assert_array_equal(w, one.params[name])
+    done(capsys, "caption", "evaluate", tmp_path / "both", "--beam", 2)
+    done(capsys, "caption", "evaluate", tmp_path / "0", "--beam", 2, "--with", tmp_path / "1")
+    own = figures(tmp_path / "both", "val beam 2")
+    assert own == figures(tmp_path / "0", "val beam 2 of 2 runs")
+    assert (tmp_path / "both/curves-1.png").exists()
+    assert runs.read_metrics(tmp_path / "both")["training"]["epochs"] == 4
+    stale = tmp_path / "stale"
+    (stale / "1").mkdir(parents=True)
+    (stale / "1/checkpoint.json").write_text("{}")
+    code, _, err = call(
+        capsys, "caption", "train", whole / "own", "--out", stale, *given, "--ensemble", 2
+    )
+    assert code == 1
+    assert "has a run already" in err
+    assert not (stale / "run.json").exists()
+
+
+def test_consensus_asks_what_is_said_of_training_pictures_alike(capsys, whole, run, tmp_path):
+    """With all weight on it the captions are those of the beam that are the most like theirs."""
+    done(capsys, "caption", "evaluate", run, "--beam", 4)
+    done(capsys, "caption", "evaluate", run, "--beam", 4, "--consensus", 1e9)
+    plain, chosen = (figures(run, f"val beam 4{how}") for how in ("", " consensus"))
+    assert chosen["cider"] > plain["cider"]
+    out = done(capsys, "caption", "evaluate", run, "--beam", 4, "--reminders", 3)
+    assert "val beam 4 reminded: bleu1" in out
+    assert figures(run, "val beam 4 reminded")["words"] >= plain["words"]
+    assert (run / "results-val-beam-4-consensus.csv").exists()
+    out, sample = tmp_path / "new.csv", ["--images", whole / "photos", "--consensus", 1e9]
+    code, _, err = call(capsys, "caption", "sample", run, *sample, "--beam", 1, "--out", out)
+    assert code == 2
+    assert "--consensus chooses among the captions of a --beam of 2 or more" in err
+    done(capsys, "caption", "sample", run, *sample, "--beam", 4, "--out", out)
+    with (run / "results-val-beam-4-consensus.csv").open(newline="") as file:
+        expected = {row["image"]: row["caption"] for row in csv.DictReader(file)}
+    with out.open(newline="") as file:
+        said = {row["image"]: row["caption"] for row in csv.DictReader(file)}
+    assert {name: said[name] for name in expected} == expected
+    content = storage.read_json(run / "run.json")
+    storage.write_json(run / "run.json", content | {"data": str(tmp_path / "gone")})
+    code, _, err = call(capsys, "caption", "sample", run, *sample, "--out", out)
+    assert code == 1
+    assert f"{tmp_path / 'gone'}: no such folder; the run's own data set is to be asked" in err
+
+
 def test_another_data_set_is_seen_with_the_runs_eyes(capsys, whole, run):
     """Its own vocabulary and components do not matter: the same pictures and captions give the same
     figures. Those of the run's own validation stay as they are."""

@@ -9,7 +9,16 @@ import pytest
 from nltk.corpus.reader import CorpusReader, WordNetCorpusReader
 from nltk.corpus.util import LazyCorpusLoader
 
-from fastrnn.captioning import BLEU_score, baselines, corpus_bleu, metrics, partial
+from fastrnn.captioning import (
+    BLEU_score,
+    CaptioningRNN,
+    baselines,
+    consensus,
+    corpus_bleu,
+    metrics,
+    partial,
+)
+from fastrnn.captioning.decode import Hypotheses, log_softmax
 
 REFERENCES = [
     [
@@ -171,7 +180,90 @@ def test_the_nearest_rows_are_those_at_the_least_angle(monkeypatch, rng):
     angles = [
         [math.acos(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a in flat] for b in ours
     ]
-    np.testing.assert_array_equal(baselines.nearest(training, rows), np.argmin(angles, axis=1))
+    for count in (1, 4, 20):
+        found, cosines = baselines.nearest(training, rows, count)
+        np.testing.assert_array_equal(found, np.argsort(angles, axis=1)[:, :count])
+        np.testing.assert_allclose(cosines, np.cos(np.sort(angles, axis=1))[:, :count], atol=1e-6)
     order = rng.permutation(10)
     chosen = partial.Rows(training, order)
-    np.testing.assert_array_equal(baselines.nearest(chosen, training[order]), np.arange(10))
+    np.testing.assert_array_equal(baselines.nearest(chosen, training[order])[0][:, 0], range(10))
+
+
+def test_consensus_is_the_mean_cosine_with_captions_of_pictures_alike(monkeypatch, rng):
+    monkeypatch.setattr(consensus, "NEIGHBOURS", 4)
+    words = ["<NULL>", "<START>", "<END>", "<UNK>", *"abcdefg"]
+    references = [
+        [[words[i] for i in rng.integers(4, 11, size=rng.integers(3, 7))] for _ in range(2)]
+        for _ in range(9)
+    ]
+    training, features = rng.standard_normal((9, 5)), rng.standard_normal((6, 5))
+    found = Hypotheses(rng.integers(4, 11, size=(6, 3, 5)), rng.standard_normal((6, 3)))
+    found.words[:, 1, 3:] = 2, 0
+
+    def vector(caption, n):
+        grams = [*zip(*(caption[i:] for i in range(n)), strict=False)]
+        value = np.zeros(7**n)
+        for gram in grams:
+            having = sum(
+                any(gram in zip(*(c[i:] for i in range(n)), strict=False) for c in captions)
+                for captions in references
+            )
+            place = sum((words.index(w) - 4) * 7**i for i, w in enumerate(gram))
+            value[place] += math.log(9 / max(1, having))
+        return value / (np.linalg.norm(value) or 1)
+
+    def likeness(picture, caption):
+        cosines = training @ features[picture] / np.linalg.norm(training, axis=1)
+        nearest = [i for i in np.argsort(-cosines)[:4] if cosines[i] > 0]
+        parts = [
+            np.mean([vector(caption, n) @ vector(c, n) for n in range(1, 5) for c in references[i]])
+            for i in nearest
+        ]
+        return np.average(parts, weights=cosines[nearest])
+
+    for weight in (0.0, 3.0, 1e6):
+        asked = consensus.Neighbours(training, references)
+        choose = consensus.Consensus(asked, dict(enumerate(words)), weight)
+        expected = [
+            np.argmax([
+                score + weight * likeness(i, [words[w] for w in row if w > 2])
+                for row, score in zip(found.words[i], found.scores[i], strict=True)
+            ])
+            for i in range(6)
+        ]  # fmt: skip
+        np.testing.assert_array_equal(choose(features, found), expected)
+    with pytest.raises(ValueError, match="consensus: expected a number of at least 0, got -1.0"):
+        consensus.Consensus(asked, {}, -1.0)
+    with pytest.raises(ValueError, match="references: expected training pictures with captions"):
+        consensus.Neighbours(training[:0], [])
+
+
+def test_reminders_are_of_words_that_captions_of_pictures_alike_have(monkeypatch, rng):
+    monkeypatch.setattr(consensus, "NEIGHBOURS", 2)
+    words = ["<NULL>", "<START>", "<END>", "<UNK>", "a", "dog", "cat"]
+    model = CaptioningRNN({word: i for i, word in enumerate(words)}, 2, 3, 4, seed=0)
+    asked = consensus.Neighbours(
+        np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]),
+        [[["a", "dog"], ["a", "wolf"]], [["a", "a"]], [["cat"]]],
+    )
+    features, weight = np.array([[2.0, 0.0], [0.1, 1.0]], np.float32), 0.7
+    reminded = consensus.Reminded(model, asked, weight)
+    (step, state), (own, before) = reminded.start(features), model.start(features)
+    rows = np.array([1, 0, 1])  # of beams
+    scores, after = step(np.full(3, 1), tuple(s[rows] for s in state))
+    plain, expected_after = own(np.full(3, 1), tuple(s[rows] for s in before))
+    usual = {"a": 2 / 3, "dog": 1 / 6, "cat": 1 / 3}
+    near = [{"a": 1, "dog": 0.5 / (1 + 1 / 1.01**0.5)}, {}]
+    cosines = [(0.1 + 0.1) / (1.01**0.5) ** 2, 1 / 1.01**0.5]  # of the second and the third picture
+    near[1] = {"a": cosines[0] / sum(cosines), "cat": cosines[1] / sum(cosines)}
+    for row, i in enumerate(rows):
+        gains = [
+            weight * math.log((near[i].get(w, 0) + 0.01) / (usual.get(w, 0) + 0.01)) for w in words
+        ]
+        np.testing.assert_allclose(scores[row], log_softmax(plain)[row] + gains, rtol=1e-5)
+    np.testing.assert_array_equal(after[0], expected_after[0])
+    for beam_size in (1, 3):
+        same = consensus.Reminded(model, asked, 0.0).sample(features, 5, beam_size=beam_size)
+        np.testing.assert_array_equal(same, model.sample(features, 5, beam_size=beam_size))
+    with pytest.raises(ValueError, match="reminders: expected a number of at least 0, got nan"):
+        consensus.Reminded(model, asked, math.nan)

@@ -226,17 +226,94 @@ def test_wide_beam_finds_the_best_hypothesis_of_all(language):
     length = 4
     scored = {c: value / len(c) for c, value in all_hypotheses(table, length)}
     best = max(scored, key=scored.get)
-    found = decode.beam_search(step, state, VOCABULARY, length, beam_size=600)
-    for row in found:
+    found = decode.beam_search(step, state, VOCABULARY, length, decode.Beam(600))
+    for row in found.words[:, 0]:
         assert tuple(row[: len(best)]) == best
         assert not row[len(best) :].any()
+
+
+def test_wide_beam_ranks_all_hypotheses(language):
+    step, table, state = language
+    scored = sorted((-value / len(c), c) for c, value in all_hypotheses(table, 4))[:50]
+    found = decode.beam_search(step, state, VOCABULARY, 4, decode.Beam(600), n_best=50)
+    for words, scores in zip(*found, strict=True):
+        np.testing.assert_allclose(scores, [-value for value, _ in scored])
+        assert [tuple(row[row != 0]) for row in words] == [caption for _, caption in scored]
+
+
+def test_a_beam_that_finds_fewer_says_so(language):
+    step, _, state = language
+    found = decode.beam_search(step, state, VOCABULARY, 1, decode.Beam(2), n_best=5)
+    assert np.isfinite(found.scores).sum(axis=1).max() <= 2
+    assert (found.words[~np.isfinite(found.scores)][:, 1:] == 0).all()
+
+
+def test_groups_of_a_beam_say_other_things(rng, backend):
+    """By the definition: a group is a beam of its own but for what words that those before it say
+    at that place lose."""
+    model, features, strength = small_model("gru", backend), rng.standard_normal((5, 6)), 0.7
+    model.params["W_vocab"] *= 4
+    model.params["b_vocab"][WORD_TO_IDX["<END>"]] = 2  # tempting
+    vocabulary, (step, state) = model._vocabulary(True, 0), model.start(features)
+    beam = decode.Beam(4, groups=4, diversity=strength)
+    found = decode.beam_search(step, state, vocabulary, 4, beam, n_best=4)
+    for picture in range(5):
+        said, expected = [], {}
+        for _ in range(4):  # a beam of one is greedy
+            own, total, words = tuple(s[[picture]] for s in state), 0.0, []
+            for t in range(4):
+                before = words[-1] if words else vocabulary.start
+                scores, own = step(np.array([before]), own)
+                scores[:, vocabulary.banned] = -np.inf
+                logs = decode.log_softmax(scores)[0]
+                counts = np.bincount([w[t] for w in said if len(w) > t], minlength=len(WORDS))
+                value = logs - strength * counts
+                ended = total + logs[vocabulary.end]
+                if vocabulary.end in np.argsort(-value)[:2]:
+                    caption = (*words, vocabulary.end)
+                    expected[caption] = max(expected.get(caption, -np.inf), ended / len(caption))
+                value[vocabulary.end] = -np.inf
+                words.append(int(value.argmax()))
+                total += logs[words[-1]]
+            said.append(words)
+        best = max(expected, key=expected.get)
+        assert found.scores[picture, 0] == pytest.approx(expected[best])
+        assert tuple(found.words[picture, 0, : len(best)]) == best
+
+
+def test_what_chooses_among_a_beam_is_asked(rng):
+    model, features, asked = small_model(), rng.standard_normal((200, 6)), []
+
+    def choose(rows, found):
+        asked.append((rows, found))
+        return np.full(len(rows), 2)
+
+    said = model.sample(features, 7, beam_size=3, choose=choose)
+    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in asked]), features)
+    np.testing.assert_array_equal(np.concatenate([f.words[:, 2] for _, f in asked]), said)
+    with pytest.raises(ValueError, match="choose: expected None without a beam"):
+        model.sample(features, choose=choose)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"beam_size": 0}, "beam_size: expected at least 1, got 0"),
+     ({"length_penalty": np.inf}, "length_penalty: expected a number, got inf"),
+     ({"beam_size": 4, "diverse_groups": 3}, "diverse_groups: expected a divisor of beam_size 4"),
+     ({"diverse_groups": 0}, "diverse_groups: expected a divisor of beam_size 1, got 0"),
+     ({"diversity": -0.1}, "diversity: expected a number of at least 0, got -0.1"),
+     ({"diversity": np.nan}, "diversity: expected a number of at least 0, got nan")],
+)  # fmt: skip
+def test_beams_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        small_model().sample(np.zeros((1, 6)), **options)
 
 
 def test_beam_without_penalty_ranks_by_probability(language):
     step, table, state = language
     best, _ = max(all_hypotheses(table, 4), key=lambda pair: pair[1])
-    found = decode.beam_search(step, state, VOCABULARY, 4, beam_size=600, length_penalty=0.0)
-    assert tuple(found[0, : len(best)]) == best
+    found = decode.beam_search(step, state, VOCABULARY, 4, decode.Beam(600, length_penalty=0.0))
+    assert tuple(found.words[0, 0, : len(best)]) == best
 
 
 @pytest.mark.parametrize(("cell", "look"), [("rnn", {}), ("lstm", {}), ("lstm", ATTENTION[0])])
@@ -428,6 +505,15 @@ def test_an_ensemble_says_what_its_mean_distribution_says(rng, backend):
         states, words = [after for _, after in results], scores.argmax(axis=1)
     one, same = models[0].sample(features, 9, beam_size=3), Ensemble([models[0]] * 2)
     np.testing.assert_array_equal(same.sample(features, 9, beam_size=3), one)
+
+
+def test_an_ensemble_looks_where_its_models_do_in_the_mean(rng):
+    models = [small_model("lstm", **ATTENTION[0]) for _ in range(2)]
+    for w in models[1].params.values():
+        w += rng.standard_normal(w.shape)
+    grids, captions = pictures(rng, 3, models[0]), np.full((3, 4), 5)
+    both = [model.looks(grids, captions) for model in models]
+    np.testing.assert_allclose(Ensemble(models).looks(grids, captions), np.mean(both, axis=0))
 
 
 def test_an_ensemble_has_one_vocabulary():

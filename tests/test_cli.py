@@ -91,9 +91,11 @@ def test_evaluate_adds_to_metrics(capsys, trained, data):
 def test_sample_captions_a_folder(capsys, trained, tmp_path):
     pictures, _ = scenes.make(5, seed=9)
     folder = tmp_path / "new"
-    folder.mkdir()
-    for i, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{i}.png")
+    (folder / "sub").mkdir(parents=True)
+    names = ["0.png", "1.png", "2.ppm", "sub/3.avif", "sub/4.png"]
+    for name, picture in zip(names, pictures, strict=True):
+        Image.fromarray(picture).save(folder / name)
+    (folder / "notes.txt").write_text("words")
     (folder / "broken.jpg").write_bytes(b"no picture")
     out, gallery = tmp_path / "new.csv", tmp_path / "gallery.png"
     arguments = ["caption", "sample", trained, "--images", folder, "--out", out]
@@ -101,8 +103,9 @@ def test_sample_captions_a_folder(capsys, trained, tmp_path):
     assert code == 0
     assert "5 captions, 1 pictures left out" in text
     assert "left out: broken.jpg: cannot be read" in err
+    assert "note: left out 1 file that is no picture by its name: notes.txt" in err
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert [row["image"] for row in rows] == [f"{i}.png" for i in range(5)]
+    assert [row["image"] for row in rows] == names
     for row in rows:
         assert not {"<NULL>", "<START>", "<END>", "<UNK>"} & set(row["caption"].split())
     assert gallery.stat().st_size > 10_000
@@ -156,8 +159,15 @@ def test_prepare_reports_and_the_run_remembers_the_backbone(capsys, tmp_path):
     assert "11 captions" in text
 
 
-@pytest.mark.parametrize("given", [[], ["--zoneout", "0.1", "--recurrent-dropout", "0.2"]])
-def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, given):
+@pytest.mark.parametrize(
+    ("given", "begun"),
+    [
+        ([], ""),
+        (["--zoneout", "0.1", "--recurrent-dropout", "0.2"], ""),
+        (["--ensemble", "2"], "1"),
+    ],
+)
+def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, given, begun):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     settings = ["--hidden", "16", "--wordvec", "8", "--batch-size", "5", "--epochs", "6",
                 "--patience", "100", *given]  # fmt: skip
@@ -167,7 +177,7 @@ def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, 
         [*map(str, command), *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert "captions of 40 pictures" in process.stdout.readline()
-    while not (cut / "checkpoint.json").exists():
+    while not (cut / begun / "checkpoint.json").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
@@ -176,9 +186,10 @@ def test_interrupted_training_resumes_to_the_same_model(capsys, data, tmp_path, 
     assert "Traceback" not in error
     assert call(capsys, "caption", "evaluate", cut)[0] == 1  # not trained to the end
     assert call(capsys, "caption", "train", "--resume", "--out", cut)[0] == 0
-    expected, got = (run.read_run(folder).model.params for folder in (whole, cut))
-    for name, w in expected.items():
-        np.testing.assert_array_equal(got[name], w)
+    expected, got = (run.read_run(folder).models for folder in (whole, cut))
+    for model, same in zip(expected, got, strict=True):
+        for name, w in model.params.items():
+            np.testing.assert_array_equal(same.params[name], w)
 
 
 # ---- usage and errors ----------------------------------------------------------------------------

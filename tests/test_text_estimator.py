@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
@@ -648,3 +649,17 @@ def test_bag_of_words_on_the_real_sentences():
     train, dev = (read_labelled(folder / f"{name}.txt") for name in ("train", "dev"))
     clf = TextClassifier("bow", epochs=3, random_state=0).fit(train.texts, train.labels)
     assert clf.score(dev.texts, dev.labels) >= 0.95
+
+
+def test_docs_answer_requests_together(tmp_path, monkeypatch):
+    """The program that docs/text.md has for it."""
+    page = (Path(__file__).parent.parent / "docs" / "text.md").read_text(encoding="utf-8")
+    (code,) = (part for part in page.split("```python\n") if "def answer():" in part)
+    monkeypatch.chdir(tmp_path)
+    model = TextClassifier("avg", embedding_dim=4, epochs=3, random_state=0)
+    model.fit(["good", "bad"] * 20, ["yes", "no"] * 20).save("run")
+    names = {}
+    exec(code.split("```")[0], names)
+    texts = ["good", "bad", "so", "a good one"] * 50
+    with ThreadPoolExecutor(8) as pool:
+        assert [*pool.map(names["classify"], texts)] == model.predict(texts).tolist()

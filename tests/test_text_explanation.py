@@ -64,3 +64,22 @@ def test_of_a_long_text_neighbours_are_left_out_together(model, monkeypatch):
     assert len(said.tokens) == len(said.moved) == 20
     pieces = np.flatnonzero((np.diff(said.moved, axis=0) != 0).any(axis=1))
     assert len(pieces) <= 5
+
+
+def test_work_for_a_long_text_is_bounded(model, monkeypatch):
+    """Fewer pieces, each of which is left out as a whole."""
+    monkeypatch.setattr(explanation, "READ", 4000)
+    monkeypatch.setattr(explanation, "FEWEST", 3)
+    watched = []
+
+    def watch(items):
+        watched.extend(items)
+        return items
+
+    for L, pieces in ((50, 50), (200, 20), (4000, 3)):
+        said = explain(model, "bad " + "film " * (L - 1), watch=watch)
+        at = np.arange(L) * pieces // L
+        assert len(np.unique(said.moved[:, 0])) <= pieces
+        assert all(len(np.unique(said.moved[at == k], axis=0)) == 1 for k in range(pieces))
+        assert watched.pop(0) == -1 and watched == sorted(watched) and max(watched, default=0) < L
+        watched.clear()

@@ -86,6 +86,17 @@ READ = {
         "a.csv", "v1,v2,,\nham,a b,,\nspam,c,,\n", {"label_column": "V1", "text_column": "v2"},
         "first row", ["ham", "spam"], ["a b", "c"],
     ),
+    "quora": (
+        "a.csv", "qid,question_text,target\n1,a b,0\n2,c,1\n", {}, "the text in column 2",
+        ["0", "1"], ["a b", "c"],
+    ),
+    "phrases": (
+        "a.txt", "PhraseId\tSentenceId\tPhrase\tSentiment\n1\t1\ta b\t3\n2\t1\tb\t2\n", {},
+        "tsv, the label in column 4, the text in column 3", ["3", "2"], ["a b", "b"],
+    ),
+    "three bars asked": (
+        "a.txt", "pos ||| a\n", {"file_format": "space"}, "", ["pos"], ["||| a"],
+    ),
     "csv numbers": (
         "a.csv", "1,x,a b\n2,y,c\n", {"label_column": "2", "text_column": "3"}, "csv", ["x", "y"],
         ["a b", "c"],
@@ -130,6 +141,7 @@ def test_labelled_files(tmp_path, case):
         assert not said
 
 
+ONE_DOCUMENT = ":1: not jsonl (expected an object a line, got one document; jq -c '.[]' FILE makes"
 REFUSED = {
     "some prefixed": (
         "a.txt", "__label__a b\nc d\n", {},
@@ -184,8 +196,11 @@ REFUSED = {
         "a.txt", "kind words\na b\na c d\nb c\nb a\n", {},
         "the first line, 'kind words', may be an example, or name the columns; pass --format space",
     ),
-    "json array": ("a.json", '[{"text": "a"}]', {}, ":1: not jsonl (expected an object, got list"),
-    "json array in txt": ("a.txt", '[{"text": "a"}]', {}, ":1: not jsonl (expected an object, got"),
+    "json array": ("a.json", '[{"text": "a"}]', {}, ONE_DOCUMENT),
+    "json array in txt": ("a.txt", '[{"text": "a"}]', {}, ONE_DOCUMENT),
+    "json array in lines": ("a.txt", '[\n {\n  "text": "a"\n }\n]\n', {}, ONE_DOCUMENT),
+    "json object in lines": ("a.txt", '{\n "data": [{}]\n}\n', {}, ONE_DOCUMENT),
+    "three bars": ("a.txt", "pos|||a\nneg ||| b c\n", {}, "all lines have a |||, which no format"),
     "stray quote": (
         "a.csv", 'label,text\npos,"a\nneg,b\nneg,c\n', {}, ":2: not csv (unexpected end of data)",
     ),

@@ -207,7 +207,8 @@ def test_options_reach_the_settings(capsys, tmp_path, files, undrawn):
         "zoneout": 0.1, "recurrent_dropout": 0.2,
         "learning_rate": 0.002, "lr_decay": 0.75, "update_rule": "rmsprop", "clip_norm": 2.0,
         "max_words": 50, "metric": "macro-f1", "calibrate": True, "quantize": "int8",
-        "epochs": 1, "batch_size": 16, "patience": 7, "ensemble": 2, "backend": "numpy", "seed": 9,
+        "epochs": 1, "pretrain_epochs": 3, "batch_size": 16, "patience": 7, "ensemble": 2,
+        "backend": "numpy", "seed": 9,
     }  # fmt: skip
     arguments = []
     for name, value in given.items():
@@ -345,6 +346,31 @@ def test_interrupted_training_resumes_to_the_same_model(
     for figure in ("accuracy", "log_loss"):
         one, other = (storage.read_json(f / "metrics.json")["dev"][figure] for f in (whole, cut))
         assert one == other
+
+
+def test_pretraining_is_part_of_a_run(capsys, tmp_path, monkeypatch, files, undrawn):
+    """Twelve iterations are the language model's."""
+    texts = tmp_path / "new.csv"
+    texts.write_text("id,text\n" + "".join(f"{i},so fine a film {i}\n" for i in range(70)))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = ["train", files[0], *QUICK, "--unlabelled", texts, "--pretrain-epochs", "4"]
+    out = done(capsys, *arguments, "--out", whole)
+    assert "70 without labels" in out
+    figures = storage.read_json(whole / "metrics.json")["training"]["pretraining"]
+    assert figures["epochs"] == 4 and figures["train_loss"] > 0
+    for iteration in (5, 14):
+        interrupt_at(monkeypatch, iteration)
+        run = ["train", "--resume"] if cut.exists() else arguments
+        assert call(capsys, *run, "--out", cut)[0] == 130
+    monkeypatch.undo()
+    done(capsys, "train", "--resume", "--out", cut)
+    assert_same_model(whole, cut)
+    texts.write_text("id,text\n1,so\n")
+    code, _, err = call(capsys, "train", "--resume", "--out", cut)
+    assert code == 1
+    assert f"{texts} is not what it was trained with" in err
+    code, _, err = call(capsys, *arguments[:-4], "--unlabelled", tmp_path / "no.txt")
+    assert (code, "no.txt: No such file" in err) == (1, True)
 
 
 def test_resume_trains_longer(capsys, tmp_path, files, undrawn):
@@ -488,7 +514,6 @@ def test_evaluate_replaces_no_figures_of_train(capsys, tmp_path, files, file, na
         ("pos fine\n", ["--name", "training"], "name: expected one for a file, and not training"),
         ("pos fine\n", ["--name", "a/b"], "got 'a/b'"),
         ("pos fine\n", ["--name", ""], "got ''"),
-        ("pos fine\n", ["--encoding", "morse"], "encoding: unknown encoding: morse"),
     ],
 )
 def test_evaluate_refuses(capsys, trained, tmp_path, text, options, message):
@@ -519,7 +544,7 @@ def expected_rows(folder, proba=False):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", ["", "end"])
 def test_predict_keeps_order_and_count(capsys, trained, tmp_path, monkeypatch, chunk, end, last):
-    monkeypatch.setattr(programs, "CHUNK", chunk)
+    monkeypatch.setattr(prediction, "CHUNK", chunk)
     path = tmp_path / "new.txt"
     path.write_bytes((end.join(LINES) + end * bool(last)).encode())
     code, out, err = call(capsys, "predict", trained, path)
@@ -872,10 +897,18 @@ def test_predict_takes_what_the_library_saved(capsys, tmp_path):
         ["train", "--learning-rate", "0"],
         ["train", "--class-weight", "pos"],
         ["train", "--class-weight", "balanced", "--class-weight", "pos=1"],
+        ["train", "train.txt", "--class-weight", "pos=-1"],
+        ["train", "train.txt", "--class-weight", "pos=nan"],
+        ["train", "train.txt", "--encoding", "morse"],
+        ["evaluate", "run", "test.txt", "--encoding", "hex"],
+        ["predict", "run", "new.txt", "--encoding", "morse"],
         ["train", "--resume"],
         ["train", "--corpus", "nltk:reuters"],
         ["train", "train.txt", "--corpus", "reviews"],
         ["train", "--dev", "dev.txt"],
+        ["train", "--unlabelled", "new.txt"],
+        ["train", "train.txt", "--unlabelled", "-"],
+        ["train", "train.txt", "--unlabelled", "new.txt", "--model", "bow"],
         ["train", "--encoding", "latin-1"],
         ["train", "-"],
         ["evaluate", "run"],
@@ -913,7 +946,6 @@ BAD = {
         (["train", "text.txt"], "the first token of a line is read as its label"),
         (["train", "broken.txt"], "broken.txt:2: not utf-8 (byte 0xe9 at column 8)"),
         (["train", "binary.txt"], "binary.txt:1: a NUL at column 5"),
-        (["train", "TRAIN", "--encoding", "morse"], "unknown encoding: morse"),
         (["train", "TRAIN", "--dev", "no.txt"], "no.txt: No such file or directory"),
         (["train", "TRAIN", "--dev", "unknown.txt"], "unknown.txt:3: label 'nice' is not one of"),
         (["train", "TRAIN", "--embeddings", "no.txt"], "no.txt: No such file or directory"),

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fastrnn.vision import style
+from fastrnn.vision.images import over_white
 from fastrnn.vision.style import (
     checkpoint,
     colors,
     content_loss,
     gram_matrix,
+    layers,
     memory,
     network,
     optimise,
@@ -35,10 +37,12 @@ from fastrnn.vision.style import (
 from fastrnn.vision.style import estimate as estimates
 from fastrnn.vision.style.estimate import TIMED_STEPS, estimate
 from fastrnn.vision.style.objective import Objective, gram_once, scale_mask
-from fastrnn.vision.style.settings import SETTINGS, STYLE_LAYERS, Settings
+from fastrnn.vision.style.settings import SETTINGS, Settings
 from fastrnn.vision.style.transfer import Transfer
 
-QUICK = {"weights": "none", "size": 64, "scales": 2, "steps": 4, "device": "cpu"}
+QUICK = {"weights": "none", "size": 64, "scales": 2, "growth": 2.0, "steps": 4, "device": "cpu"}
+# The homework's layers.
+SHALLOW = {"content_layers": (3,), "style_layers": (1, 4, 6, 7)}
 FEW = settings(max_examples=20, deadline=None)
 
 
@@ -169,7 +173,7 @@ def test_losses_refuse(call, error, said):
     ("backbone", "layers"), [("squeezenet1_1", (0, 1, 3, 7)), ("vgg16", (0, 1, 2, 5, 6))]
 )
 def test_features_are_those_after_each_module(backbone, layers):
-    modules = network.load(backbone, "none", layers, seed=3, device="cpu")
+    modules = network.load(backbone, "none", layers, pooling="max", seed=3, device="cpu")
     assert len(modules) == max(layers) + 1
     x = features_of((1, 3, 40, 33), dtype=torch.float32)
     feats = network.features(modules, x, layers)
@@ -200,8 +204,9 @@ def losses_and_gradient(transfer, x, segments):
 
 
 def test_segments_save_memory_and_change_no_gradient():
-    transfer = Transfer(picture(), [picture(seed=1)], **QUICK | {"scales": 1, "size": 96})
-    x = transfer.space.noise(transfer.sizes[0], seed=5)
+    chosen = QUICK | SHALLOW | {"scales": 1, "size": 96}
+    transfer = Transfer(picture(), [picture(seed=1)], **chosen)
+    x = transfer.space.noise(pictures.with_margin(transfer.sizes[0]), seed=5)
     n = len(transfer.modules)
     whole = losses_and_gradient(transfer, x, [(0, n)])
     for segments in ([(0, 2), (2, 5), (5, n)], [(0, 6), (6, n)]):
@@ -212,8 +217,8 @@ def test_segments_save_memory_and_change_no_gradient():
 
 
 def test_trace_knows_what_backward_keeps():
-    layers = STYLE_LAYERS["squeezenet1_1"]
-    modules = network.load("squeezenet1_1", "none", layers, seed=0, device="cpu")
+    layers = Settings().style_layers
+    modules = network.load("squeezenet1_1", "none", layers, pooling="max", seed=0, device="cpu")
     x = torch.randn(1, 3, 45, 64, requires_grad=True)
     kept = {}
 
@@ -231,7 +236,7 @@ def test_trace_knows_what_backward_keeps():
 
 def test_segments_are_as_few_as_the_limit_allows():
     s = Settings()
-    modules = network.load("squeezenet1_1", "none", s.layers, seed=0, device="cpu")
+    modules = network.load("squeezenet1_1", "none", s.layers, pooling="max", seed=0, device="cpu")
     traced, cuts = memory.trace(modules, (256, 256)), network.cuts(modules)
     assert 1 not in cuts  # before a rectifier that works in place
     needs = []
@@ -247,7 +252,7 @@ def test_segments_are_as_few_as_the_limit_allows():
     assert bytes_[-1] < 0.85 * bytes_[0]
     every = {address: n for module in traced.saved for address, n in module.items()}
     every |= {traced.outputs[layer]: traced.sizes[layer] for layer in s.layers}
-    beside = 2 * traced.sizes[3] + memory.WORKSPACE * max(traced.sizes)
+    beside = 2 * traced.sizes[s.content_layers[0]] + memory.WORKSPACE * max(traced.sizes)
     assert bytes_[0] == sum(every.values()) + beside
 
 
@@ -262,7 +267,9 @@ def objective_of(modules, masks=None, styles=1, size=(45, 60), **changed):
 
 @pytest.fixture(scope="module")
 def squeezenet():
-    return network.load("squeezenet1_1", "none", (3, 7), seed=0, device="cpu")
+    return network.load(
+        "squeezenet1_1", "none", Settings().layers, pooling="average", seed=0, device="cpu"
+    )
 
 
 def test_objective_is_the_losses_relative_to_their_targets(squeezenet):
@@ -270,12 +277,12 @@ def test_objective_is_the_losses_relative_to_their_targets(squeezenet):
     x = features_of((1, 3, 45, 60), 9, torch.float32)
     terms = objective(x)
     content, other = (features_of((1, 3, 45, 60), i, torch.float32) for i in (0, 1))
-    feats, P, S = (network.features(squeezenet, y, range(8)) for y in (x, content, other))
-    layers = STYLE_LAYERS["squeezenet1_1"]
+    ((at,), layers) = Settings().content_layers, Settings().style_layers
+    feats, P, S = (network.features(squeezenet, y, range(10)) for y in (x, content, other))
     targets = [gram_matrix(S[layer]) for layer in layers]
-    weights = [3 / 4 / A.square().sum().item() for A in targets]
+    weights = [3 / 6 / A.square().sum().item() for A in targets]
     expected = {
-        "content": content_loss(2 / P[3].square().sum().item(), feats[3], P[3]),
+        "content": content_loss(2 / P[at].square().sum().item(), feats[at], P[at]),
         "style": style_loss(feats, layers, targets, weights),
         "tv": total_variation_loss(x, 0.5 / x.numel()),
     }
@@ -299,14 +306,14 @@ def test_layer_weights_and_blend_are_shares(squeezenet):
 
 
 def test_weights_mean_the_same_at_every_size(squeezenet):
-    s = Settings(**QUICK)
+    s = Settings(**QUICK | SHALLOW)
     tiles = []
     for i in range(3):
         tile = torch.from_numpy(picture(64, 64, i) / 64 - 2).float().permute(2, 0, 1)[None]
         tile = torch.cat([tile, tile.flip(3)], 3)
         tiles.append(torch.cat([tile, tile.flip(2)], 2))  # without seams
     losses = []
-    for n in (2, 4):
+    for n in (3, 6):
         x, content, other = (tile.repeat(1, 1, n, n) for tile in tiles)
         terms = Objective(squeezenet, s, content, [other], None)(x)
         losses.append([term.item() for term in terms.values()])
@@ -392,6 +399,18 @@ def test_colors_are_kept():
     np.testing.assert_allclose(yiq[..., 1:], np.asarray(pale) / 255 @ colors.YIQ[1:].T, atol=0.01)
 
 
+def test_styles_get_the_colors_of_the_content():
+    content, style = cut_out(picture() // 2 + 60), cut_out(picture(80, 50, 1) // 4 + 90, 0.4)
+    shown, (matched,) = colors.with_colors(
+        pictures.read("content", content), [pictures.read("style", style)]
+    )
+    opaque = [np.asarray(image)[np.asarray(image)[..., 3] > 0, :3] for image in (shown, matched)]
+    np.testing.assert_allclose(*(pixels.mean(axis=0) for pixels in opaque), atol=2)
+    np.testing.assert_allclose(*(np.cov(pixels.T) for pixels in opaque), rtol=0.2, atol=60)
+    np.testing.assert_array_equal(np.asarray(matched)[..., 3], style[..., 3])
+    np.testing.assert_array_equal(shown, content)
+
+
 # ---- style_transfer ------------------------------------------------------------------------------
 
 
@@ -465,9 +484,10 @@ def test_scales_go_from_coarse_to_fine():
     assert [sum(s.losses.values()) for s in steps] == pytest.approx(list(result.losses["total"]))
 
 
-def test_kept_colors_are_the_contents():
+@pytest.mark.parametrize("by", [{"keep_colors": True}, {"colors": "luminance"}])
+def test_kept_colors_are_the_contents(by):
     result = style_transfer(
-        picture(), [picture(seed=1)], keep_colors=True, optimizer="adam", **QUICK
+        picture(), [picture(seed=1)], optimizer="adam", **by, **QUICK | {"steps": 8}
     )
     content = np.asarray(Image.fromarray(picture()).resize((64, 48), Image.Resampling.LANCZOS))
     differences = abs(result.picture / 255 @ colors.YIQ.T - content / 255 @ colors.YIQ.T)
@@ -530,21 +550,33 @@ def test_pixels_are_counted_by_their_scale():
         ({"memory": -1.0}, "memory: expected a number above 0, got -1.0"),
         ({"tv_weight": -1.0}, "tv_weight: expected a number of at least 0, got -1.0"),
         ({"content_weight": math.inf}, "content_weight: expected a number of at least 0, got inf"),
-        ({"style_layers": ()}, "style_layers: expected one or more different layers from 0"),
+        ({"style_layers": ()}, "style_layers: expected one or more different layers, each a"),
         ({"style_layers": (1, 1)}, r"style_layers: expected one or more different .* got \[1, 1\]"),
-        ({"content_layers": (-1,)}, "content_layers: expected one or more different layers"),
-        ({"content_layers": (13,)}, "layers: squeezenet1_1 has 0 to 12 in its features, got 13"),
-        ({"layer_weights": (1,)}, "layer_weights: expected one for each of the 4 style layers"),
-        ({"layer_weights": (0,) * 4}, "layer_weights: expected numbers of at least 0, not all 0"),
+        ({"style_layers": (6, "fire4")}, "style_layers: expected one or more different layers"),
+        ({"content_layers": (-1,)}, "content_layers: squeezenet1_1 has 0 to 12, or .*got -1"),
+        ({"content_layers": ["relu4_2"]}, "content_layers: squeezenet1_1 has .*; got relu4_2"),
+        ({"style_layers": (1, 13)}, "style_layers: squeezenet1_1 has 0 to 12, .*; got 13"),
+        ({"layer_weights": (1,)}, "layer_weights: expected one for each of the 6 style layers"),
+        ({"layer_weights": (0,) * 6}, "layer_weights: expected numbers of at least 0, not all 0"),
         ({"blend": (1, -1)}, "blend: expected numbers of at least 0, not all 0"),
         ({"blend": (1, 1)}, "blend: expected 1, one for each style, got 2"),
-        ({"size": 16}, r"8 x 6 pixels are too few for layer \d"),
-        ({"style_scale": 0.1}, r"3 x 2 pixels are too few for layer"),
+        (
+            {"backbone": "vgg16", "style_layers": ("pool5",), "size": 8, "scales": 1},
+            "^content: with its margin 24 x 22 pixels are too few for layer 30; a larger",
+        ),
+        ({"style_scale": 1e4}, r"^size: 640000 x 480000 pixels take \d+ GB of memory, of which"),
+        ({"size": 10**6}, r"^size: 1000000 x 750000 pixels take \d+ GB of memory, of which"),
         ({"device": "nowhere"}, "device: 'nowhere' cannot be used"),
         ({"masks": [picture(60, 45)] * 2}, "masks: expected 1, one for each style, got 2"),
         ({"masks": [picture(45, 60)]}, "mask 1: expected the aspect of the content, 60 x 45"),
         ({"masks": [np.zeros((45, 60), np.uint8)]}, "mask 1: nothing is white in it"),
-        ({"init": np.zeros((4, 4, 4), np.uint8)}, r"init: expected shape .* got \(4, 4, 4\)"),
+        ({"init": np.zeros((4, 4, 4), np.uint8)}, "init: all of it is transparent"),
+        ({"init": np.zeros((4, 4, 5), np.uint8)}, r"init: expected shape .* got \(4, 4, 5\)"),
+        ({"content": np.zeros((4, 4, 4), np.uint8)}, "content: all of it is transparent"),
+        ({"keep_colors": True, "colors": "histogram"}, "keep_colors: is colors luminance; got"),
+        ({"growth": 1.0}, "growth: expected a finite number above 1, got 1.0"),
+        ({"averaging": 1.0}, r"averaging: expected a number in \[0, 1\), got 1.0"),
+        ({"pooling": "min"}, "pooling: expected one of .*got 'min'"),
         ({"styles": []}, "styles: expected one or more"),
     ],
 )  # fmt: skip
@@ -704,8 +736,8 @@ def test_resume_refuses_what_is_not_the_same(capsys, tmp_path, files, monkeypatc
     code, _, err = call(capsys, *arguments, *options(), "--resume")
     assert code == 1
     assert f"{stopped}: not a checkpoint (" in err
-    torch.save({"format": 0}, stopped)
-    assert "not a checkpoint of format 1" in call(capsys, *arguments, *options(), "--resume")[2]
+    torch.save({"format": 1}, stopped)
+    assert "not a checkpoint of format 2" in call(capsys, *arguments, *options(), "--resume")[2]
     stopped.unlink()
     assert "no checkpoint to continue from" in call(capsys, *arguments, *options(), "--resume")[2]
     assert not out.exists()
@@ -769,7 +801,7 @@ def test_a_gradient_that_is_not_a_number_is_found_in_the_last_step(monkeypatch):
         (["content.png", "missing.png", "--out", "a.png"], 1, "missing.png: no such file"),
         (["content.png", "text.png", "--out", "a.png"], 1, "text.png: not a readable picture"),
         (["content.png", "one.png", "--out", "no/a.png"], 1, "no: no such folder"),
-        (["content.png", "one.png", "--out", "a.jpg"], 1, "a.jpg: expected a name that ends in"),
+        (["content.png", "one.png", "--out", "a.bmp"], 1, "a.bmp: expected a name that ends"),
         (["content.png", "one.png"], 2, "Missing option '--out'"),
         (["content.png", "--out", "a.png"], 2, "Missing argument 'STYLE...'"),
         ([*GOOD, "--mask", "no.png"], 1, "no.png: no such"),
@@ -780,8 +812,9 @@ def test_a_gradient_that_is_not_a_number_is_found_in_the_last_step(monkeypatch):
         ([*GOOD, "--blend", "1,2"], 1, "blend: expected 1, one"),
         ([*GOOD, "--blend", "x"], 2, "numbers between commas"),
         ([*GOOD, "--steps", "0"], 2, "steps: expected an integer of at least 1"),
-        ([*GOOD, "--style-layers", "99"], 1, "has 0 to 12"),
-        ([*GOOD, "--size", "9"], 1, "pixels are too few"),
+        ([*GOOD, "--style-layers", "99"], 2, "has 0 to 12"),
+        ([*GOOD, "--content-layers", "relu9"], 2, "fire8, fire9; got relu9"),
+        ([*GOOD, "--size", "1000000"], 1, "pixels take"),
         ([*GOOD, "--weights", "no.pth"], 1, "no.pth: no such"),
         ([*GOOD, "--weights", "text.png"], 1, "not a file of"),
         ([*GOOD, "--init", "nought"], 1, "nought: no such file"),
@@ -809,9 +842,12 @@ def test_options_reach_the_transfer(capsys, tmp_path, monkeypatch):
     expected = {
         "out": Path("a.png"), "content": Path("c.jpg"), "styles": (Path("s.jpg"), Path("t.jpg")),
         "masks": (Path("m.png"), Path("n.png")), "init": "noise", "resume": True, "size": 100,
-        "keep_colors": True, "content_weight": 2.0, "style_weight": 3.0, "tv_weight": 4.0,
+        "keep_colors": True, "colors": "luminance", "content_weight": 2.0, "style_weight": 3.0,
+        "tv_weight": 4.0,
         "blend": (1.0, 2.5), "style_scale": 0.5, "backbone": "vgg16", "weights": "none",
-        "content_layers": (3,), "style_layers": (1, 2), "layer_weights": (1.0, 0.0), "steps": 7,
+        "content_layers": ("relu4_2",), "style_layers": ("1", "relu2_1"),
+        "layer_weights": (1.0, 0.0),
+        "pooling": "max", "steps": 7, "growth": 1.5, "averaging": 0.5,
         "scales": 2, "optimizer": "adam", "learning_rate": 0.1, "seed": 5, "device": "cuda:1",
         "memory": 2.5,
     }  # fmt: skip
@@ -921,7 +957,238 @@ def test_more_memory_than_asked_for_is_said(capsys, tmp_path, files, undrawn):
     assert "--memory" not in call(capsys, *arguments, *options())[2]
 
 
-@pytest.mark.parametrize(("size", "scales"), [(64, 1), (255, 1), (256, 2), (512, 3), (1024, 4)])
-def test_scales_begin_with_128_pixels(size, scales):
-    assert Settings(size=size).scales == scales
-    assert Settings(size=size, scales=2).scales == 2
+@pytest.mark.parametrize(
+    ("changed", "content", "scales"),
+    [
+        ({"size": 63}, (45, 60), 1),
+        ({"size": 128}, (45, 60), 3),
+        ({"size": 128, "growth": 2.0}, (45, 60), 2),
+        ({"size": 512}, (45, 60), 7),
+        ({"size": 512, "scales": 2}, (45, 60), 2),
+        ({"size": 512}, (80, 1600), 1),  # a banner, of which less would be no picture
+        ({"size": 512}, (300, 75), 5),
+    ],
+)
+def test_scales_begin_where_there_is_a_picture_to_see(changed, content, scales):
+    transfer = Transfer(
+        np.zeros((*content, 3), np.uint8),
+        [picture()],
+        **QUICK | {"scales": None, "growth": Settings().growth} | changed,
+    )
+    assert len(transfer.sizes) == scales
+    assert max(transfer.sizes[-1]) == changed["size"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+def test_small_pictures_are_pictures(size):
+    chosen = QUICK | {"size": size, "scales": None, "steps": 10}
+    assert style_transfer(picture(), picture(seed=1), **chosen).picture.shape[1] == size
+
+
+@pytest.mark.parametrize("shape", [(1, 6000), (6000, 1), (80, 1600), (1, 1)])
+def test_thin_pictures_are_pictures(shape):
+    thin = np.full((*shape, 3), 90, np.uint8)
+    chosen = QUICK | {"steps": 2, "scales": None}
+    painted = style_transfer(thin, picture(seed=1), **chosen).picture
+    assert max(painted.shape) == 64
+    style_transfer(picture(), thin, **chosen)
+
+
+# ---- edges ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [63, 64])
+def test_edges_are_painted_like_the_inside(size):
+    speckled = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    chosen = QUICK | {"steps": 10, "scales": 1, "tv_weight": 0.0, "size": size}
+    painted = style_transfer(picture(64, 64), speckled, **chosen).picture.astype(float)
+    down, right = (abs(np.diff(painted, axis=axis)).mean(axis=2) for axis in (0, 1))
+    texture = down[:, :-1] + right[:-1]
+    inside = texture[10:-10, 10:-10].mean()
+    for edge in (texture[:3], texture[-3:], texture[:, :3], texture[:, -3:]):
+        assert edge.mean() > 0.7 * inside
+
+
+# ---- transparency --------------------------------------------------------------------------------
+
+
+def cut_out(pixels, left=0.5):
+    """A picture of which the left share is opaque, the rest transparent ink of another kind."""
+    alpha = np.zeros(pixels.shape[:2], np.uint8)
+    alpha[:, : round(left * pixels.shape[1])] = 255
+    return np.dstack([pixels, alpha])
+
+
+def test_a_cut_out_content_keeps_its_alpha_and_its_background_is_not_painted(tmp_path, capsys):
+    content = cut_out(picture(64, 48))
+    chosen = QUICK | {"tv_weight": 0.0, "content_weight": 0.0, "style_layers": (1,), "scales": 1}
+    painted = style_transfer(content, picture(seed=1), **chosen).picture
+    assert painted.shape == (48, 64, 4)
+    np.testing.assert_array_equal(painted[..., 3], content[..., 3])
+    transfer = Transfer(content, [picture(seed=1)], **chosen)
+    states = []
+    optimise.run(transfer, on_save=states.append)
+    canvas = transfer.space.array(pictures.cropped(states[-1].picture)).astype(int)
+    assert (canvas[:, 38:] == 255).all()
+    assert abs(canvas[:, :30] - content[:, :30, :3]).mean() > 5
+    source, style_file = tmp_path / "content.png", tmp_path / "style.png"
+    Image.fromarray(content).save(source)
+    Image.fromarray(picture(seed=1)).save(style_file)
+    assert call(capsys, source, style_file, "--out", tmp_path / "a.png", *options())[0] == 0
+    assert pixels_of(tmp_path / "a.png").shape == (48, 64, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "mode"),
+    [("a.PNG", "PNG", "RGBA"), ("a.jpg", "JPEG", "RGB"), ("a.webp", "WEBP", "RGBA")],
+)
+def test_pictures_are_written_in_the_format_of_their_name(tmp_path, name, form, mode):
+    pixels = cut_out(picture(64, 48))
+    programs.write_picture(tmp_path / name, pixels)
+    with Image.open(tmp_path / name) as image:
+        assert (image.format, image.mode) == (form, mode)
+        seen = np.asarray(over_white(image)).astype(int)
+    assert abs(seen - np.asarray(over_white(Image.fromarray(pixels)))).mean() < 3
+    assert written(tmp_path) == {name}
+
+
+def test_a_picture_with_alpha_looks_over_white_as_it_was_painted():
+    alpha = Image.fromarray(np.arange(256, dtype=np.uint8).repeat(2).reshape(16, 32))
+    over_white = np.full((16, 32, 3), 255 - np.asarray(alpha)[..., None] // 2, np.uint8)
+    painted = pictures.with_opacity(over_white, alpha)
+    np.testing.assert_array_equal(painted[..., 3], alpha)
+    share = painted[..., 3:] / 255
+    again = painted[..., :3] * share + 255 * (1 - share)
+    assert abs(again - over_white).max() <= 1
+
+
+def test_style_is_not_learnt_from_what_is_transparent():
+    ink = picture(64, 64, 1)
+    chosen = QUICK | {"scales": 1, "style_scale": 2.0}
+
+    def grams(style):
+        (targets,) = Transfer(picture(64, 64), [style], **chosen).objective(0).style_targets
+        return targets
+
+    alone, within = grams(ink[:, :32]), grams(cut_out(ink))
+    flattened = grams(np.where(cut_out(ink)[..., 3:] > 0, ink, np.uint8(255)))
+    for a, w, f in zip(alone, within, flattened, strict=True):
+        assert (w - a).norm() < 0.35 * (f - a).norm()
+
+
+def test_black_ink_on_nothing_is_ink_on_white():
+    ink = np.zeros((48, 64, 4), np.uint8)
+    ink[10:20, ::3, 3] = 255
+    space = Transfer(picture(), [ink], **QUICK).space
+    seen = space.array(space.tensor(pictures.read("style", ink), (64, 48)))
+    np.testing.assert_array_equal(seen, np.repeat(255 - ink[..., 3:], 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_mask_may_be_drawn_in_the_alpha_channel(tmp_path, mode):
+    alpha = np.zeros((45, 60), np.uint8)
+    alpha[:, :30] = 255
+    drawn = Image.fromarray(np.zeros((45, 60), np.uint8)).convert("LA")
+    drawn.putalpha(Image.fromarray(alpha))
+    if mode == "P":
+        Image.fromarray(alpha // 255).save(tmp_path / "m.gif", transparency=0)
+    else:
+        drawn.convert(mode).save(tmp_path / "m.png")
+    (path,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(pictures.read_mask("mask", path, (60, 45)), alpha)
+
+
+def test_a_mask_has_to_lie_on_the_content():
+    right = np.zeros((45, 60), np.uint8)
+    right[:, 30:] = 255
+    with pytest.raises(ValueError, match="mask 1: nothing is white in it where the content"):
+        style_transfer(cut_out(picture()), picture(seed=1), masks=[right], **QUICK)
+
+
+# ---- layers and pooling --------------------------------------------------------------------------
+
+
+def test_layers_have_the_names_of_the_papers():
+    vgg = Settings(backbone="vgg19", content_layers=["relu4_2"], style_layers=["relu1_1", "20"])
+    assert (vgg.content_layers, vgg.style_layers) == ((22,), (1, 20))
+    for backbone in layers.NAMES:
+        modules = network.load(
+            backbone, "none", [len(layers.NAMES[backbone]) - 1], pooling="max", seed=0, device="cpu"
+        )
+        kinds = {"conv": "Conv2d", "relu": "ReLU", "pool": "MaxPool2d", "fire": "Fire"}
+        assert [type(module).__name__ for module in modules] == [
+            kinds[name[:4]] for name in layers.NAMES[backbone]
+        ]
+
+
+@pytest.mark.parametrize("backbone", layers.NAMES)
+def test_average_pooling_has_the_shapes_of_the_others(backbone):
+    last = [len(layers.NAMES[backbone]) - 1]
+    x, feats = features_of((1, 3, 75, 90), dtype=torch.float32).abs(), {}
+    for pooling in ("max", "average"):
+        modules = network.load(backbone, "none", last, pooling=pooling, seed=0, device="cpu")
+        at = next(i for i, name in enumerate(layers.NAMES[backbone]) if name.startswith("pool"))
+        feats[pooling] = [network.features(modules, x, last)[-1].shape, modules[at](x)]
+    assert feats["max"][0] == feats["average"][0]
+    assert (feats["average"][1] < feats["max"][1]).all()
+    assert feats["average"][1].mean().item() == pytest.approx(x.mean().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "vgg19"])
+def test_a_transfer_by_vgg_lowers_its_loss(backbone):
+    chosen = QUICK | {"backbone": backbone, "size": 32, "scales": 1, "content_layers": ["relu3_1"]}
+    result = style_transfer(
+        picture(), picture(seed=1), style_layers=["relu1_1", "relu2_1"], **chosen
+    )
+    assert result.losses["total"][-1] < result.losses["total"][0]
+
+
+# ---- steps ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chosen", [{"optimizer": "adam", "learning_rate": 100.0},
+                                    {"optimizer": "lbfgs", "learning_rate": 100.0}])  # fmt: skip
+def test_a_loss_that_rises_is_an_error_and_nothing_is_written(capsys, tmp_path, files, chosen):
+    arguments = [files["content"], files["one"], "--out", tmp_path / "a.png"]
+    code, _, err = call(capsys, *arguments, *options(steps=8, **chosen))
+    assert code == 1
+    assert re.search(
+        r"the loss rose from \S+ to \S+ in the 8 steps of 32 x 24 pixels; a lower learning rate "
+        "than 100",
+        err,
+    )
+    assert written(tmp_path) == {path.name for path in files.values()}
+
+
+def test_adam_goes_on_at_the_next_scale_where_it_was():
+    transfer = Transfer(picture(), [picture(seed=1)], **QUICK | {"optimizer": "adam"})
+    states = []
+    optimise.run(transfer, on_save=lambda s: states.append(copy.deepcopy(s)), save_every=4)
+    begun = optimise._begun(states[0], transfer, 1)
+    before, after = (s.optimizer["state"][0] for s in (states[0], begun))
+    assert after["step"] == before["step"] == 4
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert after[name].shape == begun.picture.shape == (1, 3, 64, 80)
+        assert after[name].mean() == pytest.approx(before[name].mean().item(), rel=0.2, abs=1e-3)
+    assert (after["exp_avg_sq"] >= 0).all()
+    assert states[1].optimizer["state"][0]["step"] == 8
+
+
+def test_averages_are_those_of_the_pictures():
+    xs = [torch.full((1,), value) for value in (1.0, 2.0, 6.0, 0.0)]
+    average = None
+    for step, x in enumerate(xs):
+        average = optimise.averaged(average, x, 0.6, step)
+    # The plain mean of the first two, then a weight of 0.4 for the newest.
+    assert average.item() == pytest.approx(0.6 * (0.6 * 1.5 + 0.4 * 6))
+    assert optimise.averaged(None, xs[0], 0.0, 0) is None
+
+
+def test_a_transfer_shows_its_average_and_goes_on_from_it(capsys, tmp_path, files, undrawn):
+    chosen = QUICK | {"averaging": 0.5, "optimizer": "adam"}
+    transfer, states = Transfer(picture(), [picture(seed=1)], **chosen), []
+    whole = optimise.run(transfer, on_save=lambda s: states.append(copy.deepcopy(s)), save_every=2)
+    np.testing.assert_array_equal(whole.picture, transfer.picture(states[3].average))
+    assert (states[3].average - states[3].picture).abs().max() > 0
+    for state in states:
+        np.testing.assert_array_equal(optimise.run(transfer, state).picture, whole.picture)

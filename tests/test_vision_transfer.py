@@ -317,10 +317,10 @@ def network(seed=0, backbone="squeezenet1_1", classes=2):
     return networks.new_network(complete(seed=seed, backbone=backbone), classes)
 
 
-def features_of(pictures, cache, *, seed=0, size=SIZE, views=2, **changed):
+def features_of(pictures, cache, *, seed=0, size=SIZE, views=2, workers=0, **changed):
     to = data.resized(backbones.preprocessing("squeezenet1_1"), size)._replace(**changed)
     model, head = network(seed)
-    options = {"name": "squeezenet1_1", "batch_size": 10, "cache": cache}
+    options = {"name": "squeezenet1_1", "batch_size": 10, "cache": cache, "workers": workers}
     wanted = dict(zip(pictures.keys, ((path, views) for path in pictures.paths), strict=True))
     return features.look(model, head, wanted, to, CPU, **options).of(pictures, views)
 
@@ -393,6 +393,12 @@ def test_kept_features_survive_damage_and_an_interrupt(photos, tmp_path, calls, 
         for _ in range(2):
             torch.testing.assert_close(features_of(train, cache).rows, first.rows)
         assert sum(calls) == 13
+
+    (pixels,) = cache.glob("pixels-*")
+    pixels.unlink()
+    calls.clear()
+    assert torch.equal(features_of(train, cache).rows, features_of(train, cache).rows)
+    assert pixels.exists() and not calls
 
     def interrupted(batches):
         for i, batch in enumerate(batches):
@@ -1412,6 +1418,23 @@ def test_unreadable_pictures_are_skipped_if_wanted(capsys, copied, tmp_path, und
     done(capsys, "train", "--resume", "--out", run, "--cache", "none")
     code, out, err = call(capsys, "evaluate", run, copied / "val", "--skip-unreadable")
     assert code == 0 and "7 examples" in out and err.count("left out") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_what_is_no_file_is_named_and_not_waited_for(capsys, copied, tmp_path, mode):
+    os.mkfifo(copied / "train/disc/pipe.png")
+    (copied / "val/disc/lost.png").symlink_to(tmp_path / "nowhere")
+    code, _, err = call(capsys, "train", copied, "--mode", mode, "--out", tmp_path / "run", *QUICK)
+    assert code == 1 and "2 of 23 pictures cannot be read: " in err
+    assert "pipe.png: not a readable picture (expected a regular file, got a pipe" in err
+    assert "lost.png: not a readable picture (No such file or directory)" in err
+
+
+def test_features_are_the_same_for_any_number_of_workers(photos):
+    train, _ = data.read_folders(photos)
+    one, other = (features_of(train, None, views=3, workers=n).rows for n in (0, 2))
+    assert torch.equal(one, other)
 
 
 def test_freeze_opens_every_picture_once(capsys, photos, tmp_path, undrawn, monkeypatch):

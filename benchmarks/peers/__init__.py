@@ -32,6 +32,8 @@ PACKAGES = {
     "sklearn": ("scikit-learn",),
     "pandas": ("pandas",),
     "gensim": ("gensim",),
+    "fasttext": ("fasttext",),
+    "spacy": ("spacy",),
 }
 SUBJECT = "fastrnn"
 OTHERS = tuple(peer for peer in PACKAGES if peer != SUBJECT)

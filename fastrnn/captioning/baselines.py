@@ -42,20 +42,22 @@ def constant(references: Sequence[list[list[str]]]) -> list[str]:
     return [*max(candidates, key=bleu)]
 
 
-def nearest(training: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Of training's rows of features (n, ...) the one at the least angle to each of rows (N, ...),
-    as indices (N,); both may be arrays or give slices of rows."""
-    best = np.full(len(rows), -np.inf)
-    found = np.zeros(len(rows), int)
+def nearest(
+    training: np.ndarray, rows: np.ndarray, count: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of training's rows of features (n, ...) the count at the least angles to each of rows
+    (N, ...), the nearest first, fewer where there are fewer: their indices and cosines, (N, count);
+    both may be arrays or give slices of rows."""
     ours, begin = np.concatenate([_unit(block) for block in blocks(rows)]), 0
+    found, cosines = np.empty((len(rows), 0), int), np.empty((len(rows), 0), np.float32)
     for block in blocks(training):
-        cosine = ours @ _unit(block).T
-        first = cosine.argmax(axis=1)
-        value = cosine[np.arange(len(rows)), first]
-        better = value > best
-        best[better], found[better] = value[better], begin + first[better]
+        index = np.broadcast_to(np.arange(begin, begin + len(block)), (len(rows), len(block)))
+        found = np.concatenate([found, index], axis=1)
+        cosines = np.concatenate([cosines, ours @ _unit(block).T], axis=1)
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        found, cosines = (np.take_along_axis(a, order, axis=1) for a in (found, cosines))
         begin += len(block)
-    return found
+    return found, cosines
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -3,13 +3,15 @@
 Letters: N pictures, M rows, D features, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from fastrnn.captioning import decode
 from fastrnn.captioning.vocabulary import END, NULL, START, UNK
 
+# Which of some hypotheses to say, (N,), for features of pictures.
+Choose = Callable[[np.ndarray, decode.Hypotheses], np.ndarray]
 SAMPLE_ROWS = 128  # pictures captioned at once: a beam's scores take B * V doubles for each
 
 
@@ -38,6 +40,9 @@ class Captioner:
         *,
         beam_size: int = 1,
         length_penalty: float = 1.0,
+        diverse_groups: int = 1,
+        diversity: float = 0.5,
+        choose: Choose | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -49,28 +54,35 @@ class Captioner:
         temperature (1: the model's own distribution), top_k or top_p.
 
         Inputs: features (N, D); max_length, most words; beam_size, hypotheses kept a picture,
-        ranked by log-probability / length**length_penalty; top_k, the number of likeliest words to
-        draw from; top_p, the probability they must cover (nucleus, Holtzman et al. 2020);
-        suppress_unk, never say <UNK>; block_ngrams, of how many words in a row none comes twice in
-        a caption (0: any may; 3: Paulus et al. 2018); seed of the draw.
+        ranked by log-probability / length**length_penalty; diverse_groups, in which they are kept:
+        a word loses diversity of its log-probability for each hypothesis of the groups before that
+        says it at the same place (Vijayakumar et al. 2018); choose, which of a beam's hypotheses to
+        say (features of pictures, decode.Hypotheses of them -> (N,) indices; None: the first);
+        top_k, the number of likeliest words to draw from; top_p, the probability they must cover
+        (nucleus, Holtzman et al. 2020); suppress_unk, never say <UNK>; block_ngrams, of how many
+        words in a row none comes twice in a caption (0: any may; 3: Paulus et al. 2018); seed of
+        the draw.
         Returns: captions (N, max_length) of word indices without <START>, <NULL> after <END>;
         <NULL> and <START> are never said. Raises ValueError for parameters out of range.
         """
         vocabulary = self._vocabulary(suppress_unk, block_ngrams)
-        if beam_size < 1:
-            raise ValueError(f"beam_size: expected at least 1, got {beam_size}")
         random = temperature is not None or top_k is not None or top_p is not None
+        beam = decode.Beam(beam_size, length_penalty, diverse_groups, diversity)
         if beam_size > 1 and random:
             raise ValueError("beam_size: a beam is not random; drop temperature, top_k, top_p")
-        choose = decode.likeliest
+        if beam_size == 1 and choose is not None:
+            raise ValueError("choose: expected None without a beam to choose from")
+        word = decode.likeliest
         if random:
-            choose = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
+            word = decode.Draw(1.0 if temperature is None else temperature, top_k, top_p, seed)
 
         def say(rows: np.ndarray) -> np.ndarray:
             start = *self.start(rows), vocabulary, max_length
-            if beam_size > 1:
-                return decode.beam_search(*start, beam_size, length_penalty)
-            return decode.generate(*start, choose)
+            if beam_size == 1:
+                return decode.generate(*start, word)
+            found = decode.beam_search(*start, beam, n_best=beam_size if choose else 1)
+            best = choose(rows, found) if choose else np.zeros(len(rows), int)
+            return found.words[np.arange(len(rows)), best]
 
         blocks = range(0, max(1, len(features)), SAMPLE_ROWS)
         return np.concatenate([say(features[i : i + SAMPLE_ROWS]) for i in blocks])
@@ -116,3 +128,12 @@ class Ensemble(Captioner):
             return mean, tuple(array for _, after in results for array in after)
 
         return step, tuple(array for state in states for array in state)
+
+    def looks(self, features: np.ndarray, captions: np.ndarray) -> np.ndarray:
+        """Where the models' attention looks in the mean, as CaptioningRNN.looks."""
+        return np.mean([model.looks(features, captions) for model in self.models], axis=0)
+
+
+def together(models: Sequence[Captioner]) -> Captioner:
+    """The one of these models, or an Ensemble of several."""
+    return models[0] if len(models) == 1 else Ensemble(models)

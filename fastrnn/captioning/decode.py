@@ -3,7 +3,9 @@
 Letters: N pictures, M rows, B beams, L most words, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -106,71 +108,114 @@ def generate(
     return captions
 
 
-def _candidates(
-    total: np.ndarray, scores: np.ndarray, n: int
+class Hypotheses(NamedTuple):
+    """K captions a picture, best first: words (N, K, L), <NULL> after <END>; their scores (N, K),
+    log-probability / length**length_penalty, -inf where fewer have been found."""
+
+    words: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Beam:
+    """How a beam is searched: size, hypotheses kept a picture, ranked by log-probability /
+    length**length_penalty; groups, in which they are kept: a word loses diversity of its
+    log-probability, where they are kept and not where they are ranked, for each hypothesis of the
+    groups before that says it at the same place (Vijayakumar et al. 2018).
+
+    Raises ValueError for parameters out of range.
+    """
+
+    size: int
+    length_penalty: float = 1.0
+    groups: int = 1
+    diversity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"beam_size: expected at least 1, got {self.size}")
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty: expected a number, got {self.length_penalty}")
+        if self.groups < 1 or self.size % self.groups:
+            raise ValueError(
+                f"diverse_groups: expected a divisor of beam_size {self.size}, got {self.groups}"
+            )
+        if not 0 <= self.diversity < np.inf:
+            raise ValueError(f"diversity: expected a number of at least 0, got {self.diversity}")
+
+
+def _continuations(
+    total: np.ndarray, logs: np.ndarray, penalty: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The n best continuations of each picture's beams, best first: their log-probabilities, beams
-    and words, each (N, n). total (N, B) are the beams' own, scores (N * B, V) the next words'."""
-    N, B = total.shape
-    V = scores.shape[1]
-    flat = (total[:, :, None] + log_softmax(scores).reshape(N, B, V)).reshape(N, B * V)
+    and words, each (N, n). total (N, B) are the beams' own, logs (N, B, V) the next words'; penalty
+    (N, 1, V) tells against words without a part in what they count."""
+    N, B, V = logs.shape
+    grown = total[:, :, None] + logs
+    flat = (grown - penalty).reshape(N, B * V)
     top = np.argpartition(-flat, min(n, B * V) - 1, axis=1)[:, :n]
-    value = np.take_along_axis(flat, top, axis=1)
-    order = np.argsort(-value, axis=1, kind="stable")
+    order = np.argsort(-np.take_along_axis(flat, top, axis=1), axis=1, kind="stable")
     top = np.take_along_axis(top, order, axis=1)
-    return np.take_along_axis(value, order, axis=1), top // V, top % V
+    value = np.take_along_axis(grown.reshape(N, B * V), top, axis=1)
+    return value, top // V, top % V
 
 
 def beam_search(
-    step: Step,
-    state: State,
-    vocabulary: Vocabulary,
-    max_length: int,
-    beam_size: int,
-    length_penalty: float = 1.0,
-) -> np.ndarray:
-    """The hypothesis of the highest log-probability / length**length_penalty among those that a
-    beam of that width finds, for all pictures at once (length normalisation: Wu et al. 2016).
+    step: Step, state: State, vocabulary: Vocabulary, max_length: int, beam: Beam, n_best: int = 1
+) -> Hypotheses:
+    """The n_best hypotheses of the highest log-probability / length**length_penalty among those
+    that a beam finds, for all pictures at once (length normalisation: Wu et al. 2016).
 
     A hypothesis that says <END> leaves the beam, so short ones do not crowd out those still
-    growing; the best of them is kept. Returns: captions (N, max_length), <NULL> after <END>.
+    growing; the best of them are kept.
     """
-    N, B, L = len(state[0]), beam_size, max_length
+    N, B, L = len(state[0]), beam.size, max_length
     null, start, end = vocabulary[:3]
+    found = Hypotheses(np.full((N, n_best, L), null, dtype=np.intp), np.full((N, n_best), -np.inf))
     if N == 0 or L == 0:
-        return np.full((N, L), null, dtype=np.intp)
-    rows = np.arange(N)[:, None]
+        return found
+    rows, b = np.arange(N)[:, None], B // beam.groups
     state = tuple(np.repeat(s, B, axis=0) for s in state)
     words = np.full((N, B, L), null, dtype=np.intp)
     last = np.full((N, B), start, dtype=np.intp)
     total = np.full((N, B), -np.inf)
-    total[:, 0] = 0  # all beams begin alike: one of them counts
-    best_words = np.full((N, L), null, dtype=np.intp)
-    best_score = np.full(N, -np.inf)
+    total[:, ::b] = 0  # all beams of a group begin alike: one of them counts
     for t in range(L):
         scores, state = step(last.reshape(-1), state)
         vocabulary.ban(scores, words.reshape(N * B, L)[:, :t])
-        # At most B candidates end, so B are left to go on.
-        value, beam, word = _candidates(total, scores, 2 * B)
-        grown = words[rows, beam]
-        grown[:, :, t] = word
-
-        ended = word == end
-        score = np.where(ended, value / (t + 1) ** length_penalty, -np.inf)
-        first = score.argmax(axis=1)
-        better = score[rows[:, 0], first] > best_score
-        best_score[better] = score[better, first[better]]
-        best_words[better] = grown[better, first[better]]
-
-        alive = np.argsort(ended, axis=1, kind="stable")[:, :B]
-        total = np.where(ended[rows, alive], -np.inf, value[rows, alive])
-        words, last, source = grown[rows, alive], word[rows, alive], beam[rows, alive]
+        logs, said = log_softmax(scores).reshape(N, B, -1), np.zeros((N, 1, scores.shape[1]))
+        parts = []
+        for first in range(0, B, b):
+            group = slice(first, first + b)
+            # At most b candidates end, so b are left to go on.
+            value, source, word = _continuations(
+                total[:, group], logs[:, group], beam.diversity * said, 2 * b
+            )
+            source += first
+            grown = words[rows, source]
+            grown[:, :, t] = word
+            ended = word == end
+            score = np.where(ended, value / (t + 1) ** beam.length_penalty, -np.inf)
+            found = _best(found, grown, score)
+            alive = np.argsort(ended, axis=1, kind="stable")[:, :b]
+            value = np.where(ended, -np.inf, value)
+            parts.append([a[rows, alive] for a in (value, grown, word, source)])
+            np.add.at(said, (rows, 0, parts[-1][2]), 1)
+        total, words, last, source = (np.concatenate(a, axis=1) for a in zip(*parts, strict=True))
         state = tuple(s[(rows * B + source).reshape(-1)] for s in state)
         # Log-probabilities only fall, so the best a live one can still reach is its value now over
         # the greatest length (for a penalty of 0: over 1).
-        reachable = total.max(axis=1) / L**length_penalty
-        if (best_score >= reachable).all():
+        reachable = total.max(axis=1) / L**beam.length_penalty
+        if (found.scores[:, -1] >= reachable).all():
             break
-    unfinished = ~np.isfinite(best_score)
-    best_words[unfinished] = words[unfinished, 0]
-    return best_words
+    unfinished = ~np.isfinite(found.scores[:, 0])
+    found.words[unfinished, 0] = words[unfinished, 0]
+    return found
+
+
+def _best(found: Hypotheses, words: np.ndarray, scores: np.ndarray) -> Hypotheses:
+    """The best of those found and of others, words (N, n, L) and scores (N, n), as many."""
+    both = np.concatenate([found.scores, scores], axis=1)
+    order = np.argsort(-both, axis=1, kind="stable")[:, : found.scores.shape[1]]
+    rows = np.arange(len(both))[:, None]
+    return Hypotheses(np.concatenate([found.words, words], axis=1)[rows, order], both[rows, order])

@@ -55,14 +55,7 @@ class Scores(NamedTuple):
 def open_pictures(run: Run, base: Path, split: str) -> Pictures:
     """The pictures of a split of a data set, for a run. Raises ValueError where their features are
     of another backbone than the run's, or not as wide."""
-    content, source, change = _open(run, base)
-    coco.check_split(content, split)
-    rows = content[f"{split}_features"]
-    width, columns = rows.shape[-1], run.model.params["W_proj"].shape[0]
-    expected = columns if change is None else len(run.reduction[0])
-    if width != expected:
-        raise ValueError(f"{rows.path}: expected {expected} columns, got {width}")
-    rows.check_finite()
+    content, source, rows, change = _open(run, base, split)
     references = metrics.references_by_image(content, split)
     images = np.array([*references], int)
     words = {word for captions in references.values() for words in captions for word in words}
@@ -78,23 +71,41 @@ def open_pictures(run: Run, base: Path, split: str) -> Pictures:
     )
 
 
-def _open(run: Run, base: Path):
-    """A data set, where its features come from, and what makes them the run's: nothing where they
-    were reduced alike."""
-    pca, reduction = run.settings["pca"], run.reduction
+def _open(run: Run, base: Path, split: str):
+    """A data set, where its features come from, those of a split, and what makes them the run's:
+    nothing where they were reduced alike."""
     if run.model.decoder == "attention":
-        return _open_grids(run, base, pca)
+        return _open_grids(run, base, split)
+    pca, reduction = run.settings["pca"], run.reduction
     if pca and reduction is not None:
         own = coco.pca_reduction(base) if coco.has_pca(base) else None
         pca = own is not None and all(map(np.array_equal, own, reduction))
-    content = coco.load_coco_data(base, pca_features=pca)
-    source = coco.feature_source(base, pca)
+    content, source = _load(run, base, split, pca)
+    if pca or reduction is None:
+        columns, change = run.model.params["W_proj"].shape[0], None
+    else:
+        columns, change = (
+            len(reduction[0]),
+            partial(apply_pca, mean=reduction[0], components=reduction[1]),
+        )
+    return content, source, _checked(content[f"{split}_features"], columns), change
+
+
+def _load(run: Run, base: Path, split: str, pca: bool):
+    """A data set that has the split, and where its features come from: the run's backbone."""
+    content, source = coco.load_coco_data(base, pca_features=pca), coco.feature_source(base, pca)
+    coco.check_split(content, split)
     for theirs, ours in zip(_features_of(source), _features_of(run.source), strict=True):
         if None not in (theirs, ours) and theirs != ours:
             raise ValueError(f"{base}: expected features of {ours}, as the run has, got {theirs}")
-    if pca or reduction is None:
-        return content, source, None
-    return content, source, partial(apply_pca, mean=reduction[0], components=reduction[1])
+    return content, source
+
+
+def _checked(rows: coco.Features, columns: int) -> coco.Features:
+    if rows.shape[-1] != columns:
+        raise ValueError(f"{rows.path}: expected {columns} columns, got {rows.shape[-1]}")
+    rows.check_finite()
+    return rows
 
 
 def _features_of(source: Mapping[str, str]) -> tuple[str | None, str]:
@@ -103,17 +114,18 @@ def _features_of(source: Mapping[str, str]) -> tuple[str | None, str]:
     return source.get("backbone"), shown
 
 
-def _open_grids(run: Run, base: Path, pca: bool):
-    """The same of grids, which are there as they have been reduced."""
-    if not views.grid_file(base, "train").is_file():
-        raise ValueError(
-            f"{base}: expected grids, which only the data set has that the run was trained with"
-        )
-    content = views.with_grids(coco.load_coco_data(base, pca_features=pca), base)
-    own = coco.reduction_in(views.grid_file(base, "train"))
-    if own is None or not all(map(np.array_equal, own, run.reduction or own)):
+def _open_grids(run: Run, base: Path, split: str):
+    """The same of grids: the data set's own where they are reduced as the run's, else what the
+    network sees in its pictures."""
+    content, source = _load(run, base, split, coco.has_pca(base))
+    path = views.grid_file(base, "train")
+    own = coco.reduction_in(path) if path.is_file() else None
+    if own is not None and all(map(np.array_equal, own, run.reduction or own)):
+        rows = views.with_grids(content, base)[f"{split}_features"]
+        return content, source, _checked(rows, run.model.params["W_proj"].shape[0]), None
+    if run.reduction is None:
         raise ValueError(f"{base}: expected grids that are reduced as those of the run")
-    return content, coco.feature_source(base, pca), None
+    return content, source, views.grids_of(base, split, *run.reduction), None
 
 
 def say(captioner: Captioner, features: np.ndarray | Rows, **options) -> list[str]:
@@ -155,8 +167,8 @@ def beside(pictures: Pictures, training: Pictures | None) -> dict[str, dict[str,
     if training is not None:
         said = [words for captions in training.references for words in captions]
         constant = " ".join(baselines.constant(training.references))
-        like = baselines.nearest(training.features, pictures.features)
-        first = [" ".join(training.references[i][0]) for i in like]
+        like, _ = baselines.nearest(training.features, pictures.features)
+        first = [" ".join(training.references[i][0]) for i in like[:, 0]]
         for name, samples in (("constant", [constant] * len(first)), ("nearest", first)):
             found[name] = score(pictures.references, samples, said).figures
     several = [captions for captions in pictures.references if len(captions) > 1]

@@ -11,12 +11,13 @@ import numpy as np
 from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import evaluation, features, prepare, report, views
-from fastrnn.captioning.captioner import Captioner, Ensemble
+from fastrnn.captioning.captioner import Captioner, together
+from fastrnn.captioning.consensus import Consensus, Neighbours, Reminded
 from fastrnn.captioning.heatmaps import plot_looks, seen_part
 from fastrnn.captioning.metrics import words_of
 from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
 from fastrnn.captioning.plots import plot_curves
-from fastrnn.captioning.run import Run, read_run, read_settings, write_model, write_settings
+from fastrnn.captioning.run import Run, member, read_run, read_settings, write_model, write_settings
 from fastrnn.captioning.settings import OF_MODEL, SETTINGS, complete
 from fastrnn.captioning.training import CaptioningSolver
 from fastrnn.captioning.vocabulary import NULL
@@ -31,12 +32,12 @@ GALLERY_RANDOM, GALLERY_ENDS = 8, 4  # pictures; as many of the best as of the w
 GALLERY_OF = 200  # pictures of which a training shows some
 HEATMAPS = 4  # pictures
 # Settings that CaptioningSolver takes under the same names.
-OF_SOLVER = "update_rule", "lr_decay", "batch_size", "averaging", "scheduled_sampling", "seed"
+OF_SOLVER = "update_rule", "lr_decay", "batch_size", "averaging", "scheduled_sampling"
 SAYING = {"suppress_unk": True, "block_ngrams": 3}  # as the commands do unless they are told
 
 
 class Job:
-    """A training run in its folder."""
+    """A training run in its folder, of one model or an ensemble, whose seeds follow each other."""
 
     def __init__(self, folder: Path, base: Path, settings: dict[str, object]) -> None:
         self.folder, self.base, self.settings = folder, base, settings
@@ -44,8 +45,18 @@ class Job:
             settings["pca"] = coco.has_pca(base)
         self.data = _read(base, settings)
         self.cut = _cut(self.data, "val")
-        model = self._model()
-        self.solver = CaptioningSolver(
+        self.solvers = [self._solver(i) for i in range(settings["ensemble"])]
+        if settings["decoder"] == "attention":
+            reduction = coco.reduction_in(views.grid_file(base, "train"))
+        else:
+            reduction = coco.pca_reduction(base) if settings["pca"] else None
+        source = coco.feature_source(base, settings["pca"])
+        models = [solver.model for solver in self.solvers]
+        self.run = Run(models, settings, str(base), source, reduction)
+
+    def _solver(self, i: int) -> CaptioningSolver:
+        settings, model = self.settings, self._model(i)
+        return CaptioningSolver(
             model,
             self.data,
             val_every=1,
@@ -54,26 +65,21 @@ class Job:
             clip_norm=settings["clip_norm"] or None,
             patience=settings["patience"] or None,
             **{name: settings[name] for name in OF_SOLVER},
+            seed=settings["seed"] + i,
             verbose=False,
-            checkpoint=folder,
+            checkpoint=member(self.folder, i),
         )
-        if settings["decoder"] == "attention":
-            reduction = coco.reduction_in(views.grid_file(base, "train"))
-        else:
-            reduction = coco.pca_reduction(base) if settings["pca"] else None
-        source = coco.feature_source(base, settings["pca"])
-        self.run = Run(model, settings, str(base), source, reduction)
 
-    def _model(self) -> CaptioningRNN:
-        """The untrained model."""
-        settings = self.settings
+    def _model(self, i: int) -> CaptioningRNN:
+        """An untrained model, the ensemble's i-th."""
+        settings, folder = self.settings, member(self.folder, i)
         words, D = self.data["word_to_idx"], self.data["train_features"].shape[-1]
         sizes = D, settings["wordvec"], settings["hidden"], settings["cell"]
         shaping = {name: settings[name] for name in SHAPING}
-        check_shapes(self.folder, shapes(len(words), *sizes, **shaping))
-        options = {name: settings[name] for name in (*OF_MODEL, "backend", "seed")}
-        model = CaptioningRNN(words, *sizes, **options)
-        if settings["embeddings"] and not (self.folder / CHECKPOINT).exists():
+        check_shapes(folder, shapes(len(words), *sizes, **shaping))
+        options = {name: settings[name] for name in (*OF_MODEL, "backend")}
+        model = CaptioningRNN(words, *sizes, **options, seed=settings["seed"] + i)
+        if settings["embeddings"] and not (folder / CHECKPOINT).exists():
             found = load_vectors(settings["embeddings"], words)
             model.take_vectors(found.words, found.vectors)
         return model
@@ -82,8 +88,9 @@ class Job:
         """What is about to be trained, in a line."""
         data, model = self.data, self.run.model
         parameters = sum(w.size for w in model.params.values())
+        several = f"{len(self.solvers)} of them, " if len(self.solvers) > 1 else ""
         return (
-            f"{self.folder}: {model.cell_type}, {parameters:,} parameters, "
+            f"{self.folder}: {model.cell_type}, {parameters:,} parameters, {several}"
             f"{len(data['train_captions']):,} captions of {len(data['train_features']):,} "
             f"pictures, {len(data['val_features']):,} to validate, "
             f"{len(data['idx_to_word']):,} words"
@@ -92,31 +99,43 @@ class Job:
 
     def train(self, on_iteration: Callable[[Solver], None] | None = None) -> None:
         """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
-        self.solver.on_iteration = on_iteration
-        self.solver.train()
+        for solver in self.solvers:
+            solver.on_iteration = on_iteration
+            solver.train()
+
+    def restore(self) -> None:
+        """Continue from the checkpoints that there are."""
+        for i, solver in enumerate(self.solvers):
+            if (member(self.folder, i) / CHECKPOINT).exists():
+                solver.restore()
 
     def finish(self) -> dict[str, dict[str, float]]:
         """Write the model, metrics.json, curves.png and gallery.png; return the metrics."""
         write_model(self.folder, self.run)
-        plot_curves(self.folder / "curves.png", self.solver.loss_history, self.solver.history)
-        seconds = sum(epoch["seconds"] for epoch in self.solver.history)
-        captions = self.solver.epoch * self.solver.num_examples
+        for i, solver in enumerate(self.solvers):
+            path = self.folder / (f"curves-{i}.png" if i else "curves.png")
+            plot_curves(path, solver.loss_history, solver.history)
+        seconds = sum(epoch["seconds"] for solver in self.solvers for epoch in solver.history)
+        epochs = sum(solver.epoch for solver in self.solvers)
+        captions = epochs * len(self.data["train_captions"])
         training = {
-            "epochs": self.solver.epoch,
+            "epochs": epochs,
             "seconds": seconds,
             "captions_per_second": captions / max(seconds, 1e-9),
         }
         metrics = runs.add_metrics(self.folder, {"training": training})
         if len(self.data["val_captions"]):
             run = read_run(self.folder)
-            run.model.backend = self.settings["backend"]
+            run.use(self.settings["backend"])
             held, training = (
                 evaluation.open_pictures(run, self.base, split) for split in ("val", "train")
             )
-            metrics, _, _ = _judge(self.folder, run.model, held, training, "val greedy", **SAYING)
+            metrics, _, _ = _judge(
+                self.folder, run.captioner, held, training, "val greedy", **SAYING
+            )
             some = np.random.default_rng(0).permutation(len(held.urls))[:GALLERY_OF]
             held = held.take(some)
-            samples = evaluation.say(run.model, held.features, beam_size=5, **SAYING)
+            samples = evaluation.say(run.captioner, held.features, beam_size=5, **SAYING)
             _draw(self.folder / "gallery.png", held, samples)
             looks = _looks(run, held) if run.model.decoder == "attention" else None
             if looks:
@@ -158,11 +177,12 @@ def begin(out: Path | None, data: Path | None, settings: dict[str, object]) -> I
     Raises FileExistsError where there is a run already, BlockingIOError where another process is
     at work, ValueError for settings or data that cannot be.
     """
-    out = runs.new("caption", out, [CHECKPOINT])
     settings = complete(settings, scenes=data is None)
+    checkpoints = [str(member(Path(), i) / CHECKPOINT) for i in range(settings["ensemble"])]
+    out = runs.new("caption", out, checkpoints)
     job = None if data is None else Job(out, data.resolve(), settings)
     with runs.at_work(out):
-        runs.new("caption", out, [CHECKPOINT])  # another process may have been quicker
+        runs.new("caption", out, checkpoints)  # another process may have been quicker
         if job is None:
             prepare.prepare_scenes(out / "data", **SCENES, seed=settings["seed"])
             job = Job(out, (out / "data").resolve(), settings)
@@ -185,8 +205,7 @@ def resume(folder: Path, data: Path | None, settings: dict[str, object]) -> Iter
         job = Job(folder, _data_of(folder, content["data"], data), content["settings"] | settings)
         if job.run.model.word_to_idx != content["word_to_idx"]:
             raise ValueError(f"{job.base}: not the vocabulary that {folder} was trained with")
-        if (folder / CHECKPOINT).exists():
-            job.solver.restore(folder)
+        job.restore()
         write_settings(folder, job.run)
         yield job
 
@@ -215,14 +234,17 @@ def evaluate(
     split: str,
     backend: str | None,
     name: str | None = None,
+    consensus: float = 0.0,
+    reminders: float = 0.0,
     **options,
 ) -> Evaluation:
     """Figures of a run, or several together, on a split of its data set, or of another, all of
-    whose words it need not know; options go to sample. They are added to the first run's
-    metrics.json under the split and the decoding, after the name of another data set (None: its
-    folder's); into its folder go, under the same name, results-*.json, which has the baselines,
-    too, results-*.csv, a line a picture, and gallery-*.png. Raises ValueError for a name that is no
-    file's."""
+    whose words it need not know; consensus, the weight of what is said of training pictures alike
+    in the choice of a beam's captions, reminders, in that of words; other options go to sample.
+    They are added to the first run's metrics.json under the split and the decoding, after the name
+    of another data set (None: its folder's); into its folder go, under the same name,
+    results-*.json, which has the baselines, too, results-*.csv, a line a picture, and
+    gallery-*.png. Raises ValueError for a name that is no file's."""
     if name is not None and (not name or Path(name).name != name):
         raise ValueError(f"name: expected one for a file, got {name!r}")
     folder, beam = folders[0], options.get("beam_size", 1)
@@ -235,11 +257,15 @@ def evaluate(
         if not home.is_dir() and held.known:
             home = base  # it has moved
         training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
+        captioner, choice = _asking(run, captioner, home, training, consensus, reminders)
         other = name if name is not None else "" if base == home else base.name
-        how = "greedy" if beam == 1 else f"beam {beam}"
+        how = "greedy" if beam == 1 else f"beam {beam}" + (" consensus" if consensus else "")
+        how += " reminded" if reminders else ""
         several = f"of {len(folders)} runs" if len(folders) > 1 else ""
         title = " ".join(filter(None, (other, split, how, several)))
-        metrics, samples, judged = _judge(folder, captioner, held, training, title, **options)
+        metrics, samples, judged = _judge(
+            folder, captioner, held, training, title, **choice, **options
+        )
         scores = {"model": judged.figures, **evaluation.beside(held, training)}
         _write_results(folder, base, held, samples, judged, title, scores)
         report.write(folder, title, held, samples, scores)
@@ -249,11 +275,25 @@ def evaluate(
     return Evaluation(metrics, scores, notes)
 
 
+def _asking(run, captioner, home, training, consensus, reminders):
+    """The captioner, reminded of words, and what of sample chooses among a beam's captions. Raises
+    FileNotFoundError where the run's data set, which is asked, is not there."""
+    if not consensus and not reminders:
+        return captioner, {}
+    if training is None:
+        raise FileNotFoundError(f"{home}: no such folder; the run's own data set is to be asked")
+    asked = Neighbours(training.features, training.references)
+    if reminders:
+        captioner = Reminded(captioner, asked, reminders)
+    choose = Consensus(asked, run.model.idx_to_word, consensus) if consensus else None
+    return captioner, {"choose": choose}
+
+
 def _together(folders: Sequence[Path], backend: str | None) -> tuple[Run, Captioner]:
     """The first of these runs, and what says captions: its model, or those of all."""
     found = [read_run(folder) for folder in folders]
     for run in found:
-        run.model.backend = backend
+        run.use(backend)
     first = found[0]
     for folder, run in zip(folders[1:], found[1:], strict=True):
         for what, own, expected in (
@@ -266,7 +306,7 @@ def _together(folders: Sequence[Path], backend: str | None) -> tuple[Run, Captio
         same = [*map(np.array_equal, run.reduction or (), first.reduction or ())]
         if (run.reduction is None) != (first.reduction is None) or not all(same):
             raise ValueError(f"{folder}: not the reduction of features of {folders[0]}")
-    return first, first.model if len(found) == 1 else Ensemble([run.model for run in found])
+    return first, together([model for run in found for model in run.models])
 
 
 def _judge(folder, captioner, held, training, title, **options):
@@ -318,10 +358,10 @@ def _looks(run: Run, held: evaluation.Pictures) -> report.Looks | None:
     to = features.preprocessing(run.source["backbone"], run.source.get("view", "centre"))
     pictures = [np.asarray(open_rgb(held.folder / held.urls[i])) for i in there]
     grids = held.features.take(there)[:]
-    said = run.model.sample(grids, beam_size=5, **SAYING)
+    said = run.captioner.sample(grids, beam_size=5, **SAYING)
     words = [[run.model.idx_to_word[int(i)] for i in caption if i] for caption in said]
     parts = [seen_part(picture, to.resize, to.crop) for picture in pictures]
-    return report.Looks(parts, words, run.model.looks(grids, said))
+    return report.Looks(parts, words, run.captioner.looks(grids, said))
 
 
 def caption_images(
@@ -331,11 +371,14 @@ def caption_images(
     backend: str | None = None,
     *,
     progress: features.Progress = iter,
+    consensus: float = 0.0,
+    reminders: float = 0.0,
     note: Callable[[str], object] = lambda _: None,
     **options,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Captions of the picture files in a folder and in those within, by a run, or several together;
-    options go to sample; note gets a line on other files.
+    consensus and reminders as evaluate's, other options go to sample; note gets a line on other
+    files.
 
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
     the run does not know how its features were made, they are not as wide as its own, or no picture
@@ -346,6 +389,11 @@ def caption_images(
         raise ValueError(
             f"{folders[0]}: trained on features from elsewhere; only evaluate can use it"
         )
+    if consensus or reminders:
+        home = _data_of(folders[0], run.data, None)
+        training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
+        captioner, choice = _asking(run, captioner, home, training, consensus, reminders)
+        options |= choice
     (found, other), reduction = find_images(images), run.reduction
     if other:
         note(left_out(other, images))

@@ -3,6 +3,7 @@
 run.json            settings, vocabulary, and where features come from
 model.safetensors   the parameters (the best validated ones), and pca/mean, pca/components
 checkpoint.json     and checkpoint-*.safetensors, to resume
+1/, 2/, ...         the same of an ensemble's other models
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrnn import runs, storage
+from fastrnn.captioning.captioner import Captioner, together
 from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
 from fastrnn.captioning.settings import OF_MODEL, of_file
 from fastrnn.captioning.vocabulary import check_indices
@@ -34,14 +36,38 @@ MODEL_KINDS = {
 
 
 class Run(NamedTuple):
-    """A trained captioner; settings, as given to train; data, its folder; source, of the features;
-    reduction, a PCA's mean (D,) and components (D, K), or None."""
+    """A trained captioner, of one model or several alike; settings, as given to train; data, its
+    folder; source, of the features; reduction, a PCA's mean (D,) and components (D, K), or None."""
 
-    model: CaptioningRNN
+    models: list[CaptioningRNN]
     settings: dict[str, object]
     data: str
     source: dict[str, str]
     reduction: tuple[np.ndarray, np.ndarray] | None
+
+    @property
+    def model(self) -> CaptioningRNN:
+        """The first one, which all are like."""
+        return self.models[0]
+
+    @property
+    def captioner(self) -> Captioner:
+        """What says captions."""
+        return together(self.models)
+
+    def use(self, backend: str | None) -> None:
+        """Compute by this backend."""
+        for model in self.models:
+            model.backend = backend
+
+
+def member(folder: Path, i: int) -> Path:
+    """Where a run's model i has its checkpoint."""
+    return folder / str(i) if i else folder
+
+
+def _prefix(i: int) -> str:
+    return f"{i}/params" if i else "params"
 
 
 def write_settings(folder: Path | str, run: Run) -> None:
@@ -69,7 +95,11 @@ def write_settings(folder: Path | str, run: Run) -> None:
 
 def write_model(folder: Path | str, run: Run) -> None:
     """Write model.safetensors."""
-    tensors = {f"params/{name}": w for name, w in run.model.params.items()}
+    tensors = {
+        f"{_prefix(i)}/{name}": w
+        for i, model in enumerate(run.models)
+        for name, w in model.params.items()
+    }
     if run.reduction is not None:
         tensors["pca/mean"], tensors["pca/components"] = run.reduction
     storage.write_tensors(Path(folder) / MODEL, tensors)
@@ -102,11 +132,13 @@ def read_run(folder: Path | str) -> Run:
     sizes = (described[name] for name in ("input_dim", "wordvec_dim", "hidden_dim", "cell_type"))
     shaping = {name: described[name] for name in SHAPING}
     expected = shapes(len(content["word_to_idx"]), *sizes, **shaping)
-    params = storage.take(path, tensors, "params", expected, described["dtype"])
-    model = CaptioningRNN(content["word_to_idx"], **described, params=params)
+    models = []
+    for i in range(content["settings"]["ensemble"]):
+        params = storage.take(path, tensors, _prefix(i), expected, described["dtype"])
+        models.append(CaptioningRNN(content["word_to_idx"], **described, params=params))
     reduction = None
     if "pca/mean" in tensors:  # of a grid's places, for attention
         size, dtype = (tensors["pca/mean"].size, described["input_dim"]), tensors["pca/mean"].dtype
         pca = storage.take(path, tensors, "pca", {"mean": size[:1], "components": size}, dtype)
         reduction = pca["mean"], pca["components"]
-    return Run(model, content["settings"], content["data"], content["source"], reduction)
+    return Run(models, content["settings"], content["data"], content["source"], reduction)

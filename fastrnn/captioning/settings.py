@@ -80,6 +80,13 @@ SETTINGS = {
         heading="Model",
         earlier=None,
     ),
+    "ensemble": Setting(
+        1,
+        integer(1),
+        "Networks whose probabilities are averaged.",
+        heading="Model",
+        earlier=1,
+    ),
     "epochs": Setting(
         25, integer(1), "Most passes over the captions.", {"scenes": 10}, resumable=True
     ),

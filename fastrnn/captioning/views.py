@@ -78,18 +78,31 @@ def add_grids(
     some = rng.permutation(len(paths["train"]))[:FITTED]
     places = np.concatenate([*_batches([paths["train"][i] for i in some], load, run, iter)])
     mean, axes = prepare.fit_pca(places.reshape(-1, places.shape[2]), components)
+    reduced = _reduced(run, mean, axes)
     for split in paths:
         with replacing(grid_file(base, split)) as temporary, coco.new_hdf5(temporary) as file:
             shape = len(paths[split]), places.shape[1], axes.shape[1]
             grids = file.create_dataset("features", shape, np.float16)
             grids.attrs.update(source)
             done = 0
-            for batch in _batches(paths[split], load, run, progress):
-                grids[done : done + len(batch)] = prepare.apply_pca(batch, mean, axes)
+            for batch in _batches(paths[split], load, reduced, progress):
+                grids[done : done + len(batch)] = batch
                 done += len(batch)
             if split == "train":
                 file["mean"], file["components"] = mean, axes
     return shape[1:]
+
+
+def grids_of(base: Path, split: str, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Grids (images, L, D) of a split's pictures as their network sees them, reduced to components
+    found elsewhere. Raises as add_grids does."""
+    source, paths = _pictures(base)
+    load, run = grid_network(*_network(source))
+    return np.concatenate([*_batches(paths[split], load, _reduced(run, mean, axes), iter)])
+
+
+def _reduced(run: Run, mean: np.ndarray, axes: np.ndarray) -> Run:
+    return lambda batch: prepare.apply_pca(run(batch), mean, axes).astype(np.float16)
 
 
 def grid_network(backbone: str, weights: str, view: str) -> tuple[Callable[[Path], object], Run]:

@@ -15,6 +15,7 @@ from fastrnn.cli.options import (
     OUTPUT,
     Command,
     Option,
+    Within,
     check_output,
     given,
     options_of,
@@ -39,6 +40,34 @@ LENGTH_PENALTY = click.option(
     default=1.0,
     show_default=True,
     help="Power of the length that a beam's log-probabilities are divided by.",
+)
+CONSENSUS = click.option(
+    "--consensus",
+    type=Within(0),
+    default=0.0,
+    show_default=True,
+    help="Weight of the captions of the nearest training pictures in the choice of a beam's.",
+)
+REMINDERS = click.option(
+    "--reminders",
+    type=Within(0),
+    default=0.0,
+    show_default=True,
+    help="Weight of the same in that of words: the more, the more different ones.",
+)
+DIVERSE_GROUPS = click.option(
+    "--diverse-groups",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Groups of a beam, each kept from saying what those before it say.",
+)
+DIVERSITY = click.option(
+    "--diversity",
+    type=Within(0),
+    default=0.5,
+    show_default=True,
+    help="How much a word loses for each that says it, in log-probability.",
 )
 UNK = click.option("--unk/--no-unk", default=False, show_default=True, help="Whether to say <UNK>.")
 BLOCK_NGRAMS = click.option(
@@ -115,7 +144,7 @@ def prepare(images, captions, out, grid, views, **settings) -> None:
     for name, wanted in (("--grid", grid), ("--views", views)):
         if wanted and settings["split"] in ("val", "test"):
             reason = (
-                f"expected none with --split {settings['split']}: they are learnt from training"
+                f"expected none with --split {settings['split']}: they are of training pictures"
             )
             raise click.BadParameter(reason, param_hint=name)
     try:
@@ -201,6 +230,10 @@ def train(data, out, resume, opens, **settings) -> None:
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--beam", type=click.IntRange(1), default=1, show_default=True, help="1: greedy.")
 @LENGTH_PENALTY
+@CONSENSUS
+@REMINDERS
+@DIVERSE_GROUPS
+@DIVERSITY
 @BLOCK_NGRAMS
 @UNK
 @SEVERAL
@@ -223,6 +256,7 @@ def evaluate(run, data, beam, split, name, backend, others, unk, opens, **option
       fastrnn caption evaluate run --beam 5
       fastrnn caption evaluate run other --split test
     """
+    _check_consensus(beam, options)
     options |= {"beam_size": beam, "suppress_unk": not unk}
     done = programs.evaluate([run, *others], data, split, backend, name, **options)
     for line in done.notes:
@@ -245,6 +279,10 @@ def evaluate(run, data, beam, split, name, backend, others, unk, opens, **option
 @click.option("--top-k", type=int, help="Draw from the likeliest words.")
 @click.option("--top-p", type=float, help="Draw from the fewest words that cover this probability.")
 @LENGTH_PENALTY
+@CONSENSUS
+@REMINDERS
+@DIVERSE_GROUPS
+@DIVERSITY
 @UNK
 @BLOCK_NGRAMS
 @SEVERAL
@@ -268,6 +306,7 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, others, **opt
     random = any(options[name] is not None for name in ("temperature", "top_k", "top_p"))
     if random and click.get_current_context().get_parameter_source("beam").name == "COMMANDLINE":
         raise click.UsageError("--beam is not random: drop it or --temperature, --top-k, --top-p")
+    _check_consensus(1 if random else beam, options)
     captions, unreadable = programs.caption_images(
         [run, *others],
         images,
@@ -289,6 +328,11 @@ def sample(run, images, out, weights, gallery, backend, unk, beam, others, **opt
         programs.draw_gallery(gallery, Path(images), captions)
     taken = any(path and is_stdout(path) for path in (out, gallery))
     say(f"{out}: {len(captions)} captions, {len(unreadable)} pictures left out", err=taken)
+
+
+def _check_consensus(beam: int, options: dict[str, object]) -> None:
+    if options["consensus"] and beam == 1:
+        raise click.UsageError("--consensus chooses among the captions of a --beam of 2 or more")
 
 
 def _print_metrics(metrics: dict[str, dict[str, float]]) -> None:

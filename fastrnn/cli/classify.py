@@ -1,5 +1,6 @@
 """fastrnn classify train | evaluate | predict | explain."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from fastrnn.cli.options import (
     usage,
 )
 from fastrnn.cli.output import say
-from fastrnn.cli.progress import TrainingBar, file_bar
+from fastrnn.cli.progress import TrainingBar, bar, file_bar
 from fastrnn.cli.report import OPEN, show
 from fastrnn.metrics import report_table
 from fastrnn.optional import require
@@ -30,11 +31,12 @@ from fastrnn.printing import printable
 from fastrnn.report import PAGE
 from fastrnn.storage import writing
 from fastrnn.text import prediction, programs
-from fastrnn.text.corpus import ERRORS, NLTK_CORPORA
+from fastrnn.text.corpus import ERRORS, NLTK_CORPORA, decoder_of
 from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import as_text
 from fastrnn.text.formats import LABELLED, LINES
 from fastrnn.text.model import TextModel
+from fastrnn.text.networks import RECURRENT
 from fastrnn.text.report import explained, write_explained
 from fastrnn.text.settings import SETTINGS, complete
 
@@ -49,6 +51,15 @@ def data(*names: str, **attributes):
     return click.option(*names, cls=Option, heading="Data", **attributes)
 
 
+def _encoding(context, parameter, value):
+    """The name of an encoding that there is."""
+    try:
+        decoder_of(value or "utf-8")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
+
+
 def reading(kinds: Sequence[str]) -> Callable:
     """The options that say how a file is read, as text.corpus.read_rows takes them."""
     options = (
@@ -61,7 +72,7 @@ def reading(kinds: Sequence[str]) -> Callable:
         ),
         data("--text-column", help="Its name or number, of a table or of objects. [a usual name]"),
         data("--label-column", help="Likewise."),
-        data("--encoding", help="Of the file. [utf-8]"),
+        data("--encoding", help="Of the file. [utf-8]", callback=_encoding),
         data("--errors", type=click.Choice(ERRORS), help="replace: U+FFFD for bad bytes. [strict]"),
     )
 
@@ -84,9 +95,13 @@ def _weights(context, parameter, values):
         return "balanced"
     try:
         pairs = (value.rpartition("=") for value in values)
-        return {label: float(weight) for label, _, weight in pairs}
+        weights = {label: float(weight) for label, _, weight in pairs}
     except ValueError:
         raise click.BadParameter("expected balanced, or LABEL=X once or more") from None
+    for label, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise click.BadParameter(f"{label}: expected a number of at least 0, got {weight}")
+    return weights
 
 
 @click.group("classify")
@@ -108,6 +123,7 @@ def command() -> None:
 @command.command("train", cls=Command)
 @click.argument("train", type=FILE, required=False)
 @data("--dev", help="Labelled file to validate on. [a tenth of TRAIN]", type=FILE)
+@data("--unlabelled", help="File of texts whose language is learnt first.", type=FILE)
 @data(
     "--corpus",
     help=f"In place of TRAIN: reviews, made up by the program, or one of nltk's, nltk:NAME with a "
@@ -131,7 +147,7 @@ def command() -> None:
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @OPEN
-def train(train, dev, corpus, out, resume, opens, **settings) -> None:
+def train(train, dev, unlabelled, corpus, out, resume, opens, **settings) -> None:
     """Train a classifier on a labelled file, or without TRAIN on made-up reviews.
 
     Every epoch is validated; the best one is kept. Writes run.json, the model (classifier.json,
@@ -145,10 +161,11 @@ def train(train, dev, corpus, out, resume, opens, **settings) -> None:
     Examples:
       fastrnn classify train --model gru --hidden-dim 64
       fastrnn classify train train.txt --dev dev.txt --class-weight balanced --out run
+      fastrnn classify train few.txt --unlabelled many.txt --out run
       fastrnn classify train --corpus nltk:sentence_polarity
       fastrnn classify train --resume --out run --epochs 20
     """
-    files = {"train": train, "dev": dev, "corpus": corpus}
+    files = {"train": train, "dev": dev, "unlabelled": unlabelled, "corpus": corpus}
     files = given(files | {name: settings.pop(name) for name in READING})
     settings = given(settings)
     if member := settings.pop("embeddings_member", None):
@@ -183,14 +200,18 @@ def train(train, dev, corpus, out, resume, opens, **settings) -> None:
 def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) -> None:
     if resume and out is None:
         raise click.UsageError("--resume needs --out")
-    if "-" in (str(files.get(name)) for name in ("train", "dev")):
-        raise click.UsageError("TRAIN and --dev are files, which --resume reads again; got -")
+    if "-" in (str(files.get(name)) for name in programs.FILES):
+        raise click.UsageError(
+            "TRAIN, --dev and --unlabelled are files, which --resume reads again; got -"
+        )
     if {"train", "corpus"} <= files.keys():
         raise click.UsageError("TRAIN or --corpus, not both")
     if "train" not in files and files.keys() - {"corpus"} and not resume:
         raise click.UsageError("--dev, --format, --encoding and the like need TRAIN")
     with usage():
-        complete(settings)
+        model = complete(settings)["model"]
+    if "unlabelled" in files and model not in RECURRENT:
+        raise click.UsageError(f"--unlabelled needs a recurrent --model, got {model}")
 
 
 def _print_results(metrics: dict[str, dict], model: str) -> None:
@@ -274,6 +295,7 @@ def explain(run, file, label, top, count, html, **options) -> None:
         check_output(html, "--html")
     classes, cards = [*map(str, TextModel.load(run).classes)], []
     asked = {"label": label, "count": count, "tell": partial(say, err=True)} | given(options)
+    asked["watch"] = bar("explain", "batch", delay=1, leave=False)  # of long texts alone
     for said, c, truth in programs.explain(run, file, **asked):
         note = f" (true: {truth})" if truth else ""
         click.echo(as_text(said, classes[c], c, top, printable(note)))

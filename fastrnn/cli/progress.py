@@ -20,10 +20,11 @@ SHOWN = {
 }
 
 
-def bar(description: str, unit: str) -> Callable[[Iterable], Iterable]:
-    """A wrapper that shows the progress of an iteration with its rate and time to go."""
+def bar(description: str, unit: str, **options: object) -> Callable[[Iterable], Iterable]:
+    """A wrapper that shows the progress of an iteration with its rate and time to go; options,
+    tqdm's."""
     tqdm = require("tqdm").tqdm
-    return lambda items: tqdm(items, desc=description, unit=unit, disable=None)
+    return lambda items: tqdm(items, desc=description, unit=unit, disable=None, **options)
 
 
 @contextmanager

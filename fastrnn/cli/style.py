@@ -38,7 +38,7 @@ PACKAGES = ("PIL", "jinja2", "matplotlib", "torch", "torchvision", "tqdm")
     help="Begin with: content, noise or FILE. [content]",
     metavar="FILE",
 )
-@click.option("--out", type=OUTPUT, required=True, help="Picture to write, a .png file.")
+@click.option("--out", type=OUTPUT, required=True, help="Picture to write, .png, .jpg, ...")
 @click.option(
     "--save-every",
     type=click.IntRange(0),
@@ -58,7 +58,7 @@ def command(content, styles, mask, init, out, save_every, resume, opens, **setti
       fastrnn style photo.jpg starry_night.jpg --out stars.png
       fastrnn style photo.jpg scream.jpg --keep-colors --style-weight 100 --out scream.png
       fastrnn style photo.jpg sky.jpg city.jpg --mask up.png --mask down.png --out two.png
-      fastrnn style photo.jpg monet.jpg --backbone vgg19 --optimizer lbfgs --out water.png
+      fastrnn style photo.jpg monet.jpg --backbone vgg19 --style-layers relu1_1,relu2_1 --out w.png
     """
     settings = given(settings)
     with usage():

@@ -244,19 +244,25 @@ def read_lines(
     and for NUL, unless errors is "replace": then U+FFFD stands for them; ValueError for an unknown
     encoding and for other errors; OSError.
     """
-    if errors not in ERRORS:
-        raise ValueError(f"errors: expected one of {', '.join(ERRORS)}, got {errors!r}")
-    try:
-        "\n".encode(encoding)  # refuses also codecs that are not for text
-        decoder = codecs.getincrementaldecoder(encoding)(errors)
-    except LookupError as error:
-        raise ValueError(f"encoding: {error}") from None
+    decoder = decoder_of(encoding, errors)
     if str(path) == "-":
         with named(name_of(path), "text"):
             yield from _lines(sys.stdin.buffer, name_of(path), encoding, decoder)
     else:
         with reading(path, "text"), Path(path).open("rb") as file:
             yield from _lines(file, path, encoding, decoder)
+
+
+def decoder_of(encoding: str, errors: str = "strict") -> codecs.IncrementalDecoder:
+    """What decodes a text in pieces. Raises ValueError for an unknown encoding, and for errors that
+    is none of ERRORS."""
+    if errors not in ERRORS:
+        raise ValueError(f"errors: expected one of {', '.join(ERRORS)}, got {errors!r}")
+    try:
+        "\n".encode(encoding)  # refuses also codecs that are not for text
+        return codecs.getincrementaldecoder(encoding)(errors)
+    except LookupError as error:
+        raise ValueError(f"encoding: {error}") from None
 
 
 def _lines(

@@ -8,7 +8,7 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import NamedTuple
 
-from fastrnn.text.formats import LABEL, LABELLED, LINES, PREFIX, QUOTE, Form, cells
+from fastrnn.text.formats import DOCUMENT, LABEL, LABELLED, LINES, PREFIX, QUOTE, Form, cells
 
 AUTO = "auto"
 HEAD = 1000  # lines that are looked at
@@ -17,11 +17,12 @@ SUFFIXES |= dict.fromkeys((".json", ".jsonl", ".ndjson"), "jsonl")
 DELIMITERS = ",;\t|"
 # What people call the columns of a table and the names of an object, the most usual first.
 TEXTS = ("text", "texts", "sentence", "review", "content", "message", "comment", "tweet")
-TEXTS += ("document", "body", "utterance")
+TEXTS += ("document", "body", "utterance", "question_text", "phrase")
 LABELS = ("label", "labels", "class", "category", "sentiment", "target", "polarity", "intent")
 LABELS += ("topic", "rating", "stars")
 LONGEST_NAME = 3  # words that may be a column's name
 FEW = 3  # lines that look labelled: fewer may do so by chance
+BARS = "|||"  # which some data sets have between label and text
 
 Rows = Sequence[Sequence[str]]
 
@@ -79,8 +80,13 @@ def _guess(filled: list[str], asked: Asked) -> str:
     plain = "space" if asked.labelled else LINES
     if suffix in SUFFIXES or not filled:
         return SUFFIXES.get(suffix, plain)
-    if all(map(_is_object, filled)) or filled[0].startswith("[{"):  # which reading refuses
+    if all(map(_is_object, filled)) or _is_document(filled):  # which reading refuses
         return "jsonl"
+    if asked.labelled and all(BARS in line for line in filled):
+        raise ValueError(
+            f"{asked.name}: all lines have a {BARS}, which no format has between label and text: "
+            "put a tab in its place; or, if it is a word, say what the file is, --format space"
+        )
     if prefixed := sum(LABEL.search(line) is not None for line in filled):
         if prefixed == len(filled):
             return "fasttext"
@@ -144,6 +150,13 @@ def _is_object(line: str) -> bool:
         return line.lstrip().startswith("{") and isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _is_document(filled: list[str]) -> bool:
+    """Whether lines begin one array of objects, or an object over several lines."""
+    first, second = (*map(str.strip, filled[:2]), "")[:2]
+    within = first not in ("[", "{") or second.startswith(("{", QUOTE))
+    return DOCUMENT.match(first) is not None and within
 
 
 def _words(text: str) -> int:

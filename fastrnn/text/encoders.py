@@ -8,6 +8,7 @@ follows.
 Letters: N sentences, T words, V vocabulary, W word vector, H hidden, G gates, F features.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ CHUNK = 1 << 14
 
 Params = dict[str, np.ndarray]
 Random = np.random.Generator | None
+Gradient = np.ndarray | None
 
 
 class Bag(NamedTuple):
@@ -142,13 +144,7 @@ class Recurrent(NamedTuple):
     def forward(self, params: Params, sentences: Sentences, rng: Random, training: bool = True):
         if not training and len(sentences.first) == 2 and len(sentences.words) > CHUNK:
             return self._in_chunks(params, sentences.words), None
-        x, steps, rows, mask = self._read(params, sentences, rng)
-        layer, form = self._layer(params), single.in_pass(self.form, rng, training)
-        h0 = np.zeros((len(sentences.lengths), self.hidden), x.dtype)
-        initial = [(h0, *[None] * (len(form.record.states) - 1))] * len(layer)
-        outputs, lasts, cells = stack.layer_forward(
-            form, layer, x, initial, steps, training=training
-        )
+        outputs, lasts, read = self.states(params, sentences, rng, training)
         features, pooled = [], []
         for h, (hT, *_) in zip(outputs, lasts, strict=True):
             for kind in self.poolings:
@@ -156,7 +152,18 @@ class Recurrent(NamedTuple):
                 features.append(feature)
                 pooled.append(cache)
         features = features[0] if len(features) == 1 else np.concatenate(features, axis=1)
-        return features, (rows, mask, cells, pooled)
+        return features, (read, pooled)
+
+    def states(self, params: Params, sentences: Sentences, rng: Random, training: bool = True):
+        """h (N, T, H) of each direction, its last states, and the cache of states_backward."""
+        x, steps, rows, mask = self._read(params, sentences, rng)
+        layer, form = self._layer(params), single.in_pass(self.form, rng, training)
+        h0 = np.zeros((len(sentences.lengths), self.hidden), x.dtype)
+        initial = [(h0, *[None] * (len(form.record.states) - 1))] * len(layer)
+        outputs, lasts, cells = stack.layer_forward(
+            form, layer, x, initial, steps, training=training
+        )
+        return outputs, lasts, (rows, mask, cells)
 
     def _in_chunks(self, params: Params, words: np.ndarray) -> np.ndarray:
         """The features (1, F) of one long sentence for predictions, in the memory of CHUNK steps:
@@ -197,17 +204,24 @@ class Recurrent(NamedTuple):
         return x, Steps(sentences.lengths, index=index), rows, mask
 
     def backward(self, dfeatures: np.ndarray, cache):
-        rows, mask, cells, pooled = cache
+        read, pooled = cache
         dfeatures = iter(np.split(dfeatures, len(pooled), axis=1))
         pooled, dh, dlast = iter(pooled), [], []
-        for cell in cells:
+        for cell in read[-1]:
             to_h = to_hT = None
             for kind in self.poolings:
                 upstream = np.ascontiguousarray(next(dfeatures)), cell, next(pooled)
                 more, more_last = POOLINGS[kind].backward(*upstream)
                 to_h, to_hT = _add(to_h, more), _add(to_hT, more_last)
             dh.append(to_h)
-            dlast.append((to_hT, *[None] * (len(self.form.record.states) - 1)))
+            dlast.append(to_hT)
+        return self.states_backward(dh, dlast, read)
+
+    def states_backward(self, dh: Sequence[Gradient], dhT: Sequence[Gradient], cache):
+        """Gradients by name, of those of h and of the last h of each direction; None: zeros."""
+        rows, mask, cells = cache
+        others = [None] * (len(self.form.record.states) - 1)
+        dlast = [(dhT_d, *others) for dhT_d in dhT]
         dx, _, layer = stack.layer_backward(self.form, dh, dlast, cells)
         grads = {}
         for d, of_direction in zip(self.directions, layer, strict=True):

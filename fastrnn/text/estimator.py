@@ -76,6 +76,7 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     weight_decay    as fastrnn.optim's
     clip_norm       most that the norm of the gradients may be; 0: any
     epochs          most passes over the data; batch_size, texts a step
+    pretrain_epochs passes over X and fit's unlabelled texts before that
     early_stopping  hold out validation_fraction of each class, unless fit gets dev, and keep the
                     epoch that is best there
     patience        epochs without a better one after which to stop, where there is held-out data
@@ -113,10 +114,12 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
         sample_weight: ArrayLike | None = None,
         *,
         dev: tuple[Iterable[str], ArrayLike] | None = None,
+        unlabelled: Iterable[str] = (),
     ) -> "TextClassifier":
         """Train on texts X (N,) with labels y, which sample_weight (N,) may weigh; dev, texts and
-        labels that choose the best epoch. y is (N,), or where a text may have several labels an
-        indicator matrix (N, C) or a sequence of lists, tuples or sets of labels.
+        labels that choose the best epoch; unlabelled, further texts, of which with X a recurrent
+        network first learns which word comes next. y is (N,), or where a text may have several
+        labels an indicator matrix (N, C) or a sequence of lists, tuples or sets of labels.
 
         Returns: self. Raises ValueError for texts that are no strings, labels that are no classes,
         lengths that differ, fewer than two classes or a parameter out of range.
@@ -139,7 +142,13 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
             texts, y = [texts[row] for row in rows], y[rows]
             weights = None if weights is None else weights[rows]
         training = Training(
-            settings, texts, y, classes.tolist(), dev=held_out, sample_weight=weights
+            settings,
+            texts,
+            y,
+            classes.tolist(),
+            dev=held_out,
+            sample_weight=weights,
+            unlabelled=_texts(unlabelled),
         )
         if training.cut:
             most = training.settings["max_words"]

@@ -4,6 +4,7 @@ Fergus 2014).
 Letters: L tokens, R runs of tokens, P pieces of the text that are left out in turn, C classes.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,9 @@ from fastrnn.printing import printable
 from fastrnn.text.model import WORDS, TextModel
 from fastrnn.text.vocabulary import TOKENIZERS, Sentences, as_sets
 
-PIECES = 512  # at most; the tokens of a longer text are left out several at a time
+# The tokens of a text are left out several at a time where there are more than PIECES, or where all
+# that is read together would be more than READ words; but FEWEST pieces there are.
+PIECES, READ, FEWEST = 512, 1 << 22, 16
 
 
 class Explanation(NamedTuple):
@@ -30,21 +33,23 @@ class Explanation(NamedTuple):
         return [(self.tokens[i], float(moved[i])) for i in order if moved[i]]
 
 
-def explain(model: TextModel, text: str) -> Explanation:
+def explain(
+    model: TextModel, text: str, *, watch: Callable[[Sequence], Iterable] = iter
+) -> Explanation:
     """What each token means to a model's prediction. In its place stands an unknown word; a bag of
-    words loses it wherever it stands. Of a text of more than PIECES tokens neighbours are left out
-    together, and each has the whole piece's share."""
+    words loses it wherever it stands. Of a long text neighbours are left out together, and each has
+    the whole piece's share. watch wraps the iteration over what is predicted at a time."""
     vocabulary = model.vocabulary
     tokens = TOKENIZERS[vocabulary.tokenizer](text)
     (words, _), L = vocabulary.encode([text]), len(tokens)
     begins, lengths = _runs(L, vocabulary.ngrams)
-    P = min(L, PIECES)
+    P = min(L, PIECES, max(FEWEST, READ // max(L, 1)))
     piece = np.arange(L) * P // max(L, 1)
     of_first, of_last = piece[begins], piece[begins + lengths - 1]
     distinct, places = np.unique(words, return_inverse=True)
     bag, proba = model.settings["model"] == "bow", []
     at_once = max(1, WORDS // max(len(words), 1))
-    for first in range(-1, P, at_once):  # number -1 leaves nothing out
+    for first in watch(range(-1, P, at_once)):  # number -1 leaves nothing out
         left_out = np.arange(first, min(P, first + at_once))[:, None]
         hidden = (of_first <= left_out) & (left_out <= of_last)
         if bag:

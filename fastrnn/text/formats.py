@@ -19,6 +19,10 @@ PREFIX = "__label__"
 LONGEST = 1 << 30  # characters of a cell
 QUOTE = '"'
 
+# The first line of one JSON document, where an object a line is expected.
+DOCUMENT = re.compile(r"\s*(\[\s*(\{|$)|\{\s*$)")
+CONVERSION = "jq -c '.[]' FILE makes lines of an array"
+
 LABEL = re.compile(rf"(?<!\S){PREFIX}(\S+)")
 
 
@@ -150,6 +154,8 @@ def _objects(lines: Iterable[str], form: Form, name: object) -> Iterator[Row]:
             yield Row(number, (), "")
             continue
         try:
+            if number == 1 and DOCUMENT.match(line):
+                raise ValueError(f"expected an object a line, got one document; {CONVERSION}")
             content = json.loads(line)
             if not isinstance(content, dict):
                 raise ValueError(f"expected an object, got {type(content).__name__}")

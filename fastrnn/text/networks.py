@@ -19,7 +19,8 @@ from fastrnn.nn.single import CELLS
 from fastrnn.text.encoders import Bag, Params, Recurrent
 from fastrnn.text.vocabulary import Sentences
 
-MODELS = ("bow", "avg", *CELLS)
+RECURRENT = CELLS
+MODELS = ("bow", "avg", *RECURRENT)
 
 
 def shapes(encoder: Bag | Recurrent, V: int, C: int, linear: bool) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ report.html             all that in a page, of what report.json keeps
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from fastrnn.settings import OBJECT, TEXT, check, one_of, optional
 from fastrnn.solver import CHECKPOINT
 from fastrnn.text.calibration import log_loss
 from fastrnn.text.compressed import split_member
-from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, split
+from fastrnn.text.corpus import Corpus, nltk_corpus, read_labelled, read_rows, split
 from fastrnn.text.detection import AUTO
 from fastrnn.text.explanation import Explanation
 from fastrnn.text.explanation import explain as explanation_of
@@ -43,7 +43,8 @@ OWN = "dev"  # what training has validated on, whatever its file is called
 # Of run.json, and of what it says of the data; how a version read files that does not say it.
 KINDS = {"settings": OBJECT, "data": OBJECT}
 SOURCE = {
-    **dict.fromkeys(("corpus", "dev", "text_column", "label_column"), optional(TEXT)),
+    **dict.fromkeys(("corpus", "dev", "unlabelled"), optional(TEXT)),
+    **dict.fromkeys(("text_column", "label_column"), optional(TEXT)),
     **dict.fromkeys(("encoding", "errors", "file_format", "train", "sha256"), TEXT),
     "unseen": one_of(False, True),
 }
@@ -55,6 +56,7 @@ PLAIN = {
     "unseen": False,
 }
 READING = ("encoding", *PLAIN)  # of what run.json says, what read_labelled takes
+FILES = ("train", "dev", "unlabelled")
 REVIEWS = {"train": 10_000, "dev": 2_000}
 HELD_OUT = 0.1  # of the examples, where there are none to validate
 
@@ -63,11 +65,13 @@ Watch = Callable[[Path], AbstractContextManager[Callable[[int], object] | None]]
 
 
 class Data(NamedTuple):
-    """Texts to train on and to validate; what they were taken for, a line a file."""
+    """Texts to train on and to validate; what they were taken for, a line a file; texts without
+    labels to pre-train on."""
 
     train: Corpus
     dev: Corpus
     told: Sequence[str] = ()
+    unlabelled: Sequence[str] = ()
 
 
 class Job:
@@ -82,12 +86,13 @@ class Job:
         watch: Watch,
     ) -> None:
         self.folder, self.source = folder, source
-        self.train, self.dev, self.told = data
+        self.train, self.dev, self.told, self.unlabelled = data
         self.classes = _classes(self.train)
         embeddings = settings.get("embeddings")
         watched = watch(split_member(Path(embeddings))[0]) if embeddings else nullcontext()
         with watched as progress:
-            self.training = self._training_of(settings, folder=folder, progress=progress)
+            options = {"progress": progress, "unlabelled": self.unlabelled}
+            self.training = self._training_of(settings, folder=folder, **options)
         vocabulary = self.training.vocabulary
         sentences = sum(map(is_sentence, vocabulary.words))
         if vocabulary.tokenizer == "space" and 2 * sentences > len(vocabulary):
@@ -112,6 +117,7 @@ class Job:
             f"{parameters:,} parameters",
             f"{len(self.train.texts):,} sentences",
             f"{len(self.dev.texts):,} {'held out ' if held_out else ''}to validate",
+            *[f"{len(self.unlabelled):,} without labels"] * bool(self.unlabelled),
             f"{len(training.vocabulary) - 1:,} words",
             f"{len(self.classes):,} {'labels, several a text' if several else 'classes'}",
         ]
@@ -152,6 +158,10 @@ class Job:
         epochs = sum(solver.epoch for solver in solvers)
         rate = epochs * len(self.train.texts) / max(seconds, 1e-9)
         training = {"epochs": epochs, "seconds": seconds, "sentences_per_second": rate}
+        if (first := self.training.pretraining) is not None:
+            spent = sum(epoch["seconds"] for epoch in first.history)
+            training["pretraining"] = {"epochs": first.epoch, "seconds": spent}
+            training["pretraining"]["train_loss"] = first.history[-1]["train_loss"]
         if self.source["corpus"] == "reviews" and self.training.settings["model"] != "bow":
             training["bow_dev_accuracy"] = self._bow_accuracy()
         if vectors is None:
@@ -202,6 +212,7 @@ def begin(
     *,
     train: Path | None = None,
     dev: Path | None = None,
+    unlabelled: Path | None = None,
     corpus: str = "reviews",
     encoding: str = "utf-8",
     **reading: object,
@@ -211,7 +222,8 @@ def begin(
 
     Inputs: train and dev, labelled files; without train a corpus, "reviews" for the embedded one or
     "nltk:" and a name, divided and written to the run's data/; without dev a tenth of train is held
-    out. settings over the defaults; reading, how files are read, as read_labelled takes it.
+    out; unlabelled, a file of texts to pre-train on; settings over the defaults; reading, how files
+    are read, as read_labelled takes it.
     Raises FileExistsError where there is a run already, BlockingIOError where another process is
     at work, and what reading raises.
     """
@@ -223,12 +235,13 @@ def begin(
     if train is None:
         data = _make(corpus, seed)
         source = {"corpus": corpus, "encoding": "utf-8"} | PLAIN
-        source |= {"train": "data/train.txt", "dev": "data/dev.txt"}
+        source |= {"train": "data/train.txt", "dev": "data/dev.txt", "unlabelled": None}
     else:
         reading = PLAIN | {"file_format": AUTO, "encoding": encoding} | reading
-        data = _read(train, dev, seed, reading)
-        source = {"corpus": None} | reading
-        source |= {"train": str(train.resolve()), "dev": dev and str(dev.resolve())}
+        files = train, dev, unlabelled
+        data, source = _read(*files, seed, reading), {"corpus": None} | reading
+        resolved = (path and str(path.resolve()) for path in files)
+        source |= zip(FILES, resolved, strict=True)
     job = Job(out, data, source | {"sha256": _digest(data)}, settings, watch)
     with runs.at_work(out):
         runs.new("classify", out, others)  # another process may have been quicker
@@ -245,7 +258,25 @@ def _make(corpus: str, seed: int) -> Data:
     return _hold_out(nltk_corpus(corpus.removeprefix("nltk:")), seed)
 
 
-def _read(train: Path, dev: Path | None, seed: int, reading: dict[str, object]) -> Data:
+def _read(
+    train: Path,
+    dev: Path | None,
+    unlabelled: Path | None,
+    seed: int,
+    reading: dict[str, object],
+) -> Data:
+    data = _read_labelled(train, dev, seed, reading)
+    if unlabelled is None:
+        return data
+    how = {name: reading[name] for name in ("encoding", "errors")}
+    form, rows = read_rows(unlabelled, classes={*_classes(data.train)}, labelled=False, **how)
+    texts = [row.text for row in rows if row.text]
+    if not texts:
+        raise ValueError(f"{unlabelled}: no texts")
+    return data._replace(told=[*data.told, f"{unlabelled}: read as {form}"], unlabelled=texts)
+
+
+def _read_labelled(train: Path, dev: Path | None, seed: int, reading: dict[str, object]) -> Data:
     told: list[str] = []
     corpus = read_labelled(train, multilabel=True, tell=told.append, **reading)
     several = any(len(labels) > 1 for labels in corpus.labels)
@@ -270,7 +301,9 @@ def _hold_out(corpus: Corpus, seed: int) -> Data:
 
 
 def _digest(data: Data) -> str:
-    content = json.dumps([(corpus.labels, corpus.texts) for corpus in data[:2]])
+    content: list[object] = [(corpus.labels, corpus.texts) for corpus in data[:2]]
+    content += [data.unlabelled] if data.unlabelled else []
+    content = json.dumps(content)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -287,7 +320,7 @@ def _read_run(folder: Path) -> tuple[dict[str, object], dict[str, object]]:
     """What run.json says: the settings, and where the data are."""
     content = runs.read(folder, "classify", KINDS)
     with storage.named(folder / runs.RUN, "a run of classify train"):
-        source = runs.filled(content["data"], PLAIN)
+        source = runs.filled(content["data"], PLAIN | {"unlabelled": None})
         check({name: source[name] for name in SOURCE}, SOURCE)
         return of_file(content["settings"]), source
 
@@ -296,10 +329,10 @@ def _read_again(folder: Path) -> tuple[dict[str, object], dict[str, object], Dat
     """The settings of a run, where its data are, and what it was trained with. Raises ValueError
     where that has changed."""
     settings, source = _read_run(folder)
-    train, dev = (name and folder / name for name in (source["train"], source["dev"]))
-    data = _read(train, dev, settings["seed"], {name: source[name] for name in READING})
+    paths = [source[name] and folder / source[name] for name in FILES]
+    data = _read(*paths, settings["seed"], {name: source[name] for name in READING})
     if _digest(data) != source["sha256"]:
-        files = " or ".join(str(name) for name in (train, dev) if name)
+        files = " or ".join(str(path) for path in paths if path)
         raise ValueError(f"{folder}: {files} is not what it was trained with")
     return settings, source, data
 
@@ -385,13 +418,14 @@ def explain(
     label: str | None = None,
     count: int = 20,
     tell: Callable[[str], object] = lambda said: None,
+    watch: Callable[[Sequence], Iterable] = iter,
     **reading: object,
 ) -> Iterator[Explained]:
     """What the words of texts mean to a run's model.
 
     Inputs: path, tell, reading, as predict takes them; without a path the texts that the training
     validated on, of these up to count that the model is most wrong about; label, the class to
-    explain (None: each text's likeliest).
+    explain (None: each text's likeliest); watch, as explanation.explain takes it.
     Raises ValueError for a label that the model does not know, and what reading raises.
     """
     model = TextModel.load(folder)
@@ -403,7 +437,7 @@ def explain(
     else:
         examples = ((text, "") for text in texts_of(model, path, tell, reading))
     for text, truth in examples:
-        explanation = explanation_of(model, text)
+        explanation = explanation_of(model, text, watch=watch)
         c = int(explanation.proba.argmax()) if label is None else classes.index(label)
         yield Explained(explanation, c, truth)
 

@@ -92,6 +92,9 @@ SETTINGS = {
     "epochs": Setting(
         8, integer(1), "Most passes over the sentences.", {"bow": 5, "avg": 10}, resumable=True
     ),
+    "pretrain_epochs": Setting(
+        10, integer(1), "Passes over --unlabelled, before those over TRAIN.", earlier=10
+    ),
     "batch_size": Setting(
         64, integer(1), "Sentences a minibatch; of few sentences fewer.", {"bow": 512}
     ),

@@ -3,27 +3,31 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.backends.caches import RowGradient
 from fastrnn.metrics import accuracy, calibration_error, f1_scores
 from fastrnn.nn.single import CELLS
 from fastrnn.settings import decisive, plain
 from fastrnn.solver import CHECKPOINT, Gradients, Solver, check_shapes
+from fastrnn.text import pretraining
 from fastrnn.text.calibration import best_temperature, best_thresholds, log_loss
 from fastrnn.text.embeddings import Vectors, load_vectors
 from fastrnn.text.encoders import Params, Recurrent
+from fastrnn.text.gradients import added
 from fastrnn.text.model import TextModel, batches, build, encode, probabilities, shapes_of
 from fastrnn.text.networks import Network
+from fastrnn.text.pretraining import LanguageModel, pieces
 from fastrnn.text.quantization import packed, rounded_params
 from fastrnn.text.settings import SETTINGS, complete
 from fastrnn.text.vocabulary import Sentences, Vocabulary
 
 # What max_words does the examples say; the others act when the networks are trained.
 INDECISIVE = "max_words", "calibrate", "quantize"
+PRETRAINED = "pretraining"  # the folder of the language model's checkpoint
 # Batches that are shuffled together and then sorted by length.
 BUCKET = 20
 # What a recurrent network's gradients are computed of at a time: words with their padding, times
@@ -92,9 +96,9 @@ class TextSolver(Solver):
         loss, grads = 0.0, {}
         for part in batches(lengths, rows, most):
             share = len(part) / rows
-            more, added = self._loss(examples[part])
+            more, of_part = self._loss(examples[part])
             loss += share * more
-            grads = {name: _sum(grads.get(name), dw, share) for name, dw in added.items()}
+            grads = {name: added(grads.get(name), dw, share) for name, dw in of_part.items()}
         return loss, grads
 
     def _loss(self, examples):
@@ -127,36 +131,23 @@ def _size(params: Iterable[Params]) -> int:
     return sum(w.nbytes for of_network in params for w in of_network.values())
 
 
-def _sum(total, dw, factor):
-    """A gradient of parts of a batch (None: of nothing yet) and factor times another's, which is
-    overwritten."""
-    values = dw.values if isinstance(dw, RowGradient) else dw
-    values *= factor
-    if total is None:
-        return dw
-    if not isinstance(dw, RowGradient):
-        total += dw
-        return total
-    rows = np.union1d(total.rows, dw.rows)
-    values = np.zeros((len(rows), *dw.values.shape[1:]), dw.values.dtype)
-    for part in (total, dw):
-        values[np.searchsorted(rows, part.rows)] += part.values
-    return RowGradient(rows, values)
-
-
 class Training:
     """The training of a classifier: vocabulary, word vectors and a solver for each network of the
-    ensemble, whose seeds follow each other.
+    ensemble, whose seeds follow each other; before them, with unlabelled texts, that of a language
+    model, whose recurrent network they all start from.
 
     Parameters: settings, what differs from settings.SETTINGS; texts, y (N,) indices into classes,
     or (N, C) bool where a text may have several or none; dev, texts and y to choose the best epoch
     and to stop by; sample_weight (N,); folder for checkpoints, from which it continues if there are
-    any; progress, of reading embeddings, as load_vectors takes it.
+    any; progress, of reading embeddings, as load_vectors takes it; unlabelled, further texts, of
+    which a recurrent network learns beforehand what comes next.
 
-    Attributes: settings, complete; vocabulary; solvers; vectors, what was found in embeddings;
-    cut, how many texts a recurrent network reads the first max_words words of; figures, by run, on
-    dev of what was done to the trained networks: "quantization", "calibration".
-    Raises ValueError for settings, for fewer than two classes, or where there is nothing to train.
+    Attributes: settings, complete; vocabulary; solvers; pretraining, the language model's solver or
+    None; vectors, what was found in embeddings; cut, how many texts a recurrent network reads the
+    first max_words words of; figures, by run, on dev of what was done to the trained networks:
+    "quantization", "calibration".
+    Raises ValueError for settings, for fewer than two classes, where there is nothing to train, or
+    for unlabelled texts where the model is no recurrent network.
     """
 
     def __init__(
@@ -170,23 +161,18 @@ class Training:
         sample_weight: np.ndarray | None = None,
         folder: Path | str | None = None,
         progress: Callable[[int], object] | None = None,
+        unlabelled: Sequence[str] = (),
     ) -> None:
-        self.classes, y = plain(list(classes)), np.asarray(y)
+        y = np.asarray(y)
         self.multilabel = y.ndim == 2
-        if len(set(self.classes)) < max(1 if self.multilabel else 2, len(self.classes)):
-            raise ValueError(f"classes: expected two or more, all different, got {self.classes}")
-        try:
-            json.dumps(self.classes)
-        except TypeError:
-            raise ValueError(
-                f"classes: expected strings, numbers or bools, got {self.classes[0]!r}"
-            ) from None
+        self.classes = _named(classes, self.multilabel)
         y = _checked("texts", "y", texts, y, len(self.classes), self.multilabel)
         self.settings, self.figures = complete(settings, len(y)), {}
         s = self.settings
-        self.vocabulary = Vocabulary.of(
-            texts, ngrams=s["ngrams"], tokenizer=s["tokenizer"], min_count=s["min_count"]
-        )
+        if unlabelled and s["model"] not in CELLS:
+            raise ValueError(f"unlabelled: {s['model']} reads no order; expected a recurrent model")
+        given = {name: s[name] for name in ("ngrams", "tokenizer", "min_count")}
+        self.vocabulary = Vocabulary.of(chain(texts, unlabelled), **given)
         self.vectors = self._load_vectors(progress)
         sentences = encode(self.vocabulary, texts, s)
         most = s["max_words"] if s["model"] in CELLS else 0
@@ -207,6 +193,10 @@ class Training:
             self._solver(i, examples, held_out, folder and Path(folder) / str(i), identity)
             for i in range(s["ensemble"])
         ]
+        self.pretraining = None
+        if unlabelled:
+            read = pieces(encode(self.vocabulary, [*texts, *unlabelled], s))
+            self.pretraining = self._pretraining(read, folder and Path(folder) / PRETRAINED)
 
     def _load_vectors(self, progress: Callable[[int], object] | None) -> Vectors | None:
         s = self.settings
@@ -262,6 +252,28 @@ class Training:
             identity=identity,
         )
 
+    def _pretraining(self, sentences: Sentences, folder: Path | None) -> TextSolver:
+        s, network = self.settings, self.solvers[0].network
+        V = len(self.vocabulary)
+        own = {name: network.params[name].copy() for name in network.encoder.shapes(V)}
+        counts = np.bincount(sentences.words, minlength=V)
+        options = {"dropout": s["dropout"], "backend": s["backend"], "seed": (s["seed"], 3)}
+        model = LanguageModel(network.encoder, own, counts, **options)
+        examples = Examples(sentences, np.zeros(len(sentences.lengths), np.intp))
+        return TextSolver(
+            model,
+            examples,
+            optim_config={"learning_rate": pretraining.LEARNING_RATE},
+            lr_decay=pretraining.LR_DECAY,
+            num_epochs=s["pretrain_epochs"],
+            batch_size=pretraining.BATCH,
+            clip_norm=s["clip_norm"] or None,
+            seed=s["seed"],
+            verbose=False,
+            checkpoint=folder,
+            identity="" if folder is None else self._identity(examples),
+        )
+
     def _identity(self, examples: Examples) -> str:
         """What a checkpoint has to be of: settings but those that may change, data."""
         kept = decisive(self.settings, SETTINGS)
@@ -274,11 +286,14 @@ class Training:
 
     def run(self, on_iteration: Callable[[Solver], None] | None = None) -> TextModel:
         """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
+        if self.pretraining is not None:
+            _finish(self.pretraining, on_iteration)
+            learnt = self.pretraining.params
+            for solver in self.solvers:
+                for name in solver.network.encoder.shapes(len(self.vocabulary)):
+                    solver.params[name][...] = learnt[name]
         for solver in self.solvers:
-            if solver.checkpoint is not None and (solver.checkpoint / CHECKPOINT).exists():
-                solver.restore()
-            solver.on_iteration = on_iteration
-            solver.train()
+            _finish(solver, on_iteration)
         networks = [solver.network.copy() for solver in self.solvers]
         options = {"thresholds": np.full(len(self.classes), 0.5) if self.multilabel else None}
         model = TextModel(self.vocabulary, self.classes, networks, self.settings, **options)
@@ -317,6 +332,14 @@ class Training:
         return model
 
 
+def _finish(solver: Solver, on_iteration: Callable[[Solver], None] | None) -> None:
+    """Train to the end, from the checkpoint if there is one."""
+    if solver.checkpoint is not None and (solver.checkpoint / CHECKPOINT).exists():
+        solver.restore()
+    solver.on_iteration = on_iteration
+    solver.train()
+
+
 def initial_vectors(
     vocabulary: Vocabulary, vectors: Vectors, scale: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -329,6 +352,20 @@ def initial_vectors(
     found = [vocabulary.index[word] for word in vectors.words]
     W[found] = scale / max(centred.std(), np.finfo(np.float32).tiny) * centred
     return W
+
+
+def _named(classes: Sequence[object], multilabel: bool) -> list[object]:
+    """Classes that a file can have. Raises ValueError for others, and for too few."""
+    classes = plain(list(classes))
+    if len(set(classes)) < max(1 if multilabel else 2, len(classes)):
+        raise ValueError(f"classes: expected two or more, all different, got {classes}")
+    try:
+        json.dumps(classes)
+    except TypeError:
+        raise ValueError(
+            f"classes: expected strings, numbers or bools, got {classes[0]!r}"
+        ) from None
+    return classes
 
 
 def _checked(

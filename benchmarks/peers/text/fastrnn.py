@@ -55,8 +55,8 @@ def _dense(dw: np.ndarray | RowGradient, like: np.ndarray) -> np.ndarray:
 
 
 def _fit(case: Case, texts, y, dev_texts, dev_y) -> Idiom:
-    """As TextClassifier("bow") does by default, which would need scikit-learn."""
-    settings = {"model": case.cell, "dtype": case.dtype}
+    """As TextClassifier does by default, which would need scikit-learn."""
+    settings = {"model": case.cell, "dtype": case.dtype, "embedding_dim": case.D or 1}
 
     def run() -> TextModel:
         return Training(settings, texts, y, CLASSES).run()

@@ -9,16 +9,22 @@ from fastrnn.vision import tensors
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 
 
 class State(NamedTuple):
-    """How far a transfer has come: the picture (1, 3, H, W), the losses of every step, the
-    optimiser's state_dict."""
+    """How far a transfer has come: the canvas (1, 3, H, W), the losses of every step, the
+    optimiser's state_dict, the average of the scale's canvases (None: of none)."""
 
     picture: "torch.Tensor"
     losses: list[list[float]]
     optimizer: dict[str, object]
+    average: "torch.Tensor | None" = None
+
+    @property
+    def shown(self) -> "torch.Tensor":
+        """The canvas that is shown, and from which the next scale begins."""
+        return self.picture if self.average is None else self.average
 
 
 def save(path: Path, identity: dict[str, object], state: State) -> None:

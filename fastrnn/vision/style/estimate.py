@@ -21,7 +21,7 @@ def estimate(transfer: Transfer, done: int = 0) -> Estimate:
     take more per pixel; the memory from the shapes at the largest. done: steps that are behind it.
     """
     steps, seconds = transfer.settings.steps, 0.0
-    for scale in range(done // steps, transfer.settings.scales):
+    for scale in range(done // steps, len(transfer.sizes)):
         left = min(steps, steps * (scale + 1) - done)
         seconds += left * _seconds_a_step(transfer, scale, min(TIMED_STEPS, left))
     return Estimate(seconds, transfer.memory())

@@ -4,16 +4,18 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from fastrnn.optional import require
 from fastrnn.vision.style import colors
-from fastrnn.vision.style.pictures import Picture, read, read_mask
+from fastrnn.vision.style.pictures import Picture, alpha, read, read_mask
 
 if TYPE_CHECKING:
     import PIL.Image
 
 
 class Inputs(NamedTuple):
-    """Pillow's images: content and styles (in_grey: their luminance); masks, one a style, or None;
-    init, "content", "noise" or an image; colors, the content as it came."""
+    """Pillow's images, RGB, or RGBA where some of them is transparent: content and styles, coloured
+    as the network is to see them; init, "content", "noise" or an image; colors, the content as it
+    came. masks, one a style, or None: where in the picture it is painted, grey."""
 
     content: "PIL.Image.Image"
     styles: list["PIL.Image.Image"]
@@ -41,23 +43,34 @@ def read_inputs(
     masks: Sequence[Picture] | None,
     init: Picture,
     *,
-    keep_colors: bool,
+    coloring: str,
 ) -> Inputs:
-    """Read the pictures of a transfer.
+    """Read the pictures of a transfer; coloring, one of colors.COLORINGS.
 
-    Raises what pictures.read and read_mask do, and ValueError for another number of masks or no
-    style.
+    Raises what pictures.read and read_mask do, and ValueError for another number of masks, no
+    style, or a mask that is white nowhere but where the content is transparent.
     """
     if not styles:
         raise ValueError("styles: expected one or more")
     if masks is not None and len(masks) != len(styles):
         raise ValueError(f"masks: expected {len(styles)}, one for each style, got {len(masks)}")
     original = read("content", content)
-    shown, images = original, [read(f"style {i}", style) for i, style in enumerate(styles, 1)]
+    images = [read(f"style {i}", style) for i, style in enumerate(styles, 1)]
     if masks is not None:
         masks = [read_mask(f"mask {i}", mask, original.size) for i, mask in enumerate(masks, 1)]
+    if (opaque := alpha(original)) is not None:
+        masks = _within(opaque, masks) if masks else [opaque] * len(images)
     if not (isinstance(init, str) and init in ("content", "noise")):
         init = read("init", init)
-    if keep_colors:
-        shown, images = colors.in_grey(original, images)
+    shown, images = colors.COLORINGS[coloring](original, images)
     return Inputs(shown, images, masks, init, original)
+
+
+def _within(opaque, masks):
+    """The masks without what the content has transparent: nothing is painted there."""
+    multiply = require("PIL.ImageChops").multiply
+    inside = [multiply(mask.resize(opaque.size), opaque) for mask in masks]
+    for i, mask in enumerate(inside, 1):
+        if mask.getextrema()[1] == 0:
+            raise ValueError(f"mask {i}: nothing is white in it where the content is opaque")
+    return inside

@@ -1,6 +1,7 @@
 """How much memory a step takes, from shapes alone, and which segments keep it below a limit."""
 
 import math
+import os
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -31,7 +32,7 @@ class Trace(NamedTuple):
 def trace(modules: Sequence["torch.nn.Module"], size: tuple[int, int]) -> Trace:
     """Run a picture of (W, H) through the modules on the meta device, which knows shapes only.
 
-    Raises ValueError where it is too small for a module.
+    Raises ValueError that names the module for which it is too small.
     """
     torch = require("torch")
     x = torch.empty((1, 3, *size[::-1]), device="meta", requires_grad=True)
@@ -48,10 +49,8 @@ def trace(modules: Sequence["torch.nn.Module"], size: tuple[int, int]) -> Trace:
         try:
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 x = torch.func.functional_call(module, weights, x)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{size[0]} x {size[1]} pixels are too few for layer {i} ({error})"
-            ) from None
+        except RuntimeError:
+            raise ValueError(f"{size[0]} x {size[1]} pixels are too few for layer {i}") from None
         saved.append(kept)
         outputs.append(x)
     storages = [x.untyped_storage() for x in outputs]
@@ -103,9 +102,19 @@ def held(
     """Bytes on a device that are no activations: the program, the weights, and for a picture of
     (W, H) itself, its gradient and the like, and what the optimiser keeps."""
     vectors = 4 + (2 if settings.optimizer == "adam" else 2 * LBFGS_HISTORY + 4)
+    vectors += settings.averaging > 0
     weights = sum(w.numel() for module in modules for w in module.parameters())
     program = 0 if device.startswith("cuda") else PROGRAM
     return program + 4 * (weights + vectors * 3 * math.prod(size))
+
+
+def available(device: str) -> int | None:
+    """The bytes of memory that a device has; None where nobody tells."""
+    if device.startswith("cuda"):
+        return require("torch").cuda.mem_get_info(device)[1]
+    if device != "cpu" or not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def peak(device: str) -> int | None:

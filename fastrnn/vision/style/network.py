@@ -15,28 +15,37 @@ Segments = Sequence[tuple[int, int]]
 
 
 def load(
-    backbone: str, weights: str, layers: Sequence[int], *, seed: int, device: str
+    backbone: str, weights: str, layers: Sequence[int], *, pooling: str, seed: int, device: str
 ) -> list["torch.nn.Module"]:
     """The modules of a backbone's features up to the deepest of the layers.
 
     No weight wants a gradient; a rectifier works in place unless what it reads is one of the
-    layers. Raises ValueError where there is no such layer, and what backbones.build raises.
+    layers; pooling, "max" or "average", is what the pooling layers take. Raises what
+    backbones.build raises.
     """
     torch = require("torch")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         modules = [*backbones.build(backbone, weights).features]
-    if max(layers) >= len(modules):
-        raise ValueError(
-            f"layers: {backbone} has 0 to {len(modules) - 1} in its features, got {max(layers)}"
-        )
     modules = modules[: max(layers) + 1]
+    if pooling == "average":
+        modules = [_averaging(module) for module in modules]
     for i, module in enumerate(modules):
         if isinstance(module, torch.nn.ReLU):
             module.inplace = i - 1 not in layers
         # Convolutions are faster with the channels innermost.
         module.requires_grad_(False).to(device, memory_format=torch.channels_last)
     return modules
+
+
+def _averaging(module):
+    nn = require("torch.nn")
+    if not isinstance(module, nn.MaxPool2d):
+        return module
+    return nn.AvgPool2d(
+        *(module.kernel_size, module.stride, module.padding, module.ceil_mode),
+        count_include_pad=False,
+    )
 
 
 def features(

@@ -29,7 +29,8 @@ class Objective:
     sum, and so is each style's, in which it counts by the area of its mask.
 
     Inputs: modules, settings; content (1, 3, H, W); styles, of any sizes; masks (1, 1, H, W) in
-    [0, 1] of as many, or None.
+    [0, 1] of as many, where each is painted, or None; opaque, of each style what may be learnt from
+    it, (1, 1, its H, W) in [0, 1], or None for all of it.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Objective:
         content: "torch.Tensor",
         styles: Sequence["torch.Tensor"],
         masks: Sequence["torch.Tensor"] | None,
+        opaque: "Sequence[torch.Tensor | None] | None" = None,
         segments: Segments = (),
     ) -> None:
         self.modules, self.settings, self.segments = modules, settings, segments
@@ -54,14 +56,21 @@ class Objective:
                 for mask in masks
             ]
             self.style_targets = [
-                [gram_matrix(own[layer]) for layer in settings.style_layers]
-                for own in (features(modules, x, settings.style_layers) for x in styles)
+                self._grams(x, mask)
+                for x, mask in zip(styles, opaque or [None] * len(styles), strict=True)
             ]
             shares = _shares(settings.blend or [1.0] * len(styles), masks)
             self.style_weights = [
                 [share * w / _squares(A) for w, A in zip(self._layer_shares(), grams, strict=True)]
                 for share, grams in zip(shares, self.style_targets, strict=True)
             ]
+
+    def _grams(self, style: "torch.Tensor", opaque: "torch.Tensor | None") -> list["torch.Tensor"]:
+        feats = features(self.modules, style, self.settings.style_layers)
+        own = [feats[layer] for layer in self.settings.style_layers]
+        if opaque is not None:
+            own = [F * scale_mask(opaque, F.shape[2:]) for F in own]
+        return [gram_matrix(F) for F in own]
 
     def _layer_shares(self) -> list[float]:
         weights = self.settings.layer_weights

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from fastrnn.optional import require
 from fastrnn.training import deferred_interrupt
 from fastrnn.vision.style.checkpoint import State
 from fastrnn.vision.style.objective import TERMS, Objective
-from fastrnn.vision.style.pictures import Picture, Space
+from fastrnn.vision.style.pictures import Picture, Space, cropped
 from fastrnn.vision.style.settings import LBFGS_HISTORY, Settings
 from fastrnn.vision.style.transfer import Transfer
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 LAST_RATE = 0.1  # of the learning rate, Adam's
 FIRST_MOVE = 0.03  # in the network's space, L-BFGS's
+RISE = 0.01  # of the loss, in that of features and Gram matrices that are 0, that is no failure
 
 
 class Step(NamedTuple):
@@ -33,8 +35,9 @@ class Step(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A picture (H, W, 3) uint8; by TERMS, and for "total", the loss before every step; the sizes
-    (W, H) of the scales, each of which had as many steps."""
+    """A picture (H, W, 3) uint8, or (H, W, 4), as transparent as the content; by TERMS, and for
+    "total", the loss before every step; the sizes (W, H) of the scales, each of which had as many
+    steps."""
 
     picture: np.ndarray
     losses: dict[str, np.ndarray]
@@ -56,7 +59,7 @@ def style_transfer(
     path, an image of Pillow's or an array (H, W, 3) uint8; init, what it begins with, "content",
     "noise" or a picture; on_step, called after every step; settings.Settings by name.
     Returns: Result. Raises ValueError, TypeError or OSError that names what cannot be right,
-    FloatingPointError where a loss is not finite.
+    FloatingPointError where a loss is not finite or the steps of a scale made it higher.
     """
     styles = [*styles] if isinstance(styles, list | tuple) else [styles]
     return run(Transfer(content, styles, masks=masks, init=init, **settings), on_step=on_step)
@@ -76,50 +79,103 @@ def run(
     on_step, called after every step; on_save, called with what start may be, which the next step
     changes, every save_every steps (0: never), on Ctrl-C and after the last step.
     Raises KeyboardInterrupt on Ctrl-C, after the step at hand; FloatingPointError where a loss is
-    not finite.
+    not finite or the steps of a scale made it higher.
     """
-    s = transfer.settings
-    x, losses, saved = start or State(transfer.initial(), [], {})
-    x, total = x.to(transfer.space.device), s.steps * s.scales
+    s, scales = transfer.settings, len(transfer.sizes)
+    state = start or State(transfer.initial(), [], {})
     with deferred_interrupt() as interrupted:
-        for scale in range(len(losses) // s.steps, s.scales):
-            x = transfer.enlarged(x, scale)
-            optimizer, objective = make_optimizer(x, s), transfer.objective(scale)
-            if len(losses) % s.steps:
-                optimizer.load_state_dict(saved)
+        for scale in range(len(state.losses) // s.steps, scales):
+            state = _begun(state, transfer, scale)
+            x, losses, saved, average = state
+            optimizer, objective = make_optimizer(x, s, saved), transfer.objective(scale)
             for step in range(len(losses) % s.steps, s.steps):
                 terms = guarded_step(x, objective, optimizer, transfer.space, s, step)
                 losses = [*losses, [*terms.values()]]
+                if step == s.steps - 1:
+                    check_descent(losses[-s.steps :], s, transfer.sizes[scale])
+                average = averaged(average, x, s.averaging, step)
+                state = State(x.detach(), losses, optimizer.state_dict(), average)
                 if on_step:
                     on_step(_described(transfer, terms, len(losses), scale))
                 due = save_every and len(losses) % save_every == 0
-                if on_save and (due or interrupted() or len(losses) == total):
-                    on_save(State(x.detach(), losses, optimizer.state_dict()))
+                if on_save and (due or interrupted() or len(losses) == transfer.steps):
+                    on_save(state)
                 if interrupted():
                     raise KeyboardInterrupt
-    columns = np.array(losses).T
+    columns = np.array(state.losses).T
     history = {"total": columns.sum(axis=0)} | dict(zip(TERMS, columns, strict=True))
-    return Result(transfer.picture(x), history, transfer.sizes)
+    return Result(transfer.picture(state.shown), history, transfer.sizes)
+
+
+def _begun(state: State, transfer: Transfer, scale: int) -> State:
+    """A state in the size of a scale, whether that has begun or not."""
+    if len(state.losses) % transfer.settings.steps:
+        return state._replace(picture=transfer.enlarged(state.picture, scale))
+    x = transfer.enlarged(state.shown, scale)
+    return State(x, state.losses, _enlarged(state.optimizer, x.shape[2:]))
+
+
+def _enlarged(saved: dict[str, object], shape: Sequence[int]) -> dict[str, object]:
+    """What Adam goes on with at a larger scale: its moments, enlarged. L-BFGS, whose curvature is
+    that of the smaller picture, begins anew."""
+    moments = saved.get("state", {}).get(0, {})
+    if "exp_avg" not in moments:
+        return {}
+    interpolate = partial(
+        require("torch.nn.functional").interpolate, mode="bilinear", align_corners=False
+    )
+    larger = {name: interpolate(moments[name], tuple(shape)) for name in ("exp_avg", "exp_avg_sq")}
+    return saved | {"state": {0: moments | larger}}
+
+
+def check_descent(
+    losses: Sequence[Sequence[float]], settings: Settings, size: tuple[int, int]
+) -> None:
+    """Raise FloatingPointError where all steps of a scale together have made the loss higher."""
+    s, first, last = settings, sum(losses[0]), sum(losses[-1])
+    if last > first + RISE * (s.content_weight + s.style_weight + s.tv_weight):
+        raise FloatingPointError(
+            f"the loss rose from {first:.3g} to {last:.3g} in the {s.steps} steps of {size[0]} x "
+            f"{size[1]} pixels; {_remedy(s)}"
+        )
+
+
+def averaged(
+    average: "torch.Tensor | None", x: "torch.Tensor", decay: float, step: int
+) -> "torch.Tensor | None":
+    """The average of the pictures of a scale after a step of it, from 0, in which each counts decay
+    times as much as the next, and the first ones the same (decay 0: None, there is none)."""
+    if not decay:
+        return None
+    if average is None:
+        return x.detach().clone()
+    return average.to(x.device).lerp(x.detach(), max(1 - decay, 1 / (step + 1)))
 
 
 def _described(transfer, terms, done, scale):
-    total = transfer.settings.steps * transfer.settings.scales
-    return Step(done, total, transfer.sizes[scale], terms, transfer.pixels(done))
+    return Step(done, transfer.steps, transfer.sizes[scale], terms, transfer.pixels(done))
 
 
-def make_optimizer(x: "torch.Tensor", settings: Settings) -> "torch.optim.Optimizer":
-    """The optimiser of a picture (1, 3, H, W)."""
+def make_optimizer(
+    x: "torch.Tensor", settings: Settings, saved: dict[str, object] | None = None
+) -> "torch.optim.Optimizer":
+    """The optimiser of a picture (1, 3, H, W), with a state_dict that was saved (None or empty: at
+    its beginning)."""
     optim = require("torch.optim")
     if settings.optimizer == "adam":
-        return optim.Adam([x], lr=settings.learning_rate)
-    return optim.LBFGS(
-        [x],
-        lr=settings.learning_rate,
-        max_iter=1,
-        history_size=LBFGS_HISTORY,
-        tolerance_grad=0,
-        tolerance_change=0,
-    )
+        optimizer = optim.Adam([x], lr=settings.learning_rate)
+    else:
+        optimizer = optim.LBFGS(
+            [x],
+            lr=settings.learning_rate,
+            max_iter=1,
+            history_size=LBFGS_HISTORY,
+            tolerance_grad=0,
+            tolerance_change=0,
+        )
+    if saved:
+        optimizer.load_state_dict(saved)
+    return optimizer
 
 
 def learning_rate(settings: Settings, step: int, values: int) -> float:
@@ -179,8 +235,12 @@ def guarded_step(
     try:
         return take_step(x, objective, optimizer, space)
     except FloatingPointError as error:
-        height, width = x.shape[2:]
+        height, width = cropped(x).shape[2:]
         raise FloatingPointError(
-            f"{error} at step {step + 1} of {width} x {height} pixels; a lower learning rate than "
-            f"{settings.learning_rate:g}, or the optimizer adam, may help"
+            f"{error} at step {step + 1} of {width} x {height} pixels; {_remedy(settings)}"
         ) from None
+
+
+def _remedy(settings):
+    other = ", or the optimizer adam," if settings.optimizer == "lbfgs" else ""
+    return f"a lower learning rate than {settings.learning_rate:g}{other} may help"

@@ -16,11 +16,23 @@ import numpy as np
 
 from fastrnn import storage
 from fastrnn.optional import require
+from fastrnn.vision.images import over_white
 from fastrnn.vision.style import checkpoint, memory, report
 from fastrnn.vision.style.estimate import Estimate, estimate
 from fastrnn.vision.style.optimise import Result, Step, run
 from fastrnn.vision.style.plots import plot_losses
 from fastrnn.vision.style.transfer import Transfer
+
+# Of the picture, by the ending of its name.
+FORMATS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".webp": "webp",
+}
+QUALITY = 95  # of formats that lose some
 
 
 class Job(NamedTuple):
@@ -55,13 +67,13 @@ def prepare(
 ) -> Job:
     """Read and check all that a transfer needs; nothing is written.
 
-    Inputs: out, a .png file in a folder that is there; what Transfer takes; resume, continue from
-    the checkpoint beside out.
+    Inputs: out, a file in a folder that is there, its ending one of FORMATS; what Transfer takes;
+    resume, continue from the checkpoint beside out.
     Raises ValueError, OSError or TypeError that name what cannot be right, FileExistsError where a
     checkpoint would be overwritten.
     """
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"{out}: expected a name that ends in .png")
+    if out.suffix.lower() not in FORMATS:
+        raise ValueError(f"{out}: expected a name that ends in {', '.join(FORMATS)}")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{out.parent}: no such folder")
     stopped = beside(out, "checkpoint", ".pt")
@@ -98,7 +110,7 @@ def finish(
     in between (0: none).
 
     Raises KeyboardInterrupt on Ctrl-C, after a checkpoint, and FloatingPointError where a loss is
-    not finite; then the files are those that were written before.
+    not finite or does not fall; then the files are those that were written before.
     """
     started = time.perf_counter()
     stopped, identity = beside(job.out, "checkpoint", ".pt"), job.transfer.identity()
@@ -107,7 +119,7 @@ def finish(
         checkpoint.save(stopped, identity, state)
         if save_every and len(state.losses) % save_every == 0:
             path = beside(job.out, f"{len(state.losses):06}")
-            write_picture(path, job.transfer.picture(state.picture))
+            write_picture(path, job.transfer.picture(state.shown))
 
     result = run(job.transfer, job.start, on_step=on_step, on_save=on_save, save_every=save_every)
     write_picture(job.out, result.picture)
@@ -137,7 +149,10 @@ def _write_report(job: Job, result: Result, took: Report, save_every: int) -> No
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a picture (H, W, 3) uint8 as a PNG file, atomically."""
-    image = require("PIL.Image").fromarray(picture)
+    """Write a picture (H, W, 3) or (H, W, 4) uint8, atomically, in the format of its name; over
+    white in one that has no alpha."""
+    image, form = require("PIL.Image").fromarray(picture), FORMATS[path.suffix.lower()]
     with storage.replacing(path) as temporary:
-        image.save(temporary, format="png")
+        (over_white(image) if form == "jpeg" else image).save(
+            temporary, format=form, quality=QUALITY
+        )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fastrnn.settings import (
     NOT_NEGATIVE,
     POSITIVE,
+    SHARE,
     SWITCH,
     TEXT,
     Kind,
@@ -13,21 +14,23 @@ from fastrnn.settings import (
     completed,
     decisive,
     integer,
+    number,
     one_of,
 )
+from fastrnn.vision.style.layers import indices
 
-# The layers that are used unless others are given: indices of the modules of the network's
-# features. SqueezeNet's are the homework's; VGG's are relu4_2 and relu1_1 ... relu5_1, the
-# rectified ones of Gatys et al. 2016.
-CONTENT_LAYERS = {"squeezenet1_1": [3], "vgg16": [20], "vgg19": [22]}
+# The layers that are used unless others are given; VGG's are those of Gatys et al. 2016.
+_GATYS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
+CONTENT_LAYERS = {"squeezenet1_1": ["fire3"], "vgg16": ["relu4_2"], "vgg19": ["relu4_2"]}
 STYLE_LAYERS = {
-    "squeezenet1_1": [1, 4, 6, 7],
-    "vgg16": [1, 6, 11, 18, 25],
-    "vgg19": [1, 6, 11, 20, 29],
+    "squeezenet1_1": ["relu1", "fire2", "fire3", "fire4", "fire5", "fire6"],
+    "vgg16": _GATYS,
+    "vgg19": _GATYS,
 }
 LEARNING_RATES = {"adam": 0.05, "lbfgs": 1.0}
 LBFGS_HISTORY = 20  # differences of pictures and gradients that it keeps
-COARSEST = 128  # pixels, the least longer side with which scales begin unless told otherwise
+# Pixels of the longer and of the shorter side with which scales begin unless told otherwise.
+COARSEST, NARROWEST = 64, 32
 
 
 def _several(text: str, of: type, holds: Callable[[Sequence], bool]) -> Kind:
@@ -35,9 +38,9 @@ def _several(text: str, of: type, holds: Callable[[Sequence], bool]) -> Kind:
 
 
 LAYERS = _several(
-    "one or more different layers from 0",
-    int,
-    lambda v: len(v) == len({*v}) > 0 and all(map(integer(0).holds, v)),
+    "one or more different layers, each a name or an index",
+    str,
+    lambda v: v and all(isinstance(layer, int | str) for layer in v),
 )
 SHARES = _several(
     "numbers of at least 0, not all 0",
@@ -51,7 +54,14 @@ SETTINGS = {
     "keep_colors": Setting(
         False,
         SWITCH,
-        "Keep the content's colours: only luminance is transferred.",
+        "Keep the content's colours: the same as --colors luminance.",
+        heading="Picture",
+    ),
+    "colors": Setting(
+        None,
+        one_of("style", "luminance", "histogram"),
+        "Of the style; the content's, kept (luminance); or those of a style that is given the "
+        "content's (histogram). [style]",
         heading="Picture",
     ),
     "content_weight": Setting(1.0, NOT_NEGATIVE, "Of the content.", heading="Losses"),
@@ -72,22 +82,37 @@ SETTINGS = {
         "A file, default (torchvision downloads them) or none (random).",
         heading="Network",
     ),
+    "pooling": Setting(
+        "average", one_of("average", "max"), "What its pooling layers take.", heading="Network"
+    ),
     "content_layers": Setting(
-        None, LAYERS, "Counted in its features.", CONTENT_LAYERS, heading="Network"
+        None, LAYERS, "By name, or counted in its features.", CONTENT_LAYERS, heading="Network"
     ),
     "style_layers": Setting(
-        None, LAYERS, "Counted in its features.", STYLE_LAYERS, heading="Network"
+        None, LAYERS, "By name, or counted in its features.", STYLE_LAYERS, heading="Network"
     ),
     "layer_weights": Setting(None, SHARES, "What each counts. [the same]", heading="Network"),
-    "steps": Setting(150, integer(1), "At each scale.", heading="Steps"),
+    "steps": Setting(80, integer(1), "At each scale.", heading="Steps"),
     "scales": Setting(
         None,
         integer(1),
-        f"From coarse to fine, each twice as large as the one before. [from {COARSEST} pixels on]",
+        f"From coarse to fine. [from {COARSEST} x {NARROWEST} pixels on]",
+        heading="Steps",
+    ),
+    "growth": Setting(
+        1.4142,
+        number("a finite number above 1", lambda v: 1 < v < math.inf),
+        "Of a scale's sides from the one before.",
         heading="Steps",
     ),
     "optimizer": Setting("lbfgs", one_of(*LEARNING_RATES), "How a step is made.", heading="Steps"),
     "learning_rate": Setting(None, POSITIVE, "Of the first step.", LEARNING_RATES, heading="Steps"),
+    "averaging": Setting(
+        0.0,
+        SHARE,
+        "The picture is an average, in which each step counts this much of what the next does.",
+        heading="Steps",
+    ),
     "seed": Setting(0, integer(0), "Of all that is random.", heading="Run"),
     "device": Setting(None, TEXT, "cpu, cuda, ... [cuda where there is one]", heading="Run"),
     "memory": Setting(
@@ -104,15 +129,18 @@ class Settings:
     """How a picture is made, an attribute for each of SETTINGS.
 
     backbone, one of STYLE_LAYERS; weights, "default" (torchvision downloads them), a path, or
-    "none" (random). size, the longer side in pixels; scales, from coarse to fine, each twice
-    the one before (None: as many as have COARSEST pixels or more); steps at each scale.
-    optimizer, "adam" or "lbfgs"; learning_rate (None: LEARNING_RATES'). content_weight,
-    style_weight, tv_weight, which mean the same at every size; content_layers, style_layers
-    (None: those of the backbone); layer_weights, what each style layer counts, and blend, what
-    each style counts (None: the same); style_scale, the longer side of a style over that of the
-    picture. keep_colors, only the luminance is transferred. seed of all that is random; device,
-    "cpu", "cuda", ... (None: CUDA where there is one); memory, GB, above which activations are
-    computed twice rather than kept.
+    "none" (random); pooling, "average" or "max", whatever the network was trained with. size, the
+    longer side in pixels; scales, from coarse to fine, each growth times the one before (None: as
+    many as have COARSEST by NARROWEST pixels or more); steps at each scale. optimizer, "adam" or
+    "lbfgs"; learning_rate (None: LEARNING_RATES'); averaging, what a step's picture counts in the
+    average that is shown, over what the next one's does (0: there is no average). content_weight,
+    style_weight, tv_weight, which mean the same at every size; content_layers, style_layers, each a
+    name or an index (None: those of the backbone); layer_weights, what each style layer counts, and
+    blend, what each style counts (None: the same); style_scale, the longer side of a style over
+    that of the picture. colors, "style", the styles'; "luminance", which alone is transferred, or
+    "histogram", the content's given to the styles before (None: "style", with keep_colors
+    "luminance"). seed of all that is random; device, "cpu", "cuda", ... (None: CUDA where there is
+    one); memory, GB, above which activations are computed twice rather than kept.
     Raises ValueError that names the setting.
     """
 
@@ -121,10 +149,14 @@ class Settings:
         given = {name: _listed(given[name]) for name in given if name not in left_out}
         variants = [given.get(name, SETTINGS[name].default) for name in ("backbone", "optimizer")]
         values = completed(given, SETTINGS, variants)
+        for name in ("content_layers", "style_layers"):
+            values[name] = indices(name, values[name], values["backbone"])
         if values["layer_weights"] is None:
             values["layer_weights"] = [1.0] * len(values["style_layers"])
-        if values["scales"] is None:
-            values["scales"] = 1 + max(0, math.floor(math.log2(values["size"] / COARSEST)))
+        if values["colors"] is None:
+            values["colors"] = "luminance" if values["keep_colors"] else "style"
+        elif values["keep_colors"] and values["colors"] != "luminance":
+            raise ValueError(f"keep_colors: is colors luminance; got {values['colors']} too")
         if len(values["layer_weights"]) != len(values["style_layers"]):
             raise ValueError(
                 f"layer_weights: expected one for each of the {len(values['style_layers'])} style "

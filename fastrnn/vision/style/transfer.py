@@ -12,9 +12,10 @@ from fastrnn.vision.style import colors, memory, network, pictures
 from fastrnn.vision.style.inputs import read_inputs
 from fastrnn.vision.style.objective import Objective
 from fastrnn.vision.style.pictures import Picture
-from fastrnn.vision.style.settings import Settings
+from fastrnn.vision.style.settings import COARSEST, NARROWEST, Settings
 
 if TYPE_CHECKING:
+    import PIL.Image
     import torch
 
 
@@ -43,18 +44,41 @@ class Transfer:
             raise ValueError(
                 f"blend: expected {len(styles)}, one for each style, got {len(s.blend)}"
             )
-        self.inputs = read_inputs(content, styles, masks, init, keep_colors=s.keep_colors)
+        self.inputs = read_inputs(content, styles, masks, init, coloring=s.colors)
         device = _device(s.device)
-        self.modules = network.load(s.backbone, s.weights, s.layers, seed=s.seed, device=device)
+        self.modules = network.load(
+            s.backbone, s.weights, s.layers, pooling=s.pooling, seed=s.seed, device=device
+        )
         known = backbones.preprocessing(s.backbone)
         self.space = pictures.Space(known.mean, known.std, device)
-        self.sizes = [
-            pictures.fitted(self.inputs.content.size, s.size / 2**k)
-            for k in reversed(range(s.scales))
-        ]
-        for size in self._style_sizes(0):
-            memory.trace(self.modules, size)
-        self.segments = [self._choose_segments(size) for size in self.sizes]
+        self.sizes = _sizes(self.inputs.content.size, s)
+        for size in (self.sizes[-1], *self._style_sizes(-1)):
+            self._check_memory(size, self._held(size))
+        self._check_sizes({"content": content} | {f"style {i}": p for i, p in enumerate(styles, 1)})
+        self.segments = [self._choose_segments(pictures.with_margin(size)) for size in self.sizes]
+        self._check_memory(self.sizes[-1], self.memory())
+
+    def _check_sizes(self, sources: dict[str, Picture]) -> None:
+        """Raise ValueError where a picture is too small for the network at the first scale."""
+        sizes = [self.sizes[0], *self._style_sizes(0)]
+        for (name, source), size in zip(sources.items(), sizes, strict=True):
+            try:
+                memory.trace(self.modules, pictures.with_margin(size))
+            except ValueError as error:
+                raise ValueError(
+                    f"{pictures.named(name, source)}: with its margin {error}; a larger size, "
+                    "fewer scales or earlier layers may do"
+                ) from None
+
+    def _check_memory(self, size: tuple[int, int], needed: int) -> None:
+        """Raise ValueError where a device has less than a picture of (W, H) needs."""
+        there = memory.available(self.space.device)
+        if there is not None and needed > there:
+            raise ValueError(
+                f"size: {size[0]} x {size[1]} pixels take {needed / 1e9:.0f} GB of memory, of "
+                f"which there are {there / 1e9:.0f}; a smaller size or style_scale takes less, or "
+                "the optimizer adam"
+            )
 
     def _style_sizes(self, scale: int) -> list[tuple[int, int]]:
         longer = max(self.sizes[scale]) * self.settings.style_scale
@@ -68,9 +92,14 @@ class Transfer:
         traced, cuts = memory.trace(self.modules, size), network.cuts(self.modules)
         return memory.choose_segments(traced, self.settings, cuts, limit)
 
+    @property
+    def steps(self) -> int:
+        """Of all scales together."""
+        return self.settings.steps * len(self.sizes)
+
     def memory(self) -> int:
         """The bytes that it takes at the largest scale, from shapes."""
-        size = self.sizes[-1]
+        size = pictures.with_margin(self.sizes[-1])
         traced = memory.trace(self.modules, size)
         used = memory.activations(traced, self.settings, self.segments[-1])
         return self._held(size) + used
@@ -78,50 +107,71 @@ class Transfer:
     def pixels(self, steps: int | None = None) -> int:
         """Pixels that the first steps compute (None: all)."""
         n = self.settings.steps
-        steps = n * len(self.sizes) if steps is None else steps
+        steps = self.steps if steps is None else steps
         return sum(
             math.prod(size) * min(max(steps - n * i, 0), n) for i, size in enumerate(self.sizes)
         )
 
     def initial(self) -> "torch.Tensor":
-        """What the first scale begins with (1, 3, H, W)."""
-        init = self.inputs.init
+        """The canvas that the first scale begins with (1, 3, H, W)."""
+        init, size = self.inputs.init, self.sizes[0]
         if isinstance(init, str) and init == "noise":
-            return self.space.noise(self.sizes[0], self.settings.seed)
-        return self.space.tensor(self.inputs.content if init == "content" else init, self.sizes[0])
+            return self.space.noise(pictures.with_margin(size), self.settings.seed)
+        image = self.inputs.content if init == "content" else init
+        return pictures.mirrored(self.space.tensor(image, size))
 
     def enlarged(self, x: "torch.Tensor", scale: int) -> "torch.Tensor":
-        """A picture (1, 3, H, W) in the size of a scale, ready to be optimised."""
+        """A canvas (1, 3, H, W) in the size of a scale, ready to be optimised."""
         width, height = self.sizes[scale]
-        interpolate = require("torch.nn.functional").interpolate
-        x = x.detach().to(self.space.device)
-        x = interpolate(x, (height, width), mode="bicubic", align_corners=False)
-        self.space.clamp_(x)
+        x = x.detach().to(self.space.device, copy=True)
+        if pictures.with_margin((width, height)) != (x.shape[3], x.shape[2]):
+            interpolate = require("torch.nn.functional").interpolate
+            inner = pictures.cropped(x)
+            inner = interpolate(inner, (height, width), mode="bicubic", align_corners=False)
+            x = pictures.mirrored(inner)
+            self.space.clamp_(x)
         return x.requires_grad_()
 
     def objective(self, scale: int) -> Objective:
         """The losses at a scale."""
         inputs, size = self.inputs, self.sizes[scale]
-        styles = zip(inputs.styles, self._style_sizes(scale), strict=True)
+        styles = [*zip(inputs.styles, self._style_sizes(scale), strict=True)]
         return Objective(
             self.modules,
             self.settings,
-            self.space.tensor(inputs.content, size),
-            [self.space.tensor(style, own) for style, own in styles],
-            inputs.masks and [self.space.mask(mask, size) for mask in inputs.masks],
+            pictures.mirrored(self.space.tensor(inputs.content, size)),
+            [pictures.mirrored(self.space.tensor(style, own)) for style, own in styles],
+            inputs.masks and [self._mask(mask, size) for mask in inputs.masks],
+            [self._mask(pictures.alpha(style), own) for style, own in styles],
             self.segments[scale],
         )
 
+    def _mask(self, mask: "PIL.Image.Image | None", size: tuple[int, int]) -> "torch.Tensor | None":
+        return None if mask is None else pictures.mirrored(self.space.mask(mask, size))
+
     def picture(self, x: "torch.Tensor") -> np.ndarray:
-        """What is shown of (1, 3, H, W): (H, W, 3) uint8."""
-        array = self.space.array(x)
-        return colors.recolor(array, self.inputs.colors) if self.settings.keep_colors else array
+        """What is shown of a canvas (1, 3, H, W): (H, W, 3) uint8, or as transparent as the content
+        (H, W, 4)."""
+        array, original = self.space.array(pictures.cropped(x)), self.inputs.colors
+        if self.settings.colors == "luminance":
+            array = colors.recolor(array, original)
+        opaque = pictures.alpha(original)
+        return array if opaque is None else pictures.with_opacity(array, opaque)
 
     def identity(self) -> dict[str, object]:
         """By name, what another transfer has to agree in to come to the same bits."""
         weights = ((name, w) for module in self.modules for name, w in module.named_parameters())
         own = {"weights": tensors.digest(weights), "device": self.space.device}
-        return self.inputs.hashes() | own | self.settings.identity()
+        return self.inputs.hashes() | own | self.settings.identity() | {"scales": len(self.sizes)}
+
+
+def _sizes(size: tuple[int, int], settings: Settings) -> list[tuple[int, int]]:
+    """The sizes of the scales, coarse to fine, of a picture of (W, H)."""
+    s, finest = settings, pictures.fitted(size, settings.size)
+    room = min(max(finest) / COARSEST, min(finest) / NARROWEST)
+    fitting = 1 + max(0, math.floor(math.log(max(room, 1), s.growth) + 1e-6))
+    scales = s.scales or fitting
+    return [pictures.fitted(size, s.size / s.growth**k) for k in reversed(range(scales))]
 
 
 def _device(name: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastrnn.optional import require
+from fastrnn.storage import check_regular
 from fastrnn.vision.backbones import Preprocessing, eval_transform
 from fastrnn.vision.images import NAMED, find_images, is_ignored, open_rgb
 
@@ -163,15 +164,14 @@ def _set_aside(labels: Sequence[int], share: float, seed: int) -> set[int]:
 # ---- what is in it -------------------------------------------------------------------------------
 
 
-def file_keys(paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
-    """The sha256 of files' contents, and why others cannot be read."""
-    keys, problems = {}, {}
-    for path in paths:
-        try:
-            keys[path] = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            problems[path] = f"{path}: {error.strerror}"
-    return keys, problems
+def file_key(path: Path) -> str:
+    """The sha256 of a file's content. Raises OSError that names it where it cannot be read."""
+    try:
+        check_regular(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ")
+        raise OSError(f"{path}: not a readable picture ({reason})") from None
 
 
 def pixels_key(image: "PIL.Image.Image") -> str:
@@ -181,14 +181,14 @@ def pixels_key(image: "PIL.Image.Image") -> str:
 
 def look(paths: Sequence[Path], at_least: int | None, progress: Progress = iter) -> Seen:
     """Open every picture once, as open_rgb does with at_least."""
-    keys, problems = file_keys(paths)
-    pixels = {}
-    for path in progress([*keys]):
+    seen = Seen({}, {}, {})
+    for path in progress(paths):
         try:
-            pixels[path] = pixels_key(open_rgb(path, at_least))
+            seen.keys[path] = file_key(path)
+            seen.pixels[path] = pixels_key(open_rgb(path, at_least))
         except OSError as error:
-            problems[path] = str(error)
-    return Seen(keys, pixels, problems)
+            seen.problems[path] = str(error)
+    return seen
 
 
 def check_readable(
@@ -320,7 +320,8 @@ class ViewsReader:
         except OSError as error:
             return key, str(error), None
         seen = [seeded(self.views[n], image, (int(key, 16), n)) for n in numbers]
-        return key, pixels_key(image), require("torch").stack(seen)
+        torch = require("torch")
+        return key, pixels_key(image), torch.stack(seen) if seen else torch.empty(0)
 
 
 def loader(

@@ -142,7 +142,7 @@ def _add(model, head, device, good, todo, rows, pixels) -> None:
     torch = require("torch")
     places = [(key, n) for key, _, _ in good for n in todo[key][1]]
     if places:
-        inputs = torch.cat([seen for _, _, seen in good])
+        inputs = torch.cat([seen for _, _, seen in good if len(seen)])
         found, _ = of_batches(model, head, [(inputs, torch.zeros(len(inputs)))], device)
         for (key, n), row in zip(places, found.numpy(), strict=True):
             rows[n][key] = row

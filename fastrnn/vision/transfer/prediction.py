@@ -76,8 +76,9 @@ def predict(
         try:
             batch.append(transform(open_rgb(path, at_least)))
             names.append(name)
-        except OSError as error:
-            yield Prediction(name, problem=str(error).removeprefix(f"{path}: "))
+        except (OSError, MemoryError) as error:
+            problem = str(error).removeprefix(f"{path}: ") or type(error).__name__
+            yield Prediction(name, problem=problem)
         if batch and (len(batch) == BATCH or i == len(files)):
             labels = torch.zeros(len(batch), dtype=torch.int64)
             _, proba = probabilities(run.model, [(torch.stack(batch), labels)], run.device)

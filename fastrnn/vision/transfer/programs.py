@@ -51,8 +51,8 @@ def _no_bar(_description: str, _unit: str) -> data.Progress:
 
 
 class Job:
-    """A training run in its folder, on the pictures in the folder base; the network is made before
-    they are read, which takes longer."""
+    """A training run in its folder, on the pictures in the folder base, which began with so many
+    epochs; the network is made before they are read, which takes longer."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class Job:
         cache: Path | None,
         bar: features.Bar,
         note: Note,
-        epochs: int,
+        first_epochs: int,
     ) -> None:
-        self.folder, self.base, self.settings = folder, base, settings
-        self.cache, self.bar, self.note, self.epochs = cache, bar, note, epochs
+        self.folder, self.base = folder, base
+        self.cache, self.bar, self.note, self.first_epochs = cache, bar, note, first_epochs
         self.found = data.find_folders(base, settings["val_share"], settings["seed"])
         self.settings = settings | {"val_share": self.found.val_share}
         self.device = device_of(settings["device"])
@@ -96,6 +96,7 @@ class Job:
                 counts,
                 self.to,
                 self.device,
+                self.bar("reading", "picture"),
                 name=self.settings["backbone"],
                 batch_size=self.settings["batch_size"],
                 workers=self.settings["workers"],
@@ -157,7 +158,7 @@ class Job:
             "sha256": self.digest,
         }
         content = {"settings": self.settings, "classes": self.train.classes, "data": source}
-        content["begun"] = {"epochs": self.epochs}
+        content["begun"] = {"epochs": self.first_epochs}
         runs.write(self.folder, "transfer", content)
 
     def run(self, on_iteration: Callable[[Training], None] | None = None) -> None:
@@ -196,7 +197,7 @@ class Job:
         """What a checkpoint has to be of: settings but those that may change, data, weights."""
         # More epochs than it began with make it no other training.
         begun = SETTINGS | {"epochs": SETTINGS["epochs"]._replace(resumable=False)}
-        kept = decisive(self.settings | {"epochs": self.epochs}, begun)
+        kept = decisive(self.settings | {"epochs": self.first_epochs}, begun)
         weights = features.weights_digest(self.model, self.head)
         return hashlib.sha256(json.dumps([kept, self.digest, weights]).encode()).hexdigest()
 
@@ -399,13 +400,19 @@ def _as_before(report: dict, before: dict | None) -> dict:
 
 
 def _features(
-    model, head, counts: dict[Path, int], to, device, **options
+    model, head, counts: dict[Path, int], to, device, reading: data.Progress, **options
 ) -> tuple[features.Known, data.Seen]:
     """Features of picture files, of each so many views, by their content; and what has been seen
     of them."""
-    keys, problems = data.file_keys(counts)
+    keys: dict[Path, str] = {}
+    problems: dict[Path, str] = {}
     wanted: dict[str, tuple[Path, int]] = {}
-    for path, key in keys.items():
+    for path in reading([*counts]):
+        try:
+            key = keys[path] = data.file_key(path)
+        except OSError as error:
+            problems[path] = str(error)
+            continue
         _, before = wanted.get(key, (path, 0))
         wanted[key] = path, max(before, counts[path])
     known = features.look(model, head, wanted, to, device, **options)
@@ -415,9 +422,17 @@ def _features(
 
 
 def _read_features(run, head, counts, bar) -> tuple[features.Known, data.Seen]:
-    name, progress = run.settings["backbone"], bar("evaluating", "batch")
-    options = {"name": name, "batch_size": BATCH, "progress": progress}
-    return _features(run.model, head, counts, run.preprocessing(), run.device, **options)
+    return _features(
+        run.model,
+        head,
+        counts,
+        run.preprocessing(),
+        run.device,
+        bar("reading", "picture"),
+        name=run.settings["backbone"],
+        batch_size=BATCH,
+        progress=bar("evaluating", "batch"),
+    )
 
 
 def _report(
