@@ -142,7 +142,7 @@ class Job:
                 figures.save(plot_looks(*looks), self.folder / "attention.png")
             own = evaluation.score(held.references, samples, _captions(training)).figures
             scores = {"model": own, **evaluation.beside(held, training)}
-            report.write(self.folder, "val", held, samples, scores, self.solver, looks)
+            report.write(self.folder, "val", held, samples, scores, self.solvers, looks)
         return metrics
 
 

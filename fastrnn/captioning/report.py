@@ -57,14 +57,14 @@ def write(
     held: Pictures,
     samples: Sequence[str],
     scores: Mapping[str, Mapping[str, float]],
-    solver: Solver | None = None,
+    solvers: Sequence[Solver] = (),
     looks: Looks | None = None,
 ) -> None:
     """Add to a run's report captions of pictures, and scores, the model's beside others; of a
     training also how it went, and where it looks. What keeps the report from being made is a
     warning."""
     with report.attempted(folder):
-        sections = {} if solver is None else {"training": _training(solver)}
+        sections = {"training": _training(solvers)} if solvers else {}
         model = scores["model"]
         columns = [key for key in COLUMNS if any(key in row for row in scores.values())]
         rows = [[ROWS[who], *(row.get(key) for key in columns)] for who, row in scores.items()]
@@ -103,14 +103,6 @@ def _heatmaps(looks: Looks) -> dict[str, object]:
     return report.examples("Where it looks", cards, {}, note=note, width="large")
 
 
-def _training(solver: Solver) -> dict[str, object]:
-    history = solver.loss_history, solver.history
-    parts = report.training_curves(*history, "val", SCORES, nats="loss (nats a caption)")
-    scored = [epoch["bleu4"] for epoch in solver.history if "bleu4" in epoch]
-    tiles = {
-        "BLEU-4, best epoch": max(scored, default=None),
-        "epochs": solver.epoch,
-        "seconds": sum(epoch["seconds"] for epoch in solver.history),
-        "parameters": sum(w.size for w in solver.params.values()),
-    }
-    return report.section("Training", parts, tiles)
+def _training(solvers: Sequence[Solver]) -> dict[str, object]:
+    best, nats = ("bleu4", "BLEU-4"), "loss (nats a caption)"
+    return report.trained(solvers, "val", SCORES, best, nats=nats)

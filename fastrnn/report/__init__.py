@@ -10,6 +10,7 @@ from fastrnn.report.parts import (
     series,
     settings,
     table,
+    trained,
     training_curves,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "series",
     "settings",
     "table",
+    "trained",
     "training_curves",
     "write",
 ]

@@ -124,6 +124,32 @@ def training_curves(
     return [*parts, table(f"{lead}every epoch", columns, rows, folded=True)]
 
 
+def trained(
+    solvers: Sequence,
+    validation: str,
+    scores: Mapping[str, str],
+    best: tuple[str, str],
+    *,
+    nats: str = "loss (nats)",
+) -> dict[str, object]:
+    """The section of a training by one or several Solvers: its curves, as training_curves has them,
+    and in tiles the highest score of an epoch, best being its key and its name."""
+    parts = []
+    for i, solver in enumerate(solvers, 1):
+        title = f"network {i}" if len(solvers) > 1 else ""
+        history = solver.loss_history, solver.history
+        parts += training_curves(*history, validation, scores, title=title, nats=nats)
+    epochs = [epoch for solver in solvers for epoch in solver.history]
+    key, name = best
+    tiles = {
+        f"{name}, best epoch": max((e[key] for e in epochs if key in e), default=None),
+        "epochs": len(epochs),
+        "seconds": sum(epoch["seconds"] for epoch in epochs),
+        "parameters": sum(w.size for solver in solvers for w in solver.params.values()),
+    }
+    return section("Training", parts, tiles)
+
+
 def _by_epoch(history, key: str, name: str, scale: float = 1) -> list[dict]:
     found = [(epoch["epoch"] * scale, epoch[key]) for epoch in history if key in epoch]
     if not found:

@@ -96,17 +96,4 @@ def write_explained(path: Path, title: str, cards: Sequence[dict]) -> None:
 
 def _training(solvers: Sequence[Solver]) -> dict[str, object]:
     scores = {"train_accuracy": "training", "dev_accuracy": "dev", "dev_macro_f1": "dev macro F1"}
-    parts = []
-    for i, solver in enumerate(solvers, 1):
-        title = f"network {i}" if len(solvers) > 1 else ""
-        history = solver.loss_history, solver.history
-        parts += report.training_curves(*history, "dev", scores, title=title)
-    epochs = [epoch for solver in solvers for epoch in solver.history]
-    best = max((epoch["dev_accuracy"] for epoch in epochs if "dev_accuracy" in epoch), default=None)
-    tiles = {
-        "dev accuracy, best epoch": best,
-        "epochs": len(epochs),
-        "seconds": sum(epoch["seconds"] for epoch in epochs),
-        "parameters": sum(w.size for solver in solvers for w in solver.params.values()),
-    }
-    return report.section("Training", parts, tiles)
+    return report.trained(solvers, "dev", scores, ("dev_accuracy", "dev accuracy"))
