@@ -8,6 +8,7 @@ EXTRAS = {
     "PIL": ("pillow", "captioning", "vision"),
     "click": ("click", "captioning", "text", "vision"),
     "h5py": ("h5py", "captioning", "keras"),
+    "jinja2": ("jinja2", "captioning", "text", "vision"),
     "matplotlib": ("matplotlib", "captioning", "text", "vision"),
     "nltk": ("nltk", "captioning", "text"),
     "onnx": ("onnx", "onnx"),

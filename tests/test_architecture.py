@@ -41,17 +41,19 @@ BELOW = {
     "settings": set(),
     "runs": {"settings", "storage"},
     "plots": {"figures", "fonts", "printing"},
+    "report": {"optional", "printing", "runs", "storage"},
     "vision": {
-        *("figures", "metrics", "optional", "plots", "printing", "runs", "settings", "storage"),
+        *("figures", "metrics", "optional", "plots", "printing", "report", "runs", "settings"),
+        "storage",
         "training",
     },
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
-        *("settings", "solver", "storage", "text", "tokens", "vision", "weights"),
+        *("report", "settings", "solver", "storage", "text", "tokens", "vision", "weights"),
     },
     "text": {
         *("backends", "cells", "layers", "metrics", "nn", "optim", "optional", "plots"),
-        *("printing", "runs", "settings", "solver", "storage", "tokens", "weights"),
+        *("printing", "report", "runs", "settings", "solver", "storage", "tokens", "weights"),
     },
     "benchmarks": {
         *("backends", "captioning", "cells", "figures", "layers", "nn", "optim", "optional"),
@@ -60,7 +62,7 @@ BELOW = {
     "torch": {"backends", "cells", "layers", "nn", "options", "weights"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optional", "printing"),
-        *("settings", "storage", "text", "training", "vision"),
+        *("report", "settings", "storage", "text", "training", "vision"),
     },
     "__init__": {"backends", "gradcheck", "layers", "optim", "options"},
 }
@@ -88,6 +90,7 @@ OPTIONAL = {
     "PIL": {"vision/*", "captioning/prepare.py"},
     "pillow_heif": {"vision/images.py"},
     "safetensors": {"storage.py"},
+    "jinja2": {"report/page.py"},
     "tqdm": {"cli/progress.py"},
     "click": {"cli/*"},
     "sklearn": {

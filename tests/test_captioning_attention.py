@@ -12,6 +12,7 @@ from fastrnn.captioning import data as coco
 from fastrnn.captioning import (
     evaluation,
     features,
+    heatmaps,
     load_coco_data,
     prepare,
     programs,
@@ -244,3 +245,13 @@ def test_runs_of_earlier_versions_are_read(trained, tmp_path):
     read = run.read_settings(tmp_path)
     assert read["model"]["decoder"] == "plain" and not read["model"]["tied"]
     assert read["settings"]["averaging"] == 0 and read["settings"]["embeddings"] is None
+
+
+def test_a_spotlight_is_where_attention_looks():
+    picture, places = np.full((60, 90, 3), 200, np.uint8), np.zeros(9)
+    places[1], places[5] = 0.9, 0.1  # in the middle above, to the right
+    lit = heatmaps.spotlight(picture, places)
+    assert lit.shape == picture.shape and lit.dtype == np.uint8
+    assert (lit[:10, 40:50] > 150).all() and (lit[50:, :10] == 40).all()
+    assert lit[30, 85].mean() > lit[30, 5].mean()
+    np.testing.assert_array_equal(heatmaps.spotlight(picture, np.full(9, 1 / 9)), picture)

@@ -334,7 +334,7 @@ def test_train_takes_the_published_layout_as_it_comes(capsys, data, tmp_path, pc
     out = tmp_path / "run"
     code, text, _ = call(capsys, "caption", "train", base, "--out", out, *QUICK)
     assert code == 0
-    assert "see curves.png" in text
+    assert "see report.html and curves.png" in text
     assert call(capsys, "caption", "evaluate", out, "--beam", 2)[0] == 0
     code, _, err = call(
         capsys, "caption", "sample", out, "--images", data / "images", "--out", tmp_path / "s.csv"

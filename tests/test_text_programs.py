@@ -95,7 +95,8 @@ def assert_same_model(one, other):
 def test_train_writes_what_it_promises(trained, files):
     names = {path.name.partition("-")[0] for path in trained.iterdir()}
     pictures = {"curves.png", "confusion.png", "reliability.png"}
-    assert names == {"run.json", "classifier.json", "classifier", "metrics.json", "0"} | pictures
+    others = {"run.json", "classifier.json", "classifier", "metrics.json", "0"}
+    assert names == others | pictures | {"report.json", "report.html"}
     for name in pictures:
         assert_drawn(trained / name)
     content = storage.read_json(trained / "run.json")
@@ -732,7 +733,7 @@ def test_explain_shows_the_worst_errors_of_dev(capsys, trained, files, tmp_path)
         f"{other[dev.labels[i]]} {proba[i].max():.4f} (true: {dev.labels[i]})" for i in worst
     ]
     page = (tmp_path / "page.html").read_text()
-    assert page.startswith("<!DOCTYPE html>") and page.count("<p><b>") == len(heads)
+    assert page.startswith("<!DOCTYPE html>") and page.count('<li class="card"') == len(heads)
 
 
 def test_explain_texts_of_a_file_or_of_a_pipe(capsys, trained, tmp_path, monkeypatch):

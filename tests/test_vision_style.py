@@ -627,7 +627,8 @@ def test_the_command_writes_what_it_promises(capsys, tmp_path, files):
         capsys, *arguments, *options(), "--save-every", 3, "--out", folder / "a.png"
     )
     assert (code, err) == (0, "")
-    assert written(folder) == {"a.png", "a-losses.png", "a-000003.png", "a-000006.png"}
+    names = {"a.png", "a-losses.png", "a-report.html", "a-000003.png", "a-000006.png"}
+    assert written(folder) == names
     expected = style_transfer(
         files["content"], [files["one"], files["two"]], blend=(1, 3), **QUICK
     ).picture
@@ -640,7 +641,7 @@ def test_the_command_writes_what_it_promises(capsys, tmp_path, files):
         f"{folder / 'a.png'}: squeezenet1_1, 4 steps of lbfgs at each of 32 x 24, 64 x 48; expected"
     )
     assert after.startswith(f"{folder / 'a.png'}: done in ")
-    assert after.endswith(f"see {folder / 'a-losses.png'}")
+    assert after.endswith(f"see {folder / 'a-report.html'}")
     assert re.search(r"done in \d+ s \(expected \d+ s\), \S+ GB \(expected \S+ GB\)", after)
 
 

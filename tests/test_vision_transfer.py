@@ -917,7 +917,8 @@ def trained(photos, tmp_path_factory):
 def test_train_writes_what_it_promises(trained, photos):
     pictures = {"curves.png", "confusion.png", "predictions.png"}
     names = {"run.json", "model.safetensors", "metrics.json", "checkpoint-freeze.pt"}
-    assert {path.name for path in trained.iterdir()} == names | pictures | {"predictions.csv"}
+    names |= {"predictions.csv", "report.html", "report.json"}
+    assert {path.name for path in trained.iterdir()} == names | pictures
     for name in pictures:
         assert_drawn(trained / name)
     content = storage.read_json(trained / "run.json")

@@ -9,6 +9,8 @@ from fastrnn import figures
 from fastrnn.printing import printable
 
 COLUMNS = 8
+# Of the light, what a spotlight leaves everywhere; of the places, the share that has not all of it.
+DARKEST, LIGHTEST = 0.2, 0.95
 
 
 def plot_looks(pictures: Sequence[np.ndarray], words: Sequence[Sequence[str]], looks: Sequence):
@@ -41,6 +43,19 @@ def plot_looks(pictures: Sequence[np.ndarray], words: Sequence[Sequence[str]], l
             axis.set_title(printable(word), fontsize=9, parse_math=False)
         first += n
     return figure
+
+
+def spotlight(picture: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A picture (height, width, 3) uint8, dark where little is looked at: places (L,), of a square
+    grid that covers it."""
+    side = math.isqrt(len(places))
+    # What is looked at most may be a place or two, beside which all others would be black.
+    lit = np.minimum(places / max(np.quantile(places, LIGHTEST), 1e-12), 1).reshape(side, side)
+    for length in picture.shape[:2]:  # rows, then, of what is transposed, columns
+        at = (np.arange(length) + 0.5) * side / length - 0.5
+        lit = np.stack([np.interp(at, np.arange(side), column) for column in lit.T])
+    lit = DARKEST + (1 - DARKEST) * lit
+    return np.rint(picture * lit[:, :, None]).astype(np.uint8)
 
 
 def seen_part(picture: np.ndarray, resize: int | None, crop: int) -> np.ndarray:

@@ -10,11 +10,11 @@ import numpy as np
 
 from fastrnn import figures, runs, storage
 from fastrnn.captioning import data as coco
-from fastrnn.captioning import evaluation, features, prepare, views
+from fastrnn.captioning import evaluation, features, prepare, report, views
 from fastrnn.captioning.captioner import Captioner, together
 from fastrnn.captioning.consensus import Consensus, Neighbours, Reminded
 from fastrnn.captioning.heatmaps import plot_looks, seen_part
-from fastrnn.captioning.metrics import cider_d, words_of
+from fastrnn.captioning.metrics import words_of
 from fastrnn.captioning.model import SHAPING, CaptioningRNN, shapes
 from fastrnn.captioning.plots import plot_curves
 from fastrnn.captioning.run import Run, member, read_run, read_settings, write_model, write_settings
@@ -137,8 +137,12 @@ class Job:
             held = held.take(some)
             samples = evaluation.say(run.captioner, held.features, beam_size=5, **SAYING)
             _draw(self.folder / "gallery.png", held, samples)
-            if run.model.decoder == "attention":
-                _draw_looks(self.folder / "attention.png", run, held)
+            looks = _looks(run, held) if run.model.decoder == "attention" else None
+            if looks:
+                figures.save(plot_looks(*looks), self.folder / "attention.png")
+            own = evaluation.score(held.references, samples, _captions(training)).figures
+            scores = {"model": own, **evaluation.beside(held, training)}
+            report.write(self.folder, "val", held, samples, scores, self.solvers, looks)
         return metrics
 
 
@@ -264,6 +268,7 @@ def evaluate(
         )
         scores = {"model": judged.figures, **evaluation.beside(held, training)}
         _write_results(folder, base, held, samples, judged, title, scores)
+        report.write(folder, title, held, samples, scores)
     notes = judged.missing
     if not held.known:
         notes = [f"{base}: {held.unknown} words of its captions are unknown to {folder}", *notes]
@@ -310,10 +315,13 @@ def _judge(folder, captioner, held, training, title, **options):
     started = time.perf_counter()
     samples = evaluation.say(captioner, held.features, **options)
     seconds = time.perf_counter() - started
-    known = None if training is None else [c for captions in training.references for c in captions]
-    judged = evaluation.score(held.references, samples, known)
+    judged = evaluation.score(held.references, samples, _captions(training))
     metrics = runs.add_metrics(folder, {title: judged.figures | {"seconds": seconds}})
     return metrics, samples, judged
+
+
+def _captions(training: evaluation.Pictures | None) -> list[list[str]] | None:
+    return training and [words for captions in training.references for words in captions]
 
 
 def _write_results(folder, base, held, samples, judged, title, scores):
@@ -327,14 +335,10 @@ def _write_results(folder, base, held, samples, judged, title, scores):
 def _draw(path: Path, held: evaluation.Pictures, samples: list[str]) -> None:
     """A gallery of random pictures, then some of the best and the worst by CIDEr-D, of those whose
     files are there."""
-    cider = cider_d(held.references, samples)
-    there = [i for i, url in enumerate(held.urls) if (held.folder / url).is_file()]
-    shown = np.random.default_rng(0).permutation(there)[:GALLERY_RANDOM].tolist()
-    ranked = sorted({*there} - {*shown}, key=lambda i: -cider[i])
-    ends = min(GALLERY_ENDS, len(ranked) // 2)
-    best, worst = ranked[:ends], ranked[len(ranked) - ends :]
+    by_group, cider = report.chosen(held, samples, GALLERY_RANDOM, GALLERY_ENDS)
     pictures, titles, notes = [], [], []
-    for kind, images in (("random", shown), ("of the best", best), ("of the worst", worst)):
+    for group, images in by_group.items():
+        kind = report.GROUPS[group]
         for i in images:
             with suppress(OSError):  # a broken one
                 pictures.append(np.asarray(open_rgb(held.folder / held.urls[i])))
@@ -345,19 +349,19 @@ def _draw(path: Path, held: evaluation.Pictures, samples: list[str]) -> None:
         figures.save(gallery(pictures, titles, notes), path)
 
 
-def _draw_looks(path: Path, run: Run, held: evaluation.Pictures) -> None:
+def _looks(run: Run, held: evaluation.Pictures) -> report.Looks | None:
     """Where attention looks to say each word of some pictures' captions, on the part of them that
-    the network sees."""
+    the network sees; None where there are no pictures."""
     there = [i for i, url in enumerate(held.urls) if (held.folder / url).is_file()][:HEATMAPS]
     if not there:
-        return
+        return None
     to = features.preprocessing(run.source["backbone"], run.source.get("view", "centre"))
     pictures = [np.asarray(open_rgb(held.folder / held.urls[i])) for i in there]
     grids = held.features.take(there)[:]
     said = run.captioner.sample(grids, beam_size=5, **SAYING)
     words = [[run.model.idx_to_word[int(i)] for i in caption if i] for caption in said]
     parts = [seen_part(picture, to.resize, to.crop) for picture in pictures]
-    figures.save(plot_looks(parts, words, run.captioner.looks(grids, said)), path)
+    return report.Looks(parts, words, run.captioner.looks(grids, said))
 
 
 def caption_images(

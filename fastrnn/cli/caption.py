@@ -23,6 +23,8 @@ from fastrnn.cli.options import (
 )
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
+from fastrnn.cli.report import OPEN, show
+from fastrnn.report import PAGE
 from fastrnn.settings import completed
 from fastrnn.storage import is_stdout, writing
 
@@ -181,13 +183,15 @@ def prepare(images, captions, out, grid, views, **settings) -> None:
 @options_of(SETTINGS)
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-def train(data, out, resume, **settings) -> None:
+@OPEN
+def train(data, out, resume, opens, **settings) -> None:
     """Train a captioner on a data set, or without DATA on made-up scenes.
 
     Every epoch captions are generated for validation pictures; the best model by BLEU-4 is kept.
-    Writes run.json, model.safetensors, metrics.json, curves.png, gallery.png and a checkpoint from
-    which --resume continues exactly, also after Ctrl-C or a crash; it may change --epochs,
-    --patience and --backend. Brackets show what is the default, and what it is for the scenes.
+    Writes run.json, model.safetensors, metrics.json, report.html, curves.png, gallery.png and a
+    checkpoint from which --resume continues exactly, also after Ctrl-C or a crash; it may change
+    --epochs, --patience and --backend. Brackets show what is the default, and what it is for the
+    scenes.
 
     \b
     Examples:
@@ -216,7 +220,9 @@ def train(data, out, resume, **settings) -> None:
         _print_metrics(job.finish())
     pictures = [name for name in ("gallery.png", "curves.png") if (job.folder / name).exists()]
     seconds = time.perf_counter() - started
-    say(f"{job.folder}: done in {seconds:.0f} s, see {' and '.join(pictures)}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {' and '.join([PAGE, *pictures])}")
+    if opens:
+        show(job.folder / PAGE)
 
 
 @command.command("evaluate")
@@ -236,13 +242,14 @@ def train(data, out, resume, **settings) -> None:
 )
 @click.option("--name", help="Of another data set's figures (default: its folder's name).")
 @BACKEND
-def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> None:
+@OPEN
+def evaluate(run, data, beam, split, name, backend, others, unk, opens, **options) -> None:
     """How good generated captions are, all references counting, beside captions by no model: one
     for all pictures, those of the nearest training pictures, one human's against the others'.
 
     DATA is where the run was trained unless another data set is given, whose words the run need not
-    know. Adds to metrics.json; writes results-*.json, results-*.csv, a line a picture, and
-    gallery-*.png into the run.
+    know. Adds to metrics.json and report.html; writes results-*.json, results-*.csv, a line a
+    picture, and gallery-*.png into the run.
 
     \b
     Examples:
@@ -257,6 +264,8 @@ def evaluate(run, data, beam, split, name, backend, others, unk, **options) -> N
     _print_metrics(done.metrics)
     for line in evaluation.table(done.scores):
         say(line)
+    if opens:
+        show(run / PAGE)
 
 
 @command.command("sample")

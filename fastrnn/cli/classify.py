@@ -24,23 +24,26 @@ from fastrnn.cli.options import (
 )
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar, file_bar
+from fastrnn.cli.report import OPEN, show
 from fastrnn.metrics import report_table
 from fastrnn.optional import require
 from fastrnn.printing import printable
+from fastrnn.report import PAGE
 from fastrnn.storage import writing
 from fastrnn.text import prediction, programs
 from fastrnn.text.corpus import ERRORS, NLTK_CORPORA, decoder_of
 from fastrnn.text.detection import AUTO
-from fastrnn.text.explanation import as_html, as_text, page
+from fastrnn.text.explanation import as_text
 from fastrnn.text.formats import LABELLED, LINES
 from fastrnn.text.model import TextModel
 from fastrnn.text.networks import RECURRENT
+from fastrnn.text.report import explained, write_explained
 from fastrnn.text.settings import SETTINGS, complete
 
 # The parameters that reading() makes, and --unseen.
 READING = ("file_format", "text_column", "label_column", "encoding", "errors", "unseen")
 # What a run ends with is not found missing after an hour of training.
-PACKAGES = ("matplotlib", "safetensors", "sklearn", "tqdm")
+PACKAGES = ("jinja2", "matplotlib", "safetensors", "sklearn", "tqdm")
 
 
 def data(*names: str, **attributes):
@@ -143,14 +146,16 @@ def command() -> None:
 )
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
-def train(train, dev, unlabelled, corpus, out, resume, **settings) -> None:
+@OPEN
+def train(train, dev, unlabelled, corpus, out, resume, opens, **settings) -> None:
     """Train a classifier on a labelled file, or without TRAIN on made-up reviews.
 
     Every epoch is validated; the best one is kept. Writes run.json, the model (classifier.json,
-    classifier-*.safetensors), metrics.json, curves.png, confusion.png, reliability.png, what was
-    made up or came from nltk as data/train.txt and data/dev.txt, and checkpoints from which
-    --resume continues exactly, also after Ctrl-C or a crash; it may change --epochs, --patience and
-    --backend. Brackets show what is the default, and for which models another value is.
+    classifier-*.safetensors), metrics.json, report.html, curves.png, confusion.png,
+    reliability.png, what was made up or came from nltk as data/train.txt and data/dev.txt, and
+    checkpoints from which --resume continues exactly, also after Ctrl-C or a crash; it may change
+    --epochs, --patience and --backend. Brackets show what is the default, and for which models
+    another value is.
 
     \b
     Examples:
@@ -187,10 +192,9 @@ def train(train, dev, unlabelled, corpus, out, resume, **settings) -> None:
             raise
         _print_results(job.finish(model), model.settings["model"])
     seconds = time.perf_counter() - started
-    pictures = "curves.png, confusion.png and reliability.png"
-    if model.multilabel:
-        pictures = "curves.png and reliability.png"
-    say(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {PAGE}")
+    if opens:
+        show(job.folder / PAGE)
 
 
 def _check_usage(files: dict, settings: dict, out: Path | None, resume: bool) -> None:
@@ -236,11 +240,12 @@ def _print_results(metrics: dict[str, dict], model: str) -> None:
 @click.option("--name", help="Of the figures and pictures (default: the file's).")
 @UNSEEN
 @reading(LABELLED)
-def evaluate(run, test, name, **options) -> None:
+@OPEN
+def evaluate(run, test, name, opens, **options) -> None:
     """Accuracy, precision, recall and F1 of a run on a labelled file.
 
-    Adds them to the run's metrics.json under a name, and draws confusion-NAME.png and
-    reliability-NAME.png. The same name replaces them, but never the figures of train: those of
+    Adds them to the run's metrics.json and report.html under a name, and draws confusion-NAME.png
+    and reliability-NAME.png. The same name replaces them, but never the figures of train: those of
     another dev.txt are called dev.txt.
 
     \b
@@ -250,6 +255,8 @@ def evaluate(run, test, name, **options) -> None:
     tell = partial(say, err=True)
     asked = {"name": name, "tell": tell} | given(options)
     click.echo(report_table(programs.evaluate(run, test, **asked)))
+    if opens:
+        show(run / PAGE)
 
 
 def _size(count: int) -> str:
@@ -286,18 +293,17 @@ def explain(run, file, label, top, count, html, **options) -> None:
     """
     if html:
         check_output(html, "--html")
-    classes, paragraphs = [*map(str, TextModel.load(run).classes)], []
+    classes, cards = [*map(str, TextModel.load(run).classes)], []
     asked = {"label": label, "count": count, "tell": partial(say, err=True)} | given(options)
     asked["watch"] = bar("explain", "batch", delay=1, leave=False)  # of long texts alone
     for said, c, truth in programs.explain(run, file, **asked):
         note = f" (true: {truth})" if truth else ""
         click.echo(as_text(said, classes[c], c, top, printable(note)))
         if html:
-            paragraphs.append(as_html(said, classes[c], c, note))
+            cards.append(explained(said, classes[c], c, truth))
     if html:
-        with writing(html, newline="\n") as page_file:
-            page_file.write(page(f"fastrnn classify explain {run}", paragraphs))
-        say(f"{html}: {len(paragraphs)} texts in colour", err=True)
+        write_explained(html, f"fastrnn classify explain {run}", cards)
+        say(f"{html}: {len(cards)} texts in colour", err=True)
 
 
 @command.command("predict")

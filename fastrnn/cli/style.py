@@ -8,6 +8,7 @@ import click
 from fastrnn.cli.options import FILE, OUTPUT, Command, Option, given, options_of, usage
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import bar
+from fastrnn.cli.report import OPEN, show
 from fastrnn.optional import require
 from fastrnn.storage import is_stdout
 from fastrnn.vision.style import programs
@@ -15,7 +16,7 @@ from fastrnn.vision.style.optimise import Step
 from fastrnn.vision.style.settings import SETTINGS, Settings
 
 # What a transfer ends with is not found missing after an hour.
-PACKAGES = ("PIL", "matplotlib", "torch", "torchvision", "tqdm")
+PACKAGES = ("PIL", "jinja2", "matplotlib", "torch", "torchvision", "tqdm")
 
 
 @click.command("style", cls=Command)
@@ -45,11 +46,12 @@ PACKAGES = ("PIL", "matplotlib", "torch", "torchvision", "tqdm")
     help="Steps between pictures, and checkpoints, on the way. [0: none]",
 )
 @click.option("--resume", is_flag=True, help="Continue what was stopped, with the same options.")
-def command(content, styles, mask, init, out, save_every, resume, **settings) -> None:
+@OPEN
+def command(content, styles, mask, init, out, save_every, resume, opens, **settings) -> None:
     """CONTENT, painted in the style of STYLE, or of several.
 
-    Writes the picture and, beside F.png, the losses as F-losses.png. Weights mean the same at every
-    size. Ctrl-C leaves F-checkpoint.pt, from which --resume continues exactly.
+    Writes the picture and, beside F.png, F-report.html and the losses as F-losses.png. Weights mean
+    the same at every size. Ctrl-C leaves F-checkpoint.pt, from which --resume continues exactly.
 
     \b
     Examples:
@@ -85,10 +87,13 @@ def command(content, styles, mask, init, out, save_every, resume, **settings) ->
     except KeyboardInterrupt:
         click.echo("resume with the same command and --resume", err=True)
         raise
+    page = programs.beside(out, "report", ".html")
     tell(
         f"{out}: done in {_compared(_time, took.seconds, expected.seconds)}, "
-        f"{_compared(_memory, took.bytes, expected.bytes)}, see {programs.beside(out, 'losses')}"
+        f"{_compared(_memory, took.bytes, expected.bytes)}, see {page}"
     )
+    if opens:
+        show(page)
 
 
 def _summary(job: programs.Job) -> str:

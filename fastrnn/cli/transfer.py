@@ -10,15 +10,17 @@ import click
 from fastrnn.cli.options import FOLDER, OUTPUT, Command, check_output, given, options_of, usage
 from fastrnn.cli.output import say
 from fastrnn.cli.progress import TrainingBar, bar
+from fastrnn.cli.report import OPEN, show
 from fastrnn.metrics import report_table
 from fastrnn.optional import require
+from fastrnn.report import PAGE
 from fastrnn.storage import is_stdout, writing
 from fastrnn.vision.transfer import prediction, programs
 from fastrnn.vision.transfer.features import cache_folder
 from fastrnn.vision.transfer.settings import SETTINGS, complete
 
 # What a run ends with is not found missing after an hour of training.
-PACKAGES = ("torch", "torchvision", "PIL", "matplotlib", "safetensors", "sklearn", "tqdm")
+PACKAGES = ("torch", "torchvision", "PIL", "jinja2", "matplotlib", "safetensors", "sklearn", "tqdm")
 DEVICE = click.option(
     "--device",
     type=click.Choice(SETTINGS["device"].kind.values),
@@ -66,7 +68,8 @@ def command() -> None:
 @click.option("--out", type=FOLDER, help="Folder of the run. [a new one in runs/]")
 @click.option("--resume", is_flag=True, help="Continue the run in --out.")
 @TABLE
-def train(data, cache, out, resume, save_table, **settings) -> None:
+@OPEN
+def train(data, cache, out, resume, save_table, opens, **settings) -> None:
     """Train on DIR/train/CLASS/*, validate on DIR/val/CLASS/* (or DIR/valid, DIR/validation).
 
     Without DIR/val a share of the pictures is set aside to validate; without either, DIR/CLASS/* is
@@ -75,10 +78,10 @@ def train(data, cache, out, resume, save_table, **settings) -> None:
     freeze learns the last layer alone, on features that are computed once and kept; finetune all
     layers, the first ones slowly; staged does freeze, with its own defaults, and then finetune.
     Every epoch is validated; the best one is kept. Writes run.json, model.safetensors,
-    metrics.json, curves.png, confusion.png, predictions.png (errors first), predictions.csv, and
-    checkpoints from which --resume continues exactly, also after Ctrl-C or a crash; it may change
-    --patience, --workers, --device and --epochs, of which more let a run go on that has ended.
-    Brackets show what is the default, and for which modes another value is.
+    metrics.json, report.html, curves.png, confusion.png, predictions.png (errors first),
+    predictions.csv, and checkpoints from which --resume continues exactly, also after Ctrl-C or a
+    crash; it may change --patience, --workers, --device and --epochs, of which more let a run go on
+    that has ended. Brackets show what is the default, and for which modes another value is.
 
     \b
     Examples:
@@ -111,8 +114,9 @@ def train(data, cache, out, resume, save_table, **settings) -> None:
         f"accuracy on val: {before:.4f} on pretrain, {after:.4f} after {job.settings['mode']}"
     )
     seconds = time.perf_counter() - started
-    pictures = "curves.png, confusion.png, predictions.png and predictions.csv"
-    say(f"{job.folder}: done in {seconds:.0f} s, see {pictures}")
+    say(f"{job.folder}: done in {seconds:.0f} s, see {PAGE} and predictions.csv")
+    if opens:
+        show(job.folder / PAGE)
 
 
 def _check_usage(data: Path | None, settings: dict, out: Path | None, resume: bool) -> None:
@@ -131,13 +135,14 @@ def _check_usage(data: Path | None, settings: dict, out: Path | None, resume: bo
 @SKIP
 @TABLE
 @DEVICE
-def evaluate(run, data, name, skip_unreadable, save_table, device) -> None:
+@OPEN
+def evaluate(run, data, name, skip_unreadable, save_table, device, opens) -> None:
     """Accuracy, precision, recall and F1 of a run on DIR/CLASS/*, or where there is a DIR/val or a
     DIR/test, on that one's.
 
-    Adds them to the run's metrics.json under a name, and writes confusion-NAME.png,
-    predictions-NAME.png and predictions-NAME.csv (for val, as train does, without the name). The
-    same name replaces them, but never the figures of train.
+    Adds them to the run's metrics.json and report.html under a name, and writes
+    confusion-NAME.png, predictions-NAME.png and predictions-NAME.csv (for val, as train does,
+    without the name). The same name replaces them, but never the figures of train.
 
     \b
     Example:
@@ -147,6 +152,8 @@ def evaluate(run, data, name, skip_unreadable, save_table, device) -> None:
     options = {"name": name, "device": device, "skip_unreadable": skip_unreadable}
     report = programs.evaluate(run, data, **options, bar=bar, note=_note)
     _print_table(report, save_table)
+    if opens:
+        show(run / PAGE)
 
 
 def _note(text: str) -> None:

@@ -1,11 +1,10 @@
 """The words that moved a prediction: what it loses when each is left out (occlusion, Zeiler and
-Fergus 2014), as text and as a page.
+Fergus 2014).
 
 Letters: L tokens, R runs of tokens, P pieces of the text that are left out in turn, C classes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -17,18 +16,6 @@ from fastrnn.text.vocabulary import TOKENIZERS, Sentences, as_sets
 # The tokens of a text are left out several at a time where there are more than PIECES, or where all
 # that is read together would be more than READ words; but FEWEST pieces there are.
 PIECES, READ, FEWEST = 512, 1 << 22, 16
-PRO, CONTRA = (33, 102, 172), (178, 24, 43)  # blue and red that the colour-blind tell apart
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.7 sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em }}
-p {{ border-top: 1px solid #ccc; padding-top: .7em; overflow-wrap: anywhere }}
-b {{ margin-right: 1em }} span {{ padding: .1em .15em; border-radius: .2em }}
-</style></head><body><h1>{title}</h1>
-<p>Blue words speak for the class, red ones against it: without them its probability would be lower,
-or higher. Point at one for how much.</p>
-{texts}
-</body></html>
-"""
 
 
 class Explanation(NamedTuple):
@@ -91,26 +78,3 @@ def as_text(explanation: Explanation, label: str, c: int, most: int, note: str =
     moved = explanation.strongest(c, most)
     lines += [f"  {by:+.4f}  {printable(token)}" for token, by in moved]
     return "\n".join(lines)
-
-
-def as_html(explanation: Explanation, label: str, c: int, note: str = "") -> str:
-    """A paragraph of the text, each token coloured by how it moved the class."""
-    moved = explanation.moved[:, c]
-    largest = abs(moved).max(initial=0) or 1
-    spans = []
-    for token, by in zip(explanation.tokens, moved.tolist(), strict=True):
-        color = "rgba({},{},{},{:.2f})".format(
-            *(PRO if by > 0 else CONTRA), 0.6 * abs(by) / largest
-        )
-        spans.append(f'<span style="background:{color}" title="{by:+.4f}">{_shown(token)}</span>')
-    head = f"{_shown(label)} {explanation.proba[c]:.4f}{_shown(note)}"
-    return f"<p><b>{head}</b>{' '.join(spans)}</p>"
-
-
-def page(title: str, paragraphs: Iterable[str]) -> str:
-    """A whole page, which loads nothing."""
-    return PAGE.format(title=_shown(title), texts="\n".join(paragraphs))
-
-
-def _shown(text: str) -> str:
-    return escape(printable(text))

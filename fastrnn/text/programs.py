@@ -4,6 +4,7 @@ A run's folder:
 run.json                settings, and where the data are
 classifier.json         and classifier-*.safetensors, the trained model
 metrics.json            figures of the training and of every evaluation
+report.html             all that in a page, of what report.json keeps
 0/, 1/, ...             a checkpoint of each network, to resume
 """
 
@@ -30,6 +31,8 @@ from fastrnn.text.explanation import explain as explanation_of
 from fastrnn.text.grammar import make_reviews
 from fastrnn.text.model import DESCRIPTION, TextModel
 from fastrnn.text.prediction import SEVERAL, texts_of
+from fastrnn.text.report import Judged
+from fastrnn.text.report import write as write_report
 from fastrnn.text.settings import SETTINGS, complete, of_file
 from fastrnn.text.training import Training
 from fastrnn.tokens import is_sentence
@@ -143,9 +146,10 @@ class Job:
         sizes = [path.stat().st_size for path in self.folder.glob(f"{Path(DESCRIPTION).stem}*")]
         metrics["training"]["model_bytes"] = sum(sizes)
         runs.add_metrics(self.folder, metrics)
-        report, classes = _report(model, self.dev)
-        _keep(self.folder, report, classes, OWN)
-        return metrics | {OWN: report}
+        judged = _judge(model, self.dev)
+        _keep(self.folder, judged, OWN)
+        write_report(self.folder, OWN, model, self.dev.texts, judged, self.training.solvers)
+        return metrics | {OWN: judged.figures}
 
     def _figures(self) -> dict[str, dict]:
         """Figures of the training, of all networks together, and of the embeddings."""
@@ -367,15 +371,17 @@ def evaluate(
         model = TextModel.load(folder)
         known = {"classes": [*map(str, model.classes)], "multilabel": model.multilabel}
         corpus = read_labelled(test, **known, unseen=unseen, **reading)
-        report, classes = _report(model, corpus)
+        judged = _judge(model, corpus)
         if name is None:
-            name = runs.free_name(folder, report, (test.stem, test.name), RESERVED, OWN)
-        _keep(folder, report, classes, name)
-        return report
+            names = test.stem, test.name
+            name = runs.free_name(folder, judged.figures, names, RESERVED, OWN)
+        _keep(folder, judged, name)
+        write_report(folder, name, model, corpus.texts, judged)
+        return judged.figures
 
 
-def _report(model: TextModel, corpus: Corpus) -> tuple[dict, list[str]]:
-    """Figures of a model on labelled texts, and its classes' names."""
+def _judge(model: TextModel, corpus: Corpus) -> Judged:
+    """What a model says of labelled texts."""
     classes = [*map(str, model.classes)]
     unseen = sorted({*_classes(corpus)} - {*classes})
     classes += unseen  # which the model never says
@@ -383,12 +389,13 @@ def _report(model: TextModel, corpus: Corpus) -> tuple[dict, list[str]]:
     truth = _indices(corpus, classes), proba, classes
     if model.multilabel:
         thresholds = np.append(model.thresholds, np.ones(len(unseen)))
-        return multilabel_report(*truth, thresholds), classes
-    return classifier_report(*truth), classes
+        return Judged(multilabel_report(*truth, thresholds), *truth)
+    return Judged(classifier_report(*truth), *truth)
 
 
-def _keep(folder: Path, report: dict, classes: Sequence[str], name: str) -> None:
-    """Draw a report's pictures and add it to metrics.json."""
+def _keep(folder: Path, judged: Judged, name: str) -> None:
+    """Draw the pictures of figures and add these to metrics.json."""
+    report, classes = judged.figures, judged.classes
     suffix = "" if name == OWN else f"-{name}"
     if report.get("confusion"):
         plots.plot_confusion(folder / f"confusion{suffix}.png", report["confusion"], classes)

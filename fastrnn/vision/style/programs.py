@@ -2,6 +2,7 @@
 
 Beside the picture F.png:
 F-losses.png            the losses by step
+F-report.html           all that in a page
 F-000100.png            the picture after so many steps, where that was asked for
 F-checkpoint.pt         where it was stopped, to resume; gone when it is done
 """
@@ -16,9 +17,9 @@ import numpy as np
 from fastrnn import storage
 from fastrnn.optional import require
 from fastrnn.vision.images import over_white
-from fastrnn.vision.style import checkpoint, memory
+from fastrnn.vision.style import checkpoint, memory, report
 from fastrnn.vision.style.estimate import Estimate, estimate
-from fastrnn.vision.style.optimise import Step, run
+from fastrnn.vision.style.optimise import Result, Step, run
 from fastrnn.vision.style.plots import plot_losses
 from fastrnn.vision.style.transfer import Transfer
 
@@ -35,11 +36,13 @@ QUALITY = 95  # of formats that lose some
 
 
 class Job(NamedTuple):
-    """A transfer, where its picture goes, and how far it had come (None: not begun)."""
+    """A transfer, where its picture goes, how far it had come (None: not begun), and the names of
+    content and styles."""
 
     transfer: Transfer
     out: Path
     start: checkpoint.State | None
+    names: list[str]
 
     @property
     def done(self) -> int:
@@ -81,13 +84,13 @@ def prepare(
     _check_outputs(out, [content, *styles, *(options.get("masks") or ()), options.get("init")])
     transfer = Transfer(content, styles, **options)
     start = checkpoint.load(stopped, transfer.identity()) if resume else None
-    return Job(transfer, out, start)
+    return Job(transfer, out, start, [Path(path).name for path in (content, *styles)])
 
 
 def _check_outputs(out: Path, inputs: Sequence[Path | str | None]) -> None:
     """Raise ValueError where a picture that is read would be overwritten, OSError where nothing
     can be written."""
-    written = [out, beside(out, "losses")]
+    written = [out, beside(out, "losses"), beside(out, "report", ".html")]
     for path in (Path(source).resolve() for source in inputs if source is not None):
         if path in (target.resolve() for target in written):
             raise ValueError(f"{path}: would be overwritten; choose another --out")
@@ -122,7 +125,27 @@ def finish(
     write_picture(job.out, result.picture)
     plot_losses(beside(job.out, "losses"), result.losses, result.sizes)
     stopped.unlink(missing_ok=True)
-    return Report(time.perf_counter() - started, memory.peak(job.transfer.space.device))
+    took = Report(time.perf_counter() - started, memory.peak(job.transfer.space.device))
+    _write_report(job, result, took, save_every)
+    return took
+
+
+def _write_report(job: Job, result: Result, took: Report, save_every: int) -> None:
+    steps = len(result.losses["total"])
+    figures = {"steps": steps, "seconds": took.seconds}
+    if took.bytes is not None:
+        figures["memory"] = f"{took.bytes / 1e9:.1f} GB"
+    saved = [beside(job.out, f"{n:06}") for n in range(save_every, steps, save_every or steps)]
+    report.write(
+        beside(job.out, "report", ".html"),
+        job.out.name,
+        result,
+        job.transfer.inputs,
+        job.names,
+        job.transfer.settings,
+        figures,
+        [path for path in saved if path.is_file()],
+    )
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

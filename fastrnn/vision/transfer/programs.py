@@ -4,6 +4,7 @@ A run's folder:
 run.json                 settings, classes, and where the data are
 model.safetensors        the trained network's state dict
 metrics.json             figures of the training and of every evaluation
+report.html              all that in a page, of what report.json keeps
 predictions.csv          what it says of every picture validated; of evaluations with their names
 checkpoint-MODE.pt       of freeze, finetune, or staged's both, to resume
 """
@@ -28,6 +29,7 @@ from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
 from fastrnn.vision.transfer.prediction import BATCH, write_predictions
+from fastrnn.vision.transfer.report import write as write_report
 from fastrnn.vision.transfer.settings import SETTINGS, complete, of_file, stages
 from fastrnn.vision.transfer.training import Training, device_of
 
@@ -218,6 +220,7 @@ class Job:
         known = self.known if self.settings["mode"] == "freeze" else None
         report, proba = _report(run, self.head, self.val, known, self.bar)
         _keep(self.folder, report, self.val, proba, OWN)
+        write_report(self.folder, OWN, report, self.val, proba, self.trainings)
         return figures | {OWN: report}
 
 
@@ -379,6 +382,7 @@ def evaluate(
                 report = _as_before(report, runs.read_metrics(folder).get(OWN))
             name = runs.free_name(folder, report, candidates, RESERVED, OWN)
         _keep(folder, report, read, proba, name)
+        write_report(folder, name, report, read, proba)
         return report
 
 
