@@ -1,4 +1,7 @@
-"""A convolution is an affine layer, y = A x, and its gradient A' dy is the transposed convolution.
+"""A convolution is an affine layer
+================================
+
+It is y = A x with a matrix A, and its gradient A' dy is the transposed convolution.
 
 The homework solution's cases: a 2x2 kernel on 3x3, padding 1, stride 3 (its y is right, its A has 8
 columns for 9 elements of x); a 2x2 kernel transposed, stride 2 (right); and kernels (4, 1, 1, 1)

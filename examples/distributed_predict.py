@@ -1,6 +1,9 @@
-"""`fastrnn classify predict` for a data set in parts, by several worker processes of Dask:
+"""Predictions by Dask
+===================
 
-python distributed_predict.py RUN TEXTS OUT [WORKERS]
+``fastrnn classify predict`` for a data set in parts, by several worker processes of Dask::
+
+    python distributed_predict.py RUN TEXTS OUT [WORKERS]
 
 TEXTS is a folder of Parquet files with a column "text"; OUT gets a file for each, with its labels.
 """

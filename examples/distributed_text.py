@@ -1,6 +1,9 @@
-"""The text LSTM trained by several processes, which share the sentences of every batch:
+"""Training by several processes
+=============================
 
-torchrun --standalone --nproc-per-node 2 distributed_text.py [--train FILE] [--epochs 4]
+The text LSTM trained by several processes, which share the sentences of every batch::
+
+    torchrun --standalone --nproc-per-node 2 distributed_text.py [--train FILE] [--epochs 4]
 
 DDP averages the gradients of their shares, which are of one size: all take the whole batch's step.
 """

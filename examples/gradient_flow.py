@@ -1,4 +1,7 @@
-"""How far a gradient reaches: ||dh_T / dh_0|| against T, and what clipping it is good for.
+"""How far a gradient reaches
+==========================
+
+The norm of dh_T / dh_0 against T, and what clipping gradients is good for.
 
 With W = P D P^-1 the gradient of h_T = (W')^T h_0 is (P')^-1 D^T P' (the homework solution's ends
 in P^-1, which is wrong): an eigenvalue v makes it v a step. So does an rnn at rest (solid); inputs

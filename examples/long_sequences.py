@@ -1,4 +1,7 @@
-"""10,000 steps of a leaky sum, y_t = 0.98 y_{t-1} + x_t / 10, learnt in parts, which the state
+"""10,000 steps, learnt in parts
+=============================
+
+A leaky sum, y_t = 0.98 y_{t-1} + x_t / 10, learnt in parts, which the state
 crosses and gradients do not; how near these are to the whole gradient, and that one recomputed.
 """
 

@@ -1,4 +1,7 @@
-"""The running parity of bits, y_t = y_{t-1} xor x_t, by an RNN made by hand and by learnt ones.
+"""The parity of bits
+==================
+
+The running parity, y_t = y_{t-1} xor x_t, by an RNN made by hand and by learnt ones.
 
 The homework solution's a + b - ab = 1 - (1 - a)(1 - b) is OR and stays 1; XOR is a + b - 2ab. Its
 OR and AND units, which see x_t and their own past, stay 1 too; they have to see y_{t-1} = OR - AND.

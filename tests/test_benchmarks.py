@@ -19,10 +19,10 @@ from fastrnn.benchmarks import (
     cases,
     guard,
     operands,
+    page,
     peers,
     process,
     race,
-    readme,
     report,
     results,
     tables,
@@ -437,13 +437,13 @@ def test_report_names_the_peers_that_are_not_held():
     assert "Not held" not in report.where(held)
 
 
-def test_readme_counts_the_peers_that_are_held_and_says_what_the_others_did():
+def test_page_counts_the_peers_that_are_held_and_says_what_the_others_did():
     rows = [made_up(LSTM, torch=2, tract=0.5)]
     result = report.result([made_up(LSTM, torch=2)], CONFIG) | {"rows": rows}
-    text = readme.section(result)
+    text = page.section(result)
     assert "2.00 torch" in text
     assert "All rows: 2.00; with tract too, 0.50." in text
-    text = readme.section(result | {"config": CONFIG | {"isa": "avx512"}})
+    text = page.section(result | {"config": CONFIG | {"isa": "avx512"}})
     assert "**0.50** tract" in text
     assert "All rows: 0.50." in text
 
@@ -549,7 +549,7 @@ def test_table_of_cells():
             ["clip, lstm forward+backward", "(2,3,5,7)", "", "1000 ns", "", "", "", "", ""],
         ],
     )
-    text = readme.section(report.result(rows, CONFIG))
+    text = page.section(report.result(rows, CONFIG))
     assert "\n| zoneout of h, gru forward+backward | (2,3,5,7) | 800 ns | 1000 ns | 1.25 |" in text
 
 
@@ -586,13 +586,13 @@ def test_tables_of_modules():
     assert alone.rows[0][2:] == ["", "1000 ns", ""]
 
 
-def test_readme_shows_modules():
+def test_page_shows_modules():
     rows = [
         made_up(MODULES["packed"], torch=5),
         made_up(MODULES["step"], **{"torch": 0.5, "fastrnn functions": 0.25}),
         made_up(MODULES["policy"], **{"torch": 50, "fastrnn loop": 20}),
     ]
-    text = readme.section(report.result(rows, CONFIG))
+    text = page.section(report.result(rows, CONFIG))
     assert "| layer, (N,T,D,H) | lstm update | gru forward |" in text
     assert "| packed, (2,3,5,7) float64 | 5.00 |  |" in text
     assert "| (1,1,5,7) |  | **0.50** |" in text
@@ -622,19 +622,17 @@ def test_report_says_where_fastrnn_wins_and_loses(tmp_path):
         assert f"## {title}\n" in (tmp_path / "bench.md").read_text()
 
 
-def test_readme_is_made_from_runs(capsys, tmp_path):
-    run, other, path = (tmp_path / name for name in ("run.json", "other.json", "README.md"))
+def test_page_is_made_from_runs(capsys, tmp_path):
+    run, other, path = (tmp_path / name for name in ("run.json", "other.json", "page.md"))
     storage.write_json(run, made_up_run(numpy=3, torch=0.5))
     storage.write_json(other, made_up_run(torch=2) | {"config": CONFIG | {"isa": "avx512"}})
-    path.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    path.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
     processor = results.read(run)["machine"]["processor"]
     for _ in range(2):  # the second time changes nothing
-        assert call(capsys, "bench", "readme", run, path)[0] == 0
+        assert call(capsys, "bench", "page", run, path)[0] == 0
         text = path.read_text()
-        assert text.startswith(
-            f"before\n{readme.BEGIN}\n### avx2, {processor}\n\n| (N,T,D,H) | rnn"
-        )
-        assert text.endswith(f"\n{readme.END}\nafter\n")
+        assert text.startswith(f"before\n{page.BEGIN}\n### avx2, {processor}\n\n| (N,T,D,H) | rnn")
+        assert text.endswith(f"\n{page.END}\nafter\n")
         assert "old" not in text
         assert "| (25,17,256,512) | **0.50** torch |" in text
         assert "2 threads, avx2, float32" in text
@@ -646,21 +644,21 @@ def test_readme_is_made_from_runs(capsys, tmp_path):
         assert f"\n| lstm, D = H, H = 512 | {times} |\n" in text
         assert "\n| rnn, D" not in text
     one = text
-    assert call(capsys, "bench", "readme", run, other, path)[0] == 0
+    assert call(capsys, "bench", "page", run, other, path)[0] == 0
     before, after = path.read_text().split(f"\n\n### avx512, {processor}\n\n")
-    assert before == one.split(f"\n{readme.END}")[0]
+    assert before == one.split(f"\n{page.END}")[0]
     assert "| (25,17,256,512) | 2.00 torch |" in after
-    for text in ("no marks\n", f"{readme.END}{readme.BEGIN}", 2 * f"{readme.BEGIN}{readme.END}"):
+    for text in ("no marks\n", f"{page.END}{page.BEGIN}", 2 * f"{page.BEGIN}{page.END}"):
         path.write_text(text)
-        code, _, err = call(capsys, "bench", "readme", run, path)
+        code, _, err = call(capsys, "bench", "page", run, path)
         assert code == 1
         assert "expected one <!-- bench" in err
         assert path.read_text() == text
 
 
-def test_readme_of_the_project_has_the_marks():
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    assert text.count(readme.BEGIN) == text.count(readme.END) == 1
+def test_page_of_the_project_has_the_marks():
+    text = (Path(__file__).parent.parent / "docs/benchmarks.md").read_text()
+    assert text.count(page.BEGIN) == text.count(page.END) == 1
 
 
 # ---- the guard -----------------------------------------------------------------------------------

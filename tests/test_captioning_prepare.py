@@ -330,3 +330,13 @@ def test_features_are_reduced_and_written_in_blocks(photos, monkeypatch):
                 np.testing.assert_allclose(again["features"], values["features"], atol=1e-4)
         else:
             assert again == values
+
+
+def test_what_was_taken_of_weights_is_said(photos):
+    models, torch = (pytest.importorskip(name) for name in ("torchvision.models", "torch"))
+    state = models.squeezenet1_1(num_classes=5).state_dict()
+    torch.save({"state_dict": state}, path := photos.parent / "weights.pth")
+    said = []
+    prepare(photos, backbone="squeezenet1_1", weights=str(path), note=said.append)
+    taken = "weights of 'state_dict', without its last layer, of 5 classes"
+    assert f"{path}: {taken}" in said

@@ -18,12 +18,17 @@ from PIL import Image
 from torch.nn import functional as F
 from util import TWIN, assert_close
 
+import fastrnn
+from fastrnn import nn
 from fastrnn.backends import reference
 from fastrnn.backends.gates import sigmoid
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-DRAWN = "conv_as_affine", "gradient_flow", "long_sequences", "parity"
+DRAWN = (
+    *("amplifier", "characters", "conv_as_affine", "forecaster", "gradient_flow"),
+    *("long_sequences", "parity"),
+)
 CELLS = "rnn", "lstm", "gru"
 
 
@@ -50,15 +55,16 @@ def said(tmp_path_factory):
     return run
 
 
-def test_four_scripts_draw_and_test_distributed_runs_two():
+def test_all_scripts_draw_but_two_that_test_distributed_runs():
     assert {*SCRIPTS} - {*DRAWN} == {"distributed_predict", "distributed_text"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_script_is_short_and_introduced(name):
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 60
-    assert text.startswith('"""')
+    assert len(text.splitlines()) <= 110
+    title, line, blank, *_ = text.removeprefix('"""').splitlines()  # as sphinx-gallery wants it
+    assert (line, blank) == ("=" * len(title), "")
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -340,3 +346,68 @@ def test_parts_of_long_sequences_and_the_whole(said):
     assert len(values) == 7
     assert values == sorted(values)
     assert values[0] < 0.3 < 0.98 < values[4]
+
+
+# ---- networks that write, forecast and sound -----------------------------------------------------
+
+
+def numbers(line):
+    return [*map(float, re.findall(r"\d+(?:\.\d+)?", line))]
+
+
+def test_characters_are_learnt_and_written(said):
+    """A bigram model of these reviews needs 2.0 bits a character."""
+    _, (size, bits, _, *lines) = said("characters")
+    count, different, most = numbers(size.replace(",", ""))
+    assert count > 100_000
+    assert most == round(np.log2(different), 1)
+    first, last = numbers(bits)
+    assert first == pytest.approx(most, abs=0.1)
+    assert last < 1.2
+    assert len(lines) == 4
+    assert all(len(line.split()) > 1 for line in lines)
+
+
+def test_characters_go_through_the_stream_as_through_the_layer():
+    example, rng = load("characters"), np.random.default_rng(0)
+    params = example.parameters(5, rng)
+    written = example.write(params, [3], 20, rng)
+    E, Wx, Wh, b, *head = params.values()
+    h, _ = fastrnn.lstm_forward(E[written][None], np.zeros((1, example.H), "f4"), Wx, Wh, b)
+    scores = fastrnn.temporal_affine_forward(h, *head)[0][0]
+    greedy = example.write(params, written[:4], 5, rng, temperature=1e-6)
+    assert greedy[4] == scores[3].argmax()
+
+
+def test_forecaster_beats_last_week_and_knows_how_sure_it_is(said):
+    _, (losses, error, naive, band) = said("forecaster")
+    first, last = numbers(losses)
+    assert last < 0.6 * first
+    assert numbers(error)[-1] < 0.85 * numbers(naive)[-1]
+    promised, kept = numbers(band)
+    assert abs(kept - promised) < 8
+
+
+def test_windows_are_what_came_before_and_what_followed():
+    example, z = load("forecaster"), np.arange(400.0)
+    x, y = example.windows(z, every=24)
+    np.testing.assert_array_equal(x[1, :, 0], z[24 : 24 + 168])
+    np.testing.assert_array_equal(y[1], z[24 + 168 : 24 + 192])
+
+
+def test_amplifier_is_learnt_and_played_in_time(said):
+    _, (learnt, heard, blocks, share) = said("amplifier")
+    assert numbers(learnt) < [101, 10]
+    assert numbers(heard)[-1] < 10
+    assert numbers(blocks) == [750, 64, 1.33]
+    assert 0 < numbers(share)[0] < 50
+
+
+def test_amplifier_streams_what_it_computes():
+    example, rng = load("amplifier"), np.random.default_rng(0)
+    lstm, head = nn.LSTM(1, 4, seed=0), (np.ones((4, 1), "f4"), np.zeros(1, "f4"))
+    x = rng.standard_normal(256).astype("f4")
+    played, seconds = example.play(lstm.stream(head=head), x)
+    assert len(seconds) == 4
+    whole = lstm.forward(x[None, :, None])[0] @ head[0]
+    np.testing.assert_allclose(played, whole.ravel(), rtol=1e-5, atol=1e-6)

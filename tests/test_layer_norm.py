@@ -8,7 +8,8 @@ import torch
 from util import TWIN, assert_close, assert_same_bits
 
 import fastrnn
-from fastrnn import LayerNorm, Options, Stream, prepare
+import fastrnn.torch
+from fastrnn import LayerNorm, Options, Stream, nn, prepare
 from fastrnn.backends import _kernels
 from fastrnn.cells import WITH_NORM
 from fastrnn.gradcheck import eval_numerical_gradient_array
@@ -457,3 +458,21 @@ def test_other_things_are_refused(backend, rng):
         match="onto: expected dWx, dWh, db, dgain_x, dgain_h, dgain_c, dshift_c, got 6 of them",
     ):
         recurrent.backward(RECORDS["lstm"], None, (None, None), cache, onto=onto[:-1])
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_gradients_do_not_grow_with_the_length(cell, rng):
+    """As modules begin; from gains of 1 an LSTM's are a thousand times as large."""
+    norms = []
+    for T in (10, 300):
+        module = getattr(nn, cell)(20, 64, layer_norm=True, dtype="float64", seed=0)
+        dy = np.zeros((2, T, 64))
+        dy[:, -1] = rng.standard_normal((2, 64))
+        cache = module.forward(rng.standard_normal((2, T, 20)), training=True)[2]
+        _, grads, _ = module.backward(dy, cache)
+        norms.append(np.sqrt(sum((dw**2).sum() for dw in grads.values())))
+    assert norms[1] < 2 * norms[0]
+    of_torch = getattr(fastrnn.torch, f"LayerNorm{cell}")(20, 64)
+    for name, w in module.params.items():
+        if name.startswith(("gain", "shift")):
+            np.testing.assert_array_equal(getattr(of_torch, name).detach().numpy(), w)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import re
 import sys
 import threading
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 from torchvision.models import regnet
 
-from fastrnn.vision import backbones, images
+from fastrnn.vision import backbones, images, weights
 
 CLASSES = 7
 
@@ -53,6 +55,7 @@ def test_every_classifier_gets_another_last_layer(name):
     assert scores.shape == (2, CLASSES)
     assert seen == [((2, inputs[0]), (2, CLASSES))]
     assert [*model.modules()][-1] is head
+    weights.give(model, dict(model.state_dict()))  # which tells no versions of modules
     assert not any(p.shape[0] == 1000 for key, p in model.named_parameters() if "bias" in key)
 
 
@@ -103,17 +106,14 @@ def test_weights_of_a_file(tmp_path, state):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("classifier.1.bias"), r"missing classifier\.1\.bias; unexpected none"),
-        (lambda s: s.update(extra=torch.zeros(1)), "missing none; unexpected extra"),
+        (lambda s: s.pop("features.0.bias"), r"missing features\.0\.bias; unexpected none"),
+        (lambda s: s.update({"features.extra": torch.zeros(1)}), "none; unexpected features.extra"),
         (
-            lambda s: s.update({"classifier.1.bias": torch.zeros(2)}),
-            r"of another shape classifier\.1\.bias",
+            lambda s: s.update({"features.0.bias": torch.zeros(2)}),
+            r"of another shape features\.0\.bias",
         ),
-        (
-            lambda s: s.update({"classifier.1.bias": "text"}),
-            r"of another shape classifier\.1\.bias",
-        ),
-        (lambda s: s.clear(), r"missing classifier\.1\.bias, .*, .* and 49 more"),
+        (lambda s: s.update({"features.0.bias": "text"}), r"of another shape features\.0\.bias"),
+        (lambda s: s.clear(), r"missing features\.0\.bias, .*, .* and 47 more"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, state, change, message):
@@ -121,6 +121,101 @@ def test_weights_that_do_not_fit_are_named(tmp_path, state, change, message):
     torch.save(state, path := tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=message):
         backbones.build("squeezenet1_1", str(path))
+
+
+def before(prefix, state):
+    return {prefix + name: w for name, w in state.items()}
+
+
+def without_head(state):
+    return {name: w for name, w in state.items() if not name.startswith("classifier.")}
+
+
+def averaged(state):
+    model = models.squeezenet1_1()
+    model.load_state_dict(state)
+    return torch.optim.swa_utils.AveragedModel(model).state_dict()
+
+
+LEFT_OUT = "without its last layer, of 5 classes"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: {"epoch": 3, "state_dict": s, "optimizer": {}}, "weights of 'state_dict'"),
+        (lambda s: {"net": {"model": s}}, "weights of 'net.model'"),
+        (lambda s: before("module.", s), "weights whose names begin with 'module.'"),
+        (lambda s: before("_orig_mod.module.", s), "begin with '_orig_mod.module.'"),
+        (lambda s: {"state_dict": before("model.", s) | {"loss.weight": torch.ones(2)}},
+         "weights of 'state_dict' whose names begin with 'model.'"),
+        (lambda s: {"model": before("module.backbone.", s)}, "begin with 'module.backbone.'"),
+        (averaged, "begin with 'module.', without n_averaged beside them"),
+        (lambda s: s | {"extra": torch.ones(1)}, "weights, without extra beside them"),
+        (without_head, "weights, without a last layer"),
+        (lambda s: without_head(s) | {"classifier.1.weight": torch.ones(5, 512, 1, 1),
+                                      "classifier.1.bias": torch.ones(5)}, LEFT_OUT),
+        (lambda s: without_head(s) | {"classifier.3.weight": torch.ones(5, 512),
+                                      "classifier.3.bias": torch.ones(5)}, LEFT_OUT),
+        (lambda s: {n.removeprefix("features."): w for n, w in without_head(s).items()},
+         "weights, without a last layer"),
+        (lambda s: {n.replace("features.", "features.module."): w for n, w in s.items()}, None),
+    ],
+)  # fmt: skip
+def test_weights_are_found_in_what_wraps_them(tmp_path, state, change, said):
+    content, body = change(state), without_head(state)
+    torch.save(content, tmp_path / "weights.pth")
+    if all(isinstance(w, torch.Tensor) for w in content.values()):
+        save_file(content, tmp_path / "weights.safetensors")
+    for path in tmp_path.iterdir():
+        lines = []
+        loaded = backbones.build("squeezenet1_1", str(path), lines.append).state_dict()
+        assert all(torch.equal(loaded[name], w) for name, w in body.items())
+        whole = said is None or "last layer" not in said
+        of_head = (w["classifier.1.weight"] for w in (loaded, state))
+        assert torch.equal(*of_head) == whole
+        assert len(lines) == (said is not None)
+        assert said is None or (lines[0].startswith(f"{path}: ") and said in lines[0])
+        features = backbones.build_features("squeezenet1_1", str(path)).state_dict()
+        assert all(torch.equal(w, body[f"features.{name}"]) for name, w in features.items())
+
+
+OLD_NAMES = {
+    "densenet121": lambda n: re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", n),
+    "mnasnet0_5": str,
+    "resnet18": str,
+}
+
+
+@pytest.mark.parametrize("name", OLD_NAMES)
+def test_weights_of_earlier_versions(tmp_path, name):
+    """Modules' versions, names and what is counted are others or not there."""
+    state = {n: w for n, w in models.get_model(name).state_dict().items() if "num_batches" not in n}
+    old = {OLD_NAMES[name](n): w for n, w in state.items()}
+    torch.save(old, path := tmp_path / "weights.pth")
+    loaded = backbones.build(name, str(path)).state_dict()
+    assert all(torch.equal(loaded[n], w) for n, w in state.items())
+
+
+def test_weights_of_earlier_vision_transformers():
+    model, expected = (models.VisionTransformer(32, 16, 2, 2, 8, 16) for _ in range(2))
+    numbers = {"mlp.0.": "mlp.linear_1.", "mlp.3.": "mlp.linear_2."}
+    state = expected.state_dict()
+    old = {re.sub(r"mlp\.\d\.", lambda n: numbers[n[0]], name): w for name, w in state.items()}
+    assert old.keys() != state.keys()
+    weights.load(model, old, "old.pth", head="heads")
+    assert all(torch.equal(w, state[name]) for name, w in model.state_dict().items())
+
+
+def test_weights_of_other_auxiliary_classifiers(tmp_path):
+    """Theirs are those of another number of classes, or not there."""
+    of_five = models.GoogLeNet(num_classes=5, init_weights=False).state_dict()
+    without = {n: w for n, w in of_five.items() if not n.startswith(backbones.AUXILIARY)}
+    for state in of_five, without:
+        torch.save(state, path := tmp_path / "weights.pth")
+        loaded = backbones.build("googlenet", str(path)).state_dict()
+        body = [name for name in without if not name.startswith("fc.")]
+        assert all(torch.equal(loaded[name], state[name]) for name in body)
 
 
 class Payload:

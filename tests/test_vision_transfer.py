@@ -5,6 +5,7 @@ import csv
 import hashlib
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from matplotlib.text import Text
 from PIL import Image, ImageDraw
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("torchvision")
+models = pytest.importorskip("torchvision.models")
 
 from fastrnn import cli, storage  # noqa: E402
 from fastrnn.cli import progress  # noqa: E402
@@ -30,6 +31,8 @@ from fastrnn.vision import transfer as tr  # noqa: E402
 from fastrnn.vision.transfer import data, features, modes, networks, plots, prediction, programs  # noqa: E402
 from fastrnn.vision.transfer import settings as st_  # noqa: E402
 from fastrnn.vision.transfer import training as tg  # noqa: E402
+from fastrnn.vision.transfer.mixing import mixed  # noqa: E402
+from fastrnn.vision.transfer.scores import AUXILIARY  # noqa: E402
 
 CPU = torch.device("cpu")
 SIZE = 64
@@ -1655,3 +1658,272 @@ def test_what_freeze_returns_is_frozen(loaders):
     model = tr.freeze("cpu", *loaders, NAMES, num_epochs=1, views=1, **UNTUNED)
     wanting = {name for name, w in model.named_parameters() if w.requires_grad}
     assert wanting == {"fc.weight", "fc.bias"}
+
+
+# ---- networks of every kind ----------------------------------------------------------------------
+
+# One of each family of torchvision's classification networks, and the least pixels that it reads.
+# As of many parameters, of the slow ones only the last layer is trained.
+SMALL_ONES = {
+    **dict.fromkeys(("densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5"), 64),
+    **dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18"), 64),
+    **dict.fromkeys(("shufflenet_v2_x0_5", "squeezenet1_0"), 64),
+}
+LARGE_ONES = {
+    **dict.fromkeys(("alexnet", "convnext_tiny", "efficientnet_v2_s", "resnext50_32x4d"), 64),
+    **dict.fromkeys(("swin_t", "swin_v2_t", "vgg11", "wide_resnet50_2"), 64),
+    **{"inception_v3": 96, "maxvit_t": None, "vit_b_32": None},
+}
+FAMILIES = [
+    *((name, "finetune", size) for name, size in SMALL_ONES.items()),
+    *(
+        pytest.param(name, "freeze", size, marks=pytest.mark.slow)
+        for name, size in LARGE_ONES.items()
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A folder of two classes of two pictures to train on, and one to validate."""
+    base = tmp_path_factory.mktemp("few")
+    for split, count in (("train", 2), ("val", 1)):
+        for shape in NAMES:
+            (base / split / shape).mkdir(parents=True)
+            for i in range(count):
+                draw(base / split / shape / f"{i}.png", shape, i)
+    return base
+
+
+def test_a_network_of_every_family_is_tried():
+    known = {*SMALL_ONES, *LARGE_ONES}
+    families = {re.match("[a-z]+(_v[23])?", name)[0] for name in backbones.names()}
+    assert {re.match("[a-z]+(_v[23])?", name)[0] for name in known} == families
+
+
+@pytest.mark.parametrize(("backbone", "mode", "size"), FAMILIES)
+def test_families_are_trained_resumed_evaluated_and_predict(
+    few, tmp_path, undrawn, backbone, mode, size
+):
+    given = {"backbone": backbone, "mode": mode, "weights": "none", "image_size": size}
+    with programs.begin(tmp_path / "run", few, given | {"epochs": 1}) as job:
+        job.run()
+    with programs.resume(tmp_path / "run", None, {"epochs": 2}) as job:
+        job.run()
+        report = job.finish()["val"]
+    assert [epoch["epoch"] for epoch in job.trainings[0].history] == [1, 2]
+    found = programs.evaluate(str(tmp_path / "run"), str(few / "val"))
+    assert found["log_loss"] == pytest.approx(report["log_loss"], rel=1e-3)
+    run = programs.load(str(tmp_path / "run"))
+    files, _ = prediction.find_files([str(few / "val")])
+    said = [*prediction.predict(run, files)]
+    assert len(said) == 2
+    assert not any(one.problem for one in said)
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_train_model_learns_from_auxiliary_classifiers(name):
+    """They have another loss, of AUXILIARY of its weight, and their parameters learn."""
+    torch.manual_seed(0)
+    x, y = torch.randn(4, 3, 96, 96), torch.tensor([0, 1, 0, 1])
+    model = models.get_model(name, num_classes=2, init_weights=False)
+    before, seen = state_of(model), []
+    loss = torch.nn.CrossEntropyLoss()
+
+    def criterion(scores, targets):
+        seen.append(loss(scores, targets))
+        return seen[-1]
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sets, found = {phase: [(x, y)] for phase in ("train", "val")}, []
+    options = {
+        "verbose": False,
+        "on_iteration": lambda training: found.extend(training.loss_history),
+    }
+    sizes = {"train": 4, "val": 4}
+    tr.train_model("cpu", sets, sizes, model, criterion, optimizer, None, 1, **options)
+    _, last, *others, _ = seen
+    auxiliary = {n for n, _ in model.named_children() if n in backbones.AUXILIARY}
+    assert len(others) == len(auxiliary)
+    assert found == [pytest.approx(float((last + AUXILIARY * sum(others)).detach()), rel=1e-5)]
+    changed = {n.partition(".")[0] for n, w in model.state_dict().items() if not w.equal(before[n])}
+    assert auxiliary <= changed
+
+
+# ---- what torch would say in its own words -------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "figure"), [("min", "val_loss"), ("max", "val_accuracy")])
+def test_a_plateau_of_what_is_validated_lowers_the_rate(points, mode, figure):
+    loaders, sizes = points
+    model, seen = linear(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode, patience=1)
+    loss, step = torch.nn.CrossEntropyLoss(), plateau.step
+    plateau.step = lambda value: (seen.append(value), step(value))
+    trained = []
+    tr.train_model("cpu", loaders, sizes, model, loss, optimizer, plateau, 6, verbose=False,
+                   on_iteration=trained.append)  # fmt: skip
+    assert seen == [epoch[figure] for epoch in trained[-1].history]
+
+
+def test_a_plateau_is_of_epochs(points):
+    loaders, sizes = points
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    loss = torch.nn.CrossEntropyLoss()
+    with pytest.raises(ValueError, match="^each_epoch: expected True for ReduceLROnPlateau"):
+        tr.train_model("cpu", loaders, sizes, model, loss, optimizer, plateau, 1, each_epoch=False)
+
+
+@pytest.mark.parametrize("phase", ["train", "val"])
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda y: y + 1, "expected classes 0 to 1, got class 2"),
+        (lambda y: y - 1, "expected classes 0 to 1, got class -1"),
+        (lambda y: y[:, None], r"expected classes 0 to 1, got a tensor \(7, 1\)"),
+        (
+            lambda y: y.float(),
+            r"expected classes \(n,\) as integers, or shares \(n, 2\), got \(7,\)",
+        ),
+    ],
+)
+def test_classes_that_the_network_has_no_scores_for(points, phase, change, got):
+    loaders, sizes = points
+    x, y = zip(*loaders[phase], strict=True)
+    wrong = [(a, change(b)) for a, b in zip(x, y, strict=True)]
+    with pytest.raises(ValueError, match=rf"^dataloaders\['{phase}'\]: {got}"):
+        run_course((loaders | {phase: wrong}, sizes), linear(), 1)
+
+
+def test_classes_to_be_ignored_are(points):
+    loaders, sizes = points
+    batches = [(x, torch.where(y == 1, y, -100)) for x, y in loaders["train"]]
+    run_course((loaders | {"train": batches}, sizes), linear(), 1, verbose=False)
+
+
+def test_a_batch_of_one_under_batch_normalisation(points):
+    """30 examples, 29 a batch: the second one has a single example."""
+    loaders, sizes = points
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
+    train = torch.utils.data.DataLoader(loaders["train"].dataset, batch_size=29)
+    with pytest.raises(ValueError, match=r"^dataloaders\['train'\]: a batch of one example"):
+        run_course((loaders | {"train": train}, sizes), model, 1)
+
+
+def test_a_network_without_scores(points):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Unflatten(1, (2, 1)))
+    with pytest.raises(TypeError, match=r"^model: expected scores \(n, classes\), got a tensor"):
+        run_course(points, model, 1)
+
+
+def test_training_that_diverges_is_an_error(capsys, photos, tmp_path):
+    options = [*SMALL, "--learning-rate", "100", "--out", tmp_path / "run"]
+    code, _, err = call(capsys, "train", photos, *options)
+    assert code == 1
+    assert "the training diverged: its loss rose from 0." in err
+    assert not (tmp_path / "run" / programs.MODEL).exists()
+
+
+# ---- averaged weights, mixed pictures, mirror images ---------------------------------------------
+
+
+def test_averaged_weights_are_validated_and_kept(points):
+    """The mean follows the weights by 1 - min(decay, (1 + n) / (10 + n))."""
+    loaders, _ = points
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), linear())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    seen = []
+    training = tg.Training(
+        model, lambda epoch, first: loaders["train"], loaders["val"], torch.nn.CrossEntropyLoss(),
+        optimizer, None, device=CPU, num_epochs=1, iterations_per_epoch=5, average=0.3,
+        on_iteration=lambda t: seen.append(state_of(model)),
+    )  # fmt: skip
+    training.train()
+    expected = seen[0]
+    for n, now in enumerate(seen[1:], 1):
+        decay = min(0.3, (1 + n) / (10 + n))
+        expected = {k: decay * w + (1 - decay) * now[k] for k, w in expected.items()}
+    expected["0.num_batches_tracked"] = torch.tensor(5)
+    torch.testing.assert_close(state_of(model), expected)
+    assert training.history[0]["val_accuracy"] == accuracy(model, loaders["val"])
+
+
+def test_averaged_weights_resume_to_the_same_bits(few, tmp_path, undrawn):
+    given = {"weights": "none", "image_size": SIZE, "mode": "finetune", "average": 0.8, "epochs": 2}
+    given |= {"mixup": 0.3, "cutmix": 1.0, "batch_size": 2}
+    states = []
+    for name, stop in (("whole", None), ("stopped", 3)):
+
+        def interrupt(training, stop=stop):
+            if training.iteration == stop:
+                signal.raise_signal(signal.SIGINT)
+
+        with programs.begin(tmp_path / name, few, given) as job:
+            if stop is None:
+                job.run()
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    job.run(interrupt)
+        if stop is not None:
+            with programs.resume(tmp_path / name, None, {}) as job:
+                job.run()
+        states.append(state_of(job.model))
+    assert_same_state(*states)
+
+
+@pytest.mark.parametrize("ways", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+def test_mixed_batches_have_the_shares_of_their_pixels(ways):
+    """Pictures are one colour a class: what is left of it says how much of the class there is."""
+    y = torch.tensor([0, 1, 1, 0])
+    x = y.float().view(4, 1, 1, 1).expand(4, 3, 16, 16)
+    options = {"mixup": 0.0, "cutmix": 0.0, "classes": 2, "seed": 3} | ways
+    batches = mixed(lambda epoch, first: [(x, y)] * (6 - first), **options)
+    whole, rest = [*batches(1, 0)], [*batches(1, 2)]
+    for pictures, shares in whole:
+        torch.testing.assert_close(pictures.mean(dim=(1, 2, 3)), shares[:, 1])
+        torch.testing.assert_close(shares.sum(dim=1), torch.ones(4))
+    assert len({float(shares[1, 0]) for _, shares in whole}) > 1
+    torch.testing.assert_close(rest, whole[2:])
+
+
+def test_pictures_are_not_mixed_unless_told(points):
+    batches = object()
+    assert mixed(batches, mixup=0.0, cutmix=0.0, classes=2, seed=0) is batches
+
+
+def test_mirror_images_are_scored_too(trained, photos, tmp_path, undrawn):
+    run = shutil.copytree(trained, tmp_path / "run")
+    with programs.resume(run, None, {"tta": True}) as job:
+        job.run()
+        report = job.finish()["val"]
+    files, _ = prediction.find_files([photos / "val"])
+    said = [one.proba for one in prediction.predict(programs.load(run), files)]
+    loaded = programs.load(run)
+    transform = loaded.transform()
+    x = torch.stack([transform(images.open_rgb(path)) for path in files])
+    with torch.inference_mode():
+        scores = (loaded.model(x) + loaded.model(x.flip(-1))) / 2
+    np.testing.assert_allclose(said, scores.softmax(dim=1).numpy(), atol=1e-5)
+    y = torch.tensor([0] * 4 + [1] * 4)
+    loss = torch.nn.functional.cross_entropy(scores, y)
+    assert report["log_loss"] == pytest.approx(float(loss), rel=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("mode", ["freeze", "finetune"])
+def test_cuda_trains_resumes_and_predicts(few, tmp_path, undrawn, mode):
+    given = {"weights": "none", "image_size": SIZE, "mode": mode, "device": "cuda", "average": 0.5}
+    with programs.begin(tmp_path / "run", few, given | {"epochs": 1}) as job:
+        job.run()
+    with programs.resume(tmp_path / "run", None, {"epochs": 2}) as job:
+        job.run()
+        report = job.finish()["val"]
+    assert job.model.classifier[3].weight.is_cuda
+    files, _ = prediction.find_files([few / "val"])
+    runs = (programs.load(tmp_path / "run", device) for device in ("cuda", "cpu"))
+    both = ([one.proba for one in prediction.predict(run, files)] for run in runs)
+    np.testing.assert_allclose(*both, atol=1e-2)
+    assert math.isfinite(report["log_loss"])

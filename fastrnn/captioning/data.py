@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def load_coco_data(
     pca_features: bool = True,
     *,
     seed: int = 0,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Open a data set of the published layout.
 
     Inputs: base_dir; max_train, so many training captions drawn at random, of different pictures as
@@ -146,7 +146,7 @@ def load_coco_data(
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
     """
     base = Path(base_dir)
-    data: dict[str, object] = _read_vocabulary(base / VOCABULARY)
+    data: dict[str, Any] = _read_vocabulary(base / VOCABULARY)
     path = base / CAPTIONS
     with reading(path, "an HDF5 file"), _open(path) as file:
         splits = (*SPLITS, TEST) if f"{TEST}_captions" in file else SPLITS

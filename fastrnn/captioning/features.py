@@ -13,6 +13,7 @@ from fastrnn.captioning import scenes
 from fastrnn.optional import require
 from fastrnn.vision import backbones
 from fastrnn.vision.images import open_rgb
+from fastrnn.vision.weights import Report, silent
 
 Progress = Callable[[Iterable], Iterable]
 VIEWS = "centre", "whole"
@@ -71,21 +72,23 @@ def batches(
     progress: Progress = iter,
     view: str = "centre",
     network: Callable | None = None,
+    report: Report = silent,
 ) -> Iterator[Batch]:
     """Features of picture files, a batch after the other.
 
     Inputs: paths; backbone, "scenes" or the name of a torchvision classification model; weights,
-    "default" (torchvision downloads and checks them), a path to its state dict, or "none" (random,
-    from seed 0); columns, how many features they must be (None: any); progress wraps the iteration
-    over pictures; view, one of VIEWS: what a torchvision network is shown of a picture, the square
-    in its centre, or the whole, squeezed into the square; network, what makes load and run of
-    backbone, weights and view (None: torch_network).
+    "default" (torchvision downloads and checks them), a path to its state dict, as weights.load
+    takes it, or "none" (random, from seed 0); columns, how many features they must be (None: any);
+    progress wraps the iteration over pictures; view, one of VIEWS: what a torchvision network is
+    shown of a picture, the square in its centre, or the whole, squeezed into the square; network,
+    what makes load and run of backbone, weights, view and report (None: torch_network); report,
+    weights.load's.
     Yields: Batch; a picture that cannot be read is left out and named with its error.
     Raises ValueError for an unknown backbone, weights that do not fit, and, with the first batch,
     features of another width or that are not finite; FileNotFoundError.
     """
     network = network or (scenes_network if backbone == scenes.BACKBONE else torch_network)
-    load, run = network(backbone, weights, view)
+    load, run = network(backbone, weights, view, report)
     good, batch, unreadable = [], [], {}
 
     def extracted() -> Batch:
@@ -126,9 +129,9 @@ def scenes_network(*_):
     return load, lambda batch: scenes.features(np.stack(batch))
 
 
-def torch_network(backbone: str, weights: str | None, view: str):
+def torch_network(backbone: str, weights: str | None, view: str, report: Report = silent):
     """load(path) and run(batch) for a torchvision classification model without its last layer."""
-    transform, run, _ = headless(backbone, weights, view)
+    transform, run, _ = headless(backbone, weights, view, report)
     return lambda path: transform(open_rgb(path)), run
 
 
@@ -140,13 +143,13 @@ def preprocessing(backbone: str, view: str) -> backbones.Preprocessing:
     return to if view == "centre" else to._replace(resize=None)
 
 
-def headless(backbone: str, weights: str | None, view: str):
+def headless(backbone: str, weights: str | None, view: str, report: Report = silent):
     """transform(image) and run(batch) of the same, and the network itself."""
     torch, to = require("torch"), preprocessing(backbone, view)
     if weights is None:
         raise ValueError('weights: expected "default", "none" or a path, got None')
     torch.manual_seed(0)
-    model = backbones.build(backbone, weights)
+    model = backbones.build(backbone, weights, report)
     backbones.replace_head(model, lambda _: torch.nn.Identity())
 
     def run(batch: list) -> np.ndarray:

@@ -54,7 +54,7 @@ def shapes(
     }
 
 
-def _initial(sizes, dtype, rng):
+def _initial(sizes, cell, dtype, rng):
     """Parameters before training."""
 
     def initial(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -63,7 +63,7 @@ def _initial(sizes, dtype, rng):
         if name == "u":
             return init.of_units(rng, *shape).astype(dtype)
         if name.startswith(("gain", "shift")):
-            return np.full(shape, float(name.startswith("gain")), dtype)
+            return np.full(shape, init.of_norm(name, single.plain(cell)), dtype)
         scale = 0.01 if name == "W_embed" else shape[0] ** -0.5
         return (scale * rng.standard_normal(shape)).astype(dtype)
 
@@ -123,7 +123,7 @@ class CaptioningRNN(Captioner):
         self.cell_type, self.dtype, self.backend = cell_type, np.dtype(dtype), backend
         shaping = {name: options[name] for name in SHAPING}
         sizes = shapes(len(word_to_idx), input_dim, wordvec_dim, hidden_dim, cell_type, **shaping)
-        self.params = params or _initial(sizes, dtype, np.random.default_rng(seed))
+        self.params = params or _initial(sizes, cell_type, dtype, np.random.default_rng(seed))
 
     @property
     def form(self) -> Form:

@@ -53,10 +53,10 @@ def prepare(
     """Build vocabulary, splits and features and write them in the published layout.
 
     Inputs: images, a folder; captions, a file for read_captions; out, the folder to write; note
-    gets a line on what the captions file was taken for, and on what an earlier call, which was
-    killed, had done: this one goes on from there; settings of PREPARE: backbone, weights and view
-    for features.batches; pca, most principal components of them to keep as well, scaled to unit
-    variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
+    gets a line on what the captions file and the weights were taken for, and on what an earlier
+    call, which was killed, had done: this one goes on from there; settings of PREPARE: backbone,
+    weights and view for features.batches; pca, most principal components of them to keep, scaled to
+    unit variance (0: none); val, the fraction of pictures, or with 1 and more their number, for
     validation, drawn by picture from seed where the captions file names no splits; split, the one
     in which all pictures are to be, of a data set that is there to evaluate on; min_count,
     occurrences in training captions below which a word is <UNK>; max_words, words kept of a
@@ -174,7 +174,8 @@ def _extracted(
                 note(f"{out}: going on where {done} of {len(paths)} pictures have been done")
             unreadable = {}
             network = source["backbone"], source["weights"]
-            for batch in batches([*todo], *network, view=source["view"], progress=progress):
+            options = {"view": source["view"], "progress": progress, "report": note}
+            for batch in batches([*todo], *network, **options):
                 if batch.paths:
                     store.append({todo[path]: path for path in batch.paths}, batch.features)
                 unreadable |= {todo[path]: why for path, why in batch.unreadable.items()}

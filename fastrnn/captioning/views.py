@@ -15,6 +15,7 @@ from fastrnn.captioning import data as coco
 from fastrnn.captioning import features, prepare, scenes
 from fastrnn.storage import named, replacing
 from fastrnn.vision.images import open_rgb
+from fastrnn.vision.weights import Report, silent
 
 FITTED = 200  # pictures whose places the components of grids are found from
 BATCH = 32
@@ -105,7 +106,9 @@ def _reduced(run: Run, mean: np.ndarray, axes: np.ndarray) -> Run:
     return lambda batch: prepare.apply_pca(run(batch), mean, axes).astype(np.float16)
 
 
-def grid_network(backbone: str, weights: str, view: str) -> tuple[Callable[[Path], object], Run]:
+def grid_network(
+    backbone: str, weights: str, view: str, report: Report = silent
+) -> tuple[Callable[[Path], object], Run]:
     """load(path), and run(batch) for the grid (n, L, C) that a torchvision network pools last: of
     SqueezeNet 13 x 13, of ResNet 7 x 7, of VGG, before its last pooling but one, 14 x 14.
 
@@ -116,7 +119,7 @@ def grid_network(backbone: str, weights: str, view: str) -> tuple[Callable[[Path
     layer = next((m for name, m in pooled.items() if backbone.startswith(name)), None)
     if layer is None:
         raise ValueError(f"backbone: expected one of {[*pooled]} for grids, got {backbone!r}")
-    transform, run, network = features.headless(backbone, weights, view)
+    transform, run, network = features.headless(backbone, weights, view, report)
     found = []
     of_layer = network.get_submodule(layer.removesuffix(".-1"))
     (of_layer[-1] if layer.endswith("-1") else of_layer).register_forward_pre_hook(

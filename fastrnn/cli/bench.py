@@ -7,7 +7,7 @@ import click
 
 import fastrnn
 from fastrnn.backends import get_backend
-from fastrnn.benchmarks import cases, guard, peers, race, readme, report, results, tables
+from fastrnn.benchmarks import cases, guard, page, peers, race, report, results, tables
 from fastrnn.cli.options import FILE, FOLDER, Within
 from fastrnn.cli.progress import bar
 from fastrnn.storage import check_folder
@@ -151,10 +151,10 @@ def compare(old: Path, new: Path, tolerance: float) -> None:
         raise SystemExit(1)
 
 
-@command.command("readme")
+@command.command("page")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=FILE)
-@click.argument("path", metavar="README", type=FILE)
-def update_readme(runs: tuple[Path, ...], path: Path) -> None:
-    """Rewrite the benchmark section of a README from the bench.json of runs, one an instruction
-    set."""
-    readme.update(path, map(results.read, runs))
+@click.argument("path", metavar="PAGE", type=FILE)
+def update_page(runs: tuple[Path, ...], path: Path) -> None:
+    """Rewrite the tables of a page, docs/benchmarks.md, from the bench.json of runs, one an
+    instruction set."""
+    page.update(path, map(results.read, runs))

@@ -69,6 +69,8 @@ def command(content, styles, mask, init, out, save_every, resume, opens, **setti
     job = programs.prepare(out, content, styles, resume=resume, **options)
     expected = programs.forecast(job)
     tell = partial(say, err=is_stdout(out))
+    for line in job.transfer.notes:
+        tell(line)
     tell(f"{_summary(job)}; expected: {_time(expected.seconds)}, {_memory(expected.bytes)}")
     if expected.bytes > 1e9 * job.transfer.settings.memory:
         click.echo(

@@ -2,7 +2,7 @@
 
 Each function takes rng, a parameter's kind ("weight_ih", "weight_hh", "weight_hr", "bias_ih",
 "bias_hh", "peephole"), its shape as PyTorch has it and the hidden size H, and returns the array.
-Gains of layer normalisation begin as ones, shifts as zeros, in each.
+Gains and shifts of layer normalisation begin as of_norm says, in each.
 """
 
 import numpy as np
@@ -36,6 +36,14 @@ def scaled(rng: np.random.Generator, kind: str, shape: tuple[int, ...], H: int) 
 def of_units(rng: np.random.Generator, H: int) -> np.ndarray:
     """Uniform in [0, 1): what an IndRNN multiplies h with, unit by unit (Li et al. 2018)."""
     return rng.random(H)
+
+
+def of_norm(name: str, cell: str) -> float:
+    """With what a gain or a shift of layer normalisation begins: 1 and 0; but with a gain of 1 for
+    h Wh an LSTM's gradients grow with every step, a thousandfold by 300, with 1/2 they do not."""
+    if cell == "lstm" and name.startswith("gain_h"):
+        return 0.5
+    return float(name.startswith("gain"))
 
 
 def orthogonal(rng: np.random.Generator, n: int, m: int) -> np.ndarray:

@@ -108,7 +108,7 @@ class Recurrent:
         self.dtype = _float_dtype(dtype)
         self.backend = backend
         self.rng = _generator(seed)
-        self.params = self._initial(init)
+        self.params: dict[str, np.ndarray] = self._initial(init)
 
     def _initial(self, scheme):
         if scheme not in init.SCHEMES:
@@ -118,7 +118,7 @@ class Recurrent:
             kind = name.partition("_l")[0]
             alone = kind == "weight_hh" and len(shape) == 1
             if kind.startswith(("gain", "shift")):
-                a = np.full(shape, float(kind.startswith("gain")))
+                a = np.full(shape, init.of_norm(kind, self.form.cell))
             else:
                 a = init.of_units(self.rng, H) if alone else make(self.rng, kind, shape, H)
             params[name] = a.astype(self.dtype)

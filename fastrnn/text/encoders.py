@@ -114,9 +114,10 @@ class Recurrent(NamedTuple):
                 elif name == "Wh":
                     blocks = [init.orthogonal(rng, H, H) for _ in range(shape[1] // H)]
                     w = np.concatenate(blocks, axis=1)
+                elif name.startswith(("gain", "shift")):
+                    w = np.full(shape, init.of_norm(name, single.plain(self.cell)))
                 else:
                     w = init.of_units(rng, H) if name == "u" else np.zeros(shape)
-                    w += name.startswith("gain")
                 params[f"{name}_{d}"] = w
             if single.plain(self.cell) == "lstm":
                 params[f"b_{d}"][H : 2 * H] = 1  # gates i f o g

@@ -49,8 +49,6 @@ SETTINGS = {
         5000,
         integer(0),
         "Of a text that a recurrent network learns from; 0: all.",
-        # Its gradients grow with every word: a thousandfold by 300, beyond float32 by 3,000.
-        {"layer_norm_lstm": 500},
         earlier=0,
     ),
     "embeddings": Setting(

@@ -10,6 +10,7 @@ from fastrnn.cells import form_of
 from fastrnn.layers import checks
 from fastrnn.nn import direction
 from fastrnn.nn.direction import Form
+from fastrnn.nn.init import of_norm
 from fastrnn.nn.modules import EPS
 from fastrnn.options import Options
 from fastrnn.torch.modules import Layers
@@ -67,12 +68,12 @@ class _Alone(Layers, torch.nn.Module):
         return direction.shapes_of(form, D, self.hidden_size, **beside)
 
     def reset_parameters(self) -> None:
-        """Gains 1, shifts 0, what an IndRNN multiplies h with uniform in [0, 1), all else uniform
-        in [-H^-1/2, H^-1/2], as torch.nn begins."""
+        """Gains and shifts as nn.init.of_norm has them, what an IndRNN multiplies h with uniform in
+        [0, 1), all else uniform in [-H^-1/2, H^-1/2], as torch.nn begins."""
         bound = self.hidden_size**-0.5
         for name, weights in self.named_parameters():
             if name.startswith(("gain", "shift")):
-                torch.nn.init.constant_(weights, name.startswith("gain"))
+                torch.nn.init.constant_(weights, of_norm(name, self.cell))
             elif name.startswith("weight_hh") and weights.dim() == 1:
                 torch.nn.init.uniform_(weights)
             else:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fastrnn.optional import require
-from fastrnn.vision import tensors
+from fastrnn.vision import weights as files
 from fastrnn.vision.images import without_ends
+from fastrnn.vision.weights import Report, silent
 
 if TYPE_CHECKING:
     import torch
+
+# Classifiers of inner layers, which only training from scratch wants.
+AUXILIARY = ("AuxLogits", "aux1", "aux2")
 
 
 class Preprocessing(NamedTuple):
@@ -68,15 +72,56 @@ def eval_transform(to: Preprocessing) -> Callable:
     )
 
 
-def build(name: str, weights: str = "default") -> "torch.nn.Module":
+def build(name: str, weights: str = "default", report: Report = silent) -> "torch.nn.Module":
     """A classification network for ImageNet's 1000 classes, ready to evaluate.
 
-    Inputs: its name; weights, "default" (torchvision downloads and checks them, once), a path to a
-    state dict, or "none" (random, from torch's generator).
+    Inputs: its name; weights, "default" (torchvision downloads and checks them, once), "none"
+    (random, from torch's generator), or the path of a state dict, as weights.load takes it: where
+    it has another last layer, or none, this one is random; report, called with a line that says
+    what was taken where this is not all of it.
     Raises ValueError for an unknown name or weights that do not fit, FileNotFoundError, and
     ConnectionError where the weights cannot be had.
     """
-    published = _published(name)
+    model = _empty(name, weights)
+    if weights == "default":
+        _load(model, _download(name), name, silent)
+    elif weights != "none":
+        _load(model, files.read(weights), weights, report)
+    return model.eval()
+
+
+def build_features(
+    name: str, weights: str = "default", report: Report = silent
+) -> "torch.nn.Module":
+    """The `features` of a network that has such a part; of weights in a file only these are looked
+    at, which may be all that it has. Inputs, Raises: build's."""
+    if weights in ("default", "none"):
+        return build(name, weights).features
+    model = _empty(name, weights)
+    _load(model, files.read(weights), weights, report, part=files.PART)
+    return model.eval().features
+
+
+def _load(model, content, source, report, **options) -> None:
+    files.load(
+        model, content, source, head=_head(model), optional=AUXILIARY, report=report, **options
+    )
+
+
+def _head(model: "torch.nn.Module") -> str:
+    """The path of the largest module that has no parameters but those of the last layer."""
+    path, layer = last_layer(model)
+    own = {*layer.parameters()}
+    while (parent := path.rpartition(".")[0]) and {
+        *model.get_submodule(parent).parameters()
+    } == own:
+        path = parent
+    return path
+
+
+def _empty(name: str, weights: str) -> "torch.nn.Module":
+    """A network with random weights. Raises what build does before it loads any."""
+    _published(name)
     if weights not in ("default", "none") and not Path(weights).is_file():
         raise FileNotFoundError(f"{weights}: no such file; weights are a path, default or none")
     # A vision transformer has an embedding for every place of pictures of one size.
@@ -87,14 +132,11 @@ def build(name: str, weights: str = "default") -> "torch.nn.Module":
         model = require("torchvision.models").get_model(name, weights=None, **size)
     if hasattr(model, "transform_input"):  # their published weights want other means
         model.transform_input = True
-    if weights == "default":
-        model.load_state_dict(_download(name, published))
-    elif weights != "none":
-        load_state_dict(model, weights)
-    return model.eval()
+    return model
 
 
-def _download(name: str, published) -> dict[str, "torch.Tensor"]:
+def _download(name: str) -> dict[str, "torch.Tensor"]:
+    published = _published(name)
     try:
         return published.get_state_dict(
             progress=sys.stderr.isatty(), check_hash=True, weights_only=True
@@ -106,27 +148,13 @@ def _download(name: str, published) -> dict[str, "torch.Tensor"]:
         ) from None
 
 
-def load_state_dict(model: "torch.nn.Module", path: Path | str) -> None:
-    """Load a state dict from a file, tensors only.
-
-    Raises FileNotFoundError, and ValueError that names missing keys, unexpected ones and those of
-    another shape.
-    """
-    state = tensors.read(path, "a file of tensors")
-    expected, got = model.state_dict(), state if isinstance(state, dict) else {}
-    missing, extra = sorted(expected.keys() - got.keys()), sorted(got.keys() - expected.keys())
-    both = sorted(expected.keys() & got.keys())
-    wrong = [k for k in both if expected[k].shape != getattr(got[k], "shape", None)]
-    if missing or extra or wrong:
-        raise ValueError(
-            f"{path}: not the weights of this model (missing {_some(missing)}; unexpected "
-            f"{_some(extra)}; of another shape {_some(wrong)})"
-        )
-    model.load_state_dict(got)
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "") or "none"
+def last_layer(model: "torch.nn.Module") -> tuple[str, "torch.nn.Module"]:
+    """The path and the last of a network's layers. Raises ValueError for one without layers."""
+    nn = require("torch.nn")
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    if not layers:
+        raise ValueError(f"model: expected one with a last layer, got {type(model).__name__}")
+    return layers[-1]
 
 
 def replace_head(
@@ -142,14 +170,10 @@ def replace_head(
     nn = require("torch.nn")
     if getattr(model, "aux_logits", False):
         model.aux_logits = False
-        for name in ("AuxLogits", "aux1", "aux2"):
+        for name in AUXILIARY:
             if hasattr(model, name):
                 setattr(model, name, None)
-    layers = (nn.Linear, nn.Conv2d)
-    last = [(name, m) for name, m in model.named_modules() if isinstance(m, layers)][-1:]
-    if not last:
-        raise ValueError(f"model: expected one with a last layer, got {type(model).__name__}")
-    path, layer = last[0]
+    path, layer = last_layer(model)
     if isinstance(layer, nn.Conv2d):
         dropout, _, _, pool = model.classifier
         head = make(layer.in_channels)

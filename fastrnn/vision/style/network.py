@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fastrnn.optional import require
 from fastrnn.vision import backbones
+from fastrnn.vision.weights import Report, silent
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +16,14 @@ Segments = Sequence[tuple[int, int]]
 
 
 def load(
-    backbone: str, weights: str, layers: Sequence[int], *, pooling: str, seed: int, device: str
+    backbone: str,
+    weights: str,
+    layers: Sequence[int],
+    *,
+    pooling: str,
+    seed: int,
+    device: str,
+    report: Report = silent,
 ) -> list["torch.nn.Module"]:
     """The modules of a backbone's features up to the deepest of the layers.
 
@@ -26,7 +34,7 @@ def load(
     torch = require("torch")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        modules = [*backbones.build(backbone, weights).features]
+        modules = [*backbones.build_features(backbone, weights, report)]
     modules = modules[: max(layers) + 1]
     if pooling == "average":
         modules = [_averaging(module) for module in modules]

@@ -46,9 +46,14 @@ class Transfer:
             )
         self.inputs = read_inputs(content, styles, masks, init, coloring=s.colors)
         device = _device(s.device)
-        self.modules = network.load(
-            s.backbone, s.weights, s.layers, pooling=s.pooling, seed=s.seed, device=device
-        )
+        self.notes: list[str] = []
+        options = {
+            "pooling": s.pooling,
+            "seed": s.seed,
+            "device": device,
+            "report": self.notes.append,
+        }
+        self.modules = network.load(s.backbone, s.weights, s.layers, **options)
         known = backbones.preprocessing(s.backbone)
         self.space = pictures.Space(known.mean, known.std, device)
         self.sizes = _sizes(self.inputs.content.size, s)

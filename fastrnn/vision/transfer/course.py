@@ -11,6 +11,7 @@ from fastrnn.vision.transfer.modes import train_all_layers, train_last_layer
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.settings import complete
 from fastrnn.vision.transfer.training import Batches, Training
+from fastrnn.vision.weights import silent
 
 if TYPE_CHECKING:
     import torch
@@ -35,13 +36,16 @@ def train_model(
     """Train a network, validating it before the first epoch and after each.
 
     Inputs: dataloaders, of (inputs, classes), and dataset_sizes, both by "train" and "val"; model,
-    changed; modules all of whose parameters are frozen stay in evaluation mode; criterion, the mean
-    loss of a batch; scheduler, stepped after every epoch or, without each_epoch, iteration (None:
+    changed; modules all of whose parameters are frozen stay in evaluation mode, and auxiliary
+    classifiers learn, too; criterion, the mean loss of a batch; scheduler, stepped after every
+    epoch, ReduceLROnPlateau with val's loss or accuracy, or, without each_epoch, iteration (None:
     constant rates); num_epochs, 0 only to validate; patience, epochs without a better accuracy
     before it stops; amp, mixed precision; verbose, print losses and accuracies.
     Returns: model in evaluation mode, with the weights of the epoch of the best validation
-    accuracy. Raises ValueError for a missing phase or where dataset_sizes is not val's number of
-    examples, FloatingPointError where the loss is not finite.
+    accuracy. Raises ValueError for a missing phase, where dataset_sizes is not val's number of
+    examples, for a class that has no score, and for a batch of which batch normalisation cannot
+    learn; TypeError for a model that returns no scores; FloatingPointError where the loss is not
+    finite or has risen far above what it was before training.
     """
     _check_phases(dataloaders, dataset_sizes)
     device = require("torch").device(device)
@@ -92,7 +96,8 @@ def finetune(
     """
     _check_phases(dataloaders, dataset_sizes)
     settings |= {"mode": "finetune", "backbone": backbone, "weights": weights, "seed": seed}
-    settings, device, model, head = _begin(device, class_names, settings, num_epochs)
+    report = print if verbose else silent
+    settings, device, model, head = _begin(device, class_names, settings, num_epochs, report)
     train, val = dataloaders["train"], dataloaders["val"]
     options = {"val_size": dataset_sizes["val"], "on_iteration": on_iteration, "verbose": verbose}
     training = train_all_layers(
@@ -125,7 +130,8 @@ def freeze(
     """
     _check_phases(dataloaders, dataset_sizes)
     settings |= {"mode": "freeze", "backbone": backbone, "weights": weights, "seed": seed}
-    settings, device, model, head = _begin(device, class_names, settings, num_epochs)
+    report = print if verbose else silent
+    settings, device, model, head = _begin(device, class_names, settings, num_epochs, report)
     train = of_loader(model, head, dataloaders["train"], device, settings["views"])
     val = of_loader(model, head, dataloaders["val"], device, 1)
     options = {"val_size": dataset_sizes["val"], "on_iteration": on_iteration, "verbose": verbose}
@@ -137,12 +143,12 @@ def freeze(
     return model
 
 
-def _begin(device, class_names, settings, num_epochs):
+def _begin(device, class_names, settings, num_epochs, report):
     """All settings, the device, a new network on it, and its last layer."""
     if num_epochs is not None:
         settings = settings | {"epochs": num_epochs}
     settings, device = complete(settings), require("torch").device(device)
-    model, head = new_network(settings, len(class_names))
+    model, head = new_network(settings, len(class_names), report)
     return settings, device, model.to(device), head
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastrnn.optional import require
 from fastrnn.vision.transfer import features, networks
 from fastrnn.vision.transfer.data import shuffled
+from fastrnn.vision.transfer.mixing import mixed
 from fastrnn.vision.transfer.training import Batches, Training
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def train_all_layers(
     """Train a network, changed, whose last layer is head, with discriminative learning rates; the
     other inputs are a Training's."""
     names = ("learning_rate", "layer_decay", "head_factor", "weight_decay")
+    mixing = {name: settings[name] for name in ("mixup", "cutmix", "seed")}
+    batches = mixed(batches, classes=head.out_features, **mixing)
     groups = networks.parameter_groups(model, head, *(settings[name] for name in names))
     amp = device.type == "cuda" if settings["amp"] is None else settings["amp"]
     options |= {"amp": amp}
@@ -77,6 +80,7 @@ def _train(model, groups, batches, iterations, val, settings, device, options) -
         num_epochs=settings["epochs"],
         iterations_per_epoch=iterations,
         patience=settings["patience"] or None,
+        average=settings["average"],
         **options,
     )
     if training.checkpoint and training.checkpoint.exists():

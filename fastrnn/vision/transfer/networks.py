@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastrnn.optional import require
 from fastrnn.vision import backbones
+from fastrnn.vision.weights import Report, silent
 
 if TYPE_CHECKING:
     import torch
@@ -15,15 +16,16 @@ HEAD_SCALE = 0.01  # of torch's initial weights
 
 
 def new_network(
-    settings: dict[str, object], classes: int
+    settings: dict[str, object], classes: int, report: Report = silent
 ) -> tuple["torch.nn.Module", "torch.nn.Linear"]:
-    """A network with another last layer, random from the settings' seed, and this layer.
+    """A network with another last layer, random from the settings' seed, and this layer; report is
+    build's.
 
     Raises what backbones.build does. Seeds torch's generator.
     """
     torch = require("torch")
     torch.manual_seed(settings["seed"])
-    model = backbones.build(settings["backbone"], settings["weights"])
+    model = backbones.build(settings["backbone"], settings["weights"], report)
     head = backbones.replace_head(model, lambda n: torch.nn.Linear(n, classes))
     with torch.no_grad():  # its first gradients would else undo what the other layers know
         for w in head.parameters():

@@ -40,7 +40,7 @@ class Prediction(NamedTuple):
 
 
 def find_files(
-    places: Sequence[Path], note: Callable[[str], object] = lambda _: None
+    places: Sequence[Path | str], note: Callable[[str], object] = lambda _: None
 ) -> tuple[dict[Path, str], int]:
     """Picture files, and those of folders and of folders within, with their names: of one folder
     their paths from it, else the paths as they are given; and how many other files there are in the
@@ -50,7 +50,7 @@ def find_files(
     """
     names: dict[Path, str] = {}
     others = 0
-    for place in places:
+    for place in map(Path, places):
         if not place.exists():
             raise FileNotFoundError(f"{place}: no such file or folder")
         if not place.is_dir():
@@ -81,6 +81,7 @@ def predict(
             yield Prediction(name, problem=problem)
         if batch and (len(batch) == BATCH or i == len(files)):
             labels = torch.zeros(len(batch), dtype=torch.int64)
-            _, proba = probabilities(run.model, [(torch.stack(batch), labels)], run.device)
+            read, options = torch.stack(batch), {"mirrored": run.settings["tta"]}
+            _, proba = probabilities(run.model, [(read, labels)], run.device, **options)
             yield from map(Prediction, names, proba)
             names, batch = [], []

@@ -22,7 +22,7 @@ from fastrnn import plots, runs, storage
 from fastrnn.metrics import classifier_report
 from fastrnn.optional import require
 from fastrnn.settings import OBJECT, TEXT, check, decisive, integer, listed
-from fastrnn.vision import backbones
+from fastrnn.vision import backbones, weights
 from fastrnn.vision.images import NAMED, left_out, some
 from fastrnn.vision.transfer import data, features, modes
 from fastrnn.vision.transfer.data import Pictures
@@ -71,7 +71,7 @@ class Job:
         self.device = device_of(settings["device"])
         to = backbones.preprocessing(settings["backbone"])
         self.to = data.resized(to, settings["image_size"])
-        self.model, self.head = new_network(settings, len(self.found.classes))
+        self.model, self.head = new_network(settings, len(self.found.classes), note)
         self._check_size()
         self.model.to(self.device)
         self.known: features.Known | None = None  # of freeze
@@ -88,7 +88,7 @@ class Job:
             seen = data.look(paths, data.enough(self.to), self.bar("reading", "picture"))
         else:
             views = self.settings["views"]
-            counts = dict.fromkeys((path for path, _ in val), 1)
+            counts = dict.fromkeys((path for path, _ in val), 1 + self.settings["tta"])
             counts |= dict.fromkeys((path for path, _ in train), views)
             self.known, seen = _features(
                 self.model,
@@ -198,8 +198,8 @@ class Job:
         # More epochs than it began with make it no other training.
         begun = SETTINGS | {"epochs": SETTINGS["epochs"]._replace(resumable=False)}
         kept = decisive(self.settings | {"epochs": self.first_epochs}, begun)
-        weights = features.weights_digest(self.model, self.head)
-        return hashlib.sha256(json.dumps([kept, self.digest, weights]).encode()).hexdigest()
+        content = [kept, self.digest, features.weights_digest(self.model, self.head)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def finish(self) -> dict[str, dict]:
         """Write the model, metrics.json and the pictures; return the metrics."""
@@ -226,10 +226,10 @@ class Job:
 
 @contextmanager
 def begin(
-    out: Path | None,
-    folder: Path,
+    out: Path | str | None,
+    folder: Path | str,
     given: dict[str, object],
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     bar: features.Bar = _no_bar,
     note: Note = lambda _: None,
 ) -> Iterator[Job]:
@@ -243,11 +243,12 @@ def begin(
     at work, and what reading and building raise.
     """
     others = [f"checkpoint-{mode}.pt" for mode in ("freeze", "finetune")] + [MODEL, runs.METRICS]
-    out = runs.new("transfer", out, others)
+    out = runs.new("transfer", out and Path(out), others)
+    cache = cache and Path(cache)
     settings = complete(given)
     if settings["weights"] not in ("default", "none"):
         settings["weights"] = str(Path(settings["weights"]).resolve())
-    job = Job(out, folder.resolve(), settings, cache, bar, note, settings["epochs"])
+    job = Job(out, Path(folder).resolve(), settings, cache, bar, note, settings["epochs"])
     with runs.at_work(out):
         runs.new("transfer", out, others)  # another process may have been quicker
         job.write_settings()
@@ -269,10 +270,10 @@ def _read_run(folder: Path) -> tuple[dict[str, object], list[str], dict[str, obj
 
 @contextmanager
 def resume(
-    out: Path,
-    folder: Path | None,
+    out: Path | str,
+    folder: Path | str | None,
     given: dict[str, object],
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     bar: features.Bar = _no_bar,
     note: Note = lambda _: None,
 ) -> Iterator[Job]:
@@ -283,9 +284,10 @@ def resume(
     Raises FileNotFoundError where there is no run, BlockingIOError where another process is at work
     in it, ValueError for other settings, another format, or where the data have changed.
     """
+    out, cache = Path(out), cache and Path(cache)
     saved, _, source = _read_run(out)
     runs.check_resumable(out, given, SETTINGS)
-    base = folder or Path(source["folder"])
+    base = Path(folder or source["folder"])
     with runs.at_work(out):
         settings, begun = complete(saved | given), source["epochs"]
         job = Job(out, base.resolve(), settings, cache, bar, note, begun)
@@ -308,6 +310,11 @@ class Run(NamedTuple):
         to = backbones.preprocessing(self.settings["backbone"])
         return data.resized(to, self.settings["image_size"])
 
+    @property
+    def views(self) -> int:
+        """As how many a picture is classified: itself, perhaps its mirror image."""
+        return 1 + self.settings["tta"]
+
     def transform(self) -> Callable:
         """From an RGB image of Pillow's to what the network reads."""
         return backbones.eval_transform(self.preprocessing())
@@ -329,15 +336,15 @@ def _load(folder: Path, device: str) -> tuple[Run, "torch.nn.Module"]:
     model, head = new_network(settings | {"weights": "none"}, len(classes))
     state = {name: torch.from_numpy(w) for name, w in storage.read_tensors(path).items()}
     try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
+        weights.give(model, state)
+    except ValueError as error:
         raise ValueError(f"{path}: not the network that {runs.RUN} describes ({error})") from None
     return Run(settings, classes, model.to(found).eval(), found), head
 
 
 def evaluate(
-    folder: Path,
-    pictures: Path,
+    folder: Path | str,
+    pictures: Path | str,
     *,
     name: str | None = None,
     device: str = "auto",
@@ -353,12 +360,13 @@ def evaluate(
     and for classes that the run lacks, OSError for pictures that cannot be read, unless these are
     to be skipped.
     """
+    folder, pictures = Path(folder), Path(pictures)
     settings, classes, source = _read_run(folder)
     runs.check_name(folder, name, RESERVED, OWN)
     found, others, is_own = _to_evaluate(pictures, classes, settings, Path(source["folder"]))
     with runs.looked_at(folder):
         run, head = _load(folder, device)
-        counts = dict.fromkeys((path for path, _ in found), 1)
+        counts = dict.fromkeys((path for path, _ in found), run.views)
         known, seen = _read_features(run, head, counts, bar)
         data.check_readable(found, seen, skip_unreadable, note)
         read = data.pictures_of(found, classes, seen, pictures)
@@ -441,10 +449,11 @@ def _report(
     """Figures of a run on pictures, of which features may be known already, and their
     probabilities (N, C)."""
     if known is None:
-        known, _ = _read_features(run, head, dict.fromkeys(pictures.paths, 1), bar)
-    rows, labels = (part[0] for part in known.of(pictures, 1))
-    proba = features.head_probabilities(head, rows, BATCH, run.device)
-    return classifier_report(labels.numpy(), proba, pictures.classes), proba
+        known, _ = _read_features(run, head, dict.fromkeys(pictures.paths, run.views), bar)
+    rows, labels = known.of(pictures, run.views)
+    # Of a linear layer the mean of scores is the score of the mean.
+    proba = features.head_probabilities(head, rows.mean(dim=0), BATCH, run.device)
+    return classifier_report(labels[0].numpy(), proba, pictures.classes), proba
 
 
 def _tell_absent(pictures: Pictures, note: Note) -> None:

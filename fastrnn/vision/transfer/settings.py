@@ -90,6 +90,32 @@ SETTINGS = {
         "Share of the steps in which it rises, before it falls to 0.",
         {"finetune": 0.15, "staged": 0.1},
     ),
+    "average": Setting(
+        0.0,
+        SHARE,
+        "Decay of the weights' running mean, which is validated and kept; 0: the weights.",
+        earlier=0.0,
+    ),
+    "mixup": Setting(
+        0.0,
+        NOT_NEGATIVE,
+        "Pictures are mixed, by shares of beta(x, x); 0: they are not; not of freeze.",
+        earlier=0.0,
+    ),
+    "cutmix": Setting(
+        0.0,
+        NOT_NEGATIVE,
+        "Rectangles of pictures are put into others, likewise; not of freeze.",
+        earlier=0.0,
+    ),
+    "tta": Setting(
+        False,
+        BOOL,
+        "A picture's scores are the mean of its own and of its mirror image's.",
+        heading="Run",
+        earlier=False,
+        resumable=True,
+    ),
     "patience": Setting(0, integer(0), "Epochs without a better accuracy; 0: any.", resumable=True),
     "amp": Setting(None, optional(BOOL), "Mixed precision. [on CUDA]", heading="Run"),
     "device": Setting(

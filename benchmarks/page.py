@@ -1,4 +1,4 @@
-"""The README's benchmark section: what stands between two marks is made from a run."""
+"""The tables of docs/benchmarks.md: what stands between two marks is made from a run."""
 
 import statistics
 from collections.abc import Callable, Iterable
@@ -11,19 +11,19 @@ from fastrnn.benchmarks.peers import SUBJECT
 from fastrnn.benchmarks.race import Row
 from fastrnn.benchmarks.tables import Table, markdown
 
-BEGIN, END = "<!-- bench: made by `fastrnn bench readme` -->", "<!-- bench: end -->"
+BEGIN, END = "<!-- bench: made by `fastrnn bench page` -->", "<!-- bench: end -->"
 
 RATIOS = "ratios are times of a peer / of fastrnn"
 
 
-def update(readme: Path, runs: Iterable[dict[str, object]]) -> None:
-    """Rewrite a README's section from runs. Raises ValueError where it has not the two marks."""
-    text = readme.read_text(encoding="utf-8")
+def update(path: Path, runs: Iterable[dict[str, object]]) -> None:
+    """Rewrite a page's tables from runs. Raises ValueError where it has not the two marks."""
+    text = path.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or not 0 <= text.find(BEGIN) < text.find(END):
-        raise ValueError(f"{readme}: expected one {BEGIN} and after it {END}")
+        raise ValueError(f"{path}: expected one {BEGIN} and after it {END}")
     before, rest = text.split(BEGIN)
     after = rest.split(END, 1)[1]
-    with storage.replacing(readme) as temporary:
+    with storage.replacing(path) as temporary:
         sections = "\n\n".join(map(section, runs))
         content = f"{before}{BEGIN}\n{sections}\n{END}{after}"
         temporary.write_text(content, encoding="utf-8")
