@@ -76,7 +76,7 @@ def of_interchange(folder, monkeypatch):
 def of_style(folder, monkeypatch):
     published(monkeypatch, folder, "squeezenet1_1")
     pictures(folder, "photo.jpg", "starry_night.jpg")
-    monkeypatch.setitem(SETTINGS, "steps", SETTINGS["steps"]._replace(default=2))
+    monkeypatch.setitem(SETTINGS, "steps", SETTINGS["steps"]._replace(default=8))
     return {}
 
 
