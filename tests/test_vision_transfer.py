@@ -1052,7 +1052,7 @@ def test_run_moves_with_its_data_and_resumes_without_a_checkpoint(
 
 
 def test_resume_may_change_the_patience(capsys, tmp_path, photos, undrawn):
-    run, options = tmp_path / "run", ["--views", 1, "--learning-rate", 1.0, *SMALL]
+    run, options = tmp_path / "run", ["--views", 1, "--learning-rate", 0.1, *SMALL]
     done(capsys, "train", photos, "--out", run, "--patience", 1, *options)
     before = storage.read_json(run / "metrics.json")["training"]["epochs"]
     assert before < 8
