@@ -9,10 +9,10 @@ import gc
 import hashlib
 import io
 import os
-import re
 import shutil
 import signal
 import sys
+import time
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
@@ -28,7 +28,6 @@ TRAININGS = {
     "classify": ("--hidden-dim", "3", "--embedding-dim", "2", *SMALL, "9"),
 }
 WATCHED = ((os, "fsync"), (Path, "replace"), (Path, "unlink"))
-SECONDS = re.compile(rb'"\w*second\w*": [^,\n]*')
 
 
 def main(program: str) -> None:
@@ -49,7 +48,10 @@ def main(program: str) -> None:
 
 
 def make_small() -> None:
-    """Little data, and pictures that are written as others are, but not drawn."""
+    """Little data, a clock that stands still, and pictures that are written as others are, but not
+    drawn."""
+    time.perf_counter = lambda: 0.0
+    time.strftime = lambda *_: "now"
     os.fsync = lambda _: None  # a kill, unlike a power cut, loses nothing that was written
     captions.SCENES = {"train": 4, "val": 2}
     texts.REVIEWS = {"train": 16, "dev": 4}
@@ -105,9 +107,9 @@ def run(arguments: list[str], at: int | None = None) -> tuple[int, int]:
 
 
 def contents() -> dict[str, str]:
-    """The digest of every file in the run, without what the clock says."""
+    """The digest of every file in the run."""
     return {
-        str(path): hashlib.sha256(SECONDS.sub(b"", path.read_bytes())).hexdigest()
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in RUN.rglob("*")
         if path.is_file()
     }

@@ -1,9 +1,9 @@
 """Sections as a page of HTML."""
 
 import base64
-import datetime
 import hashlib
 import math
+import time
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -38,7 +38,7 @@ def page(title: str, sections: Sequence[dict]) -> str:
         script=script,
         policy="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_digest(style)}; script-src {_digest(script)}",
-        now=datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
+        now=time.strftime("%Y-%m-%d %H:%M"),
     )
 
 
