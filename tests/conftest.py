@@ -1,6 +1,8 @@
 """Every configuration in which a kernel runs, as fixtures that are undone after the test."""
 
 import os
+import shutil
+import tempfile
 
 # On a busy machine waiting threads that spin, of NumPy's BLAS or of OpenMP, cost 10 to 100 ms a
 # call. Read when the libraries load.
@@ -63,3 +65,30 @@ def small_work_is_split():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+CHROMIUM = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    "--hide-scrollbars",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, driven by Selenium, which keeps what pages write to their console."""
+    found = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in found:
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location, driver = found
+        for option in (*CHROMIUM, f"--user-data-dir={profile}"):
+            options.add_argument(option)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+        try:
+            yield chrome
+        finally:
+            chrome.quit()

@@ -454,7 +454,7 @@ def test_weights_that_do_not_fit_are_named(photos, tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "weights.pth"
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3), "other": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"missing classifier.1.bias.*unexpected other"):
+    with pytest.raises(ValueError, match=r"missing features.0.bias.*unexpected other"):
         prepare(photos, backbone="squeezenet1_1", weights=str(path))
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="not a file of tensors"):

@@ -12,7 +12,6 @@ from PIL import Image
 from test_interchange_files import write_keras
 from torchvision import models
 
-from fastrnn import settings
 from fastrnn.captioning import prepare
 from fastrnn.text.grammar import make_reviews
 from fastrnn.vision.style.settings import SETTINGS
@@ -65,10 +64,6 @@ def of_captioning(folder, monkeypatch):
     return {}
 
 
-def of_extending(folder, monkeypatch):
-    return vars(settings).copy()
-
-
 def of_interchange(folder, monkeypatch):
     write_keras(folder / "model.keras")
     return {}
@@ -115,7 +110,6 @@ def of_transfer(folder, monkeypatch):
 
 GIVEN = {
     "captioning.md": of_captioning,
-    "extending.md": of_extending,
     "interchange.md": of_interchange,
     "style.md": of_style,
     "text.md": of_text,
@@ -131,7 +125,6 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = GIVEN[page](tmp_path, monkeypatch) if page in GIVEN else {}
     for line, code in blocks(PAGES[page]):
-        code = f"{{{code}}}" if code.startswith(" ") else code  # a line of a table
         exec(compile("\n" * line + code, PAGES[page], "exec"), names)
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import warnings
 import webbrowser
 from contextlib import contextmanager
@@ -375,31 +374,6 @@ def test_open_shows_the_page_or_says_where_it_is(tmp_path, monkeypatch, capsys):
 
 
 # ---- in a browser --------------------------------------------------------------------------------
-
-OPTIONS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-    "--hide-scrollbars",
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in found:
-        pytest.skip("needs Debian's packages chromium and chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location, driver = found
-        for option in (*OPTIONS, f"--user-data-dir={profile}"):
-            options.add_argument(option)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
-        try:
-            yield chrome
-        finally:
-            chrome.quit()
 
 
 @contextmanager

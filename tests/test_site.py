@@ -2,8 +2,6 @@
 they follow their sliders. That the site can be built, without a warning, is a step of .ci/run."""
 
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,34 +9,19 @@ import pytest
 from test_examples import at_rest
 
 DOCS = Path(__file__).parents[1] / "docs"
-OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 
 @pytest.fixture(scope="module")
-def plots(tmp_path_factory):
+def plots(browser, tmp_path_factory):
     """A browser that shows the page's own HTML with its script, and nothing else."""
-    found = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in found:
-        pytest.skip("needs Debian's packages chromium and chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver")
     text = (DOCS / "learn/plots.md").read_text(encoding="utf-8")
     html = "".join(re.findall(r"^```\{raw\} html\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     page = tmp_path_factory.mktemp("site") / "plots.html"
     script = (DOCS / "static/plots.js").as_uri()
     page.write_text(f"<!doctype html>{html.replace('../_static/plots.js', script)}")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location, driver = found
-        for option in (*OPTIONS, f"--user-data-dir={profile}"):
-            options.add_argument(option)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-        try:
-            browser.get(page.as_uri())
-            yield browser
-            assert not browser.get_log("browser")
-        finally:
-            browser.quit()
+    browser.get(page.as_uri())
+    yield browser
+    assert not browser.get_log("browser")
 
 
 @pytest.mark.parametrize("bias", [-2, 0, 1, 4])
