@@ -501,6 +501,7 @@ def commands(program, run, base):
     yield [program, "train", "--resume", "--out", run]  # last, as it writes the model anew
 
 
+@pytest.mark.filterwarnings("default:.*no report")  # evaluate has its figures without a run.json
 @pytest.mark.parametrize(
     ("program", "file"), [(program, file) for program, files in FILES.items() for file in files]
 )

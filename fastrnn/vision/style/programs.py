@@ -148,10 +148,11 @@ def _write_report(job: Job, result: Result, took: Report, save_every: int) -> No
     )
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a picture (H, W, 3) or (H, W, 4) uint8, atomically, in the format of its name; over
-    white in one that has no alpha."""
-    image, form = require("PIL.Image").fromarray(picture), FORMATS[path.suffix.lower()]
+def write_picture(path: Path | str, picture: np.ndarray) -> None:
+    """Write a picture (H, W, 3) or (H, W, 4) uint8, atomically, in the format of its name, PNG
+    where that has no ending; over white in one that has no alpha."""
+    image = require("PIL.Image").fromarray(picture)
+    form = FORMATS.get(Path(path).suffix.lower(), "png")
     with storage.replacing(path) as temporary:
         (over_white(image) if form == "jpeg" else image).save(
             temporary, format=form, quality=QUALITY
