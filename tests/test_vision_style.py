@@ -929,7 +929,8 @@ def test_a_picture_that_cannot_be_written_leaves_the_last_state(
         assert call(capsys, *arguments)[0] == 1
     assert (tmp_path / "a-checkpoint.pt").exists()
     assert call(capsys, *arguments, "--resume")[0] == 0
-    assert written(tmp_path) == {"a.png", *(path.name for path in files.values())}
+    names = {path.name for path in files.values()}
+    assert written(tmp_path) == {"a.png", "a-report.html", *names}
 
 
 def test_a_mask_with_little_white_counts_at_every_scale():

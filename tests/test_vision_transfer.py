@@ -1721,11 +1721,11 @@ def test_families_are_trained_resumed_evaluated_and_predict(
     assert not any(one.problem for one in said)
 
 
-@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
-def test_train_model_learns_from_auxiliary_classifiers(name):
+@pytest.mark.parametrize(("name", "size"), [("inception_v3", 299), ("googlenet", 96)])
+def test_train_model_learns_from_auxiliary_classifiers(name, size):
     """They have another loss, of AUXILIARY of its weight, and their parameters learn."""
     torch.manual_seed(0)
-    x, y = torch.randn(4, 3, 96, 96), torch.tensor([0, 1, 0, 1])
+    x, y = torch.randn(4, 3, size, size), torch.tensor([0, 1, 0, 1])
     model = models.get_model(name, num_classes=2, init_weights=False)
     before, seen = state_of(model), []
     loss = torch.nn.CrossEntropyLoss()
