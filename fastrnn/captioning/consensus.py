@@ -14,6 +14,7 @@ from fastrnn.captioning.decode import Hypotheses, State, Step, log_softmax
 from fastrnn.captioning.metrics import ngrams, words_of
 from fastrnn.captioning.partial import Rows
 from fastrnn.captioning.vocabulary import decode_captions
+from fastrnn.settings import NOT_NEGATIVE, check
 
 NEIGHBOURS = 90
 SMALL = 0.01  # a share of captions that is next to none
@@ -56,7 +57,8 @@ class Consensus:
     def __init__(
         self, neighbours: Neighbours, idx_to_word: Mapping[int, str], weight: float
     ) -> None:
-        self.neighbours, self.weight = neighbours, _weight("consensus", weight)
+        check({"consensus": weight}, {"consensus": NOT_NEGATIVE})
+        self.neighbours, self.weight = neighbours, weight
         self.words = [idx_to_word[i] for i in range(len(idx_to_word))]
         said = ({*chain.from_iterable(map(ngrams, captions))} for captions in neighbours.some)
         self._having = Counter(chain.from_iterable(said))
@@ -111,9 +113,9 @@ class Reminded(Captioner):
     """
 
     def __init__(self, captioner: Captioner, neighbours: Neighbours, weight: float) -> None:
+        check({"reminders": weight}, {"reminders": NOT_NEGATIVE})
         super().__init__(captioner.word_to_idx)
-        self.captioner, self.neighbours = captioner, neighbours
-        self.weight = _weight("reminders", weight)
+        self.captioner, self.neighbours, self.weight = captioner, neighbours, weight
         self._usual = np.mean([self._shares(captions) for captions in neighbours.some], axis=0)
 
     def start(self, features: np.ndarray) -> tuple[Step, State]:
@@ -140,9 +142,3 @@ class Reminded(Captioner):
             known = [self.word_to_idx[word] for word in {*words} if word in self.word_to_idx]
             shares[known] += 1 / len(captions)
         return shares
-
-
-def _weight(name, weight):
-    if not 0 <= weight < np.inf:
-        raise ValueError(f"{name}: expected a number of at least 0, got {weight}")
-    return weight
