@@ -1,7 +1,9 @@
 """The tables of settings: what follows from a line of theirs, and what files of earlier versions
 mean."""
 
+import inspect
 import re
+from typing import get_args
 
 import click
 import pytest
@@ -125,9 +127,21 @@ def test_settings_since_the_first_version_say_what_they_were_before(program):
         assert required == first
 
 
+def values_of(kind):
+    """Types of its values, as annotations have them."""
+    return {kind.values} if isinstance(kind.values, type) else {*map(type, kind.values)}
+
+
 def test_every_setting_of_texts_is_a_parameter():
     own = {"early_stopping", "validation_fraction", "random_state"}
-    assert set(TextClassifier().get_params()) == {*text.SETTINGS} - {"seed"} | own
+    model, *others = (name for name in text.SETTINGS if name != "seed")
+    parameters = {**inspect.signature(TextClassifier).parameters}
+    assert parameters.pop(model).default == text.SETTINGS[model].default
+    assert [name for name in parameters if name not in own] == others
+    for name in others:
+        assert parameters[name].default is None
+        types = values_of(text.SETTINGS[name].kind) | {type(None)}
+        assert types <= {*get_args(parameters[name].annotation)}, name
     for name in TextClassifier().get_params():
         assert re.search(rf" {name},? ", TextClassifier.__doc__), name
     with pytest.raises(TypeError, match="unexpected keyword argument 'seed'"):

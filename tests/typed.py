@@ -22,7 +22,7 @@ from fastrnn.captioning import (
     sample_coco_minibatch,
 )
 from fastrnn.cells import GRUCache, LSTMCache, RNNCache
-from fastrnn.text import TextModel, load_vectors, read_labelled, read_lines
+from fastrnn.text import TextClassifier, TextModel, load_vectors, read_labelled, read_lines
 
 Array = np.ndarray
 
@@ -119,3 +119,7 @@ def programs(folder: Path) -> None:
     texts, *_ = read_labelled(folder / "train.txt")
     load_vectors(folder / "glove.txt", ["a"])
     assert_type(TextModel.load(folder).predict_proba(texts), Array)
+    classifier = TextClassifier("gru", hidden_dim=16, class_weight={"a": 2.0}, random_state=0)
+    assert_type(classifier.fit(texts, [0, 1]).predict(texts), Array)
+    TextClassifier(hidden_dim=16, hiden_dim=16)  # type: ignore[call-arg]
+    TextClassifier(hidden_dim="16")  # type: ignore[arg-type]
