@@ -10,10 +10,12 @@ import pytest
 from util import call
 
 from fastrnn import settings
+from fastrnn.captioning import CaptioningRNN
 from fastrnn.captioning import settings as captioning
 from fastrnn.cli import caption, classify, style, transfer
 from fastrnn.cli.options import Command, options_of
 from fastrnn.settings import REQUIRED, SHARE, SWITCH, Setting, completed, integer, one_of
+from fastrnn.solver import Solver, SolverOptions
 from fastrnn.text import settings as text
 from fastrnn.text.estimator import TextClassifier
 from fastrnn.vision.style import settings as painting
@@ -146,6 +148,22 @@ def test_every_setting_of_texts_is_a_parameter():
         assert re.search(rf" {name},? ", TextClassifier.__doc__), name
     with pytest.raises(TypeError, match="unexpected keyword argument 'seed'"):
         TextClassifier(seed=1)
+
+
+def test_every_setting_of_a_captioner_is_a_parameter():
+    """All are off, or as they were before there was a setting."""
+    parameters = inspect.signature(CaptioningRNN).parameters
+    own = [*parameters][: [*parameters].index("dropout")]
+    assert [*parameters] == [*own, *captioning.OF_MODEL, "backend", "seed", "params"]
+    for name, setting in captioning.OF_MODEL.items():
+        assert parameters[name].default == (0 if name == "dropout" else setting.earlier)
+        assert {parameters[name].annotation} == values_of(setting.kind)
+
+
+def test_options_of_a_solver_are_its_parameters():
+    parameters = inspect.signature(Solver).parameters.values()
+    keywords = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert keywords == SolverOptions.__annotations__
 
 
 @pytest.mark.parametrize("program", ["caption", "classify", "transfer"])

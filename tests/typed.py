@@ -109,7 +109,9 @@ def programs(folder: Path) -> None:
     data = load_coco_data(folder)
     _, features, _ = sample_coco_minibatch(data, 10)
     model = CaptioningRNN({"<NULL>": 0}, input_dim=3, cell_type="gru")
+    CaptioningRNN({"<NULL>": 0}, zonout=0.1)  # type: ignore[call-arg]
     CaptioningSolver(model, data, num_epochs=1).train()
+    CaptioningSolver(model, data, num_epoch=1)  # type: ignore[call-arg]
     decoded = decode_captions(model.sample(features, beam_size=3), data["idx_to_word"])
     assert_type(
         corpus_bleu([[["a"]]], [decoded] if isinstance(decoded, str) else decoded), dict[str, float]

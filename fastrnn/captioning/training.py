@@ -1,6 +1,7 @@
 """CaptioningSolver: the Solver's loss and validation for captions."""
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,7 +9,10 @@ from fastrnn.captioning.metrics import corpus_bleu, references_by_image
 from fastrnn.captioning.model import CaptioningRNN
 from fastrnn.captioning.vocabulary import decode_captions
 from fastrnn.layers import checks
-from fastrnn.solver import Solver
+from fastrnn.solver import Solver, SolverOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 VALIDATION_IMAGES = 1000
 
@@ -32,7 +36,7 @@ class CaptioningSolver(Solver):
         *,
         val_every: int = 0,
         scheduled_sampling: float = 0.0,
-        **options,
+        **options: "Unpack[SolverOptions]",
     ) -> None:
         D, expected = data["train_features"].shape[-1], model.params["W_proj"].shape[0]
         if expected != D:
