@@ -270,8 +270,11 @@ class Solver(Loop):
         """Continue from the checkpoint in a folder (None: its own) as if never interrupted.
 
         Raises FileNotFoundError where there is none, ValueError where it is damaged, or of another
-        format, model, data set or batch size; then nothing has changed.
+        format, model, data set or batch size, or where no folder is given and there is no
+        checkpoint; then nothing has changed.
         """
+        if not (folder or self.checkpoint):
+            raise ValueError("folder: expected one, as the solver has no checkpoint, got None")
         folder = Path(folder or self.checkpoint)
         path = folder / CHECKPOINT
         state = storage.read_json(path)

@@ -158,6 +158,7 @@ def test_every_setting_of_a_captioner_is_a_parameter():
     for name, setting in captioning.OF_MODEL.items():
         assert parameters[name].default == (0 if name == "dropout" else setting.earlier)
         assert {parameters[name].annotation} == values_of(setting.kind)
+        assert CaptioningRNN.__annotations__[name] == parameters[name].annotation
 
 
 def test_options_of_a_solver_are_its_parameters():

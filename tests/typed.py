@@ -109,6 +109,7 @@ def programs(folder: Path) -> None:
     data = load_coco_data(folder)
     _, features, _ = sample_coco_minibatch(data, 10)
     model = CaptioningRNN({"<NULL>": 0}, input_dim=3, cell_type="gru")
+    assert_type(model.dropout, float)
     CaptioningRNN({"<NULL>": 0}, zonout=0.1)  # type: ignore[call-arg]
     CaptioningSolver(model, data, num_epochs=1).train()
     CaptioningSolver(model, data, num_epoch=1)  # type: ignore[call-arg]

@@ -100,6 +100,17 @@ class CaptioningRNN(Captioner):
     Raises ValueError for a parameter out of range.
     """
 
+    dropout: float
+    zoneout: float
+    recurrent_dropout: float
+    feature_dropout: float
+    label_smoothing: float
+    tied: bool
+    decoder: str
+    attention: str
+    attention_dim: int
+    attention_penalty: float
+
     def __init__(
         self,
         word_to_idx: Mapping[str, int],

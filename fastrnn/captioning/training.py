@@ -1,7 +1,8 @@
 """CaptioningSolver: the Solver's loss and validation for captions."""
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class CaptioningSolver(Solver):
     def __init__(
         self,
         model: CaptioningRNN,
-        data: dict[str, object],
+        data: Mapping[str, Any],
         *,
         val_every: int = 0,
         scheduled_sampling: float = 0.0,
@@ -89,7 +90,7 @@ class CaptioningSolver(Solver):
 
 def generated_bleu(
     model: CaptioningRNN,
-    data: dict[str, object],
+    data: Mapping[str, Any],
     split: str = "val",
     max_images: int = VALIDATION_IMAGES,
     references: dict[int, list[list[str]]] | None = None,
