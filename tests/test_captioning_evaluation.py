@@ -117,7 +117,9 @@ def test_consensus_asks_what_is_said_of_training_pictures_alike(capsys, whole, r
     done(capsys, "caption", "evaluate", run, "--beam", 4, "--consensus", 1e9)
     plain, chosen = (figures(run, f"val beam 4{how}") for how in ("", " consensus 1e+09"))
     assert chosen["cider"] > plain["cider"]
-    out = done(capsys, "caption", "evaluate", run, "--beam", 4, "--diverse-groups", 2, "--reminders", 3)
+    out = done(
+        capsys, "caption", "evaluate", run, "--beam", 4, "--diverse-groups", 2, "--reminders", 3
+    )
     assert "val beam 4 in 2 groups reminders 3: bleu1" in out
     assert figures(run, "val beam 4 in 2 groups reminders 3")["words"] >= plain["words"]
     assert (run / "results-val-beam-4-consensus-1e+09.csv").exists()
