@@ -107,8 +107,9 @@ PICTURE = re.compile(r'<img [^>]*src="([^"]*_images/[^"]*(?<!_thumb)\.png)"[^>]*
 
 def finished(app, page, template, context, doctree):
     """A picture is a link to itself, so that a telephone can enlarge it. A table's corner without a
-    name is no heading, which a screen reader would announce."""
+    name is no heading, which a screen reader would announce. A part of a source ends with code."""
     body = context.get("body", "").replace('<th class="head"><p></p></th>', "<td></td>")
+    body = re.sub(r"\n+</pre>", "\n</pre>", body)
     context["body"] = PICTURE.sub(r'<a href="\1">\g<0></a>', body)
 
 
