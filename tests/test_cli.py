@@ -427,3 +427,10 @@ def test_missing_package_names_the_extra(tmp_path, data, package, args, extra):
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert f'pip install "fastrnn[{extra}]"' in done.stderr
+
+
+def test_modules_of_torch_name_the_extra():
+    code = "import sys; sys.modules['torch'] = None; import fastrnn.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    message = "ModuleNotFoundError: this needs torch, which is not installed: pip install "
+    assert done.stderr.splitlines()[-1] == f'{message}"fastrnn[vision]" or "fastrnn[torch]"'
