@@ -59,7 +59,7 @@ BELOW = {
         *("backends", "captioning", "cells", "figures", "layers", "nn", "optim", "optional"),
         *("options", "storage", "text", "torch", "weights"),
     },
-    "torch": {"backends", "cells", "layers", "nn", "options", "weights"},
+    "torch": {"backends", "cells", "layers", "nn", "optional", "options", "weights"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optional", "printing"),
         *("report", "settings", "storage", "text", "training", "vision"),

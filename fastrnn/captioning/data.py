@@ -146,6 +146,10 @@ def load_coco_data(
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
     """
     base = Path(base_dir)
+    if not (base / VOCABULARY).exists():
+        raise FileNotFoundError(
+            f"{base}: not a data set (no {VOCABULARY}; caption prepare writes it)"
+        )
     data: dict[str, Any] = _read_vocabulary(base / VOCABULARY)
     path = base / CAPTIONS
     with reading(path, "an HDF5 file"), _open(path) as file:
