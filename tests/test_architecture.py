@@ -34,7 +34,11 @@ BELOW = {
     "backends": {"cells", "options"},
     "layers": {"backends", "cells", "options"},
     "weights": {"cells"},
-    "nn": {"backends", "cells", "layers", "optional", "options", "storage", "weights"},
+    "nn": {
+        *("backends", "cells", "layers", "optional", "options", "storage", "torch_files"),
+        "weights",
+    },
+    "torch_files": {"optional", "storage"},
     "training": {"settings"},
     "solver": {"backends", "optim", "settings", "storage", "training"},
     "metrics": {"optional", "printing"},
@@ -44,8 +48,7 @@ BELOW = {
     "report": {"optional", "printing", "runs", "storage"},
     "vision": {
         *("figures", "metrics", "optional", "plots", "printing", "report", "runs", "settings"),
-        "storage",
-        "training",
+        *("storage", "torch_files", "training"),
     },
     "captioning": {
         *("backends", "figures", "layers", "nn", "optim", "optional", "plots", "printing", "runs"),
@@ -70,7 +73,7 @@ BELOW = {
 OPTIONAL = {
     "threadpoolctl": {"backends/threadpool.py"},
     "torch": {
-        *("torch/*", "vision/*", "captioning/features.py", "nn/state_dict.py"),
+        *("torch/*", "vision/*", "captioning/features.py", "torch_files.py"),
         *("benchmarks/models.py", "benchmarks/peers/*torch.py", "benchmarks/peers/modules/*.py"),
     },
     "torchvision": {"vision/*"},

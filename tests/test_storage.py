@@ -19,7 +19,7 @@ import pytest
 from test_solver import LeastSquares
 from util import call, done
 
-from fastrnn import figures, runs, storage
+from fastrnn import figures, runs, storage, torch_files
 from fastrnn.captioning import data as coco
 from fastrnn.captioning import features, prepare
 from fastrnn.captioning import programs as captions
@@ -31,7 +31,6 @@ from fastrnn.text import programs as texts
 from fastrnn.text.corpus import read_lines
 from fastrnn.text.embeddings import load_vectors
 from fastrnn.text.model import TextModel
-from fastrnn.vision import tensors
 from fastrnn.vision.images import open_rgb
 from fastrnn.vision.style import programs as style
 
@@ -85,7 +84,7 @@ WRITERS = {
     "graph": lambda path: graphs.write(path, b"a model"),
     "figure": lambda path: figures.save(figures.new(1, 1), path),
     "picture": lambda path: style.write_picture(path, np.zeros((2, 2, 3), np.uint8)),
-    "torch": lambda path: tensors.write(path, {"x": 1}),
+    "torch": lambda path: torch_files.write(path, {"x": 1}),
 }
 
 

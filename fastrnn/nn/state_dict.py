@@ -4,19 +4,17 @@ No file is read that runs code: those of torch.save with weights_only=True.
 """
 
 import json
-import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from fastrnn import storage
+from fastrnn import storage, torch_files
 from fastrnn.cells import STANDARD
 from fastrnn.layers import checks
 from fastrnn.nn.assemble import Untold, assemble, naming
 from fastrnn.nn.modules import Recurrent
-from fastrnn.optional import require
 from fastrnn.options import Options
 from fastrnn.weights import (
     NORM_NAMES,
@@ -27,6 +25,7 @@ from fastrnn.weights import (
     reorder_params,
 )
 
+WHAT = "a file of PyTorch's weights"
 METADATA = "fastrnn"  # of a file that `save` has written: what is Untold
 # A parameter of a layer, or of a cell, behind the prefix of its module.
 _KIND = "|".join((*TORCH_NAMES, *NORM_NAMES.values()))
@@ -49,28 +48,10 @@ def of_mapping(source: Mapping[str, object], prefix: str | None, untold: Untold)
 
 def of_torch_file(path: Path, prefix: str | None, untold: Untold) -> Recurrent:
     """The module of a file of torch.save that holds a state_dict, on its own or within dicts."""
-    torch = require("torch")
-    with storage.reading(path, "a file of PyTorch's weights"):
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # of many kinds, in many lines
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            if isinstance(error, pickle.UnpicklingError):  # torch's words advise to trust the file
-                reason = _why_refused(path)
-            raise ValueError(reason) from None
-        content = dict(_flat(content)) if isinstance(content, Mapping) else {}
-        with naming(path):
-            return of_mapping(content, prefix, untold)
-
-
-def _why_refused(path: Path) -> str:
-    """What a file has besides tensors, as far as that can be told without reading it."""
-    try:
-        names = require("torch.serialization").get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # as above
-        names = []
-    found = f"more than tensors: {', '.join(sorted(names))}" if names else "more than tensors"
-    return f"{found}; save the state_dict() of the module"
+    content = torch_files.read(path, WHAT)
+    content = dict(_flat(content)) if isinstance(content, Mapping) else {}
+    with storage.named(path, WHAT), naming(path):
+        return of_mapping(content, prefix, untold)
 
 
 def _flat(content: Mapping, path: str = "") -> Iterator[tuple[str, object]]:
@@ -87,7 +68,7 @@ def of_safetensors(path: Path, prefix: str | None, untold: Untold) -> Recurrent:
     with naming(path):
         chosen = _chosen(shapes, prefix)
     tensors = storage.read_tensors(path, names=chosen.values())
-    with storage.named(path, "a file of PyTorch's weights"), naming(path):
+    with storage.named(path, WHAT), naming(path):
         if written is not None:
             untold = _told(json.loads(written))
         return assemble({name: tensors[key] for name, key in chosen.items()}, chosen, untold)

@@ -5,9 +5,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastrnn import storage
+from fastrnn import storage, torch_files
 from fastrnn.optional import require
-from fastrnn.vision import tensors
 
 if TYPE_CHECKING:
     import torch
@@ -53,14 +52,14 @@ def give(model: "torch.nn.Module", state: Mapping[str, "torch.Tensor"]) -> None:
 
 
 def read(path: Path | str) -> object:
-    """What a file of torch's or a safetensors file holds. Raises what tensors.read and
+    """What a file of torch's or a safetensors file holds. Raises what torch_files.read and
     storage.read_tensors do."""
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
     with Path(path).open("rb") as file:
         start = file.read(9)
     if start[8:] != b"{":  # with which the header of a safetensors file begins
-        return tensors.read(path, "a file of tensors")
+        return torch_files.read(path, "a file of tensors")
     torch = require("torch")
     return {name: torch.from_numpy(w) for name, w in storage.read_tensors(path).items()}
 

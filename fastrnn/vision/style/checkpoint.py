@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastrnn import storage
-from fastrnn.vision import tensors
+from fastrnn import storage, torch_files
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +28,7 @@ class State(NamedTuple):
 
 def save(path: Path, identity: dict[str, object], state: State) -> None:
     """Write a checkpoint: the new one or the old one is whole."""
-    tensors.write(path, {"format": FORMAT, "identity": identity, "state": tuple(state)})
+    torch_files.write(path, {"format": FORMAT, "identity": identity, "state": tuple(state)})
 
 
 def load(path: Path, identity: dict[str, object]) -> State:
@@ -38,7 +37,7 @@ def load(path: Path, identity: dict[str, object]) -> State:
     Raises FileNotFoundError, and ValueError where the file is no checkpoint, or names what is not
     as it was.
     """
-    content = tensors.read(path, "a checkpoint")
+    content = torch_files.read(path, "a checkpoint")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: not a checkpoint of format {FORMAT}")
     with storage.named(path, "a checkpoint"):

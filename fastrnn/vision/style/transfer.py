@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastrnn import torch_files
 from fastrnn.optional import require
-from fastrnn.vision import backbones, tensors
+from fastrnn.vision import backbones
 from fastrnn.vision.style import colors, memory, network, pictures
 from fastrnn.vision.style.inputs import read_inputs
 from fastrnn.vision.style.objective import Objective
@@ -166,7 +167,7 @@ class Transfer:
     def identity(self) -> dict[str, object]:
         """By name, what another transfer has to agree in to come to the same bits."""
         weights = ((name, w) for module in self.modules for name, w in module.named_parameters())
-        own = {"weights": tensors.digest(weights), "device": self.space.device}
+        own = {"weights": torch_files.digest(weights), "device": self.space.device}
         return self.inputs.hashes() | own | self.settings.identity() | {"scales": len(self.sizes)}
 
 

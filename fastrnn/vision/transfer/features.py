@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastrnn import storage
+from fastrnn import storage, torch_files
 from fastrnn.optional import require
-from fastrnn.vision import tensors
 from fastrnn.vision.backbones import Preprocessing
 from fastrnn.vision.transfer import data
 
@@ -182,7 +181,7 @@ def weights_digest(model: "torch.nn.Module", head: "torch.nn.Module") -> str:
     """The sha256 of a network's weights, those of its last layer aside."""
     path = next(name for name, module in model.named_modules() if module is head)
     state = model.state_dict().items()
-    return tensors.digest((name, w) for name, w in state if not name.startswith(f"{path}."))
+    return torch_files.digest((name, w) for name, w in state if not name.startswith(f"{path}."))
 
 
 def _read(path: Path | None) -> dict[str, np.ndarray]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastrnn import storage
+from fastrnn import storage, torch_files
 from fastrnn.optional import require
 from fastrnn.settings import NUMBER, OBJECT, check, mapped, optional
 from fastrnn.training import PROGRESS, Loop
-from fastrnn.vision import tensors, weights
+from fastrnn.vision import weights
 from fastrnn.vision.transfer.scores import AUXILIARY, check_targets, scores_of
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class Training(Loop):
         state |= {name: getattr(self, name) for name in STATE}
         state |= {"format": FORMAT, "identity": self.identity, "totals": vars(self.totals)}
         state["generators"] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-        tensors.write(self.checkpoint, state)
+        torch_files.write(self.checkpoint, state)
 
     def restore(self) -> None:
         """Continue from the checkpoint as if never interrupted.
@@ -306,7 +306,7 @@ class Training(Loop):
         Raises ValueError where it is no checkpoint, or of another training.
         """
         torch, path = require("torch"), self.checkpoint
-        state = tensors.read(path, "a checkpoint")
+        state = torch_files.read(path, "a checkpoint")
         found = isinstance(state, dict) and (state.get("format"), state.get("identity"))
         if found != (FORMAT, self.identity):
             raise ValueError(f"{path}: of another training: its data or settings were others")

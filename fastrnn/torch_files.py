@@ -51,7 +51,7 @@ def _why_refused(path: Path | str) -> str:
         names = []
     if not names:
         return "no file of torch's, or more than tensors"
-    return f"more than tensors: {', '.join(sorted(names))}"
+    return f"more than tensors: {', '.join(sorted(names))}; save a state_dict alone"
 
 
 def _check_sums(path: Path | str) -> None:
