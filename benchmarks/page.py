@@ -9,7 +9,7 @@ from fastrnn.benchmarks import report, results
 from fastrnn.benchmarks.cases import Case
 from fastrnn.benchmarks.peers import SUBJECT
 from fastrnn.benchmarks.race import Row
-from fastrnn.benchmarks.tables import Table, markdown
+from fastrnn.benchmarks.tables import RATIO, Table, markdown
 
 BEGIN, END = "<!-- bench: made by `fastrnn bench page` -->", "<!-- bench: end -->"
 
@@ -67,7 +67,12 @@ def section(result: dict[str, object]) -> str:
 
 
 def _body(table: Table) -> str:
-    """The table alone, without its title."""
+    """The table alone, without its title, in bold where a peer is faster."""
+    if RATIO in table.head:
+        at = table.head.index(RATIO)
+        for row in table.rows:
+            if row[at] and float(row[at]) < 1:
+                row[at] = f"**{row[at]}**"
     return markdown(table).split("\n\n", 1)[1]
 
 

@@ -13,7 +13,7 @@ from fastrnn.benchmarks.cases import OF_MODULES, Case
 from fastrnn.benchmarks.peers import PACKAGES, SUBJECT
 from fastrnn.benchmarks.process import HELD, UNHELD
 from fastrnn.benchmarks.race import Row
-from fastrnn.benchmarks.tables import Table, markdown, text
+from fastrnn.benchmarks.tables import RATIO, Table, markdown, text
 
 TITLES = {
     "layers": "Layers",
@@ -108,7 +108,7 @@ def table(race: str, rows: list[Row]) -> Table:
         what = _what(case), _work(case)
         lines.append([*what, *column.values(), name, name and f"{ratio:.2f}", *shown])
     work = "work" if race == "text" else "(N,T,D,H)"
-    head = ["case", work, *columns[0], "best peer", "ratio", *racers]
+    head = ["case", work, *columns[0], "best peer", RATIO, *racers]
     notes = _notes_on_texts(rows) if race == "text" else _notes(rows)
     return Table(TITLES[race], head, lines, notes)
 
@@ -122,7 +122,7 @@ def _of_modules(race: str, rows: list[Row]) -> Table:
         times = ["" if s is None else duration(s) for s in seconds]
         shown = "" if math.isnan(ratio) else f"{ratio:.2f}"
         lines.append([_what(case), size(case), *times, shown])
-    head = ["case", "(N,T,D,H)", "torch.nn", "fastrnn.torch", "ratio"]
+    head = ["case", "(N,T,D,H)", "torch.nn", "fastrnn.torch", RATIO]
     return Table(TITLES[race], head, lines, [*_notes(rows), *notes_on_modules(rows)])
 
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+RATIO = "ratio"  # the column of the time of the best peer / of fastrnn
+
 
 class Table(NamedTuple):
     """Cells are text; the columns after the first labels ones are aligned as numbers."""

@@ -16,7 +16,7 @@ FORMAT = 1
 # The files of all programs' runs, as a regular expression.
 FILES = (
     r"(run|metrics|model|classifier|checkpoint|curves|gallery|confusion|reliability|predictions"
-    r"|results|report)(-.*)?\.(csv|html|json|safetensors|png|pt)"
+    r"|pictures|results|report)(-.*)?\.(csv|html|json|safetensors|png|pt)"
 )
 
 

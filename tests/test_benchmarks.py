@@ -636,7 +636,7 @@ def test_page_is_made_from_runs(capsys, tmp_path):
         assert "old" not in text
         assert "| (25,17,256,512) | **0.50** torch |" in text
         assert "2 threads, avx2, float32" in text
-        assert "| lstm predict | a sentence of 10 words | 1000 ns | torch | 0.50 |" in text
+        assert "| lstm predict | a sentence of 10 words | 1000 ns | torch | **0.50** |" in text
         steps = "fastrnn step | fastrnn stream | fastrnn steps | numpy | torch | best peer, steps"
         assert f"\n| N = 1 | {steps} |\n" in text
         times = "1000 ns | 1000 ns | 1000 ns | 3000 ns | 500 ns | 500 ns torch"

@@ -115,18 +115,20 @@ def test_consensus_asks_what_is_said_of_training_pictures_alike(capsys, whole, r
     """With all weight on it the captions are those of the beam that are the most like theirs."""
     done(capsys, "caption", "evaluate", run, "--beam", 4)
     done(capsys, "caption", "evaluate", run, "--beam", 4, "--consensus", 1e9)
-    plain, chosen = (figures(run, f"val beam 4{how}") for how in ("", " consensus"))
+    plain, chosen = (figures(run, f"val beam 4{how}") for how in ("", " consensus 1e+09"))
     assert chosen["cider"] > plain["cider"]
-    out = done(capsys, "caption", "evaluate", run, "--beam", 4, "--reminders", 3)
-    assert "val beam 4 reminded: bleu1" in out
-    assert figures(run, "val beam 4 reminded")["words"] >= plain["words"]
-    assert (run / "results-val-beam-4-consensus.csv").exists()
+    out = done(
+        capsys, "caption", "evaluate", run, "--beam", 4, "--diverse-groups", 2, "--reminders", 3
+    )
+    assert "val beam 4 in 2 groups reminders 3: bleu1" in out
+    assert figures(run, "val beam 4 in 2 groups reminders 3")["words"] >= plain["words"]
+    assert (run / "results-val-beam-4-consensus-1e+09.csv").exists()
     out, sample = tmp_path / "new.csv", ["--images", whole / "photos", "--consensus", 1e9]
     code, _, err = call(capsys, "caption", "sample", run, *sample, "--beam", 1, "--out", out)
     assert code == 2
     assert "--consensus chooses among the captions of a --beam of 2 or more" in err
     done(capsys, "caption", "sample", run, *sample, "--beam", 4, "--out", out)
-    with (run / "results-val-beam-4-consensus.csv").open(newline="") as file:
+    with (run / "results-val-beam-4-consensus-1e+09.csv").open(newline="") as file:
         expected = {row["image"]: row["caption"] for row in csv.DictReader(file)}
     with out.open(newline="") as file:
         said = {row["image"]: row["caption"] for row in csv.DictReader(file)}

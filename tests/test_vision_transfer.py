@@ -917,7 +917,7 @@ def trained(photos, tmp_path_factory):
 def test_train_writes_what_it_promises(trained, photos):
     pictures = {"curves.png", "confusion.png", "predictions.png"}
     names = {"run.json", "model.safetensors", "metrics.json", "checkpoint-freeze.pt"}
-    names |= {"predictions.csv", "report.html", "report.json"}
+    names |= {"predictions.csv", "pictures.csv", "report.html", "report.json"}
     assert {path.name for path in trained.iterdir()} == names | pictures
     for name in pictures:
         assert_drawn(trained / name)
@@ -1404,6 +1404,19 @@ def test_pictures_that_are_also_trained_on_are_counted_and_named(
         assert code == 0
         assert "note: 2 of 10 pictures to validate are also trained on, so figures are too good: "\
             "val/disc/copy.png, val/square/other.bmp\n" in err  # fmt: skip
+    other = tmp_path / "other"
+    shutil.copytree(copied / "val", other)
+    _, _, err = call(capsys, "evaluate", tmp_path / run, other)
+    assert err == (
+        "note: 2 of 10 pictures to validate are also trained on, so figures are too good: "
+        "disc/copy.png, square/other.bmp\n"
+    )
+    table = tmp_path / run / "pictures.csv"
+    table.write_text("file,class\n")
+    code, _, err = call(capsys, "evaluate", tmp_path / run, other)
+    assert code == 1 and f"{table}: not a table of the pictures of a run (expected the" in err
+    table.unlink()  # as of an earlier version
+    assert call(capsys, "evaluate", tmp_path / run, other)[2] == ""
 
 
 @pytest.mark.parametrize("mode", ["freeze", "finetune"])

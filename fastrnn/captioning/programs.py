@@ -247,7 +247,7 @@ def evaluate(
     gallery-*.png. Raises ValueError for a name that is no file's."""
     if name is not None and (not name or Path(name).name != name):
         raise ValueError(f"name: expected one for a file, got {name!r}")
-    folder, beam = folders[0], options.get("beam_size", 1)
+    folder = folders[0]
     with ExitStack() as stack:
         for each in folders:
             stack.enter_context(runs.looked_at(each))
@@ -259,8 +259,7 @@ def evaluate(
         training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
         captioner, choice = _asking(run, captioner, home, training, consensus, reminders)
         other = name if name is not None else "" if base == home else base.name
-        how = "greedy" if beam == 1 else f"beam {beam}" + (" consensus" if consensus else "")
-        how += " reminded" if reminders else ""
+        how = _decoding(consensus, reminders, **options)
         several = f"of {len(folders)} runs" if len(folders) > 1 else ""
         title = " ".join(filter(None, (other, split, how, several)))
         metrics, samples, judged = _judge(
@@ -273,6 +272,14 @@ def evaluate(
     if not held.known:
         notes = [f"{base}: {held.unknown} words of its captions are unknown to {folder}", *notes]
     return Evaluation(metrics, scores, notes)
+
+
+def _decoding(consensus, reminders, *, beam_size=1, diverse_groups=1, **_) -> str:
+    words = ["greedy" if beam_size == 1 else f"beam {beam_size}"]
+    words += [f"in {diverse_groups} groups"] * (diverse_groups > 1)
+    words += [f"consensus {consensus:g}"] * bool(consensus)
+    words += [f"reminders {reminders:g}"] * bool(reminders)
+    return " ".join(words)
 
 
 def _asking(run, captioner, home, training, consensus, reminders):

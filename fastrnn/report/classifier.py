@@ -37,16 +37,13 @@ def classified(
     predicted, confidence = proba.argmax(axis=1), proba.max(axis=1)
     right = predicted == y
     # The surest errors first, then what was right by luck.
-    order = np.lexsort((np.where(right, confidence, -confidence), ~right == 0))
+    order = np.lexsort((np.where(right, confidence, -confidence), right))
     cells, counts = np.unique(np.stack([y, predicted], axis=1), axis=0, return_counts=True)
     chosen, groups = _chosen(order, right, y, predicted, cells, counts)
     cards = []
     for i in chosen:
-        own = show(i)
-        truth = [] if right[i] else [("true", classes[y[i]])]
-        own["lines"] = [*truth, *own.get("lines", ())]
         said = f"{classes[predicted[i]]} · {confidence[i]:.1%}"
-        cards.append(card(said, right=bool(right[i]), groups=groups[i], **own))
+        cards.append(_card(said, None if right[i] else classes[y[i]], groups[i], show(i)))
     of_class = np.bincount(y, minlength=len(classes))
     opened = {key for keys in groups.values() for key in keys}
     shown = _confusion(cells, counts, of_class, classes, opened)
@@ -72,16 +69,21 @@ def labelled(
     chosen = [*order[~right[order]][: MOST_CARDS // 2], *order[right[order]][: MOST_CARDS // 4]]
     cards = []
     for i in chosen:
-        own = show(int(i))
         said = ", ".join(f"{classes[c]} · {proba[i, c]:.1%}" for c in np.flatnonzero(predicted[i]))
-        truth = ", ".join(classes[c] for c in np.flatnonzero(y[i])) or "no label"
-        own["lines"] = [*([] if right[i] else [("true", truth)]), *own.get("lines", ())]
-        group = "right" if right[i] else "wrong"
-        cards.append(card(said or "no label", right=bool(right[i]), groups=[group], **own))
+        labels = ", ".join(classes[c] for c in np.flatnonzero(y[i])) or "no label"
+        truth, group = (None, "right") if right[i] else (labels, "wrong")
+        cards.append(_card(said or "no label", truth, [group], show(int(i))))
     wrong = (
         f"{int((~right).sum()):,} of {len(y):,} have a wrong label, or lack one. {HEADED} {note}"
     )
     return _section(title, report, examples("Predictions", cards, GROUPS, note=wrong))
+
+
+def _card(said: str, truth: str | None, groups: list[str], shown: dict[str, object]) -> dict:
+    """What is said of an example, and what is true (None: the same)."""
+    lines = [] if truth is None else [("true", truth)]
+    shown = shown | {"lines": [*lines, *shown.get("lines", ())]}
+    return card(said, right=truth is None, groups=groups, **shown)
 
 
 def _section(title: str, report: dict, predictions: dict) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,23 +23,35 @@ def write(path: Path | str, content: object) -> None:
 
 
 def read(path: Path | str, what: str) -> object:
-    """Read what torch.save has written, onto the CPU.
+    """Read what torch.save has written, onto the CPU: tensors and plain values, and the arguments
+    of a program, which torchvision's own training scripts keep beside them.
 
     Raises FileNotFoundError, and ValueError that says that the file is not `what` it should be
-    where it is none of torch's or holds other objects.
+    where it is none of torch's or holds other objects, which are named.
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
     with storage.reading(path, what):
         _check_sums(path)
+        torch = require("torch")
         try:
-            return require("torch").load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):
+                return torch.load(path, map_location="cpu", weights_only=True)
         except (MemoryError, PermissionError):
             raise
         except Exception:  # whatever a broken file leads to; torch's words advise to trust it
-            raise ValueError(
-                f"{path}: not {what} (no file of torch's, or more than tensors)"
-            ) from None
+            raise ValueError(f"{path}: not {what} ({_why_refused(path)})") from None
+
+
+def _why_refused(path: Path | str) -> str:
+    """What in a file is not read, as far as that can be told without reading it."""
+    try:
+        names = require("torch.serialization").get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # as above
+        names = []
+    if not names:
+        return "no file of torch's, or more than tensors"
+    return f"more than tensors: {', '.join(sorted(names))}"
 
 
 def _check_sums(path: Path | str) -> None:

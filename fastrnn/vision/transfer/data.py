@@ -3,7 +3,7 @@
 import hashlib
 import json
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -230,10 +230,11 @@ def read_folders(folder: Path, progress: Progress = iter) -> tuple[Pictures, Pic
     return tuple(pictures_of(part, listed.classes, seen, folder) for part in parts)
 
 
-def in_both(train: Pictures, val: Pictures) -> list[int]:
-    """Which of val's pictures are in train, too: the same file, or the same pixels in another."""
-    keys, pixels = {*train.keys}, {*train.pixels}
-    pairs = enumerate(zip(val.keys, val.pixels, strict=True))
+def seen_before(pictures: Pictures, keys: Collection[str], pixels: Collection[str]) -> list[int]:
+    """Which pictures are among others of which the sha256 are these: the same file, or the same
+    pixels in another."""
+    keys, pixels = {*keys}, {*pixels}
+    pairs = enumerate(zip(pictures.keys, pictures.pixels, strict=True))
     return [i for i, (key, pixel) in pairs if key in keys or pixel in pixels]
 
 

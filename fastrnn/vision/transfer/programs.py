@@ -6,6 +6,7 @@ model.safetensors        the trained network's state dict
 metrics.json             figures of the training and of every evaluation
 report.html              all that in a page, of what report.json keeps
 predictions.csv          what it says of every picture validated; of evaluations with their names
+pictures.csv             what was trained and validated on
 checkpoint-MODE.pt       of freeze, finetune, or staged's both, to resume
 """
 
@@ -24,7 +25,7 @@ from fastrnn.optional import require
 from fastrnn.settings import OBJECT, TEXT, check, decisive, integer, listed
 from fastrnn.vision import backbones, weights
 from fastrnn.vision.images import NAMED, left_out, some
-from fastrnn.vision.transfer import data, features, modes
+from fastrnn.vision.transfer import data, features, inventory, modes
 from fastrnn.vision.transfer.data import Pictures
 from fastrnn.vision.transfer.networks import new_network
 from fastrnn.vision.transfer.plots import plot_predictions
@@ -36,7 +37,7 @@ from fastrnn.vision.transfer.training import Training, device_of
 if TYPE_CHECKING:
     import torch
 
-MODEL = "model.safetensors"
+MODEL, PICTURES = "model.safetensors", "pictures.csv"
 # In metrics.json beside the evaluations, which have the names of their folders.
 RESERVED = ("training", "pretrain")
 OWN = "val"  # what training has validated on
@@ -120,12 +121,7 @@ class Job:
                 f"no folder val: {len(self.val.paths)} of "
                 f"{len(self.val.paths) + len(self.train.paths)} pictures are set aside to validate"
             )
-        if both := data.in_both(self.train, self.val):
-            names = self.val.names()
-            self.note(
-                f"{len(both)} of {len(names)} pictures to validate are also trained on, so figures "
-                f"are too good: {some([names[i] for i in both], len(both))}"
-            )
+        _tell_trained_on(self.val, self.train.keys, self.train.pixels, self.note)
         _tell_absent(self.val, self.note)
 
     def _check_size(self) -> None:
@@ -150,7 +146,7 @@ class Job:
         )
 
     def write_settings(self) -> None:
-        """Write run.json, before training."""
+        """Write run.json, and which pictures there are, before training."""
         source = {
             "folder": str(self.base),
             "train": len(self.train.paths),
@@ -160,6 +156,7 @@ class Job:
         content = {"settings": self.settings, "classes": self.train.classes, "data": source}
         content["begun"] = {"epochs": self.first_epochs}
         runs.write(self.folder, "transfer", content)
+        inventory.write(self.folder / PICTURES, self.train, self.val)
 
     def run(self, on_iteration: Callable[[Training], None] | None = None) -> None:
         """Train to the end. Raises KeyboardInterrupt after a checkpoint on Ctrl-C."""
@@ -365,13 +362,14 @@ def evaluate(
     runs.check_name(folder, name, RESERVED, OWN)
     found, others, is_own = _to_evaluate(pictures, classes, settings, Path(source["folder"]))
     with runs.looked_at(folder):
-        run, head = _load(folder, device)
+        trained, (run, head) = inventory.read(folder / PICTURES), _load(folder, device)
         counts = dict.fromkeys((path for path, _ in found), run.views)
         known, seen = _read_features(run, head, counts, bar)
         data.check_readable(found, seen, skip_unreadable, note)
         read = data.pictures_of(found, classes, seen, pictures)
         if others:
             note(left_out(others, pictures))
+        _tell_trained_on(read, *trained, note)
         _tell_absent(read, note)
         report, proba = _report(run, head, read, known, bar)
         if name is None:
@@ -454,6 +452,15 @@ def _report(
     # Of a linear layer the mean of scores is the score of the mean.
     proba = features.head_probabilities(head, rows.mean(dim=0), BATCH, run.device)
     return classifier_report(labels[0].numpy(), proba, pictures.classes), proba
+
+
+def _tell_trained_on(pictures: Pictures, keys, pixels, note: Note) -> None:
+    if both := data.seen_before(pictures, keys, pixels):
+        names = pictures.names()
+        note(
+            f"{len(both)} of {len(names)} pictures to validate are also trained on, so figures "
+            f"are too good: {some([names[i] for i in both[:NAMED]], len(both))}"
+        )
 
 
 def _tell_absent(pictures: Pictures, note: Note) -> None:
