@@ -64,6 +64,7 @@ def _ratios(cells: dict[str, list[Row]]):
             axis.set_ylim(shapes - 0.45, -0.55)
             axis.grid(axis="x", alpha=0.3)
             axis.set_axisbelow(True)
+            axis.set_ylabel("(N,T,D,H)" if column == 0 else "", fontsize=8)
     figure.legend(handles=_keys(grid[0, 0]), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 

@@ -26,6 +26,7 @@ def setup(app):
     app.add_html_math_renderer("mathml", (_inline, _leave), (_display, _leave))
     app.connect("autodoc-process-docstring", docstring)
     app.connect("sphinx-click-process-description", help_text)
+    app.connect("html-page-context", finished)
     app.connect("env-check-consistency", every_public_name_is_documented)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -98,6 +99,20 @@ def help_text(app, ctx, lines):
     lines[:] = marked
 
 
+# ---- pages ---------------------------------------------------------------------------------------
+
+
+PICTURE = re.compile(r'<img [^>]*src="([^"]*_images/[^"]*(?<!_thumb)\.png)"[^>]*>')
+
+
+def finished(app, page, template, context, doctree):
+    """A picture is a link to itself, so that a telephone can enlarge it. A table's corner without a
+    name is no heading, which a screen reader would announce. A part of a source ends with code."""
+    body = context.get("body", "").replace('<th class="head"><p></p></th>', "<td></td>")
+    body = re.sub(r"\n+</pre>", "\n</pre>", body)
+    context["body"] = PICTURE.sub(r'<a href="\1">\g<0></a>', body)
+
+
 # ---- tutorials -----------------------------------------------------------------------------------
 
 
@@ -115,12 +130,13 @@ def pictures(block, block_vars, gallery_conf):
     """sphinx-gallery's scraper: what a script has drawn into its folder."""
     from sphinx_gallery.scrapers import figure_rst
 
+    title = block_vars["example_globals"]["__doc__"].partition("\n")[0]
     taken = []
     for drawn in sorted(DRAWN.glob("*.png")):
         path = next(block_vars["image_path_iterator"])
         shutil.move(drawn, path)
         taken.append(path)
-    return figure_rst(taken, gallery_conf["src_dir"])
+    return figure_rst(taken, gallery_conf["src_dir"], title)
 
 
 # ---- the reference -------------------------------------------------------------------------------

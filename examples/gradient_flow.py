@@ -50,12 +50,13 @@ def main(folder="."):
         axes.set_prop_cycle(color=["b", "g", "r"])
         axes.semilogy(TIMES, rest, "-", TIMES, driven, "--")
         axes.legend(RADII, title=f"{cell}, bias {bias}:\nspectral radius")
+        axes.set(xlabel="T", ylabel="norm")
         print(f"{cell}, bias {bias}: a step at rest", ((rest[-1] / rest[-21]) ** 0.05).round(3))
     for max_norm, color in (np.inf, "C3"), (1, "C0"):
         losses = np.transpose([[*descend(1.25 * w, x, max_norm)] for w in W])
         below.semilogy(losses, color, lw=0.8)
         print(f"{np.sum(losses[-1] < 0.01)} of 10 rnns learn with gradient norms up to {max_norm}")
-    below.set(title="losses, unclipped (red) and clipped (blue)")
+    below.set(xlabel="update", ylabel="loss: unclipped (red), clipped (blue)")
     fastrnn.figures.save(below.figure, f"{folder}/gradient_flow.png")
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -52,6 +53,26 @@ def _check_options(update_rule, averaging, counts, rates):
             raise ValueError(f"{name}: expected a number above 0, got {value}")
     if not 0 <= averaging < 1:
         raise ValueError(f"averaging: expected a number in [0, 1), got {averaging}")
+
+
+class SolverOptions(TypedDict, total=False):
+    """A Solver's parameters that its subclasses hand on, for type checkers."""
+
+    update_rule: str
+    optim_config: dict[str, float] | None
+    lr_decay: float
+    num_epochs: int
+    batch_size: int
+    clip_norm: float | None
+    patience: int | None
+    averaging: float
+    seed: int
+    print_every: int
+    verbose: bool
+    checkpoint: Path | str | None
+    checkpoint_every: int
+    on_iteration: Callable[["Solver"], None] | None
+    identity: str
 
 
 class Solver(Loop):
@@ -249,8 +270,11 @@ class Solver(Loop):
         """Continue from the checkpoint in a folder (None: its own) as if never interrupted.
 
         Raises FileNotFoundError where there is none, ValueError where it is damaged, or of another
-        format, model, data set or batch size; then nothing has changed.
+        format, model, data set or batch size, or where no folder is given and there is no
+        checkpoint; then nothing has changed.
         """
+        if not (folder or self.checkpoint):
+            raise ValueError("folder: expected one, as the solver has no checkpoint, got None")
         folder = Path(folder or self.checkpoint)
         path = folder / CHECKPOINT
         state = storage.read_json(path)

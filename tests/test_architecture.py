@@ -59,7 +59,7 @@ BELOW = {
         *("backends", "captioning", "cells", "figures", "layers", "nn", "optim", "optional"),
         *("options", "storage", "text", "torch", "weights"),
     },
-    "torch": {"backends", "cells", "layers", "nn", "options", "weights"},
+    "torch": {"backends", "cells", "layers", "nn", "optional", "options", "weights"},
     "cli": {
         *("backends", "benchmarks", "captioning", "layers", "metrics", "optional", "printing"),
         *("report", "settings", "storage", "text", "training", "vision"),
@@ -99,6 +99,7 @@ OPTIONAL = {
         "metrics.py",
         "benchmarks/peers/*sklearn.py",
     },
+    "typing_extensions": {"captioning/training.py", "text/training.py"},  # for type checkers alone
 }
 SCREEN = 50  # lines of a function without its docstring
 # The specification of all cells, options and layouts is one walk back through time.

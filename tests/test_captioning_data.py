@@ -421,7 +421,7 @@ def test_splits_of_the_file_must_not_be_empty(photos):
     ("options", "message"),
     [
         ({"val": 12}, "val: expected 1 to 11 of 12 pictures, got 12"),
-        ({"val": 0.001}, "val: expected 1 to 11"),
+        ({"val": 0.001}, "val: expected 1 to 11 of 12 pictures, got 0.001 of them, 0"),
         ({"pca": -1}, "pca: expected an integer of at least 0, got -1"),
         ({"backbone": "resnet1"}, "backbone: expected one of"),
         ({"backbone": "resnet18", "weights": "missing.pth"}, "missing.pth: no such file"),

@@ -791,7 +791,7 @@ def test_cache_that_does_not_fit_is_refused(name, field, value, text, backend, r
 @pytest.mark.parametrize(
     ("name", "field", "value", "text"),
     [
-        ("rnn", "hT", None, "hT: expected float64 like x, got object"),
+        ("rnn", "hT", None, "hT: expected an array, got None"),
         ("lstm", "c", np.ones((2, 3, 5), "f"), "c: expected float64 like x, got float32"),
         ("gru", "lengths", [0.0, 1.0], "lengths: expected an integer dtype, got float64"),
         ("gru", "reset_after", 1, "reset_after: expected a bool, got 1"),

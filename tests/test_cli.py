@@ -116,6 +116,24 @@ def test_sample_captions_a_folder(capsys, trained, tmp_path):
     assert draws[0] == draws[1] != draws[2]
 
 
+def test_sample_captions_one_picture(capfd, trained, data, tmp_path):
+    picture, gallery = min((data / "images").iterdir()), tmp_path / "gallery.png"
+    arguments = ["caption", "sample", trained, "--out", "-", "--images"]
+    code, said, _ = call(capfd, *arguments, picture, "--gallery", gallery)
+    assert code == 0 and gallery.is_file()
+    [row] = csv.DictReader(said.splitlines())
+    _, all_said, _ = call(capfd, *arguments, data / "images")
+    assert row in [*csv.DictReader(all_said.splitlines())] and row["image"] == picture.name
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    for path, message in (
+        (broken, "none of 1 pictures could be read (not a readable picture"),
+        (tmp_path / "missing.jpg", "no such file or folder"),
+    ):
+        code, _, err = call(capfd, *arguments, path)
+        assert code == 1 and f"fastrnn: {path}: {message}" in err
+
+
 @pytest.mark.parametrize("out", ["-", "/dev/stdout"])
 def test_sample_writes_to_standard_output_and_says_the_rest_elsewhere(
     capfd, trained, data, tmp_path, monkeypatch, out
@@ -230,7 +248,10 @@ def test_wrong_usage_exits_with_2(capsys, args):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["caption", "train", "nodata"], "nodata/coco2014_vocab.json: No such file or directory"),
+        (
+            ["caption", "train", "nodata"],
+            "nodata: not a data set (no coco2014_vocab.json; caption prepare writes it)",
+        ),
         (["caption", "evaluate", "norun"], "norun: not a run of caption train (no run.json)"),
         (["caption", "train", "--resume", "--out", "norun"], "norun: not a run"),
         (
@@ -406,3 +427,10 @@ def test_missing_package_names_the_extra(tmp_path, data, package, args, extra):
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert f'pip install "fastrnn[{extra}]"' in done.stderr
+
+
+def test_modules_of_torch_name_the_extra():
+    code = "import sys; sys.modules['torch'] = None; import fastrnn.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    message = "ModuleNotFoundError: this needs torch, which is not installed: pip install "
+    assert done.stderr.splitlines()[-1] == f'{message}"fastrnn[vision]" or "fastrnn[torch]"'

@@ -184,6 +184,7 @@ def test_layers_are_chosen_by_name(suffix, folder):
     with pytest.raises(ValueError) as error:
         nn.load(path)
     expected = f"layer: expected one or several of {names}, got None, and they are not one stack"
+    expected += ", of one kind and size"
     assert str(error.value) == f"{path}: {expected}"
     stack = nn.load(path, layer=names)
     for k, name in enumerate(names):

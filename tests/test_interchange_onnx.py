@@ -416,7 +416,7 @@ REFUSED_MODELS = {
             .attribute[0]
             .CopyFrom(helper.make_attribute("direction", "forward"))
         ),
-        "node: expected one or several .*, which are of different kinds",
+        "node: expected one or several .*, which are of different kinds or sizes",
     ),
     "weights_that_are_no_constants": (
         {"node": "low"},

@@ -362,11 +362,15 @@ def test_parametrized_weights_are_refused():
 
 
 def test_files_of_what_runs_code_are_refused(tmp_path):
-    path = tmp_path / "model.pt"
-    torch.save(theirs_of("gru"), path)
-    with pytest.raises(ValueError, match=f"^{path}: not a file of torch.save .cannot be read") as e:
-        nn.load(path)
-    assert "\n" not in str(e.value)
+    whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
+    torch.save(theirs_of("gru"), whole)
+    broken.write_bytes(b"\x80\x02no pickle")
+    advice = "; save the state_dict() of the module)"
+    for path, found in ((whole, ": torch.nn.modules.rnn.GRU"), (broken, "")):
+        with pytest.raises(ValueError) as error:
+            nn.load(path)
+        expected = f"{path}: not a file of PyTorch's weights (more than tensors{found}{advice}"
+        assert str(error.value) == expected
 
 
 @pytest.mark.parametrize(

@@ -319,7 +319,7 @@ def test_what_no_module_can_be_is_refused(arguments, error, message):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"x": np.zeros((N, T))}, TypeError, "x: expected float32, got float64"),
+        ({"x": np.zeros((N, T))}, TypeError, "x: expected float32 like the weights, got float64"),
         (
             {"x": np.zeros((N, T), np.float32)},
             ValueError,

@@ -451,7 +451,7 @@ REFUSED = {
     "state shape": ({"state": lambda a: a[1:]}, ValueError, "config: expected "),
     "state dtype": ({"state": lambda a: a.astype(int)}, ValueError, "config: expected "),
     "state list": ({"state": lambda a: [1, 2]}, ValueError, "config: expected "),
-    "state None": ({"state": lambda a: None}, ValueError, "config: expected "),
+    "state None": ({"state": lambda a: None}, TypeError, ": expected an array, got None"),
 }
 
 

@@ -1,17 +1,21 @@
 """The tables of settings: what follows from a line of theirs, and what files of earlier versions
 mean."""
 
+import inspect
 import re
+from typing import get_args
 
 import click
 import pytest
 from util import call
 
 from fastrnn import settings
+from fastrnn.captioning import CaptioningRNN
 from fastrnn.captioning import settings as captioning
 from fastrnn.cli import caption, classify, style, transfer
 from fastrnn.cli.options import Command, options_of
 from fastrnn.settings import REQUIRED, SHARE, SWITCH, Setting, completed, integer, one_of
+from fastrnn.solver import Solver, SolverOptions
 from fastrnn.text import settings as text
 from fastrnn.text.estimator import TextClassifier
 from fastrnn.vision.style import settings as painting
@@ -125,13 +129,42 @@ def test_settings_since_the_first_version_say_what_they_were_before(program):
         assert required == first
 
 
+def values_of(kind):
+    """Types of its values, as annotations have them."""
+    return {kind.values} if isinstance(kind.values, type) else {*map(type, kind.values)}
+
+
 def test_every_setting_of_texts_is_a_parameter():
     own = {"early_stopping", "validation_fraction", "random_state"}
-    assert set(TextClassifier().get_params()) == {*text.SETTINGS} - {"seed"} | own
+    model, *others = (name for name in text.SETTINGS if name != "seed")
+    parameters = {**inspect.signature(TextClassifier).parameters}
+    assert parameters.pop(model).default == text.SETTINGS[model].default
+    assert [name for name in parameters if name not in own] == others
+    for name in others:
+        assert parameters[name].default is None
+        types = values_of(text.SETTINGS[name].kind) | {type(None)}
+        assert types <= {*get_args(parameters[name].annotation)}, name
     for name in TextClassifier().get_params():
         assert re.search(rf" {name},? ", TextClassifier.__doc__), name
     with pytest.raises(TypeError, match="unexpected keyword argument 'seed'"):
         TextClassifier(seed=1)
+
+
+def test_every_setting_of_a_captioner_is_a_parameter():
+    """All are off, or as they were before there was a setting."""
+    parameters = inspect.signature(CaptioningRNN).parameters
+    own = [*parameters][: [*parameters].index("dropout")]
+    assert [*parameters] == [*own, *captioning.OF_MODEL, "backend", "seed", "params"]
+    for name, setting in captioning.OF_MODEL.items():
+        assert parameters[name].default == (0 if name == "dropout" else setting.earlier)
+        assert {parameters[name].annotation} == values_of(setting.kind)
+        assert CaptioningRNN.__annotations__[name] == parameters[name].annotation
+
+
+def test_options_of_a_solver_are_its_parameters():
+    parameters = inspect.signature(Solver).parameters.values()
+    keywords = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert keywords == SolverOptions.__annotations__
 
 
 @pytest.mark.parametrize("program", ["caption", "classify", "transfer"])

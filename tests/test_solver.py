@@ -267,6 +267,11 @@ def test_restore_refuses_broken_files(tmp_path):
         solver.restore()
 
 
+def test_restore_wants_a_folder_where_the_solver_has_none():
+    with pytest.raises(ValueError, match="^folder: expected one, as the solver has no checkpoint"):
+        LeastSquares().restore()
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.0, np.nan])
 def test_solver_refuses_averaging_out_of_range(value):
     with pytest.raises(ValueError, match=r"averaging: expected a number in \[0, 1\), got"):

@@ -268,8 +268,9 @@ def test_unknown_isa_in_the_environment_is_refused():
     assert last_line(errors) == f"ValueError: {expected}"
 
 
-def test_unknown_backend_in_the_environment_is_refused():
-    _, errors = python(CALL, FASTRNN_BACKEND="torch")
+@pytest.mark.parametrize("code", [CALL, CONFIG], ids=["call", "config"])
+def test_unknown_backend_in_the_environment_is_refused(code):
+    _, errors = python(code, FASTRNN_BACKEND="torch")
     assert last_line(errors).startswith("ValueError: ")
     assert last_line(errors).endswith("""expected "numpy" or "cython", got 'torch'""")
 

@@ -22,7 +22,7 @@ from fastrnn.captioning import (
     sample_coco_minibatch,
 )
 from fastrnn.cells import GRUCache, LSTMCache, RNNCache
-from fastrnn.text import TextModel, load_vectors, read_labelled, read_lines
+from fastrnn.text import TextClassifier, TextModel, load_vectors, read_labelled, read_lines
 
 Array = np.ndarray
 
@@ -109,7 +109,10 @@ def programs(folder: Path) -> None:
     data = load_coco_data(folder)
     _, features, _ = sample_coco_minibatch(data, 10)
     model = CaptioningRNN({"<NULL>": 0}, input_dim=3, cell_type="gru")
+    assert_type(model.dropout, float)
+    CaptioningRNN({"<NULL>": 0}, zonout=0.1)  # type: ignore[call-arg]
     CaptioningSolver(model, data, num_epochs=1).train()
+    CaptioningSolver(model, data, num_epoch=1)  # type: ignore[call-arg]
     decoded = decode_captions(model.sample(features, beam_size=3), data["idx_to_word"])
     assert_type(
         corpus_bleu([[["a"]]], [decoded] if isinstance(decoded, str) else decoded), dict[str, float]
@@ -119,3 +122,7 @@ def programs(folder: Path) -> None:
     texts, *_ = read_labelled(folder / "train.txt")
     load_vectors(folder / "glove.txt", ["a"])
     assert_type(TextModel.load(folder).predict_proba(texts), Array)
+    classifier = TextClassifier("gru", hidden_dim=16, class_weight={"a": 2.0}, random_state=0)
+    assert_type(classifier.fit(texts, [0, 1]).predict(texts), Array)
+    TextClassifier(hidden_dim=16, hiden_dim=16)  # type: ignore[call-arg]
+    TextClassifier(hidden_dim="16")  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 /* The plots of learn/plots.md: lines in SVG, drawn anew when a slider moves. */
 (() => {
   "use strict";
-  const WIDTH = 640, HEIGHT = 300, LEFT = 60, BOTTOM = 40, TOP = 12, RIGHT = 12;
+  const WIDTH = 640, HEIGHT = 300, LEFT = 64, BOTTOM = 46, TOP = 12, RIGHT = 12;
   const COLORS = ["var(--pst-color-primary)", "var(--pst-color-danger)", "var(--pst-color-success)"];
   const DASHES = ["", "7 4", "2 4"];
   const sigmoid = (a) => 1 / (1 + Math.exp(-a));
@@ -50,12 +50,12 @@
     for (let t = 0; t <= last; t += last / 5)
       svg.append(element("text", { x: x(t), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, Math.round(t)));
     svg.append(element("text", { x: WIDTH / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "step"));
-    svg.append(element("text", { x: LEFT + 4, y: TOP + 4 }, label));
+    svg.append(element("text", { x: LEFT + 4, y: TOP + 20 }, label));
     Object.entries(lines).forEach(([name, values], n) => {
       const points = values.map((value, t) => `${x(t).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
       const style = { stroke: COLORS[n], "stroke-dasharray": DASHES[n] };
       svg.append(element("polyline", { points, fill: "none", "stroke-width": 2.5, ...style }));
-      const at = TOP + 16 + 20 * n, from = WIDTH - 210;
+      const at = TOP + 20 + 22 * n, from = WIDTH - 236;
       svg.append(element("line", { x1: from, x2: from + 30, y1: at - 4, y2: at - 4, "stroke-width": 2.5, ...style }));
       svg.append(element("text", { x: from + 38, y: at }, name));
     });

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -121,7 +121,12 @@ def release_memory() -> int:
 
 
 def show_config() -> dict[str, object]:
-    """Print and return what runs: backend, instruction set and those there are, threads."""
+    """Print and return what runs: backend, instruction set and those there are, threads.
+
+    Raises ValueError for a backend or an instruction set of the environment that there is not.
+    """
+    with suppress(ImportError):
+        get_backend()
     config: dict[str, object] = {"backend": current_backend()}
     try:
         kernels = get_backend("cython")._kernels

@@ -12,7 +12,7 @@ a caption: its text, of which the indices are what the vocabulary has.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
@@ -146,6 +146,10 @@ def load_coco_data(
     Raises FileNotFoundError or ValueError that names the file that is missing or does not fit.
     """
     base = Path(base_dir)
+    if not (base / VOCABULARY).exists():
+        raise FileNotFoundError(
+            f"{base}: not a data set (no {VOCABULARY}; caption prepare writes it)"
+        )
     data: dict[str, Any] = _read_vocabulary(base / VOCABULARY)
     path = base / CAPTIONS
     with reading(path, "an HDF5 file"), _open(path) as file:
@@ -207,7 +211,7 @@ def _draw(images: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     return order[np.argsort(turns[order], kind="stable")][:n]
 
 
-def _check_split(data: dict[str, object], split: str, features: Path) -> None:
+def _check_split(data: Mapping[str, Any], split: str, features: Path) -> None:
     urls, images = len(data[f"{split}_urls"]), len(data[f"{split}_features"])
     if urls != images:
         raise ValueError(f"{split}_urls: expected {images} lines to go with {features}, got {urls}")
@@ -231,7 +235,7 @@ def _check_split(data: dict[str, object], split: str, features: Path) -> None:
             )
 
 
-def check_split(data: dict[str, object], split: str) -> None:
+def check_split(data: Mapping[str, Any], split: str) -> None:
     """Raise ValueError unless a data set has a split."""
     there = [name for name in (*SPLITS, TEST) if f"{name}_captions" in data]
     if split not in there:
@@ -239,7 +243,7 @@ def check_split(data: dict[str, object], split: str) -> None:
 
 
 def sample_coco_minibatch(
-    data: dict[str, object],
+    data: Mapping[str, Any],
     batch_size: int = 100,
     split: str = "train",
     *,

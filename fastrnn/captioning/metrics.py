@@ -7,9 +7,10 @@ References are, for each picture, its captions as lists of words; samples, a dec
 import math
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from sys import intern
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from fastrnn.captioning.data import SPLITS, sample_coco_minibatch
 from fastrnn.captioning.model import CaptioningRNN
 from fastrnn.captioning.vocabulary import END, START, UNK, decode_captions, tokenize
 from fastrnn.optional import require
+
+References = Sequence[Sequence[Sequence[str]]]
 
 # An unknown word is no word: it matches nothing, not even an unknown word of a reference.
 _UNMATCHED = object()
@@ -48,7 +51,7 @@ def BLEU_score(gt_caption: str, sample_caption: str) -> float:
 
 def evaluate_model(
     model: CaptioningRNN,
-    data: dict[str, object],
+    data: Mapping[str, Any],
     batch_size: int = 1000,
     *,
     seed: int = 0,
@@ -71,7 +74,7 @@ def evaluate_model(
     return scores
 
 
-def references_by_image(data: dict[str, object], split: str) -> dict[int, list[list[str]]]:
+def references_by_image(data: Mapping[str, Any], split: str) -> dict[int, list[list[str]]]:
     """All captions of every picture of a split, as lists of words: image index to references. They
     are as they were written where the data set has that, else without the words it does not
     know."""
@@ -109,7 +112,7 @@ def _hypotheses(references: Sequence, samples: Sequence[str]) -> list[list]:
     return [[_UNMATCHED if word == UNK else word for word in words_of(s)] for s in samples]
 
 
-def corpus_bleu(references: list[list[list[str]]], samples: list[str]) -> dict[str, float]:
+def corpus_bleu(references: References, samples: Sequence[str]) -> dict[str, float]:
     """BLEU-1 to BLEU-4 of a corpus, all references of a picture counting (Papineni et al. 2002).
 
     Inputs: references, for each picture its captions as lists of words; samples, its decoded
@@ -128,7 +131,7 @@ def corpus_bleu(references: list[list[list[str]]], samples: list[str]) -> dict[s
     return {f"bleu{n}": float(s) if s > 1e-9 else 0.0 for n, s in enumerate(scores, 1)}
 
 
-def rouge_l(references: list[list[list[str]]], samples: list[str], beta: float = 1.2) -> np.ndarray:
+def rouge_l(references: References, samples: Sequence[str], beta: float = 1.2) -> np.ndarray:
     """ROUGE-L of every picture (Lin 2004): the F-measure, with recall beta times as important, of
     the longest common subsequence; of several references the highest recall and the highest
     precision, as COCO's evaluation has it.
@@ -159,7 +162,7 @@ def _common(one: list, other: list) -> int:
     return row[-1]
 
 
-def cider_d(references: list[list[list[str]]], samples: list[str], sigma: float = 6) -> np.ndarray:
+def cider_d(references: References, samples: Sequence[str], sigma: float = 6) -> np.ndarray:
     """CIDEr-D of every picture (Vedantam et al. 2015): ten times the cosine of n-grams weighted by
     how few of the pictures have them, clipped, averaged over n = 1 to 4 and the references, less
     where lengths differ (sigma).
@@ -204,7 +207,7 @@ def ngrams(words: Sequence) -> Counter:
     return Counter(tuple(words[i : i + n]) for n in range(1, 5) for i in range(len(words) - n + 1))
 
 
-def meteor(references: list[list[list[str]]], samples: list[str]) -> np.ndarray:
+def meteor(references: References, samples: Sequence[str]) -> np.ndarray:
     """METEOR of every picture (Banerjee and Lavie 2005), nltk's, with synonyms from WordNet.
 
     Inputs: as corpus_bleu's. Returns: (len(samples),), each in [0, 1]. Raises ValueError as there,
@@ -226,7 +229,7 @@ def meteor(references: list[list[list[str]]], samples: list[str]) -> np.ndarray:
     return np.array([*scores])
 
 
-def diversity(samples: list[str], training: Iterable[Sequence[str]] | None = None) -> dict:
+def diversity(samples: Sequence[str], training: Iterable[Sequence[str]] | None = None) -> dict:
     """How much a captioner has to say: "words", how many different ones; "distinct1" and
     "distinct2", the share of different words and pairs of words among all (Li et al. 2016);
     "novel", the share of captions that none of the training's are, as lists of words."""

@@ -100,6 +100,17 @@ class CaptioningRNN(Captioner):
     Raises ValueError for a parameter out of range.
     """
 
+    dropout: float
+    zoneout: float
+    recurrent_dropout: float
+    feature_dropout: float
+    label_smoothing: float
+    tied: bool
+    decoder: str
+    attention: str
+    attention_dim: int
+    attention_penalty: float
+
     def __init__(
         self,
         word_to_idx: Mapping[str, int],
@@ -110,13 +121,22 @@ class CaptioningRNN(Captioner):
         dtype: type = np.float32,
         *,
         dropout: float = 0.0,
+        zoneout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        tied: bool = False,
+        decoder: str = "plain",
+        attention: str = "additive",
+        attention_dim: int = 128,
+        attention_penalty: float = 0.0,
         backend: str | None = None,
         seed: int | None = None,
         params: dict[str, np.ndarray] | None = None,
-        **options: object,
     ) -> None:
+        given = dict(locals())
         check({"cell_type": cell_type}, {"cell_type": one_of(*single.CELLS)})
-        options = recorded(plain({"dropout": dropout, **options}), OF_MODEL)
+        options = recorded(plain({name: given[name] for name in OF_MODEL}), OF_MODEL)
         single.form(cell_type, options["zoneout"], options["recurrent_dropout"])  # or refuses
         super().__init__(word_to_idx)
         vars(self).update(options)

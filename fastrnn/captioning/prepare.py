@@ -204,7 +204,8 @@ def split_randomly(names: Sequence[str], val: float, seed: int) -> dict[str, str
     """name to "train" or "val". Raises ValueError where one of the two would be empty."""
     n = round(val * len(names)) if val < 1 else int(val)
     if not 0 < n < len(names):
-        raise ValueError(f"val: expected 1 to {len(names) - 1} of {len(names)} pictures, got {n}")
+        got = f"{val} of them, {n}" if val < 1 else n
+        raise ValueError(f"val: expected 1 to {len(names) - 1} of {len(names)} pictures, got {got}")
     order = np.random.default_rng(seed).permutation(len(names))
     return {names[i]: "val" if rank < n else "train" for rank, i in enumerate(order)}
 

@@ -383,13 +383,13 @@ def caption_images(
     note: Callable[[str], object] = lambda _: None,
     **options,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Captions of the picture files in a folder and in those within, by a run, or several together;
-    consensus and reminders as evaluate's, other options go to sample; note gets a line on other
-    files.
+    """Captions of the picture files in a folder and in those within, or of one file, by a run, or
+    several together; consensus and reminders as evaluate's, other options go to sample; note gets a
+    line on other files.
 
     Returns: picture to caption, picture that could not be read to reason. Raises ValueError where
     the run does not know how its features were made, they are not as wide as its own, or no picture
-    could be read.
+    could be read, OSError where there is none.
     """
     run, captioner = _together(folders, backend)
     if not {"backbone", "weights"} <= run.source.keys():
@@ -401,9 +401,8 @@ def caption_images(
         training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
         captioner, choice = _asking(run, captioner, home, training, consensus, reminders)
         options |= choice
-    (found, other), reduction = find_images(images), run.reduction
-    if other:
-        note(left_out(other, images))
+    found, base = _pictures(images, note)
+    reduction = run.reduction
     weights = weights or run.source["weights"]
     columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])
     network = views.grid_network if run.model.decoder == "attention" else None
@@ -415,10 +414,11 @@ def caption_images(
         progress=progress,
         view=run.source.get("view", "centre"),
         network=network,
-        base=images,
+        base=base,
     )
     if not got.names:
-        raise ValueError(f"{images}: none of {len(found)} pictures could be read")
+        why = next(iter(got.unreadable.values()))
+        raise ValueError(f"{images}: none of {len(found)} pictures could be read ({why})")
     rows = got.features
     if reduction is not None:
         rows = prepare.apply_pca(rows, *reduction)
@@ -427,8 +427,21 @@ def caption_images(
     return dict(zip(got.names, said, strict=True)), got.unreadable
 
 
-def draw_gallery(path: Path, folder: Path, captions: dict[str, str]) -> None:
-    """A PNG of random pictures of a folder with their captions."""
+def _pictures(place: Path, note: Callable[[str], object]) -> tuple[list[Path], Path]:
+    """A picture file, or those of a folder, and the folder from which their names are paths."""
+    if not place.exists():
+        raise FileNotFoundError(f"{place}: no such file or folder")
+    if not place.is_dir():
+        return [place], place.parent
+    found, other = find_images(place)
+    if other:
+        note(left_out(other, place))
+    return found, place
+
+
+def draw_gallery(path: Path, place: Path, captions: dict[str, str]) -> None:
+    """A PNG of random pictures of a folder, or of one, with their captions."""
+    folder = place if place.is_dir() else place.parent
     order = np.random.default_rng(0).permutation(len(captions))[: GALLERY_RANDOM + GALLERY_ENDS]
     names = [[*captions][i] for i in sorted(order)]
     pictures = [np.asarray(open_rgb(folder / name)) for name in names]

@@ -1,6 +1,8 @@
 """CaptioningSolver: the Solver's loss and validation for captions."""
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -8,7 +10,10 @@ from fastrnn.captioning.metrics import corpus_bleu, references_by_image
 from fastrnn.captioning.model import CaptioningRNN
 from fastrnn.captioning.vocabulary import decode_captions
 from fastrnn.layers import checks
-from fastrnn.solver import Solver
+from fastrnn.solver import Solver, SolverOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 VALIDATION_IMAGES = 1000
 
@@ -28,11 +33,11 @@ class CaptioningSolver(Solver):
     def __init__(
         self,
         model: CaptioningRNN,
-        data: dict[str, object],
+        data: Mapping[str, Any],
         *,
         val_every: int = 0,
         scheduled_sampling: float = 0.0,
-        **options,
+        **options: "Unpack[SolverOptions]",
     ) -> None:
         D, expected = data["train_features"].shape[-1], model.params["W_proj"].shape[0]
         if expected != D:
@@ -85,7 +90,7 @@ class CaptioningSolver(Solver):
 
 def generated_bleu(
     model: CaptioningRNN,
-    data: dict[str, object],
+    data: Mapping[str, Any],
     split: str = "val",
     max_images: int = VALIDATION_IMAGES,
     references: dict[int, list[list[str]]] | None = None,

@@ -270,7 +270,13 @@ def evaluate(run, data, beam, split, name, backend, others, unk, opens, **option
 
 @command.command("sample")
 @click.argument("run", type=FOLDER)
-@click.option("--images", type=FOLDER, required=True, help="Folder of pictures.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIRECTORY",
+    required=True,
+    help="A picture, or a folder of pictures.",
+)
 @click.option(
     "--out", type=OUTPUT, required=True, help="CSV to write: image,caption; -: to stdout."
 )
@@ -291,13 +297,14 @@ def evaluate(run, data, beam, split, name, backend, others, unk, opens, **option
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @BACKEND
 def sample(run, images, out, weights, gallery, backend, unk, beam, others, **options) -> None:
-    """Captions for a folder of pictures, and for those in folders within.
+    """Captions for a picture, or those of a folder and of folders within.
 
     The run remembers its backbone and weights. Pictures that cannot be read are named and left out.
 
     \b
     Examples:
       fastrnn caption sample run --images new --out new.csv
+      fastrnn caption sample run --images photo.jpg --out -
       fastrnn caption sample run --images new --out new.csv --temperature 0.7 --top-p 0.9
     """
     check_output(out)

@@ -47,11 +47,13 @@ def signature(**shapes: str) -> Signature:
 def array(name: str, a: object, empty: type | None = None) -> np.ndarray:
     """As an ndarray; of an empty list in that dtype, if any: it has none of its own.
 
-    Raises TypeError for a masked array, whose mask would be lost, ValueError for lists of different
-    lengths.
+    Raises TypeError for None and for a masked array, whose mask would be lost, ValueError for lists
+    of different lengths.
     """
     if type(a) is np.ndarray:
         return a
+    if a is None:
+        raise TypeError(f"{name}: expected an array, got None")
     if _is_masked(a):
         raise TypeError(f"{name}: expected an array without a mask, which would be lost")
     try:
@@ -82,13 +84,15 @@ def arrays(
     """
     if expected.plain is not None and expected.plain(given):
         return given
-    result = list(map(array, expected.names, given))
+    result = [
+        None if a is None and optional else array(name, a)
+        for name, a, optional in zip(expected.names, given, expected.optional, strict=True)
+    ]
     dtype = float_dtype(expected.names[0], result[0].dtype)
     for i, a in enumerate(result):
+        if a is None:
+            continue
         if a.dtype is not dtype and (a.dtype != dtype or a.dtype.char != dtype.char):
-            if given[i] is None and expected.optional[i]:
-                result[i] = None
-                continue
             raise TypeError(
                 f"{expected.names[i]}: expected {dtype} like {expected.names[0]}, got {a.dtype}"
             )

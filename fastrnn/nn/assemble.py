@@ -192,14 +192,14 @@ def choose(
         stacks = _stacks([parse(layer) for layer in known.values()], is_on)
         if len(stacks) == 1:
             return stacks[0]
-        given = "None, and they are not one stack"
+        given = "None, and they are not one stack, of one kind and size"
     else:
         given, names = repr(names), [*names] if isinstance(names, list | tuple) else [names]
         if names and all(isinstance(name, str) and name in known for name in names):
             layers = [parse(known[name]) for name in names]
             if all(layer.kind == layers[0].kind for layer in layers):
                 return layers
-            given += ", which are of different kinds"
+            given += ", which are of different kinds or sizes"
     raise ValueError(f"{keyword}: expected one or several of {[*known]}, got {given}")
 
 

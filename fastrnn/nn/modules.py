@@ -235,7 +235,7 @@ class Recurrent:
     def _input(self, x):
         x = checks.array("x", x)
         if x.dtype != self.dtype:
-            raise TypeError(f"x: expected {self.dtype}, got {x.dtype}")
+            raise TypeError(f"x: expected {self.dtype} like the weights, got {x.dtype}")
         if x.ndim != 3 or x.shape[2] != self.input_size:
             expected = f"(N, T, D) = (N, T, {self.input_size})"
             raise ValueError(f"x: expected shape {expected}, got {x.shape}")

@@ -4,6 +4,7 @@ No file is read that runs code: those of torch.save with weights_only=True.
 """
 
 import json
+import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -49,15 +50,27 @@ def of_mapping(source: Mapping[str, object], prefix: str | None, untold: Untold)
 def of_torch_file(path: Path, prefix: str | None, untold: Untold) -> Recurrent:
     """The module of a file of torch.save that holds a state_dict, on its own or within dicts."""
     torch = require("torch")
-    with storage.reading(path, "a file of torch.save"):
+    with storage.reading(path, "a file of PyTorch's weights"):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of many kinds, in many lines
             reason = str(error).partition("\n")[0] or type(error).__name__
-            raise ValueError(f"cannot be read without running code in it: {reason}") from None
+            if isinstance(error, pickle.UnpicklingError):  # torch's words advise to trust the file
+                reason = _why_refused(path)
+            raise ValueError(reason) from None
         content = dict(_flat(content)) if isinstance(content, Mapping) else {}
         with naming(path):
             return of_mapping(content, prefix, untold)
+
+
+def _why_refused(path: Path) -> str:
+    """What a file has besides tensors, as far as that can be told without reading it."""
+    try:
+        names = require("torch.serialization").get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # as above
+        names = []
+    found = f"more than tensors: {', '.join(sorted(names))}" if names else "more than tensors"
+    return f"{found}; save the state_dict() of the module"
 
 
 def _flat(content: Mapping, path: str = "") -> Iterator[tuple[str, object]]:

@@ -1,10 +1,10 @@
 """TextClassifier: the classifiers of texts with scikit-learn's interface."""
 
-import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,26 +21,6 @@ from fastrnn.text.training import Training
 _base = require("sklearn.base")
 _utils = require("sklearn.utils")
 _validation = require("sklearn.utils.validation")
-
-
-# Parameters that are no settings.
-_OWN = {"early_stopping": False, "validation_fraction": 0.1, "random_state": None}
-
-
-def _signature() -> inspect.Signature:
-    """TextClassifier's: the model, and by their names the other settings and what is its own."""
-    kind = inspect.Parameter
-    defaults = {name: None for name in SETTINGS if name not in ("model", "seed")} | _OWN
-    return inspect.Signature(
-        [
-            kind("self", kind.POSITIONAL_OR_KEYWORD),
-            kind("model", kind.POSITIONAL_OR_KEYWORD, default=SETTINGS["model"].default),
-            *(kind(name, kind.KEYWORD_ONLY, default=value) for name, value in defaults.items()),
-        ]
-    )
-
-
-_SIGNATURE = _signature()
 
 
 class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
@@ -99,13 +79,49 @@ class TextClassifier(_base.ClassifierMixin, _base.BaseEstimator):
     history_, a dict for each epoch of each network, and n_iter_, the epochs of the longest.
     """
 
-    def __init__(self, model: str = "lstm", **parameters: object) -> None:
-        given = _SIGNATURE.bind(self, model, **parameters)
-        given.apply_defaults()
-        del given.arguments["self"]
-        vars(self).update(given.arguments)
-
-    __init__.__signature__ = _SIGNATURE  # where scikit-learn looks for the parameters
+    def __init__(
+        self,
+        model: str = "lstm",
+        *,
+        tokenizer: str | None = None,
+        ngrams: int | None = None,
+        min_count: int | None = None,
+        max_words: int | None = None,
+        embeddings: Path | str | None = None,
+        embedding_dim: int | None = None,
+        embedding_scale: float | None = None,
+        hidden_dim: int | None = None,
+        bidirectional: bool | None = None,
+        pooling: str | None = None,
+        freeze: bool | None = None,
+        dropout: float | None = None,
+        embedding_dropout: float | None = None,
+        word_dropout: float | None = None,
+        zoneout: float | None = None,
+        recurrent_dropout: float | None = None,
+        weight_decay: float | None = None,
+        learning_rate: float | None = None,
+        lr_decay: float | None = None,
+        update_rule: str | None = None,
+        clip_norm: float | None = None,
+        epochs: int | None = None,
+        pretrain_epochs: int | None = None,
+        batch_size: int | None = None,
+        patience: int | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
+        metric: str | None = None,
+        calibrate: bool | None = None,
+        quantize: str | None = None,
+        ensemble: int | None = None,
+        dtype: str | None = None,
+        backend: str | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        given = dict(locals())  # scikit-learn wants each to be kept as it came
+        del given["self"]
+        vars(self).update(given)
 
     def fit(
         self,

@@ -5,14 +5,14 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fastrnn.metrics import accuracy, calibration_error, f1_scores
 from fastrnn.nn.single import CELLS
 from fastrnn.settings import decisive, plain
-from fastrnn.solver import CHECKPOINT, Gradients, Solver, check_shapes
+from fastrnn.solver import CHECKPOINT, Gradients, Solver, SolverOptions, check_shapes
 from fastrnn.text import pretraining
 from fastrnn.text.calibration import best_temperature, best_thresholds, log_loss
 from fastrnn.text.embeddings import Vectors, load_vectors
@@ -24,6 +24,9 @@ from fastrnn.text.pretraining import LanguageModel, pieces
 from fastrnn.text.quantization import packed, rounded_params
 from fastrnn.text.settings import SETTINGS, complete
 from fastrnn.text.vocabulary import Sentences, Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 # What max_words does the examples say; the others act when the networks are trained.
 INDECISIVE = "max_words", "calibrate", "quantize"
@@ -60,7 +63,7 @@ class TextSolver(Solver):
         *,
         weight_decay: float = 0.0,
         metric: str = "accuracy",
-        **options,
+        **options: "Unpack[SolverOptions]",
     ) -> None:
         self.network, self.examples, self.dev = network, train, dev
         self.metric = metric
