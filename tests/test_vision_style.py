@@ -187,6 +187,19 @@ def test_features_are_those_after_each_module(backbone, layers):
             torch.testing.assert_close(F, expected[i])
 
 
+@pytest.mark.parametrize(
+    ("backbone", "layers"), [("squeezenet1_1", (4, 9, 12)), ("vgg16", (1, 6, 20))]
+)
+@pytest.mark.parametrize("pooling", ["average", "max"])
+def test_features_do_not_know_where_the_edges_are(backbone, layers, pooling):
+    modules = network.load(backbone, "none", layers, pooling=pooling, seed=3, device="cpu")
+    flat = torch.full((1, 3, 75, 96), 0.7)
+    for F in network.features(modules, flat, layers):
+        if F is not None:
+            assert F.amax() > 0
+            torch.testing.assert_close(F, F[..., :1, :1].expand_as(F))
+
+
 def losses_and_gradient(transfer, x, segments):
     objective = transfer.objective(0)
     objective.segments = segments
@@ -252,7 +265,8 @@ def test_segments_are_as_few_as_the_limit_allows():
     assert bytes_[-1] < 0.85 * bytes_[0]
     every = {address: n for module in traced.saved for address, n in module.items()}
     every |= {traced.outputs[layer]: traced.sizes[layer] for layer in s.layers}
-    beside = 2 * traced.sizes[s.content_layers[0]] + memory.WORKSPACE * max(traced.sizes)
+    targets = sum(traced.sizes[layer] for layer in s.content_layers)
+    beside = 2 * targets + memory.WORKSPACE * max(traced.sizes)
     assert bytes_[0] == sum(every.values()) + beside
 
 
@@ -493,6 +507,20 @@ def test_kept_colors_are_the_contents(by):
     differences = abs(result.picture / 255 @ colors.YIQ.T - content / 255 @ colors.YIQ.T)
     assert np.median(differences[..., 1:]) < 0.01
     assert np.median(differences[..., 0]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "weight"),
+    [
+        ({}, 300),
+        ({"colors": "histogram"}, 300),
+        ({"colors": None, "keep_colors": True}, 150),
+        ({"colors": "luminance"}, 150),
+        ({"keep_colors": True, "style_weight": 3}, 3),
+    ],
+)
+def test_where_colors_are_kept_the_style_weighs_less(given, weight):
+    assert Settings(**given).style_weight == weight
 
 
 def test_where_colors_are_kept_the_network_sees_none():

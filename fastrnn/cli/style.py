@@ -56,7 +56,7 @@ def command(content, styles, mask, init, out, save_every, resume, opens, **setti
     \b
     Examples:
       fastrnn style photo.jpg starry_night.jpg --out stars.png
-      fastrnn style photo.jpg scream.jpg --keep-colors --style-weight 100 --out scream.png
+      fastrnn style photo.jpg scream.jpg --keep-colors --style-weight 200 --out scream.png
       fastrnn style photo.jpg sky.jpg city.jpg --mask up.png --mask down.png --out two.png
       fastrnn style photo.jpg monet.jpg --backbone vgg19 --style-layers relu1_1,relu2_1 --out w.png
     """

@@ -28,8 +28,8 @@ def load(
     """The modules of a backbone's features up to the deepest of the layers.
 
     No weight wants a gradient; a rectifier works in place unless what it reads is one of the
-    layers; pooling, "max" or "average", is what the pooling layers take. Raises what
-    backbones.build raises.
+    layers; a convolution pads with what lies at the edges; pooling, "max" or "average", is what the
+    pooling layers take. Raises what backbones.build raises.
     """
     torch = require("torch")
     with torch.random.fork_rng(devices=()):
@@ -41,9 +41,18 @@ def load(
     for i, module in enumerate(modules):
         if isinstance(module, torch.nn.ReLU):
             module.inplace = i - 1 not in layers
+        _pad_by_edges(module)
         # Convolutions are faster with the channels innermost.
         module.requires_grad_(False).to(device, memory_format=torch.channels_last)
     return modules
+
+
+def _pad_by_edges(module):
+    # Zeros are seen as a frame, by which each place knows where it is: then the style's layout is
+    # painted along with its strokes.
+    for part in module.modules():
+        if isinstance(part, require("torch.nn").Conv2d) and any(part.padding):
+            part.padding_mode = "replicate"
 
 
 def _averaging(module):

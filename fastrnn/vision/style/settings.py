@@ -21,7 +21,11 @@ from fastrnn.vision.style.layers import indices
 
 # The layers that are used unless others are given; VGG's are those of Gatys et al. 2016.
 _GATYS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
-CONTENT_LAYERS = {"squeezenet1_1": ["fire3"], "vgg16": ["relu4_2"], "vgg19": ["relu4_2"]}
+CONTENT_LAYERS = {
+    "squeezenet1_1": ["relu1", "fire3", "fire5"],
+    "vgg16": ["relu4_2"],
+    "vgg19": ["relu4_2"],
+}
 STYLE_LAYERS = {
     "squeezenet1_1": ["relu1", "fire2", "fire3", "fire4", "fire5", "fire6"],
     "vgg16": _GATYS,
@@ -65,7 +69,9 @@ SETTINGS = {
         heading="Picture",
     ),
     "content_weight": Setting(1.0, NOT_NEGATIVE, "Of the content.", heading="Losses"),
-    "style_weight": Setting(200.0, NOT_NEGATIVE, "Of the styles.", heading="Losses"),
+    "style_weight": Setting(
+        300.0, NOT_NEGATIVE, "Of the styles.", {"luminance": 150.0}, heading="Losses"
+    ),
     "tv_weight": Setting(
         1.0, NOT_NEGATIVE, "Of the total variation: more is smoother.", heading="Losses"
     ),
@@ -92,7 +98,7 @@ SETTINGS = {
         None, LAYERS, "By name, or counted in its features.", STYLE_LAYERS, heading="Network"
     ),
     "layer_weights": Setting(None, SHARES, "What each counts. [the same]", heading="Network"),
-    "steps": Setting(80, integer(1), "At each scale.", heading="Steps"),
+    "steps": Setting(70, integer(1), "At each scale.", heading="Steps"),
     "scales": Setting(
         None,
         integer(1),
@@ -148,14 +154,13 @@ class Settings:
         left_out = {name for name, s in SETTINGS.items() if s.default is given.get(name) is None}
         given = {name: _listed(given[name]) for name in given if name not in left_out}
         variants = [given.get(name, SETTINGS[name].default) for name in ("backbone", "optimizer")]
-        values = completed(given, SETTINGS, variants)
+        colors = given.get("colors", "luminance" if given.get("keep_colors") else "style")
+        values = completed({"colors": colors} | given, SETTINGS, [*variants, colors])
         for name in ("content_layers", "style_layers"):
             values[name] = indices(name, values[name], values["backbone"])
         if values["layer_weights"] is None:
             values["layer_weights"] = [1.0] * len(values["style_layers"])
-        if values["colors"] is None:
-            values["colors"] = "luminance" if values["keep_colors"] else "style"
-        elif values["keep_colors"] and values["colors"] != "luminance":
+        if values["keep_colors"] and values["colors"] != "luminance":
             raise ValueError(f"keep_colors: is colors luminance; got {values['colors']} too")
         if len(values["layer_weights"]) != len(values["style_layers"]):
             raise ValueError(
