@@ -236,6 +236,8 @@ def test_convert_changes_classes_in_place_and_says_so():
         "scripted: left as it is: a compiled LSTM; convert before",
     ]
     lines.clear()
+    fastrnn.torch.convert(torch.nn.Linear(2, 3), report=lines.append)
+    assert lines.pop() == "module: no recurrent module in this Linear" and not lines
     fastrnn.torch.convert(model, report=lines.append)
     assert lines[0] == "encoder.1: fastrnn.torch's already"
     assert [line.split(": ", 1)[1] for line in lines[:4]] == ["fastrnn.torch's already"] * 4

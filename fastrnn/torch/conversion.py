@@ -31,14 +31,17 @@ def convert(
     else; derive them from fastrnn.torch's.
 
     Inputs: module; report, called with a line for each recurrent module that is found, which says
-    what became of it, such as print.
+    what became of it, or that there is none, such as print.
     Returns: module.
     Raises TypeError unless it is a torch.nn.Module.
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
-    for path, found in module.named_modules():
-        if (line := _convert_one(found)) is not None:
+    found = {path: _convert_one(inner) for path, inner in module.named_modules()}
+    if not any(found.values()):
+        report(f"module: no recurrent module in this {type(module).__name__}")
+    for path, line in found.items():
+        if line is not None:
             report(f"{path or 'module'}: {line}")
     return module
 

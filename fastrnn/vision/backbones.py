@@ -144,7 +144,7 @@ def _download(name: str) -> dict[str, "torch.Tensor"]:
     except (OSError, RuntimeError) as error:  # no connection; another checksum
         raise ConnectionError(
             f"{name}: its weights could not be downloaded from {published.url} ({error}); "
-            "weights may be a file that you have, too"
+            "weights (--weights) may be a file that you have, too"
         ) from None
 
 
