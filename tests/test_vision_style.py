@@ -291,12 +291,13 @@ def test_objective_is_the_losses_relative_to_their_targets(squeezenet):
     x = features_of((1, 3, 45, 60), 9, torch.float32)
     terms = objective(x)
     content, other = (features_of((1, 3, 45, 60), i, torch.float32) for i in (0, 1))
-    ((at,), layers) = Settings().content_layers, Settings().style_layers
+    places, layers = Settings().content_layers, Settings().style_layers
     feats, P, S = (network.features(squeezenet, y, range(10)) for y in (x, content, other))
+    shares = {i: 2 / len(places) / P[i].square().sum().item() for i in places}
     targets = [gram_matrix(S[layer]) for layer in layers]
     weights = [3 / 6 / A.square().sum().item() for A in targets]
     expected = {
-        "content": content_loss(2 / P[at].square().sum().item(), feats[at], P[at]),
+        "content": sum(content_loss(share, feats[i], P[i]) for i, share in shares.items()),
         "style": style_loss(feats, layers, targets, weights),
         "tv": total_variation_loss(x, 0.5 / x.numel()),
     }

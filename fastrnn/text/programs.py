@@ -292,7 +292,10 @@ def _read_labelled(train: Path, dev: Path | None, seed: int, reading: dict[str, 
             hint = "the first token of a line is read as its label"
             raise ValueError(f"{train}: {error}; {told[0] if told else hint}") from None
     known = {"classes": classes, "multilabel": several, "tell": told.append}
-    return Data(corpus, read_labelled(dev, **known, **reading), told)
+    held = read_labelled(dev, **known, **reading)
+    if both := sum(map({*corpus.texts}.__contains__, held.texts)):
+        told.append(f"{both:,} of {len(held.texts):,} texts of {dev} are also trained on")
+    return Data(corpus, held, told)
 
 
 def _hold_out(corpus: Corpus, seed: int) -> Data:
