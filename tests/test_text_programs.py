@@ -324,7 +324,7 @@ def test_dev_texts_that_are_also_trained_on_are_counted(capsys, tmp_path, files,
     train, dev = files[0], tmp_path / "dev.txt"
     lines = train.read_text().splitlines(keepends=True)
     dev.write_text("".join([*lines[:3], lines[3].replace(" ", " perhaps ", 1)]))
-    arguments = ["classify", "train", train, "--dev", dev, "--out", tmp_path / "run", *QUICK]
+    arguments = ["train", train, "--dev", dev, "--out", tmp_path / "run", *QUICK]
     _, _, err = call(capsys, *arguments)
     assert f"; 3 of 4 texts of {dev} are also trained on\n" in err
 
