@@ -25,7 +25,7 @@ from fastrnn.plots import gallery
 from fastrnn.printing import printable
 from fastrnn.solver import CHECKPOINT, Solver, check_shapes
 from fastrnn.text.embeddings import load_vectors
-from fastrnn.vision.images import find_images, left_out, open_rgb
+from fastrnn.vision.images import look_for, open_rgb
 
 SCENES = {"train": 5000, "val": 250}  # pictures, where there are no data
 GALLERY_RANDOM, GALLERY_ENDS = 8, 4  # pictures; as many of the best as of the worst
@@ -401,7 +401,7 @@ def caption_images(
         training = evaluation.open_pictures(run, home, "train") if home.is_dir() else None
         captioner, choice = _asking(run, captioner, home, training, consensus, reminders)
         options |= choice
-    found, base = _pictures(images, note)
+    found = look_for(images, note).pictures
     reduction = run.reduction
     weights = weights or run.source["weights"]
     columns = run.model.params["W_proj"].shape[0] if reduction is None else len(reduction[0])
@@ -414,7 +414,7 @@ def caption_images(
         progress=progress,
         view=run.source.get("view", "centre"),
         network=network,
-        base=base,
+        base=_base(images),
     )
     if not got.names:
         why = next(iter(got.unreadable.values()))
@@ -427,21 +427,14 @@ def caption_images(
     return dict(zip(got.names, said, strict=True)), got.unreadable
 
 
-def _pictures(place: Path, note: Callable[[str], object]) -> tuple[list[Path], Path]:
-    """A picture file, or those of a folder, and the folder from which their names are paths."""
-    if not place.exists():
-        raise FileNotFoundError(f"{place}: no such file or folder")
-    if not place.is_dir():
-        return [place], place.parent
-    found, other = find_images(place)
-    if other:
-        note(left_out(other, place))
-    return found, place
+def _base(place: Path) -> Path:
+    """The folder from which the names of the pictures of a place, a folder or a file, are paths."""
+    return place if place.is_dir() else place.parent
 
 
 def draw_gallery(path: Path, place: Path, captions: dict[str, str]) -> None:
     """A PNG of random pictures of a folder, or of one, with their captions."""
-    folder = place if place.is_dir() else place.parent
+    folder = _base(place)
     order = np.random.default_rng(0).permutation(len(captions))[: GALLERY_RANDOM + GALLERY_ENDS]
     names = [[*captions][i] for i in sorted(order)]
     pictures = [np.asarray(open_rgb(folder / name)) for name in names]

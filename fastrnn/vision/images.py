@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -78,6 +78,19 @@ def find_images(folder: Path | str, *, below: bool = True) -> Found:
     if not found.pictures:
         also = f"; {left_out(found.others, folder)}" if found.others else ""
         raise FileNotFoundError(f"{folder}: no pictures that Pillow reads{also}")
+    return found
+
+
+def look_for(place: Path, note: Callable[[str], object]) -> Found:
+    """A picture file, or what find_images finds in a folder; note gets a line on other files there.
+    Raises FileNotFoundError where there is nothing, or no picture in a folder."""
+    if not place.exists():
+        raise FileNotFoundError(f"{place}: no such file or folder")
+    if not place.is_dir():
+        return Found([place], [])
+    found = find_images(place)
+    if found.others:
+        note(left_out(found.others, place))
     return found
 
 

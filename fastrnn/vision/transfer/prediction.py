@@ -10,7 +10,7 @@ import numpy as np
 
 from fastrnn import storage
 from fastrnn.optional import require
-from fastrnn.vision.images import find_images, left_out, open_rgb
+from fastrnn.vision.images import look_for, open_rgb
 from fastrnn.vision.transfer import data
 from fastrnn.vision.transfer.training import probabilities
 
@@ -51,16 +51,9 @@ def find_files(
     names: dict[Path, str] = {}
     others = 0
     for place in map(Path, places):
-        if not place.exists():
-            raise FileNotFoundError(f"{place}: no such file or folder")
-        if not place.is_dir():
-            names[place] = str(place)
-            continue
-        found = find_images(place)
-        if found.others:
-            note(left_out(found.others, place))
-            others += len(found.others)
-        alone = len(places) == 1
+        found = look_for(place, note)
+        others += len(found.others)
+        alone = len(places) == 1 and place.is_dir()
         names |= {p: (p.relative_to(place) if alone else p).as_posix() for p in found.pictures}
     return names, others
 
